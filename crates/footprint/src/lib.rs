@@ -1,0 +1,14 @@
+//! REQUIRE: memory to the byte. What llama.cpp allocates for a model, a placement and settings.
+//!
+//! Pure: no file, clock or environment. It mirrors an engine that we do not own, so every rule names the upstream file,
+//! line and version it follows (llama.cpp v0.6.0-dev as bundled in the crate llama-cpp-sys-2 0.1.161), and has a
+//! recorded oracle that checks it.
+#![forbid(unsafe_code)]
+
+pub mod profile;
+pub mod requirement;
+pub mod target;
+
+pub use profile::{EngineProfile, Outputs};
+pub use requirement::{DeviceRequirement, GraphSize, HostRequirement, Requirement, ResolvedContext};
+pub use target::{Backend, Device, Target};

@@ -1,0 +1,124 @@
+//! What a model needs, by device and component. Totals are functions of the parts.
+
+use spec::{Bytes, Known};
+
+/// What one configuration of one model needs, right after load and at peak.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Requirement {
+    /// The context as the engine resolves it.
+    pub context: ResolvedContext,
+    /// Per GPU, parallel to [`crate::Target::devices`].
+    pub devices: Vec<DeviceRequirement>,
+    /// Host memory.
+    pub host: HostRequirement,
+    /// Which device holds each layer; `None` is the host. The last entry is the output.
+    pub layer_devices: Vec<Option<usize>>,
+    /// Nodes and splits of the simulated prefill graph, where it was simulated.
+    pub graph: Option<GraphSize>,
+    /// Remarks for people: generic accounting, rules that could not be checked.
+    pub notes: Vec<String>,
+}
+
+/// Settings after the engine's own rounding and clamping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResolvedContext {
+    /// Context over all sequences, padded.
+    pub n_ctx: u32,
+    /// Context of one sequence.
+    pub n_ctx_seq: u32,
+    /// Logical batch.
+    pub n_batch: u32,
+    /// Micro-batch.
+    pub n_ubatch: u32,
+    /// Rows of logits reserved per micro-batch.
+    pub n_outputs: u32,
+    /// Whether flash attention is in use after `auto` is resolved.
+    pub flash_attn: bool,
+}
+
+/// Size of a simulated graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GraphSize {
+    /// Nodes of the prefill graph.
+    pub nodes: u32,
+    /// Splits: runs of nodes on one device.
+    pub splits: u32,
+}
+
+/// What one GPU must hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceRequirement {
+    /// The engine's name of the device.
+    pub name: String,
+    /// Model weights.
+    pub weights: Known<Bytes>,
+    /// Attention caches.
+    pub kv_cache: Known<Bytes>,
+    /// Recurrent state.
+    pub state: Known<Bytes>,
+    /// Compute buffer of the scheduler.
+    pub compute: Known<Bytes>,
+    /// Driver context and scratch outside every buffer.
+    pub runtime: Known<Bytes>,
+}
+
+impl DeviceRequirement {
+    /// What the engine itself allocates: weights, caches, state and compute; what its memory breakdown reports.
+    pub fn buffers(&self) -> Known<Bytes> {
+        self.weights.plus(&self.kv_cache).plus(&self.state).plus(&self.compute)
+    }
+    /// Everything on the device.
+    pub fn total(&self) -> Known<Bytes> {
+        self.buffers().plus(&self.runtime)
+    }
+}
+
+/// What the host must hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostRequirement {
+    /// Weights used in place from the mapped file: page cache, reclaimable, but read for every token.
+    pub weights_mapped: Known<Bytes>,
+    /// Weights read into anonymous memory.
+    pub weights_anonymous: Known<Bytes>,
+    /// Second, repacked copies of weights for the CPU's kernels; anonymous.
+    pub weights_repacked: Known<Bytes>,
+    /// Attention caches of layers computed or kept on the host.
+    pub kv_cache: Known<Bytes>,
+    /// Recurrent state on the host.
+    pub state: Known<Bytes>,
+    /// Host compute buffer.
+    pub compute: Known<Bytes>,
+    /// Logits (and embeddings) handed to the application.
+    pub output: Known<Bytes>,
+    /// The program itself: code, vocabulary, graph metadata, driver libraries.
+    pub runtime: Known<Bytes>,
+    /// Most that the server's prompt cache and context checkpoints may grow to later.
+    pub growth_limit: Known<Bytes>,
+}
+
+impl HostRequirement {
+    /// Buffers that the engine's memory breakdown reports for the host: weights (mapped, anonymous, repacked), caches,
+    /// state, compute.
+    pub fn buffers(&self) -> Known<Bytes> {
+        self.weights_mapped
+            .plus(&self.weights_anonymous)
+            .plus(&self.weights_repacked)
+            .plus(&self.kv_cache)
+            .plus(&self.state)
+            .plus(&self.compute)
+    }
+    /// Anonymous memory after load: cannot be dropped, only swapped.
+    pub fn anonymous(&self) -> Known<Bytes> {
+        self.weights_anonymous
+            .plus(&self.weights_repacked)
+            .plus(&self.kv_cache)
+            .plus(&self.state)
+            .plus(&self.compute)
+            .plus(&self.output)
+            .plus(&self.runtime)
+    }
+    /// All that should stay in memory for full speed: anonymous memory and the mapped weights.
+    pub fn resident(&self) -> Known<Bytes> {
+        self.anonymous().plus(&self.weights_mapped)
+    }
+}

@@ -1,0 +1,50 @@
+//! Where a model can be put: the devices an engine sees, with the allocation rules of their backends.
+
+use spec::{Bytes, Known};
+use std::collections::BTreeSet;
+
+/// The allocation rules of one ggml backend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// ggml's name: `CUDA`, `Metal`, `Vulkan`, `ROCm`, ...
+    pub name: String,
+    /// Alignment of tensors in a buffer.
+    pub alignment: u64,
+    /// Quantised tensors whose rows are no multiple of this many elements get one padded row's bytes; `None`: no padding.
+    pub quantized_row_padding: Option<u64>,
+    /// Largest single buffer; `None` where there is no limit.
+    pub max_buffer: Option<Bytes>,
+    /// What the driver's context and modules take on the device beside every buffer.
+    pub runtime: Known<Bytes>,
+    /// What the runtime takes in host memory.
+    pub runtime_host: Known<Bytes>,
+    /// True where the backend offers a pinned host buffer, which then holds host compute buffers.
+    pub host_buffer: bool,
+    /// True where copies and events are asynchronous, so that several devices run as a pipeline.
+    pub pipeline: bool,
+}
+
+/// A GPU as the engine sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Device {
+    /// The engine's name: `CUDA0`.
+    pub name: String,
+    /// Its backend's rules.
+    pub backend: Backend,
+    /// Memory in all.
+    pub total: Known<Bytes>,
+    /// Memory free before the engine starts; decides the default split over several devices.
+    pub free: Known<Bytes>,
+}
+
+/// Everything an engine can place a model on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// GPUs in the engine's order; empty for a CPU-only engine.
+    pub devices: Vec<Device>,
+    /// Instruction-set extensions of the host (spelling of [`spec::machine::Cpu::features`]), as far as the engine's
+    /// build uses them: they decide which weights are repacked.
+    pub cpu_features: BTreeSet<String>,
+    /// `x86_64` or `aarch64`.
+    pub cpu_arch: String,
+}

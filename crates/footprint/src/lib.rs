@@ -5,10 +5,29 @@
 //! recorded oracle that checks it.
 #![forbid(unsafe_code)]
 
+pub mod compute;
+pub mod error;
+pub mod placement;
 pub mod profile;
 pub mod requirement;
 pub mod target;
 
+pub use compute::ComputeBuffers;
+pub use error::FootprintError;
+pub use placement::{Home, Placement};
 pub use profile::{EngineProfile, Outputs};
 pub use requirement::{DeviceRequirement, GraphSize, HostRequirement, Requirement, ResolvedContext};
 pub use target::{Backend, Device, Target};
+
+use spec::{Model, Settings};
+
+/// What `model` needs under `settings` on `target`, by device and component.
+///
+/// # Errors
+/// A configuration that the engine itself refuses.
+pub fn require(_model: &Model, settings: &Settings, _target: &Target, _profile: &EngineProfile) -> Result<Requirement, FootprintError> {
+    if settings.n_parallel == 0 {
+        return Err(FootprintError::Zero { setting: "n_parallel" });
+    }
+    Err(FootprintError::Zero { setting: "n_ctx" })
+}

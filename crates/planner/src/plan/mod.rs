@@ -1,0 +1,68 @@
+//! PLAN: which settings to run a model with on a machine, why, and what would change the choice.
+//!
+//! A bounded search: closed sums propose a placement, the exact requirement decides, and predictions rank what fits.
+
+mod refusal;
+mod request;
+mod verdict;
+
+pub use refusal::{NearestChange, NoPlan, Rejected, Rejection};
+pub use request::{DevicePreference, Margin, Power, Preferences, Priority, Request, UseCase};
+pub use verdict::{Alternative, Binding, Budget, Change, Choice, Downgrade, Origin, Pool, Strategy, Verdict};
+
+use crate::predict::Prediction;
+use footprint::{FootprintError, Requirement, Target};
+use spec::{Machine, Model, Settings};
+
+/// The settings to run a model with, and everything that led to them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// What to run with. Complete: nothing is left to the engine.
+    pub settings: Settings,
+    /// Where each setting comes from, in the order of the settings' table.
+    pub choices: Vec<Choice>,
+    /// What the settings need.
+    pub requirement: Requirement,
+    /// How fast they should be.
+    pub prediction: Prediction,
+    /// Whether the request is met in full.
+    pub verdict: Verdict,
+    /// Which processors compute.
+    pub strategy: Strategy,
+    /// Every pool of memory: what is there, what may be used, what is needed.
+    pub budgets: Vec<Budget>,
+    /// What stands in the way of a better plan.
+    pub binding: Binding,
+    /// Why this plan, in sentences for people.
+    pub reasons: Vec<String>,
+    /// What would change the choice, each re-planned and not guessed.
+    pub changes: Vec<Change>,
+    /// Other plans that fit, best first.
+    pub alternatives: Vec<Alternative>,
+    /// What the user should know: assumed figures, costs, risks.
+    pub warnings: Vec<String>,
+    /// The request that was planned for.
+    pub request: Request,
+}
+
+/// Plans `model` on `machine`, with the memory of [`footprint::require`].
+///
+/// # Errors
+/// [`NoPlan`] with what was tried, what ruled each out, and the nearest change that would fit.
+pub fn plan(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
+    plan_with(machine, model, target, request, &|settings| footprint::require(model, settings, target, &request.profile))
+}
+
+/// Plans with another source of requirements: a cache, a recording, a test.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_with(
+    _machine: &Machine,
+    _model: &Model,
+    _target: &Target,
+    _request: &Request,
+    _require: &dyn Fn(&Settings) -> Result<Requirement, FootprintError>,
+) -> Result<Plan, Box<NoPlan>> {
+    Err(Box::new(NoPlan { tried: Vec::new(), nearest: Vec::new(), pins: Vec::new() }))
+}

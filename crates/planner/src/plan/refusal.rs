@@ -1,0 +1,122 @@
+//! "No" as a value: what was tried, what ruled each candidate out, and the nearest change that would fit.
+
+use super::verdict::Pool;
+use spec::{Bytes, Settings};
+use std::fmt;
+
+/// No plan exists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NoPlan {
+    /// Candidates, with the first rule that ruled each out.
+    pub tried: Vec<Rejected>,
+    /// Changes that would make a plan possible, nearest first.
+    pub nearest: Vec<NearestChange>,
+    /// Pins without which a plan exists; empty where the pins are not to blame.
+    pub pins: Vec<&'static str>,
+}
+
+/// A candidate that is no plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rejected {
+    /// What was tried: `CPU only, 8192 tokens, KV cache in f16`.
+    pub what: String,
+    /// Its settings.
+    pub settings: Settings,
+    /// What ruled it out.
+    pub rejection: Rejection,
+}
+
+/// What ruled a candidate out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rejection {
+    /// It needs more memory than there is.
+    DoesNotFit {
+        /// Where.
+        pool: Pool,
+        /// Upper end of what it needs.
+        needs: Bytes,
+        /// What may be used.
+        limit: Bytes,
+    },
+    /// Weights would be read from disk at a speed of no use.
+    TooSlow {
+        /// Upper end of the predicted decode speed in tokens per second.
+        tokens_per_second: f64,
+    },
+    /// The engine would not accept it, or its memory is not known.
+    NotPossible(String),
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DoesNotFit { pool, needs, limit } => write!(f, "needs {needs} on {pool}, where {limit} may be used"),
+            Self::TooSlow { tokens_per_second } => write!(f, "would run from disk at no more than {tokens_per_second:.2} tok/s"),
+            Self::NotPossible(why) => f.write_str(why),
+        }
+    }
+}
+
+/// A change that would make a plan possible, computed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NearestChange {
+    /// More memory in a pool.
+    MoreMemory {
+        /// Where.
+        pool: Pool,
+        /// Free memory that would do.
+        free: Bytes,
+        /// Free memory there is.
+        have: Bytes,
+    },
+    /// Without a pin.
+    Unpin {
+        /// The pinned setting.
+        setting: &'static str,
+        /// The pinned value.
+        pinned: String,
+        /// The value that the plan would have.
+        instead: String,
+    },
+    /// A file of at most this size: a smaller quantisation of the same model.
+    SmallerFile {
+        /// Largest size of the tensors that would do.
+        at_most: Bytes,
+        /// Their size now.
+        have: Bytes,
+    },
+}
+
+impl fmt::Display for NearestChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MoreMemory { pool, free, have } => write!(f, "{free} free on {pool} instead of {have}"),
+            Self::Unpin { setting, pinned, instead } => write!(f, "{setting} {instead} instead of the pinned {pinned}"),
+            Self::SmallerFile { at_most, have } => {
+                write!(
+                    f,
+                    "a smaller quantisation: {at_most} of tensors instead of {have} ({:.0} %)",
+                    at_most.as_f64() / have.as_f64() * 100.0
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for NoPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.tried.last() {
+            Some(last) => write!(f, "no plan: {}: {}", last.what, last.rejection)?,
+            None => f.write_str("no plan: nothing to try")?,
+        }
+        if !self.pins.is_empty() {
+            write!(f, "; would fit without the pinned {}", self.pins.join(", "))?;
+        }
+        for change in &self.nearest {
+            write!(f, "; would fit with {change}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for NoPlan {}

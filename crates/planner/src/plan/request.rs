@@ -1,0 +1,137 @@
+//! What a person asks for: a use case, preferences, and pins.
+
+use footprint::EngineProfile;
+use spec::Bytes;
+use spec::settings::Pins;
+use std::fmt;
+use std::str::FromStr;
+
+/// A request for a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// What the model is for.
+    pub use_case: UseCase,
+    /// What matters to the user beyond that.
+    pub preferences: Preferences,
+    /// Settings that the user has fixed; kept as they are.
+    pub pins: Pins,
+    /// The memory rules of the engine that will run.
+    pub profile: EngineProfile,
+}
+
+impl Default for Request {
+    /// General use on the bundled engine, nothing pinned.
+    fn default() -> Self {
+        Self { use_case: UseCase::General, preferences: Preferences::default(), pins: Pins::default(), profile: EngineProfile::bundled() }
+    }
+}
+
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+        pub enum $name { $($(#[$vdoc])* $variant,)* }
+
+        impl $name {
+            /// Every choice.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            /// The word for it on the command line and in files.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+            /// The word itself; the error lists what is possible.
+            fn from_str(word: &str) -> Result<Self, Self::Err> {
+                Self::ALL.iter().copied().find(|choice| choice.as_str() == word).ok_or_else(|| {
+                    let words: Vec<_> = Self::ALL.iter().map(|choice| choice.as_str()).collect();
+                    format!("{word:?} is not one of {}", words.join(", "))
+                })
+            }
+        }
+    };
+}
+
+choice! {
+    /// What a model is for. Decides the context, the cache's precision and what is given up first.
+    UseCase {
+        /// Chat and everyday work.
+        #[default]
+        General = "general",
+        /// Documents, repositories, long conversations.
+        LongContext = "long-context",
+        /// Short exchanges as fast as possible.
+        Speed = "speed",
+        /// The best text; the cache is never quantised.
+        Quality = "quality",
+    }
+}
+
+choice! {
+    /// Which processors the user wants to see working.
+    DevicePreference {
+        /// Whatever is fastest.
+        #[default]
+        Auto = "auto",
+        /// The CPU only.
+        Cpu = "cpu",
+        /// The GPU; layers left on the CPU count as a downgrade.
+        Gpu = "gpu",
+    }
+}
+
+choice! {
+    /// What to favour where speed for one and speed for many differ.
+    Priority {
+        /// Neither in particular.
+        #[default]
+        Balanced = "balanced",
+        /// One user's tokens: one slot.
+        Latency = "latency",
+        /// Several users at once: four slots that share the context.
+        Throughput = "throughput",
+    }
+}
+
+choice! {
+    /// How much power may be drawn.
+    Power {
+        /// The default.
+        #[default]
+        Balanced = "balanced",
+        /// All that helps.
+        Performance = "performance",
+        /// Half of the cores.
+        Saver = "saver",
+    }
+}
+
+/// Memory to leave free in every pool.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Margin {
+    /// A share of the pool's total, 0 to 0.9.
+    Fraction(f64),
+    /// A size.
+    Size(Bytes),
+}
+
+/// What matters to the user beyond the use case.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Preferences {
+    /// Processors to use.
+    pub device: DevicePreference,
+    /// Memory to leave free; `None` takes the defaults that [`crate::plan::Budget`] documents.
+    pub margin: Option<Margin>,
+    /// One user or many.
+    pub priority: Priority,
+    /// Power.
+    pub power: Power,
+}

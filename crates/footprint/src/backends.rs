@@ -1,0 +1,176 @@
+//! The rules of each ggml backend that loadmaster knows, as data.
+//!
+//! Alignment, padding and capabilities follow llama.cpp v0.6.0-dev (crate llama-cpp-sys-2 0.1.161); each constructor
+//! names the lines. What a driver takes beside every buffer is measured, not derived, and so an interval.
+
+use crate::roles::Use;
+use crate::target::Backend;
+use spec::model::Tensor;
+use spec::{Bytes, Known, QuantType};
+
+impl Backend {
+    /// NVIDIA's CUDA.
+    ///
+    /// `ggml/src/ggml-cuda/ggml-cuda.cu:897-921` (alignment 128; a quantised row is padded to 512 weights once per tensor),
+    /// `:5226-5234` (asynchronous, events, pinned host buffer; no mapping beside an integrated GPU).
+    pub fn cuda(integrated: bool) -> Self {
+        Self {
+            name: "CUDA".into(),
+            alignment: 128,
+            quantized_row_padding: Some(512),
+            max_buffer: None,
+            runtime: Known::estimated(
+                Bytes::from_mib(300),
+                Bytes::from_mib(120),
+                Bytes::from_mib(600),
+                "CUDA context and modules (150 MiB measured on one card), cuBLAS workspace (4 MiB, 32 MiB from Hopper on; common.cuh:1534), memory pools",
+            ),
+            runtime_host: Known::estimated(
+                Bytes::from_mib(250),
+                Bytes::from_mib(120),
+                Bytes::from_mib(500),
+                "CUDA driver libraries and pinned staging in host memory",
+            ),
+            host_buffer: true,
+            pipeline: true,
+            mmap: !integrated,
+        }
+    }
+
+    /// AMD's ROCm: the CUDA backend compiled for HIP.
+    pub fn rocm(integrated: bool) -> Self {
+        Self {
+            name: "ROCm".into(),
+            runtime: Known::estimated(
+                Bytes::from_mib(400),
+                Bytes::from_mib(150),
+                Bytes::from_mib(900),
+                "HIP context, hipBLAS workspace and memory pools; no measurement at hand",
+            ),
+            ..Self::cuda(integrated)
+        }
+    }
+
+    /// Vulkan. Alignment is the device's `minStorageBufferOffsetAlignment` (16 to 256; 64 where not known).
+    ///
+    /// `ggml/src/ggml-vulkan/ggml-vulkan.cpp:13056-13070` (alignment, size), `:4216-4221` (blocks of 1 GiB at most),
+    /// `:15309-15315` (capabilities). Scratch buffers are allocated on first use (`:12146-12166`).
+    pub fn vulkan(integrated: bool, alignment: Option<u64>) -> Self {
+        Self {
+            name: "Vulkan".into(),
+            alignment: alignment.filter(|a| a.is_power_of_two()).unwrap_or(64),
+            quantized_row_padding: None,
+            max_buffer: Some(Bytes::from_gib(1)),
+            runtime: Known::estimated(
+                Bytes::from_mib(60),
+                Bytes::from_mib(20),
+                Bytes::from_mib(400),
+                "7 starts against nvidia-smi: 9 to 54 MiB after load, 62 to 211 MiB at peak for dense models; stacked experts may take more",
+            ),
+            runtime_host: Known::estimated(
+                Bytes::from_mib(150),
+                Bytes::from_mib(60),
+                Bytes::from_mib(400),
+                "Vulkan loader and driver libraries",
+            ),
+            host_buffer: true,
+            pipeline: true,
+            mmap: !integrated,
+        }
+    }
+
+    /// Apple's Metal. Weights are used in place from the mapped file.
+    ///
+    /// `ggml/src/ggml-metal/ggml-metal.cpp:269-285` (alignment 32), `:701-707` (capabilities; no pinned host buffer).
+    pub fn metal() -> Self {
+        Self {
+            name: "Metal".into(),
+            alignment: 32,
+            quantized_row_padding: None,
+            max_buffer: None,
+            runtime: Known::estimated(
+                Bytes::from_mib(60),
+                Bytes::from_mib(10),
+                Bytes::from_mib(250),
+                "Metal command queues and compiled kernels; no measurement at hand",
+            ),
+            runtime_host: Known::estimated(Bytes::from_mib(60), Bytes::from_mib(20), Bytes::from_mib(150), "Metal frameworks"),
+            host_buffer: false,
+            pipeline: true,
+            mmap: true,
+        }
+    }
+
+    /// A pretended GPU for tests against the engine: CUDA's alignment and padding, no pinned host buffer, weights read
+    /// instead of mapped, and a pipeline where `pipeline` is set. What it takes beside its buffers is nothing.
+    pub fn pretended(pipeline: bool) -> Self {
+        Self {
+            name: "FAKE".into(),
+            alignment: 128,
+            quantized_row_padding: Some(512),
+            max_buffer: None,
+            runtime: Known::exact(Bytes::ZERO, "a pretended device"),
+            runtime_host: Known::exact(Bytes::ZERO, "a pretended device"),
+            host_buffer: false,
+            pipeline,
+            mmap: false,
+        }
+    }
+
+    /// Bytes that a tensor takes in this backend's memory, before alignment.
+    pub(crate) fn tensor_bytes(&self, tensor: &Tensor) -> Bytes {
+        let (Some(multiple), true) = (self.quantized_row_padding, tensor.ty.is_quantized()) else { return tensor.bytes };
+        match tensor.shape[0] % multiple {
+            0 => tensor.bytes,
+            rest => tensor.bytes + tensor.ty.row_bytes(multiple - rest).unwrap_or(Bytes::ZERO),
+        }
+    }
+
+    /// True where the backend has a kernel that reads this tensor; otherwise the engine keeps it on the host.
+    ///
+    /// CUDA and ROCm: `ggml-cuda.cu:5345-5377,5384-5411`; Vulkan: `ggml-vulkan.cpp:15415-15446`; Metal:
+    /// `ggml-metal-device.m:1512-1521`. A backend that is not known by name is taken to support everything.
+    pub(crate) fn reads(&self, tensor: &Tensor, used: Use) -> bool {
+        use QuantType::{F64, I8, I16, I32, I64, IQ4_NL, MXFP4, NVFP4, Q8_1, Q8_K, TQ1_0, TQ2_0};
+        let ty = tensor.ty;
+        if used == Use::Other {
+            return true;
+        }
+        let no_matrix = matches!(ty, I8 | I16 | I32 | I64 | F64 | Q8_1);
+        match (self.name.as_str(), used) {
+            ("CUDA" | "ROCm", Use::GetRows) => match ty {
+                IQ4_NL | MXFP4 => tensor.shape[0].is_multiple_of(256),
+                I32 => true,
+                _ => !no_matrix && !matches!(ty, TQ1_0 | TQ2_0 | NVFP4 | Q8_K),
+            },
+            ("CUDA" | "ROCm", _) => !no_matrix && !matches!(ty, TQ1_0 | TQ2_0),
+            ("Vulkan", _) => !no_matrix && ty != Q8_K,
+            ("Metal", Use::MulMat | Use::MulMatId) => !matches!(ty, NVFP4 | TQ1_0),
+            _ => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantised_rows_are_padded_once_per_tensor() {
+        let tensor = |ty: QuantType, columns: u64| Tensor {
+            name: String::new(),
+            ty,
+            shape: [columns, 10, 1, 1],
+            bytes: ty.row_bytes(columns).unwrap().times(10),
+            file: 0,
+            offset: Bytes::ZERO,
+        };
+        let cuda = Backend::cuda(false);
+        assert_eq!(cuda.tensor_bytes(&tensor(QuantType::Q8_0, 512)), Bytes::new(5440));
+        assert_eq!(cuda.tensor_bytes(&tensor(QuantType::Q8_0, 576)), Bytes::new(6120 + 476));
+        assert_eq!(cuda.tensor_bytes(&tensor(QuantType::F32, 576)), Bytes::new(23040));
+        assert_eq!(Backend::metal().tensor_bytes(&tensor(QuantType::Q8_0, 576)), Bytes::new(6120));
+        assert!(!cuda.reads(&tensor(QuantType::TQ2_0, 512), Use::MulMat));
+        assert!(Backend::vulkan(false, None).reads(&tensor(QuantType::TQ2_0, 512), Use::MulMat));
+    }
+}

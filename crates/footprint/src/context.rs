@@ -1,0 +1,143 @@
+//! Settings after the engine's own rounding and clamping.
+//!
+//! Upstream: `src/llama-context.cpp:128,245-310` (sizes), `:3801-3880` (what is refused), `:551-562` (flash attention `auto`).
+
+use crate::error::FootprintError;
+use crate::profile::{EngineProfile, Outputs};
+use crate::requirement::ResolvedContext;
+use spec::model::Mixer;
+use spec::settings::FlashAttention;
+use spec::{Model, QuantType, Settings};
+
+/// Contexts are padded to whole multiples of this (`llama-context.cpp:292`).
+const CONTEXT_PADDING: u64 = 256;
+/// Most sequences (`src/llama-cparams.h:8`).
+const MAX_SEQUENCES: u32 = 256;
+/// Cells are counted in 32 bits; the padding must not pass them.
+const MAX_CONTEXT: u64 = (u32::MAX - 255) as u64;
+
+/// Types that a cache can have (`common/arg.cpp`, `kv_cache_types`).
+const CACHE_TYPES: &[QuantType] = &[
+    QuantType::F32,
+    QuantType::F16,
+    QuantType::BF16,
+    QuantType::Q8_0,
+    QuantType::Q4_0,
+    QuantType::Q4_1,
+    QuantType::IQ4_NL,
+    QuantType::Q5_0,
+    QuantType::Q5_1,
+];
+
+/// The context of `model` under `settings`.
+///
+/// # Errors
+/// A configuration that the engine refuses: no context, no batch, no sequence, or cache types that do not go with the
+/// model or with flash attention.
+pub fn resolve(model: &Model, settings: &Settings, profile: &EngineProfile) -> Result<ResolvedContext, FootprintError> {
+    check_sequences(settings)?;
+    check_cache_types(model, settings)?;
+    let asked = match settings.n_ctx {
+        0 => model.n_ctx_train.filter(|&n| n > 0).ok_or(FootprintError::TrainedContextUnknown)?,
+        n_ctx => n_ctx,
+    };
+    // The batch is clamped before the context is padded.
+    let n_batch = if model.encoder { settings.n_batch } else { asked.min(settings.n_batch) };
+    let n_ubatch = n_batch.min(if settings.n_ubatch == 0 { settings.n_batch } else { settings.n_ubatch });
+
+    let padded = padded("n_ctx", u64::from(asked))?;
+    let n_seq_max = u64::from(settings.n_parallel);
+    let (n_ctx, n_ctx_seq) = if settings.kv_unified {
+        (padded, padded)
+    } else {
+        let per_sequence = self::padded("n_ctx", padded / n_seq_max)?;
+        (at_most("n_ctx", per_sequence * n_seq_max)?, per_sequence)
+    };
+    let n_outputs_max = match profile.outputs {
+        Outputs::PerSequence => settings.n_parallel,
+        Outputs::PerBatch => n_batch,
+    };
+    if n_outputs_max < settings.n_parallel {
+        return Err(FootprintError::BatchBelowSequences { n_batch, n_parallel: settings.n_parallel });
+    }
+    Ok(ResolvedContext {
+        n_ctx: narrow(n_ctx),
+        n_ctx_seq: narrow(n_ctx_seq),
+        n_batch,
+        n_ubatch,
+        n_outputs: n_outputs_max.min(n_ubatch),
+        flash_attn: flash_attention(model, settings),
+    })
+}
+
+fn check_sequences(settings: &Settings) -> Result<(), FootprintError> {
+    if settings.n_parallel == 0 {
+        return Err(FootprintError::Zero { setting: "n_parallel" });
+    }
+    if settings.n_parallel > MAX_SEQUENCES {
+        let (most, value) = (u64::from(MAX_SEQUENCES), u64::from(settings.n_parallel));
+        return Err(FootprintError::TooLarge { setting: "n_parallel", most, value });
+    }
+    if settings.n_batch == 0 {
+        return Err(FootprintError::Zero { setting: "n_batch" });
+    }
+    Ok(())
+}
+
+/// Flash attention where `auto` is resolved for devices that support it; the engine turns it off for Grok.
+fn flash_attention(model: &Model, settings: &Settings) -> bool {
+    settings.flash_attn != FlashAttention::Off && model.architecture != "grok"
+}
+
+fn check_cache_types(model: &Model, settings: &Settings) -> Result<(), FootprintError> {
+    let (k, v) = (settings.cache_type_k, settings.cache_type_v);
+    for (cache, ty) in [("K", k), ("V", v)] {
+        if !CACHE_TYPES.contains(&ty) {
+            return Err(FootprintError::CacheType { cache, ty });
+        }
+    }
+    if k != v && model.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Mla(_))) {
+        return Err(FootprintError::DifferentCacheTypes { k, v });
+    }
+    let flash_attn = flash_attention(model, settings);
+    if v.is_quantized() && !flash_attn {
+        return Err(FootprintError::QuantizedVWithoutFlashAttention { ty: v });
+    }
+    for (layer, k_head, v_head, k_row) in model.layers.iter().enumerate().filter_map(|(i, layer)| widths(i, &layer.mixer)) {
+        // With flash attention a head must be whole blocks, without it a row must be.
+        let (k_width, v_width) = if flash_attn { (k_head, v_head) } else { (k_row, 0) };
+        check_block("K", k, k_width, layer)?;
+        check_block("V", v, v_width, layer)?;
+    }
+    Ok(())
+}
+
+/// Layer, width of a K head, of a V head, and of a K row.
+fn widths(layer: usize, mixer: &Mixer) -> Option<(usize, u64, u64, u64)> {
+    match mixer {
+        Mixer::Attention(a) | Mixer::Both(a, _) => Some((layer, u64::from(a.head_dim_k), u64::from(a.head_dim_v), a.k_width())),
+        Mixer::Mla(m) => {
+            let k = u64::from(m.kv_lora_rank) + u64::from(m.rope_dim);
+            Some((layer, k, u64::from(m.kv_lora_rank), k))
+        }
+        Mixer::Recurrent(_) | Mixer::None => None,
+    }
+}
+
+fn check_block(cache: &'static str, ty: QuantType, width: u64, layer: usize) -> Result<(), FootprintError> {
+    let block = ty.block().weights;
+    if width.is_multiple_of(block) { Ok(()) } else { Err(FootprintError::CacheBlock { cache, ty, block, width, layer }) }
+}
+
+fn padded(setting: &'static str, value: u64) -> Result<u64, FootprintError> {
+    at_most(setting, value.next_multiple_of(CONTEXT_PADDING))
+}
+
+fn at_most(setting: &'static str, value: u64) -> Result<u64, FootprintError> {
+    if value > MAX_CONTEXT { Err(FootprintError::TooLarge { setting, most: MAX_CONTEXT, value }) } else { Ok(value) }
+}
+
+/// A number of cells that [`at_most`] has let through.
+fn narrow(cells: u64) -> u32 {
+    u32::try_from(cells).unwrap_or(u32::MAX)
+}

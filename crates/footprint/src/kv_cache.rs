@@ -1,0 +1,138 @@
+//! Attention caches: bytes per device.
+//!
+//! Upstream: `src/llama-kv-cache.cpp:65-250` (one K and one V tensor per layer), `src/llama-kv-cache-iswa.cpp:66-96` (window
+//! sizes), `src/llama-model.cpp:2358-2898` (which cache an architecture gets).
+
+use crate::requirement::ResolvedContext;
+use crate::target::Target;
+use crate::weights::HOST_ALIGNMENT;
+use spec::model::{Attention, Mixer};
+use spec::settings::FlashAttention;
+use spec::{Bytes, Model, QuantType, Settings};
+
+/// Bytes by place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ByPlace {
+    /// On the host.
+    pub host: Bytes,
+    /// Per device, parallel to [`Target::devices`].
+    pub devices: Vec<Bytes>,
+}
+
+impl ByPlace {
+    pub(crate) fn new(target: &Target) -> Self {
+        Self { host: Bytes::ZERO, devices: vec![Bytes::ZERO; target.devices.len()] }
+    }
+    /// Adds a tensor where its layer is, padded as its buffer pads.
+    pub(crate) fn add(&mut self, bytes: Bytes, device: Option<usize>, target: &Target) {
+        match device {
+            Some(device) => self.devices[device] += bytes.pad_to(target.devices[device].backend.alignment),
+            None => self.host += bytes.pad_to(HOST_ALIGNMENT),
+        }
+    }
+    /// Everything.
+    pub fn total(&self) -> Bytes {
+        self.host + self.devices.iter().sum()
+    }
+}
+
+/// Cells per stream and number of streams of the caches of one configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cells {
+    /// Cells of a cache over the whole context.
+    pub full: u32,
+    /// Cells of a cache over a sliding window; the whole context where the model slides none.
+    pub window: u32,
+    /// Copies of each cache: one per sequence unless they share one.
+    pub streams: u32,
+}
+
+/// Sizes of the caches.
+///
+/// A window holds its own tokens (of every sequence, where they share the cache) and one micro-batch, in whole multiples
+/// of 256 and never more than the full cache.
+pub fn cells(model: &Model, settings: &Settings, context: &ResolvedContext) -> Cells {
+    let streams = if settings.kv_unified { 1 } else { settings.n_parallel };
+    let full = context.n_ctx_seq;
+    let window = match window_of(model) {
+        Some(tokens) if !settings.swa_full => {
+            let sequences = if settings.kv_unified { settings.n_parallel } else { 1 };
+            let wanted = u64::from(tokens) * u64::from(sequences) + u64::from(context.n_ubatch);
+            u32::try_from(wanted.min(u64::from(full)).next_multiple_of(256)).unwrap_or(full)
+        }
+        _ => full,
+    };
+    Cells { full, window, streams }
+}
+
+/// The window of the model's sliding layers: one size per model (`hparams.n_swa`).
+fn window_of(model: &Model) -> Option<u32> {
+    model.layers.iter().find_map(|layer| attention(&layer.mixer)?.window)
+}
+
+fn attention(mixer: &Mixer) -> Option<&Attention> {
+    match mixer {
+        Mixer::Attention(a) | Mixer::Both(a, _) => Some(a),
+        _ => None,
+    }
+}
+
+/// Why the caches of an architecture cannot be computed; `None` where they can.
+pub fn unsupported(model: &Model) -> Option<&'static str> {
+    match model.architecture.as_str() {
+        "glm-dsa" | "deepseek32" | "glm5-next" | "hy-v4" | "dots3note" | "minimax-m3" | "qwen4exp" => {
+            Some("this architecture keeps an indexer cache beside its attention cache, which is not modelled")
+        }
+        "deepseek4" | "dflash" => Some("this architecture keeps compressed caches, which are not modelled"),
+        _ => None,
+    }
+}
+
+/// Bytes of all attention caches.
+pub fn kv_cache(
+    model: &Model,
+    settings: &Settings,
+    target: &Target,
+    context: &ResolvedContext,
+    layer_devices: &[Option<usize>],
+) -> ByPlace {
+    let mut sum = ByPlace::new(target);
+    if model.encoder {
+        return sum;
+    }
+    let cells = cells(model, settings, context);
+    // The caches are made before `auto` is resolved, so only `off` stores V transposed. Then all V tensors are as wide as
+    // the widest ([TAG_V_CACHE_VARIABLE]).
+    let transposed = settings.flash_attn == FlashAttention::Off || !context.flash_attn;
+    let widest = model.layers.iter().filter_map(|layer| attention(&layer.mixer)).map(Attention::v_width).max().unwrap_or(0);
+    for (index, layer) in model.layers.iter().enumerate().take(trunk_layers(model)) {
+        let device = layer_devices.get(index).copied().flatten().filter(|_| settings.kv_offload);
+        let rows = |window: Option<u32>| u64::from(if window.is_some() { cells.window } else { cells.full }) * u64::from(cells.streams);
+        match &layer.mixer {
+            Mixer::Attention(a) | Mixer::Both(a, _) if a.shares_kv_of.is_none() => {
+                let v_width = if transposed { widest } else { a.v_width() };
+                sum.add(tensor(settings.cache_type_k, a.k_width(), rows(a.window)), device, target);
+                sum.add(tensor(settings.cache_type_v, v_width, rows(a.window)), device, target);
+            }
+            Mixer::Mla(m) => {
+                let width = u64::from(m.kv_lora_rank) + u64::from(m.rope_dim);
+                sum.add(tensor(settings.cache_type_k, width, rows(None)), device, target);
+            }
+            _ => {}
+        }
+    }
+    sum
+}
+
+/// Layers that the main context attends to: without the trailing prediction layers (`src/llama-model.cpp:2812-2820`).
+pub(crate) fn trunk_layers(model: &Model) -> usize {
+    match model.n_layer() {
+        0 => model.layers.len(),
+        trunk => trunk as usize,
+    }
+}
+
+/// Rows of a cache; widths that are no whole number of blocks were refused before.
+fn tensor(ty: QuantType, width: u64, rows: u64) -> Bytes {
+    ty.row_bytes(width).unwrap_or(Bytes::ZERO).times(rows)
+}

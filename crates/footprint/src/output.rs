@@ -1,0 +1,14 @@
+//! The buffer in which logits are handed to the application.
+//!
+//! Upstream: `src/llama-context.cpp:2118-2260`. Allocated when the context is made, for one row per sequence; it grows when
+//! a batch asks for more rows, up to what the tool reserves.
+
+use spec::{Bytes, Model, QuantType, Settings};
+
+/// Bytes of the output buffer after load: one row of logits per sequence, in F32, without alignment.
+pub fn output(model: &Model, settings: &Settings) -> Bytes {
+    let row = QuantType::F32.row_bytes(model.n_vocab).unwrap_or(Bytes::MAX);
+    // T5 hands out embeddings too.
+    let embeddings = if model.architecture == "t5" { QuantType::F32.row_bytes(model.n_embd).unwrap_or(Bytes::MAX) } else { Bytes::ZERO };
+    (row + embeddings).times(u64::from(settings.n_parallel.max(1)))
+}

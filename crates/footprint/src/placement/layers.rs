@@ -1,0 +1,85 @@
+//! Which device holds each layer.
+
+use crate::error::FootprintError;
+use crate::target::Target;
+use spec::Settings;
+use spec::settings::SplitMode;
+
+/// Most devices the engine takes: `llama_max_devices` (`src/llama.cpp:86`); its scheduler takes one backend less, the
+/// host being one of its 16 (`ggml/src/ggml-backend.cpp:904`).
+const MAX_DEVICES: usize = 15;
+
+/// Devices that take part, in the engine's order.
+///
+/// Upstream: `src/llama.cpp:288-302`; rows need a split buffer type, which no backend here has (`llama-model.cpp:1147-1167`).
+pub(super) fn devices_in_use(settings: &Settings, target: &Target) -> Result<Vec<usize>, FootprintError> {
+    let all = target.devices.len();
+    let devices: Vec<usize> = match settings.split_mode {
+        _ if all == 0 => Vec::new(),
+        SplitMode::None => match usize::try_from(settings.main_gpu) {
+            Ok(main) if main < all => vec![main],
+            _ => return Err(FootprintError::NoSuchGpu { main_gpu: settings.main_gpu, devices: all }),
+        },
+        SplitMode::Layer => (0..all).collect(),
+        mode @ (SplitMode::Row | SplitMode::Tensor) => return Err(FootprintError::SplitMode { mode }),
+    };
+    if devices.len() > MAX_DEVICES {
+        return Err(FootprintError::TooManyDevices { devices: devices.len(), most: MAX_DEVICES });
+    }
+    Ok(devices)
+}
+
+/// The device of each layer and, last, of the output. Shares are cumulative and in single precision, as they are there.
+///
+/// Upstream: `src/llama-model.cpp:1558-1616`.
+pub(super) fn layer_devices(
+    n_layer_all: u32,
+    settings: &Settings,
+    target: &Target,
+    devices: &[usize],
+) -> Result<Vec<Option<usize>>, FootprintError> {
+    let places = u64::from(n_layer_all) + 1;
+    let offloaded = if devices.is_empty() { 0 } else { u64::from(settings.n_gpu_layers).min(places) };
+    let first = places - offloaded;
+    let mut layers = vec![None; usize::try_from(first).unwrap_or(usize::MAX)];
+    if offloaded == 0 {
+        return Ok(layers);
+    }
+    let shares = cumulative_shares(settings, target, devices)?;
+    for place in 0..offloaded {
+        let at = place as f32 / offloaded as f32;
+        let index = shares.partition_point(|&share| share <= at);
+        // A share that is not a number, or none above the place: the engine fails at the same spot.
+        let device = devices.get(index).filter(|_| shares.iter().all(|share| share.is_finite()));
+        layers.push(Some(*device.ok_or(FootprintError::EmptySplit)?));
+    }
+    Ok(layers)
+}
+
+fn cumulative_shares(settings: &Settings, target: &Target, devices: &[usize]) -> Result<Vec<f32>, FootprintError> {
+    let given: Vec<f32> = (0..devices.len()).map(|i| settings.tensor_split.get(i).map_or(0.0, |&share| share as f32)).collect();
+    let weights = if given.iter().any(|&share| share != 0.0) {
+        given
+    } else if devices.len() == 1 {
+        vec![1.0]
+    } else {
+        devices
+            .iter()
+            .map(|&device| {
+                let device = &target.devices[device];
+                let free = device.free.get().ok_or_else(|| FootprintError::FreeMemoryUnknown { device: device.name.clone() })?;
+                Ok(free.get() as f32)
+            })
+            .collect::<Result<_, FootprintError>>()?
+    };
+    let mut sum = 0.0_f32;
+    let mut shares: Vec<f32> = Vec::with_capacity(weights.len());
+    for weight in weights {
+        sum += weight;
+        shares.push(sum);
+    }
+    for share in &mut shares {
+        *share /= sum;
+    }
+    Ok(shares)
+}

@@ -1,0 +1,153 @@
+//! The requirement of one configuration, put together from its parts.
+
+use crate::error::FootprintError;
+use crate::kv_cache::{self, ByPlace};
+use crate::placement::{self, Placement};
+use crate::requirement::{DeviceRequirement, HostRequirement, Requirement};
+use crate::weights::{self, Weights};
+use crate::{ComputeBuffers, EngineProfile, ResolvedContext, Target};
+use crate::{compute, context, host, output, state};
+use spec::model::Support;
+use spec::{Bytes, Known, Model, Settings};
+
+/// What `model` needs under `settings` on `target` with the engine of `profile`, by device and component.
+///
+/// Weights, caches and state equal the engine's own allocations to the byte for architectures that loadmaster knows
+/// ([`Support::Described`]); for others caches and state are estimated with an interval.
+///
+/// # Errors
+/// A configuration that the engine refuses ([`FootprintError`] names the setting), or one whose rules are not modelled.
+pub fn require(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
+    let context = context::resolve(model, settings, profile)?;
+    let placement = placement::place(model, settings, target, profile)?;
+    let weights = weights::weights(model, target, profile, &placement);
+    let kv = kv_cache::kv_cache(model, settings, target, &context, &placement.layer_devices);
+    let recurrent = state::state(model, settings, target, &placement.layer_devices);
+    let buffers = compute::buffers(model, settings, target, profile, &placement, &context);
+
+    let devices = devices(model, target, &placement, &weights, &kv, &recurrent, &buffers);
+    let host = host(model, settings, target, &context, &placement, &weights, &kv, &recurrent, &buffers);
+    Ok(Requirement {
+        notes: notes(model, settings, &placement, &weights),
+        layer_devices: placement.layer_devices,
+        graph: buffers.graph,
+        context,
+        devices,
+        host,
+    })
+}
+
+const WEIGHTS: &str = "tensor directory of the file, padded as the buffer pads (ggml-backend.cpp:57-89)";
+const KV_CACHE: &str = "llama-kv-cache.cpp:65-250";
+const STATE: &str = "llama-memory-recurrent.cpp:70-125";
+
+fn devices(
+    model: &Model,
+    target: &Target,
+    placement: &Placement,
+    weights: &Weights,
+    kv: &ByPlace,
+    recurrent: &ByPlace,
+    buffers: &ComputeBuffers,
+) -> Vec<DeviceRequirement> {
+    let none = || Known::exact(Bytes::ZERO, "the engine does not use this device");
+    target
+        .devices
+        .iter()
+        .enumerate()
+        .map(|(index, device)| {
+            let used = placement.devices.contains(&index);
+            DeviceRequirement {
+                name: device.name.clone(),
+                weights: Known::exact(weights.devices[index], WEIGHTS),
+                kv_cache: known_cache(model, kv.devices[index]),
+                state: known_state(model, recurrent.devices[index]),
+                compute: if used { buffers.devices.get(index).cloned().unwrap_or_else(none) } else { none() },
+                runtime: if used { device.backend.runtime.clone() } else { none() },
+            }
+        })
+        .collect()
+}
+
+#[allow(clippy::too_many_arguments)]
+fn host(
+    model: &Model,
+    settings: &Settings,
+    target: &Target,
+    context: &ResolvedContext,
+    placement: &Placement,
+    weights: &Weights,
+    kv: &ByPlace,
+    recurrent: &ByPlace,
+    buffers: &ComputeBuffers,
+) -> HostRequirement {
+    let (mapped, plain) = if placement.mapped {
+        (weights.host_file, Bytes::ZERO)
+    } else {
+        (weights.host_lazy, weights.host.saturating_sub(weights.host_lazy))
+    };
+    let runtime = placement
+        .devices
+        .iter()
+        .map(|&device| &target.devices[device].backend)
+        .map(|backend| (backend.name.as_str(), &backend.runtime_host))
+        .collect::<std::collections::BTreeMap<_, _>>()
+        .into_values()
+        .fold(host::runtime(model, target, context), |sum, driver| sum.plus(driver));
+    HostRequirement {
+        weights_mapped: Known::exact(mapped, WEIGHTS),
+        weights_anonymous: Known::exact(plain + weights.pinned, WEIGHTS),
+        weights_repacked: Known::exact(weights.repacked + weights.amx, WEIGHTS),
+        kv_cache: known_cache(model, kv.host),
+        state: known_state(model, recurrent.host),
+        compute: buffers.host.clone(),
+        output: Known::exact(output::output(model, settings), "llama-context.cpp:2118-2260"),
+        runtime,
+        growth_limit: host::growth_limit(model, settings, context),
+    }
+}
+
+fn known_cache(model: &Model, bytes: Bytes) -> Known<Bytes> {
+    match kv_cache::unsupported(model) {
+        Some(reason) => Known::unknown(reason),
+        None => by_support(model, bytes, KV_CACHE),
+    }
+}
+
+fn known_state(model: &Model, bytes: Bytes) -> Known<Bytes> {
+    by_support(model, bytes, STATE)
+}
+
+/// Exact for described architectures. For others the layers are inferred: a layer may keep less than assumed (windows,
+/// shared or compressed caches), or a state besides.
+fn by_support(model: &Model, bytes: Bytes, source: &'static str) -> Known<Bytes> {
+    match model.support {
+        Support::Described => Known::exact(bytes, source),
+        Support::Generic => Known::estimated(bytes, bytes.scale(0.25), bytes.scale(1.5), "generic metadata of an unknown architecture"),
+    }
+}
+
+fn notes(model: &Model, settings: &Settings, placement: &Placement, weights: &Weights) -> Vec<String> {
+    let mut notes = Vec::new();
+    if model.support == Support::Generic {
+        notes.push(format!("architecture {:?} is not known: tensors are exact, caches and compute are estimates", model.architecture));
+    }
+    if let Some((_, home)) = placement.tied_copy() {
+        notes.push(format!("the tied token embedding is kept twice: the output matrix is a second copy ({})", place_name(home)));
+    }
+    if placement.mapped && !(weights.repacked + weights.amx).is_zero() {
+        notes.push("repacked weights are copies beside the mapped file: --no-repack saves them at the cost of prefill speed".to_owned());
+    }
+    if settings.n_cpu_moe > 0 && !model.has_experts() {
+        notes.push("n_cpu_moe has no effect: the model has no experts".to_owned());
+    }
+    notes
+}
+
+fn place_name(home: placement::Home) -> &'static str {
+    match home {
+        placement::Home::Device(_) => "device memory",
+        placement::Home::HostRepacked | placement::Home::HostAmx => "rearranged for the CPU",
+        _ => "host memory",
+    }
+}

@@ -1,0 +1,123 @@
+//! What the engine does with each tensor, from its name: which layer it belongs to and which operation reads it.
+//!
+//! Upstream: the table `LLM_TENSOR_INFOS`, `src/llama-arch.cpp:749-1104`, and the loaders in `src/models/`.
+
+use spec::Model;
+
+/// The part of the model that a tensor belongs to, which decides its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Read once per token before the first layer; always on the host.
+    Input,
+    /// A layer's own.
+    Layer(u32),
+    /// Shared by all layers; one copy per buffer in which a layer's copy lands.
+    EveryLayer,
+    /// Read after the last layer.
+    Output,
+}
+
+/// The operation that reads a tensor, as far as it decides the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Rows are looked up.
+    GetRows,
+    /// A matrix is multiplied with activations.
+    MulMat,
+    /// Some of the stacked matrices are multiplied with activations.
+    MulMatId,
+    /// Element-wise and other operations, which every backend supports on the types in use.
+    Other,
+    /// The engine does not load the tensor.
+    Skipped,
+}
+
+/// Looked-up tables inside layers.
+const ROW_TABLES: &[&str] = &["attn_compressor_ape", "indexer_compressor_ape", "ffn_gate_tid2eid", "nextn.embed_tokens", "attn_rel_b"];
+
+/// The part and the use of a tensor by its name.
+pub(crate) fn role(model: &Model, name: &str) -> (Part, Use) {
+    if let Some((index, suffix)) = layer_of(name) {
+        return (Part::Layer(index), use_in_layer(model, index, suffix));
+    }
+    let stem = stem(name);
+    match stem {
+        "token_embd" | "position_embd" | "token_types" | "per_layer_token_embd" => (Part::Input, Use::GetRows),
+        "masked_embd_centroids" | "masked_embd_ordering" => (Part::Input, Use::Skipped),
+        "rope_freqs" | "rope_factors_long" | "rope_factors_short" => (Part::EveryLayer, Use::Other),
+        // LFM2 calls its output norm by this name (`LLM_TENSOR_OUTPUT_NORM_LFM2`); elsewhere it is the first layer's.
+        "token_embd_norm" if model.architecture.starts_with("lfm2") => (Part::Output, Use::Other),
+        "token_embd_norm" | "per_layer_proj_norm" => (Part::Layer(0), Use::Other),
+        "per_layer_model_proj" => (Part::Layer(0), Use::MulMat),
+        _ if name.ends_with(".bias") || stem.ends_with("norm") => (Part::Output, Use::Other),
+        _ => (Part::Output, Use::MulMat),
+    }
+}
+
+fn use_in_layer(model: &Model, index: u32, suffix: &str) -> Use {
+    // Next-token-prediction layers are skipped unless a draft context asks for them (`load_mtp`, off by default), e.g.
+    // src/models/deepseek2.cpp:62-96.
+    if model.n_layer_nextn > 0 && index >= model.n_layer() {
+        return Use::Skipped;
+    }
+    if suffix.starts_with("cross_attn_rel_b") {
+        return Use::Skipped;
+    }
+    let stem = stem(suffix);
+    if suffix.ends_with(".bias") || stem.ends_with("norm") {
+        Use::Other
+    } else if stem.contains("_exps") || stem.contains("_chexps") {
+        Use::MulMatId
+    } else if ROW_TABLES.contains(&stem) {
+        Use::GetRows
+    } else {
+        Use::MulMat
+    }
+}
+
+/// Layer number and the rest of the name of `blk.N.rest`, `enc.blk.N.rest`, `dec.blk.N.rest`.
+fn layer_of(name: &str) -> Option<(u32, &str)> {
+    let rest = name.strip_prefix("enc.").or_else(|| name.strip_prefix("dec.")).unwrap_or(name).strip_prefix("blk.")?;
+    let (index, suffix) = rest.split_once('.')?;
+    Some((index.parse().ok()?, suffix))
+}
+
+/// The name without what it is a part of: `attn_q` of `attn_q.weight`.
+fn stem(name: &str) -> &str {
+    [".weight", ".bias", ".input_scale", ".scale"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
+}
+
+/// True for the routed experts of layer `index` below `n_layers`: what `--n-cpu-moe` moves.
+///
+/// Upstream: the patterns `blk\.N\.ffn_(up|down|gate|gate_up)_(ch|)exps`, `common/common.h:1224-1245`.
+pub(crate) fn is_expert_of_first(name: &str, n_layers: u32) -> bool {
+    let Some((index, suffix)) = layer_of(name) else { return false };
+    let Some(kind) = suffix.strip_prefix("ffn_") else { return false };
+    let matrix = ["gate_up_", "up_", "down_", "gate_"].iter().find_map(|prefix| kind.strip_prefix(prefix));
+    index < n_layers && matrix.is_some_and(|rest| rest.starts_with("exps") || rest.starts_with("chexps"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expert_names_of_the_first_layers() {
+        for name in
+            ["blk.0.ffn_up_exps.weight", "blk.11.ffn_gate_up_exps.weight", "blk.3.ffn_down_chexps.weight", "blk.2.ffn_gate_exps.bias"]
+        {
+            assert!(is_expert_of_first(name, 12), "{name}");
+        }
+        for name in ["blk.12.ffn_up_exps.weight", "blk.0.ffn_up_shexp.weight", "blk.0.ffn_up.weight", "output.weight", "blk.x.ffn_up_exps"]
+        {
+            assert!(!is_expert_of_first(name, 12), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_lose_their_ends() {
+        assert_eq!(layer_of("enc.blk.7.attn_q.weight"), Some((7, "attn_q.weight")));
+        assert_eq!(stem("attn_q.input_scale"), "attn_q");
+        assert_eq!(stem("ssm_a"), "ssm_a");
+    }
+}

@@ -1,0 +1,73 @@
+//! Bytes of the model's weights in each buffer.
+//!
+//! Upstream: a buffer is the sum of its tensors, each padded to the buffer's alignment (`ggml/src/ggml-backend.cpp:57-89`,
+//! `:162-170`); splitting a buffer at the backend's largest size changes no sum. Host buffers align to 32
+//! (`ggml/src/ggml-impl.h`, `TENSOR_ALIGNMENT`).
+
+use crate::EngineProfile;
+use crate::placement::{Home, Placement};
+use crate::repack::Kernels;
+use crate::roles::Use;
+use crate::target::Target;
+use spec::model::Tensor;
+use spec::{Bytes, Model};
+
+/// Alignment of tensors in host buffers.
+pub(crate) const HOST_ALIGNMENT: u64 = 32;
+
+/// Weights by buffer, as the engine allocates them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Weights {
+    /// Per device, parallel to [`Target::devices`].
+    pub devices: Vec<Bytes>,
+    /// The plain host buffer, were it allocated: each tensor padded. What the engine's dry run calls `CPU`.
+    pub host: Bytes,
+    /// The same tensors without padding: what is used of the mapped file.
+    pub host_file: Bytes,
+    /// Of [`Weights::host_file`], tables that are mapped whatever the load mode.
+    pub host_lazy: Bytes,
+    /// Pinned host buffers.
+    pub pinned: Bytes,
+    /// `CPU_REPACK`.
+    pub repacked: Bytes,
+    /// `AMX`.
+    pub amx: Bytes,
+}
+
+/// The weights of `model` as placed.
+pub fn weights(model: &Model, target: &Target, profile: &EngineProfile, placement: &Placement) -> Weights {
+    let kernels = Kernels::of(&target.cpu_arch, &target.cpu_features, profile.amx);
+    let mut weights = Weights { devices: vec![Bytes::ZERO; target.devices.len()], ..Weights::default() };
+    for (tensor, &home) in model.tensors.iter().zip(&placement.homes) {
+        weights.add(tensor, home, target, kernels);
+    }
+    for (index, home) in placement.copies.iter().copied().chain(placement.tied_copy()) {
+        if let Some(tensor) = model.tensors.get(index) {
+            weights.add(tensor, home, target, kernels);
+        }
+    }
+    weights
+}
+
+impl Weights {
+    fn add(&mut self, tensor: &Tensor, home: Home, target: &Target, kernels: Kernels) {
+        let padded = tensor.bytes.pad_to(HOST_ALIGNMENT);
+        match home {
+            Home::Device(device) => {
+                let backend = &target.devices[device].backend;
+                self.devices[device] += backend.tensor_bytes(tensor).pad_to(backend.alignment);
+            }
+            Home::Host | Home::HostLazy => {
+                self.host += padded;
+                self.host_file += tensor.bytes;
+                if home == Home::HostLazy {
+                    self.host_lazy += tensor.bytes;
+                }
+            }
+            Home::HostPinned(_) => self.pinned += padded,
+            Home::HostRepacked => self.repacked += padded,
+            Home::HostAmx => self.amx += kernels.amx_bytes(tensor, Use::MulMat).unwrap_or(tensor.bytes).pad_to(HOST_ALIGNMENT),
+            Home::Unused => {}
+        }
+    }
+}

@@ -1,1 +1,20 @@
-//! placeholder
+//! INSPECT. Bytes of model files in, a [`spec::Model`] out.
+//!
+//! Pure: the caller hands over bytes and file sizes. No length that a file states is believed, no tensor data is read,
+//! and every error names the byte or the key where the file breaks its own format.
+//!
+//! * [`gguf`]: the header of one file: metadata and tensor table
+//! * [`shards`]: names of the files of a split model
+//! * [`describe`]: headers to a model, by the rules of llama.cpp
+//! * [`analysis`]: what a model computes and reads per token
+#![forbid(unsafe_code)]
+
+pub mod analysis;
+pub mod describe;
+pub mod gguf;
+mod reader;
+pub mod shards;
+
+pub use analysis::{Analysis, analyze};
+pub use describe::{DescribeError, describe};
+pub use gguf::{Gguf, GgufError, GgufErrorKind};

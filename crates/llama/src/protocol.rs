@@ -26,6 +26,8 @@ pub enum Request {
     Generate(Generate),
     /// Time prefill and decode; answered by [`Message::Benched`].
     Bench(Bench),
+    /// Say what a model would need, without allocating it; answered by [`Message::DryRun`]. See [`crate::dry_run`].
+    DryRun(DryRun),
     /// Stop what is being served, between two tokens or micro-batches.
     Cancel,
     /// End.
@@ -51,8 +53,10 @@ pub struct Load {
 pub struct Generate {
     /// What to continue.
     pub prompt: Prompt,
-    /// Tokens to generate at most; cut to what the context holds.
+    /// Tokens to generate at most; the context may end it sooner.
     pub n_predict: u32,
+    /// Keep what the last prompt and its answer left in the KV cache, as far as this prompt begins with the same.
+    pub cache_prompt: bool,
     /// How to choose among likely tokens.
     pub sampling: Sampling,
 }
@@ -112,6 +116,36 @@ pub struct Bench {
     pub repetitions: u32,
 }
 
+/// A question about memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DryRun {
+    /// The file, or every shard in order.
+    pub paths: Vec<PathBuf>,
+    /// Every knob.
+    #[serde(with = "SettingsFields")]
+    pub settings: Settings,
+    /// GPUs to pretend, in the engine's order.
+    pub devices: Vec<PretendedDevice>,
+    /// Rows of logits to reserve per micro-batch; 0: one per token of the batch.
+    pub n_outputs: u32,
+}
+
+/// A GPU that is not there: placement and sizes follow CUDA's rules, nothing is computed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretendedDevice {
+    /// Name of the device and its buffer type; `GPU0`, `GPU1`, ... where none is given.
+    pub name: Option<String>,
+    /// Memory that the device claims to have, all of it free.
+    #[serde(with = "bytes")]
+    pub memory: Bytes,
+    /// Copies and events are asynchronous, so that several devices form a pipeline, which multiplies compute buffers.
+    pub pipeline: bool,
+    /// Host memory that the device works with is pinned and so another buffer type.
+    pub host_buffer: bool,
+}
+
 /// What a child may say.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "snake_case", deny_unknown_fields)]
@@ -141,6 +175,8 @@ pub enum Message {
     Done(Done),
     /// Timings.
     Benched(Benched),
+    /// What a model would need.
+    DryRun(Box<Breakdown>),
     /// The request failed; the child lives on.
     Failed {
         /// What kind of failure.
@@ -352,7 +388,9 @@ pub enum Stop {
 /// The text has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Done {
-    /// Tokens of the prompt.
+    /// Tokens of the prompt that were found in the KV cache.
+    pub cached_n: u32,
+    /// Tokens of the prompt that were computed.
     pub prompt_n: u32,
     /// Time to compute them, in milliseconds.
     pub prompt_ms: f64,

@@ -117,13 +117,13 @@ impl Backend {
         }
     }
 
-    /// Bytes that a tensor takes in this backend's memory, before alignment.
-    pub(crate) fn tensor_bytes(&self, tensor: &Tensor) -> Bytes {
-        let (Some(multiple), true) = (self.quantized_row_padding, tensor.ty.is_quantized()) else { return tensor.bytes };
-        match tensor.shape[0] % multiple {
-            0 => tensor.bytes,
-            rest => tensor.bytes + tensor.ty.row_bytes(multiple - rest).unwrap_or(Bytes::ZERO),
-        }
+    /// Bytes that a tensor of `bytes` bytes with rows of `width` elements takes in this backend's memory.
+    pub(crate) fn padded(&self, ty: QuantType, width: u64, bytes: Bytes) -> Bytes {
+        let short = match self.quantized_row_padding {
+            Some(multiple) if ty.is_quantized() && !width.is_multiple_of(multiple) => multiple - width % multiple,
+            _ => 0,
+        };
+        (bytes + ty.row_bytes(short).unwrap_or(Bytes::ZERO)).pad_to(self.alignment)
     }
 
     /// True where the backend has a kernel that reads this tensor; otherwise the engine keeps it on the host.
@@ -165,11 +165,12 @@ mod tests {
             file: 0,
             offset: Bytes::ZERO,
         };
+        let padded = |backend: &Backend, tensor: &Tensor| backend.padded(tensor.ty, tensor.shape[0], tensor.bytes);
         let cuda = Backend::cuda(false);
-        assert_eq!(cuda.tensor_bytes(&tensor(QuantType::Q8_0, 512)), Bytes::new(5440));
-        assert_eq!(cuda.tensor_bytes(&tensor(QuantType::Q8_0, 576)), Bytes::new(6120 + 476));
-        assert_eq!(cuda.tensor_bytes(&tensor(QuantType::F32, 576)), Bytes::new(23040));
-        assert_eq!(Backend::metal().tensor_bytes(&tensor(QuantType::Q8_0, 576)), Bytes::new(6120));
+        assert_eq!(padded(&cuda, &tensor(QuantType::Q8_0, 512)), Bytes::new(5504));
+        assert_eq!(padded(&cuda, &tensor(QuantType::Q8_0, 576)), Bytes::new(6656));
+        assert_eq!(padded(&cuda, &tensor(QuantType::F32, 576)), Bytes::new(23040));
+        assert_eq!(padded(&Backend::metal(), &tensor(QuantType::Q8_0, 576)), Bytes::new(6144));
         assert!(!cuda.reads(&tensor(QuantType::TQ2_0, 512), Use::MulMat));
         assert!(Backend::vulkan(false, None).reads(&tensor(QuantType::TQ2_0, 512), Use::MulMat));
     }

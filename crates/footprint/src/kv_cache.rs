@@ -23,10 +23,12 @@ impl ByPlace {
     pub(crate) fn new(target: &Target) -> Self {
         Self { host: Bytes::ZERO, devices: vec![Bytes::ZERO; target.devices.len()] }
     }
-    /// Adds a tensor where its layer is, padded as its buffer pads.
-    pub(crate) fn add(&mut self, bytes: Bytes, device: Option<usize>, target: &Target) {
+    /// Adds a tensor of `rows` rows where its layer is, padded as its buffer pads. A row that is no whole number of blocks
+    /// was refused before.
+    pub(crate) fn add(&mut self, ty: QuantType, width: u64, rows: u64, device: Option<usize>, target: &Target) {
+        let bytes = ty.row_bytes(width).unwrap_or(Bytes::ZERO).times(rows);
         match device {
-            Some(device) => self.devices[device] += bytes.pad_to(target.devices[device].backend.alignment),
+            Some(device) => self.devices[device] += target.devices[device].backend.padded(ty, width, bytes),
             None => self.host += bytes.pad_to(HOST_ALIGNMENT),
         }
     }
@@ -111,12 +113,12 @@ pub fn kv_cache(
         match &layer.mixer {
             Mixer::Attention(a) | Mixer::Both(a, _) if a.shares_kv_of.is_none() => {
                 let v_width = if transposed { widest } else { a.v_width() };
-                sum.add(tensor(settings.cache_type_k, a.k_width(), rows(a.window)), device, target);
-                sum.add(tensor(settings.cache_type_v, v_width, rows(a.window)), device, target);
+                sum.add(settings.cache_type_k, a.k_width(), rows(a.window), device, target);
+                sum.add(settings.cache_type_v, v_width, rows(a.window), device, target);
             }
             Mixer::Mla(m) => {
                 let width = u64::from(m.kv_lora_rank) + u64::from(m.rope_dim);
-                sum.add(tensor(settings.cache_type_k, width, rows(None)), device, target);
+                sum.add(settings.cache_type_k, width, rows(None), device, target);
             }
             _ => {}
         }
@@ -130,9 +132,4 @@ pub(crate) fn trunk_layers(model: &Model) -> usize {
         0 => model.layers.len(),
         trunk => trunk as usize,
     }
-}
-
-/// Rows of a cache; widths that are no whole number of blocks were refused before.
-fn tensor(ty: QuantType, width: u64, rows: u64) -> Bytes {
-    ty.row_bytes(width).unwrap_or(Bytes::ZERO).times(rows)
 }

@@ -16,8 +16,8 @@ pub fn state(model: &Model, settings: &Settings, target: &Target, layer_devices:
     for (index, layer) in model.layers.iter().enumerate().take(trunk_layers(model)) {
         if let Mixer::Recurrent(r) | Mixer::Both(_, r) = &layer.mixer {
             let device = layer_devices.get(index).copied().flatten().filter(|_| settings.kv_offload);
-            sum.add(rows(r.r_elements, sequences), device, target);
-            sum.add(rows(r.s_elements, sequences), device, target);
+            sum.add(QuantType::F32, r.r_elements, sequences, device, target);
+            sum.add(QuantType::F32, r.s_elements, sequences, device, target);
         }
     }
     sum
@@ -25,7 +25,8 @@ pub fn state(model: &Model, settings: &Settings, target: &Target, layer_devices:
 
 /// State of one sequence over all layers: what one context checkpoint holds of it.
 pub(crate) fn per_sequence(model: &Model) -> Bytes {
-    let of = |r: &Recurrent| rows(r.r_elements, 1) + rows(r.s_elements, 1);
+    let row = |elements: u64| QuantType::F32.row_bytes(elements).unwrap_or(Bytes::MAX);
+    let of = |r: &Recurrent| row(r.r_elements) + row(r.s_elements);
     model
         .layers
         .iter()
@@ -35,8 +36,4 @@ pub(crate) fn per_sequence(model: &Model) -> Bytes {
             _ => Bytes::ZERO,
         })
         .sum()
-}
-
-fn rows(elements: u64, sequences: u64) -> Bytes {
-    QuantType::F32.row_bytes(elements).unwrap_or(Bytes::MAX).times(sequences)
 }

@@ -54,8 +54,7 @@ impl Weights {
         let padded = tensor.bytes.pad_to(HOST_ALIGNMENT);
         match home {
             Home::Device(device) => {
-                let backend = &target.devices[device].backend;
-                self.devices[device] += backend.tensor_bytes(tensor).pad_to(backend.alignment);
+                self.devices[device] += target.devices[device].backend.padded(tensor.ty, tensor.shape[0], tensor.bytes);
             }
             Home::Host | Home::HostLazy => {
                 self.host += padded;

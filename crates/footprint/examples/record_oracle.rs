@@ -1,0 +1,121 @@
+//! Asks the engine's own dry run about a list of cases and records its answers in `tests/oracle`.
+//!
+//! ```text
+//! cargo run -p loadmaster-footprint --example record_oracle -- --probe PROGRAM --backend LIBRARY [--only PRESET]
+//! ```
+//!
+//! PROGRAM prints llama.cpp's memory breakdown as JSON (see `Oracle::ask`); LIBRARY is a ggml backend that pretends to be
+//! GPUs with the memory named in the environment variable FAKEGPU.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout, clippy::print_stderr, missing_docs)]
+
+#[path = "record_oracle/cases.rs"]
+mod cases;
+#[path = "../tests/recorded/mod.rs"]
+mod recorded;
+
+use recorded::{Answer, Case, Figures, Host, Recording};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+struct Oracle {
+    probe: PathBuf,
+    backend: PathBuf,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = std::env::args().skip(1);
+    let (mut probe, mut backend, mut only) = (None, None, None);
+    while let (Some(key), Some(value)) = (args.next(), args.next()) {
+        match key.as_str() {
+            "--probe" => probe = Some(PathBuf::from(value)),
+            "--backend" => backend = Some(PathBuf::from(value)),
+            "--only" => only = Some(value),
+            _ => return Err(format!("unknown argument {key}").into()),
+        }
+    }
+    let oracle = Oracle { probe: probe.ok_or("--probe is missing")?, backend: backend.ok_or("--backend is missing")? };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
+    let mut files: BTreeMap<String, Vec<Case>> = BTreeMap::new();
+    for case in cases::all() {
+        let preset = case.model.split_whitespace().next().unwrap_or_default().to_owned();
+        if only.as_ref().is_none_or(|only| *only == preset) {
+            files.entry(preset).or_default().push(case);
+        }
+    }
+    for (preset, cases) in files {
+        println!("{preset}: {} cases", cases.len());
+        let recording = oracle.record(cases)?;
+        std::fs::write(folder.join(format!("{preset}.jsonl")), recording.to_text()?)?;
+    }
+    Ok(())
+}
+
+impl Oracle {
+    fn record(&self, cases: Vec<Case>) -> Result<Recording, Box<dyn Error>> {
+        let mut engine = String::new();
+        let mut answered = Vec::new();
+        let mut written: Option<(String, PathBuf)> = None;
+        for case in cases {
+            if written.as_ref().is_none_or(|(name, _)| *name != case.model) {
+                let path = std::env::temp_dir().join(format!("record-oracle-{}.gguf", std::process::id()));
+                synthetic::write::write(&recorded::model::file(&case.model), synthetic::Fill::Zero, &path)?;
+                written = Some((case.model.clone(), path));
+            }
+            let path = written.as_ref().map(|(_, path)| path.as_path()).ok_or("no file")?;
+            let (version, answer) = self.ask(path, &case)?;
+            if !version.is_empty() {
+                engine = version;
+            }
+            answered.push((case, answer));
+        }
+        if let Some((_, path)) = written {
+            std::fs::remove_file(path)?;
+        }
+        Ok(Recording { engine, host: host()?, cases: answered })
+    }
+
+    /// The program prints one object with `llama_version` and `dry`: `context` (`n_ctx`, ...), `buffers` (a list of
+    /// `buffer_type`, `model`, `context`, `compute` in bytes) and `graph`; or `dry.error`.
+    fn ask(&self, model: &Path, case: &Case) -> Result<(String, Answer), Box<dyn Error>> {
+        let mut command = Command::new(&self.probe);
+        command.arg(model).args(["--mode", "dry"]).args(case.args.split_whitespace());
+        if !case.devices.is_empty() {
+            let sizes: Vec<String> = case.devices.iter().map(u64::to_string).collect();
+            command.arg("--backend").arg(&self.backend).env("FAKEGPU", sizes.join(","));
+            command.env("FAKEGPU_PIPELINE", if case.pipeline { "1" } else { "0" });
+        }
+        let output = command.output()?;
+        let Ok(answer) = serde_json::from_slice::<Value>(&output.stdout) else {
+            return Ok((String::new(), Answer::Refused(format!("the engine ended: {}", output.status))));
+        };
+        let version = answer["llama_version"].as_str().unwrap_or_default().to_owned();
+        let dry = &answer["dry"];
+        if let Some(stage) = dry["error"].as_str() {
+            return Ok((version, Answer::Refused(stage.to_owned())));
+        }
+        let number = |value: &Value| value.as_u64().ok_or("a number is missing");
+        let mut context = [0; 4];
+        for (slot, key) in context.iter_mut().zip(["n_ctx", "n_ctx_seq", "n_batch", "n_ubatch"]) {
+            *slot = u32::try_from(number(&dry["context"][key])?)?;
+        }
+        let mut buffers = BTreeMap::new();
+        for buffer in dry["buffers"].as_array().ok_or("no buffers")? {
+            let sizes = [number(&buffer["model"])?, number(&buffer["context"])?, number(&buffer["compute"])?];
+            buffers.insert(buffer["buffer_type"].as_str().ok_or("no buffer type")?.to_owned(), sizes);
+        }
+        let graph = ["nodes_pp", "splits_pp"].map(|key| dry["graph"][key].as_i64().unwrap_or(-1));
+        Ok((version, Answer::Figures(Figures { context, buffers, graph })))
+    }
+}
+
+/// The machine, as Linux tells it.
+fn host() -> Result<Host, Box<dyn Error>> {
+    let text = std::fs::read_to_string("/proc/cpuinfo")?;
+    let line = text.lines().find(|line| line.starts_with("flags") || line.starts_with("Features")).unwrap_or_default();
+    let known = ["avx2", "avx512f", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve"];
+    let features = line.split_whitespace().filter(|word| known.contains(word)).map(str::to_owned).collect();
+    Ok(Host { arch: std::env::consts::ARCH.to_owned(), features })
+}

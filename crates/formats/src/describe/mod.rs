@@ -1,22 +1,135 @@
 //! Headers to a model, by the rules of llama.cpp.
+//!
+//! Tensors are exact for every file. Layers follow the engine's own rules for the architectures that [`family`] lists
+//! ([`Support::Described`]); for all others they are guessed from generic keys ([`Support::Generic`]).
 
-use crate::gguf::Gguf;
+mod error;
+mod family;
+mod feed_forward;
+mod figures;
+mod file_type;
+mod files;
+mod generic;
+mod keys;
+mod mixers;
+mod state;
+mod window;
+
+pub use error::DescribeError;
+
+use crate::gguf::{Gguf, Value};
+use family::{Family, family};
+use figures::Figures;
+use keys::Keys;
 use spec::Model;
+use spec::model::{Layer, MetaValue, Support, Tensor, Tokenizer};
+use std::collections::BTreeMap;
 
-/// Why headers do not make a model.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DescribeError {
-    /// No header was given.
-    #[error("no file")]
-    NoFile,
-}
-
-/// Describes the model in these files: one header, or those of all shards in order.
+/// Describes the model in these files: one header, or those of all parts of a split model in order.
 ///
 /// # Errors
-/// Shards that do not belong together, or a key that llama.cpp needs and the file lacks.
+/// Files that are not one whole model, or a key that llama.cpp needs and the file lacks.
 pub fn describe(files: &[Gguf]) -> Result<Model, DescribeError> {
-    let _ = files;
-    Err(DescribeError::NoFile)
+    files::check(files)?;
+    let first = files.first().ok_or(DescribeError::NoFile)?;
+    let keys = Keys::new(&first.metadata)?;
+    refuse_other_kinds(&keys)?;
+    let tensors = files::tensors(files)?;
+    if tensors.is_empty() {
+        return Err(DescribeError::NoTensors);
+    }
+    let figures = Figures::read(&keys)?;
+    let family = family(&keys.architecture);
+    let mixers = match family {
+        Some(family) => mixers::mixers(&keys, &figures, family)?,
+        None => generic::mixers(&keys, &figures, &tensors)?,
+    };
+    if family.is_some() && figures.n_ctx_train.is_none() {
+        return Err(DescribeError::MissingKey { key: keys.full("context_length") });
+    }
+    let blocks = feed_forward::feed_forward(&keys, &figures, &tensors)?;
+    let layers = mixers.into_iter().zip(blocks).map(|(mixer, feed_forward)| Layer { mixer, feed_forward }).collect();
+    let tokenizer = tokenizer(&keys)?;
+    Ok(Model {
+        support: if family.is_some() { Support::Described } else { Support::Generic },
+        name: keys.text("general.name")?.map(str::to_owned),
+        file_type: file_type(&keys).map(str::to_owned),
+        n_ctx_train: figures.n_ctx_train,
+        n_embd: figures.n_embd.into(),
+        n_vocab: n_vocab(&keys, tokenizer.as_ref(), &tensors)?,
+        layers,
+        n_layer_nextn: figures.n_layer_nextn,
+        encoder: matches!(family, Some(Family::Encoder(_))),
+        tied_embeddings: !tensors.iter().any(|tensor| tensor.name == "output.weight"),
+        tensors,
+        files: files::sizes(files),
+        tokenizer,
+        metadata: scalars(&first.metadata),
+        arrays: arrays(&first.metadata),
+        architecture: keys.architecture,
+    })
+}
+
+/// Adapters, projectors and the like are GGUF files too.
+fn refuse_other_kinds(keys: &Keys<'_>) -> Result<(), DescribeError> {
+    let not_a_model = |found: &str| Err(DescribeError::NotAModel { found: found.to_owned() });
+    match keys.text("general.type")? {
+        Some("adapter") => return not_a_model("a LoRA adapter"),
+        Some("mmproj") => return not_a_model("a multimodal projector"),
+        Some("imatrix") => return not_a_model("an importance matrix"),
+        _ => {}
+    }
+    match keys.architecture.as_str() {
+        "clip" => not_a_model("a multimodal projector"),
+        "controlvector" => not_a_model("a control vector"),
+        "" => not_a_model("general.architecture is empty"),
+        _ => Ok(()),
+    }
+}
+
+fn file_type(keys: &Keys<'_>) -> Option<&'static str> {
+    match keys.get("general.file_type")? {
+        Value::Scalar(MetaValue::Uint(id)) => file_type::name(*id),
+        Value::Scalar(MetaValue::Int(id)) => file_type::name(u64::try_from(*id).ok()?),
+        _ => None,
+    }
+}
+
+fn tokenizer(keys: &Keys<'_>) -> Result<Option<Tokenizer>, DescribeError> {
+    let Some(model) = keys.text("tokenizer.ggml.model")? else { return Ok(None) };
+    let n_tokens = match keys.get("tokenizer.ggml.tokens") {
+        Some(Value::Array(tokens)) => tokens.length,
+        _ => 0,
+    };
+    let chat_template = keys.get("tokenizer.chat_template").is_some();
+    Ok(Some(Tokenizer { model: model.to_owned(), n_tokens, chat_template }))
+}
+
+/// The token list's length, else the key `vocab_size`, else the rows of the embedding.
+fn n_vocab(keys: &Keys<'_>, tokenizer: Option<&Tokenizer>, tensors: &[Tensor]) -> Result<u64, DescribeError> {
+    if let Some(tokens) = tokenizer.map(|tokenizer| tokenizer.n_tokens).filter(|&tokens| tokens > 0) {
+        return Ok(tokens);
+    }
+    if let Some(size) = keys.count("vocab_size")? {
+        return Ok(size.into());
+    }
+    let embedding = tensors.iter().find(|tensor| tensor.name == "token_embd.weight");
+    let [_, rows, ..] = embedding.ok_or_else(|| DescribeError::MissingKey { key: keys.full("vocab_size") })?.shape;
+    Ok(rows)
+}
+
+fn scalars(values: &BTreeMap<String, Value>) -> BTreeMap<String, MetaValue> {
+    let scalar = |(key, value): (&String, &Value)| match value {
+        Value::Scalar(scalar) => Some((key.clone(), scalar.clone())),
+        _ => None,
+    };
+    values.iter().filter_map(scalar).collect()
+}
+
+fn arrays(values: &BTreeMap<String, Value>) -> BTreeMap<String, Vec<f64>> {
+    let numbers = |(key, value): (&String, &Value)| match value {
+        Value::Array(array) => array.numbers.clone().map(|numbers| (key.clone(), numbers)),
+        _ => None,
+    };
+    values.iter().filter_map(numbers).collect()
 }

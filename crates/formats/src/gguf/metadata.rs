@@ -88,6 +88,22 @@ pub enum Value {
     Array(Array),
 }
 
+impl Value {
+    /// The value in a few words, for messages.
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Scalar(MetaValue::Uint(number)) => number.to_string(),
+            Self::Scalar(MetaValue::Int(number)) => number.to_string(),
+            Self::Scalar(MetaValue::Float(number)) => number.to_string(),
+            Self::Scalar(MetaValue::Bool(flag)) => flag.to_string(),
+            Self::Scalar(MetaValue::Text(text)) if text.len() <= 64 => format!("{text:?}"),
+            Self::Scalar(MetaValue::Text(text)) => format!("a string of {} bytes", text.len()),
+            Self::LongText { length } => format!("a string of {length}"),
+            Self::Array(array) => format!("an array of {}", array.length),
+        }
+    }
+}
+
 /// An array of metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
@@ -123,24 +139,12 @@ pub(super) fn read(reader: &mut Reader<'_>, count: u64) -> Result<Metadata, Gguf
         if key == "general.alignment" {
             alignment = match &value {
                 Value::Scalar(MetaValue::Uint(power)) if element == ElementType::U32 && power.is_power_of_two() => *power,
-                other => return refuse(GgufErrorKind::BadAlignment { found: plain(other) }),
+                other => return refuse(GgufErrorKind::BadAlignment { found: other.summary() }),
             };
         }
         values.insert(key.to_owned(), value);
     }
     Ok(Metadata { values, alignment })
-}
-
-fn plain(value: &Value) -> String {
-    match value {
-        Value::Scalar(MetaValue::Uint(number)) => number.to_string(),
-        Value::Scalar(MetaValue::Int(number)) => number.to_string(),
-        Value::Scalar(MetaValue::Float(number)) => number.to_string(),
-        Value::Scalar(MetaValue::Bool(flag)) => flag.to_string(),
-        Value::Scalar(MetaValue::Text(text)) => format!("{text:?}"),
-        Value::LongText { length } => format!("a string of {length}"),
-        Value::Array(array) => format!("an array of {}", array.length),
-    }
 }
 
 fn element_type(reader: &mut Reader<'_>, key: &str) -> Result<ElementType, GgufError> {

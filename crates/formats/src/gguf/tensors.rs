@@ -138,7 +138,7 @@ fn tensor_type(entry: &Entry<'_>, fork: bool, room: Option<u64>, alignment: u64)
         let fits = |bytes: Option<u64>| room.is_some() && bytes.and_then(padded) == room;
         // The id alone decides nothing: 39 is MXFP4 in llama.cpp, the others were once types of llama.cpp.
         let meant = match QuantType::from_id(id) {
-            Some(mainline) => fork || (!fits(size(entry, mainline).ok().map(Bytes::get)) && fits(bitnet_bytes(entry, id))),
+            Some(mainline) => !fits(size(entry, mainline).ok().map(Bytes::get)) && (fork || fits(bitnet_bytes(entry, id))),
             None => fork || fits(bitnet_bytes(entry, id)),
         };
         if meant {

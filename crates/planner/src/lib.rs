@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod emit;
+mod inventory;
 pub mod plan;
 pub mod predict;
 pub mod target;

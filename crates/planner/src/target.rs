@@ -75,5 +75,6 @@ fn backend(name: &str) -> Backend {
         runtime_host: Known::estimated(Bytes::from_mib(150), Bytes::from_mib(80), Bytes::from_mib(400), "driver libraries"),
         host_buffer: cuda_like,
         pipeline: cuda_like,
+        mmap: true,
     }
 }

@@ -2,8 +2,10 @@
 
 pub mod flags;
 mod invocation;
+mod text;
 
 pub use invocation::{Invocation, Listen, Program};
+pub use text::{ALL, Fixed};
 
 use crate::validate::ValidPlan;
 use std::fmt;

@@ -2,16 +2,27 @@
 //!
 //! A bounded search: closed sums propose a placement, the exact requirement decides, and predictions rank what fits.
 
+mod downgrade;
+mod explain;
+mod layers;
+mod needs;
+mod place;
+mod pools;
 mod refusal;
+mod refuse;
 mod request;
+mod search;
+mod site;
 mod verdict;
 
 pub use refusal::{NearestChange, NoPlan, Rejected, Rejection};
-pub use request::{DevicePreference, Margin, Power, Preferences, Priority, Request, UseCase};
+pub use request::{DevicePreference, DiskPolicy, Margin, Power, Preferences, Priority, Request, UseCase};
 pub use verdict::{Alternative, Binding, Budget, Change, Choice, Downgrade, Origin, Pool, Strategy, Verdict};
 
+use crate::inventory::Inventory;
 use crate::predict::Prediction;
 use footprint::{FootprintError, Requirement, Target};
+use site::Site;
 use spec::{Machine, Model, Settings};
 
 /// The settings to run a model with, and everything that led to them.
@@ -58,11 +69,28 @@ pub fn plan(machine: &Machine, model: &Model, target: &Target, request: &Request
 /// # Errors
 /// As [`plan`].
 pub fn plan_with(
-    _machine: &Machine,
-    _model: &Model,
-    _target: &Target,
-    _request: &Request,
-    _require: &dyn Fn(&Settings) -> Result<Requirement, FootprintError>,
+    machine: &Machine,
+    model: &Model,
+    target: &Target,
+    request: &Request,
+    require: &dyn Fn(&Settings) -> Result<Requirement, FootprintError>,
 ) -> Result<Plan, Box<NoPlan>> {
-    Err(Box::new(NoPlan { tried: Vec::new(), nearest: Vec::new(), pins: Vec::new() }))
+    let inventory = Inventory::of(model);
+    let site = Site::new(machine, model, target, request, &inventory, require);
+    let found = site.search().map_err(|tried| Box::new(site.refuse(tried)))?;
+    Ok(Plan {
+        choices: site.choices(&found),
+        verdict: site.verdict(&found),
+        strategy: site.strategy(&found.candidate),
+        budgets: site.pools.budgets(&found.candidate.requirement),
+        binding: site.binding(&found),
+        reasons: site.reasons(&found),
+        changes: site.changes(&found),
+        alternatives: site.alternatives(&found),
+        warnings: site.warnings(&found),
+        request: request.clone(),
+        settings: found.candidate.settings,
+        requirement: found.candidate.requirement,
+        prediction: found.candidate.prediction,
+    })
 }

@@ -1,7 +1,7 @@
 //! "No" as a value: what was tried, what ruled each candidate out, and the nearest change that would fit.
 
 use super::verdict::Pool;
-use spec::{Bytes, Settings};
+use spec::{Bytes, Known, Settings, TokensPerSec};
 use std::fmt;
 
 /// No plan exists.
@@ -40,8 +40,8 @@ pub enum Rejection {
     },
     /// Weights would be read from disk at a speed of no use.
     TooSlow {
-        /// Upper end of the predicted decode speed in tokens per second.
-        tokens_per_second: f64,
+        /// Upper end of the predicted decode speed.
+        at_most: TokensPerSec,
     },
     /// The engine would not accept it, or its memory is not known.
     NotPossible(String),
@@ -51,7 +51,7 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DoesNotFit { pool, needs, limit } => write!(f, "needs {needs} on {pool}, where {limit} may be used"),
-            Self::TooSlow { tokens_per_second } => write!(f, "would run from disk at no more than {tokens_per_second:.2} tok/s"),
+            Self::TooSlow { at_most } => write!(f, "would read its weights from disk for every token: {at_most} at best"),
             Self::NotPossible(why) => f.write_str(why),
         }
     }
@@ -78,6 +78,11 @@ pub enum NearestChange {
         /// The value that the plan would have.
         instead: String,
     },
+    /// Weights read from disk for every token, if that is wanted ([`super::DiskPolicy::Allow`]).
+    FromDisk {
+        /// Decode speed then.
+        decode: Known<TokensPerSec>,
+    },
     /// A file of at most this size: a smaller quantisation of the same model.
     SmallerFile {
         /// Largest size of the tensors that would do.
@@ -92,6 +97,7 @@ impl fmt::Display for NearestChange {
         match self {
             Self::MoreMemory { pool, free, have } => write!(f, "{free} free on {pool} instead of {have}"),
             Self::Unpin { setting, pinned, instead } => write!(f, "{setting} {instead} instead of the pinned {pinned}"),
+            Self::FromDisk { decode } => write!(f, "weights read from disk for every token, at {decode}, if you allow it"),
             Self::SmallerFile { at_most, have } => {
                 write!(
                     f,

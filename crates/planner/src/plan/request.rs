@@ -114,6 +114,19 @@ choice! {
     }
 }
 
+choice! {
+    /// Whether a model larger than memory may run from its mapped file.
+    DiskPolicy {
+        /// Where nothing else is left, and half a token per second is within the estimate.
+        #[default]
+        Auto = "auto",
+        /// Where nothing else is left, however slow.
+        Allow = "allow",
+        /// Never.
+        Never = "never",
+    }
+}
+
 /// Memory to leave free in every pool.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Margin {
@@ -134,4 +147,6 @@ pub struct Preferences {
     pub priority: Priority,
     /// Power.
     pub power: Power,
+    /// Weights that do not stay in memory.
+    pub disk: DiskPolicy,
 }

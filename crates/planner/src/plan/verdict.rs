@@ -13,6 +13,8 @@ pub enum Pool {
         /// The engine's name of it.
         name: String,
     },
+    /// All GPUs together, where a sum over them decides.
+    AllDevices,
     /// Host memory.
     Host,
 }
@@ -21,6 +23,7 @@ impl fmt::Display for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Device { name, .. } => f.pad(name),
+            Self::AllDevices => f.pad("all GPUs"),
             Self::Host => f.pad("host"),
         }
     }

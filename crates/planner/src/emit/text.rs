@@ -1,0 +1,127 @@
+//! Values of settings as the engine's flags spell them: reading and writing.
+
+use spec::QuantType;
+use spec::settings::{FlashAttention, TensorOverride};
+use std::str::FromStr;
+
+/// A spelling that carries its value: `--no-repack` is `repack` off, `--no-mmap` is a load mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// The spelling, dashes included.
+    pub flag: &'static str,
+    /// The value it stands for, as [`super::flags::Flag::read`] takes it.
+    pub value: &'static str,
+}
+
+pub(super) const ON: &str = "on";
+
+/// What `all` stands for: more layers than any model has. A plan cuts it to the model's own number.
+pub const ALL: u32 = u32::MAX;
+
+pub(super) fn count(text: &str, pin: &mut Option<u32>) -> Result<(), String> {
+    *pin = Some(parse_count(text)?);
+    Ok(())
+}
+
+/// -1 and `auto` leave the setting to the plan.
+pub(super) fn count_or_auto(text: &str, pin: &mut Option<u32>) -> Result<(), String> {
+    if matches!(text, "-1" | "auto") {
+        *pin = None;
+        return Ok(());
+    }
+    count(text, pin)
+}
+
+pub(super) fn count_or_all(text: &str, pin: &mut Option<u32>) -> Result<(), String> {
+    if text == "all" {
+        *pin = Some(ALL);
+        return Ok(());
+    }
+    count(text, pin)
+}
+
+/// As `common/arg.cpp:2795`: -1 is automatic, any number below it and `all` mean all.
+pub(super) fn gpu_layers(text: &str, pin: &mut Option<u32>) -> Result<(), String> {
+    match text {
+        "all" => *pin = Some(ALL),
+        _ if text.parse::<i64>().is_ok_and(|n| n < -1) => *pin = Some(ALL),
+        _ => count_or_auto(text, pin)?,
+    }
+    Ok(())
+}
+
+fn parse_count(text: &str) -> Result<u32, String> {
+    text.trim().parse::<u32>().ok().filter(|&n| i32::try_from(n).is_ok() || n == ALL).ok_or_else(|| {
+        let largest = i32::MAX;
+        format!("{text:?} is not a whole number from 0 to {largest}")
+    })
+}
+
+pub(super) fn switch(text: &str, pin: &mut Option<bool>) -> Result<(), String> {
+    *pin = Some(match text {
+        ON | "true" | "enabled" | "1" => true,
+        "off" | "false" | "disabled" | "0" => false,
+        _ => return Err(format!("{text:?} is not one of on, off")),
+    });
+    Ok(())
+}
+
+pub(super) fn switch_word(on: bool) -> &'static str {
+    if on { ON } else { "off" }
+}
+
+pub(super) fn word<T: FromStr<Err = String>>(text: &str, pin: &mut Option<T>) -> Result<(), String> {
+    *pin = Some(text.parse()?);
+    Ok(())
+}
+
+/// The engine's own synonyms for on and off are taken too (`common/arg.cpp:1337`).
+pub(super) fn flash_attention(text: &str, pin: &mut Option<FlashAttention>) -> Result<(), String> {
+    let mut on = None;
+    match switch(text, &mut on) {
+        Ok(()) => *pin = on.map(|on| if on { FlashAttention::On } else { FlashAttention::Off }),
+        Err(_) if text == "-1" => *pin = Some(FlashAttention::Auto),
+        Err(_) => word(text, pin)?,
+    }
+    Ok(())
+}
+
+pub(super) fn cache_type(text: &str, allowed: &[&str], pin: &mut Option<QuantType>) -> Result<(), String> {
+    let ty = text.parse::<QuantType>().ok().filter(|ty| allowed.contains(&ty.name()));
+    *pin = Some(ty.ok_or_else(|| format!("{text:?} is not one of {}", allowed.join(", ")))?);
+    Ok(())
+}
+
+/// Split at commas and slashes, as `common/arg.cpp:2840`.
+pub(super) fn shares(text: &str, pin: &mut Option<Vec<f64>>) -> Result<(), String> {
+    let parse = |part: &str| {
+        let share: Option<f64> = part.trim().parse().ok();
+        share.filter(|share| share.is_finite() && *share >= 0.0).ok_or_else(|| format!("{part:?} is not a share: a number from 0"))
+    };
+    let shares: Vec<f64> = text.split([',', '/']).map(parse).collect::<Result<_, _>>()?;
+    if shares.iter().sum::<f64>() <= 0.0 {
+        return Err(format!("{text:?} gives no device a share"));
+    }
+    *pin = Some(shares);
+    Ok(())
+}
+
+pub(super) fn shares_text(shares: &[f64]) -> String {
+    shares.iter().map(f64::to_string).collect::<Vec<_>>().join(",")
+}
+
+pub(super) fn overrides(text: &str, pin: &mut Option<Vec<TensorOverride>>) -> Result<(), String> {
+    let parse = |rule: &str| match rule.split_once('=') {
+        Some((pattern, buffer)) if !pattern.is_empty() && !buffer.is_empty() => {
+            Ok(TensorOverride { pattern: pattern.to_owned(), buffer: buffer.to_owned() })
+        }
+        _ => Err(format!("{rule:?} is not PATTERN=BUFFER")),
+    };
+    let rules: Vec<TensorOverride> = text.split(',').map(parse).collect::<Result<_, _>>()?;
+    pin.get_or_insert_default().extend(rules);
+    Ok(())
+}
+
+pub(super) fn overrides_text(rules: &[TensorOverride]) -> String {
+    rules.iter().map(|rule| format!("{}={}", rule.pattern, rule.buffer)).collect::<Vec<_>>().join(",")
+}

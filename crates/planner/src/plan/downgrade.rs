@@ -1,0 +1,128 @@
+//! What a plan gives up against what the use case asks for.
+
+use super::request::DevicePreference;
+use super::search::Found;
+use super::site::{Residency, Site};
+use super::verdict::{Downgrade, Pool, Strategy, Verdict};
+use spec::{Bytes, Settings};
+
+impl Site<'_> {
+    /// The verdict over a plan: each setting that is below what the use case asks for, by the user's own choice excepted.
+    pub(crate) fn verdict(&self, found: &Found) -> Verdict {
+        let steps: Vec<Downgrade> = [
+            self.context_step(found),
+            self.cache_step(found),
+            self.layers_step(found),
+            self.copies_step(found),
+            self.offload_step(found),
+            self.disk_step(found),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if steps.is_empty() { Verdict::Fits } else { Verdict::FitsAfterDowngrade(steps) }
+    }
+
+    fn context_step(&self, found: &Found) -> Option<Downgrade> {
+        let settings = &found.candidate.settings;
+        if self.request.pins.n_ctx.is_some() || settings.n_ctx >= self.needs.enough {
+            return None;
+        }
+        let more = Settings { n_ctx: self.needs.enough, ..settings.clone() };
+        Some(Downgrade {
+            setting: "n_ctx",
+            from: self.needs.enough.to_string(),
+            to: settings.n_ctx.to_string(),
+            why: format!("the cache of {} tokens does not fit", self.needs.enough),
+            saves: self.cache_saved(&more, found),
+        })
+    }
+
+    fn cache_step(&self, found: &Found) -> Option<Downgrade> {
+        let settings = &found.candidate.settings;
+        let pins = &self.request.pins;
+        if !settings.cache_type_k.is_quantized() || pins.cache_type_k.is_some() || pins.cache_type_v.is_some() {
+            return None;
+        }
+        let default = Settings::default();
+        let more = Settings { cache_type_k: default.cache_type_k, cache_type_v: default.cache_type_v, ..settings.clone() };
+        Some(Downgrade {
+            setting: "cache_type_k",
+            from: default.cache_type_k.to_string(),
+            to: settings.cache_type_k.to_string(),
+            why: "K and V cache at half the size, for a loss of quality that is hard to measure".to_owned(),
+            saves: self.cache_saved(&more, found),
+        })
+    }
+
+    /// Cache that `more` would have on top, on the pool that holds most layers.
+    fn cache_saved(&self, more: &Settings, found: &Found) -> Option<(Pool, Bytes)> {
+        let sum = |settings: &Settings| self.inventory.layers.iter().map(|layer| layer.cache(settings)).sum::<Bytes>();
+        let saved = sum(more).saturating_sub(sum(&found.candidate.settings));
+        let pool = if self.strategy(&found.candidate) == Strategy::CpuOnly { Pool::Host } else { self.device_pool() };
+        (!saved.is_zero()).then_some((pool, saved))
+    }
+
+    fn layers_step(&self, found: &Found) -> Option<Downgrade> {
+        let settings = &found.candidate.settings;
+        let wanted = self.request.preferences.device == DevicePreference::Gpu;
+        if !wanted || self.request.pins.n_gpu_layers.is_some() || self.strategy(&found.candidate) == Strategy::GpuOnly {
+            return None;
+        }
+        let all = self.inventory.offloadable();
+        let to = match (settings.n_gpu_layers.min(all), settings.n_cpu_moe) {
+            _ if self.target.devices.is_empty() => "none: the engine has no GPU here".to_owned(),
+            (n, 0) => format!("{n}"),
+            (n, experts) => format!("{n}, experts of {experts} layers on the CPU"),
+        };
+        let why = "the GPU was asked for, and not all layers fit on it".to_owned();
+        Some(Downgrade { setting: "n_gpu_layers", from: all.to_string(), to, why, saves: None })
+    }
+
+    fn copies_step(&self, found: &Found) -> Option<Downgrade> {
+        let settings = &found.candidate.settings;
+        if settings.repack || self.request.pins.repack.is_some() || !self.request.profile.repack {
+            return None;
+        }
+        let copied = super::explain::repacked_with(self, settings)?;
+        Some(Downgrade {
+            setting: "repack",
+            from: "on".to_owned(),
+            to: "off".to_owned(),
+            why: "a second copy of the host's weights does not fit; prefill on the CPU is slower without it".to_owned(),
+            saves: Some((Pool::Host, copied)),
+        })
+    }
+
+    fn offload_step(&self, found: &Found) -> Option<Downgrade> {
+        let settings = &found.candidate.settings;
+        let chosen = !settings.op_offload && self.request.pins.op_offload.is_none() && self.wants_devices();
+        chosen.then(|| Downgrade {
+            setting: "op_offload",
+            from: "on".to_owned(),
+            to: "off".to_owned(),
+            why: "copies of host weights do not fit beside the layers on the GPU; prefill is slower without them".to_owned(),
+            saves: Some((self.device_pool(), self.inventory.largest_tensor)),
+        })
+    }
+
+    fn disk_step(&self, found: &Found) -> Option<Downgrade> {
+        let candidate = &found.candidate;
+        if candidate.residency == Residency::Resident {
+            return None;
+        }
+        let resident = candidate.requirement.host.resident();
+        let limit = self.pools.host.limit.unwrap_or(Bytes::ZERO);
+        let missing = resident.high().copied().unwrap_or(Bytes::MAX).saturating_sub(limit);
+        Some(Downgrade {
+            setting: "residency",
+            from: "weights in memory".to_owned(),
+            to: "weights read from disk".to_owned(),
+            why: format!(
+                "{missing} more host memory would keep them; every token waits for the disk: decode {}",
+                candidate.prediction.decode
+            ),
+            saves: Some((Pool::Host, missing)),
+        })
+    }
+}

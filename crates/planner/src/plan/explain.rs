@@ -1,0 +1,328 @@
+//! Why a plan is as it is, and what would change it: computed, not guessed.
+
+use super::request::{DevicePreference, Power, Priority};
+use super::search::Found;
+use super::site::{Candidate, Reach, Residency, Rung, Site};
+use super::verdict::{Alternative, Binding, Change, Choice, Origin, Pool, Strategy};
+use crate::emit::flags::{flags, value_text};
+use spec::settings::SplitMode;
+use spec::{Bytes, Known, QuantType, Settings};
+
+/// Repacked copies that the host would hold with repacking on; `None` where there are none.
+pub(crate) fn repacked_with(site: &Site<'_>, settings: &Settings) -> Option<Bytes> {
+    let rung = Rung { n_ctx: settings.n_ctx, cache: settings.cache_type_k, reach: Reach::Anywhere, disk: true };
+    let requirement = site.evaluate(&Settings { repack: true, ..settings.clone() }, &rung).requirement?;
+    requirement.host.weights_repacked.get().filter(|copies| !copies.is_zero())
+}
+
+impl Site<'_> {
+    /// Which processors compute.
+    pub(crate) fn strategy(&self, candidate: &Candidate) -> Strategy {
+        let devices = &candidate.requirement.layer_devices;
+        let on_host = devices.iter().any(Option::is_none)
+            || (candidate.settings.n_cpu_moe > 0 && self.inventory.has_experts())
+            || self.moved.iter().any(|moved| moved.to.is_none());
+        match (devices.iter().any(Option::is_some), on_host) {
+            (false, _) => Strategy::CpuOnly,
+            (true, false) => Strategy::GpuOnly,
+            (true, true) => Strategy::Hybrid,
+        }
+    }
+
+    /// Where each setting comes from.
+    pub(crate) fn choices(&self, found: &Found) -> Vec<Choice> {
+        let pinned = self.request.pins.names();
+        let default = Settings::default();
+        let settings = &found.candidate.settings;
+        let choice = |setting: &'static str| {
+            let value = value_text(settings, setting);
+            let (origin, because) = if pinned.contains(&setting) {
+                (Origin::Pinned, "pinned by the user".to_owned())
+            } else {
+                self.because(setting, found).unwrap_or_else(|| {
+                    if value == value_text(&default, setting) {
+                        (Origin::EngineDefault, "the engine's default, written out".to_owned())
+                    } else {
+                        (Origin::Rule, "follows from the other settings".to_owned())
+                    }
+                })
+            };
+            Choice { setting, value, origin, because }
+        };
+        flags().iter().map(|flag| choice(flag.setting)).collect()
+    }
+
+    fn because(&self, setting: &str, found: &Found) -> Option<(Origin, String)> {
+        let settings = &found.candidate.settings;
+        let searched = |why: String| Some((Origin::Searched, why));
+        let rule = |why: String| Some((Origin::Rule, why));
+        match setting {
+            "n_ctx" => searched(self.context_reason(settings)),
+            "n_gpu_layers" | "tensor_split" | "split_mode" | "main_gpu" | "n_cpu_moe" if self.wants_devices() => {
+                self.placement_reason(setting, found).and_then(searched)
+            }
+            "n_gpu_layers" if self.target.devices.is_empty() => rule("no GPU that the engine can use".to_owned()),
+            "n_gpu_layers" => rule("the CPU was asked for".to_owned()),
+            "cache_type_k" | "cache_type_v" if settings.cache_type_k.is_quantized() => searched("f16 does not fit".to_owned()),
+            "flash_attn" if settings.cache_type_v.is_quantized() => rule("a quantised V cache needs it".to_owned()),
+            "n_ubatch" if settings.n_ubatch > 512 => searched("each micro-batch copies the host's weights to the GPU once".to_owned()),
+            "n_ubatch" if settings.n_ubatch < 512 => rule("never above context or batch".to_owned()),
+            "threads" | "threads_batch" => rule(self.threads_reason()),
+            "n_parallel" | "kv_unified" if self.request.preferences.priority == Priority::Throughput => {
+                rule("throughput: four slots share the context".to_owned())
+            }
+            "repack" if !settings.repack => searched("a second copy of the host's weights does not fit".to_owned()),
+            "op_offload" if !settings.op_offload => {
+                let off = "the GPU was not asked for";
+                let short = "copies of host weights do not fit on the GPU";
+                if self.wants_devices() { searched(short.to_owned()) } else { rule(off.to_owned()) }
+            }
+            "cache_ram_mib" => rule(format!("at most half of the {} that the host has left", self.spare_host(&found.candidate))),
+            _ => None,
+        }
+    }
+
+    fn context_reason(&self, settings: &Settings) -> String {
+        let use_case = self.request.use_case;
+        match self.model.n_ctx_train {
+            Some(trained) if trained <= settings.n_ctx => format!("{use_case}: the trained context"),
+            _ if settings.n_ctx >= self.needs.want => format!("{use_case}: {} tokens wanted", self.needs.want),
+            _ if settings.n_ctx >= self.needs.enough => {
+                format!("{use_case}: {} tokens wanted, {} are enough and leave memory for layers", self.needs.want, self.needs.enough)
+            }
+            _ => format!("{use_case}: the most of {} tokens that fits", self.needs.enough),
+        }
+    }
+
+    fn placement_reason(&self, setting: &str, found: &Found) -> Option<String> {
+        let settings = &found.candidate.settings;
+        let all = self.inventory.offloadable();
+        match setting {
+            "n_gpu_layers" if settings.n_gpu_layers >= all => Some(format!("all {} layers and the output fit", all - 1)),
+            "n_gpu_layers" => Some(format!("the most of {all} that fits")),
+            "n_cpu_moe" if settings.n_cpu_moe > 0 => Some("experts leave the GPU first: a token reads few of them".to_owned()),
+            "split_mode" | "main_gpu" if settings.split_mode == SplitMode::None => Some("the fastest GPU holds it alone".to_owned()),
+            "tensor_split" if !settings.tensor_split.is_empty() => Some("layers per GPU, by the memory of each".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn threads_reason(&self) -> String {
+        let cores = self.machine.effective_cores();
+        match self.request.preferences.power {
+            Power::Saver => format!("half of {cores} physical cores that may be used, to save power"),
+            _ => format!("{cores} physical cores that may be used"),
+        }
+    }
+
+    /// What stands in the way of a better plan.
+    pub(crate) fn binding(&self, found: &Found) -> Binding {
+        let candidate = &found.candidate;
+        if candidate.residency == Residency::FromDisk {
+            return Binding::Memory(Pool::Host);
+        }
+        let pins = &self.request.pins;
+        let strategy = self.strategy(candidate);
+        let placed_by_user = pins.n_gpu_layers.is_some() || pins.n_cpu_moe.is_some() || pins.tensor_overrides.is_some();
+        let below = candidate.settings.n_ctx < self.needs.enough || candidate.settings.cache_type_k.is_quantized();
+        match strategy {
+            Strategy::Hybrid | Strategy::CpuOnly if self.wants_devices() && !placed_by_user => Binding::Memory(self.device_pool()),
+            Strategy::Hybrid if placed_by_user => Binding::Pins(placement_pins(&pins.names())),
+            Strategy::CpuOnly if below => Binding::Memory(Pool::Host),
+            Strategy::GpuOnly if below || candidate.settings.n_ctx < self.needs.want && pins.n_ctx.is_none() => {
+                Binding::Memory(self.device_pool())
+            }
+            _ if pins.n_ctx.is_some() => Binding::Pins(vec!["n_ctx"]),
+            _ if self.model.n_ctx_train == Some(candidate.settings.n_ctx) => Binding::TrainedContext,
+            _ => Binding::UseCase,
+        }
+    }
+
+    /// Sentences for people.
+    pub(crate) fn reasons(&self, found: &Found) -> Vec<String> {
+        let candidate = &found.candidate;
+        let mut reasons = vec![format!("{}: {}", self.strategy(candidate), self.describe(&candidate.settings))];
+        reasons.push(format!("context: {}", self.context_reason(&candidate.settings)));
+        if let Some(first) = found.tried.first() {
+            reasons.push(format!("tried first: {}: {}", first.what, first.rejection));
+        }
+        let slowest = candidate.prediction.decode_parts.first();
+        reasons.extend(slowest.map(|part| format!("decode is limited by {}: {}", candidate.prediction.decode_bottleneck, part.what)));
+        reasons
+    }
+
+    /// What the user should know.
+    pub(crate) fn warnings(&self, found: &Found) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for pool in self.pools.devices.iter().chain([&self.pools.host]).filter(|pool| pool.limit.is_none()) {
+            warnings.push(format!("free memory of {} is not known ({}): nothing is checked there", pool.pool, pool.free.source()));
+        }
+        if found.candidate.residency == Residency::FromDisk {
+            let decode = &found.candidate.prediction.decode;
+            warnings.push(format!("the weights do not fit into memory and are read from disk for every token: {decode}"));
+        }
+        if self.request.preferences.device == DevicePreference::Gpu && self.target.devices.is_empty() {
+            warnings.push("a GPU was asked for, and the engine has none here".to_owned());
+        }
+        warnings.extend(found.candidate.requirement.notes.iter().cloned());
+        warnings
+    }
+
+    /// Changes that would lead to another plan, each planned anew.
+    pub(crate) fn changes(&self, found: &Found) -> Vec<Change> {
+        [self.more_device_memory(found), self.more_host_memory(found), self.longest_context(found)].into_iter().flatten().collect()
+    }
+
+    /// The memory with which all layers would be on the GPU.
+    fn more_device_memory(&self, found: &Found) -> Option<Change> {
+        if !self.wants_devices() || self.strategy(&found.candidate) == Strategy::GpuOnly || self.placed_by_user() {
+            return None;
+        }
+        let rung = Rung { reach: Reach::Devices, disk: false, ..found.rung };
+        // A micro-batch of the default size: the large one serves host weights.
+        let (extra, whole) = self.with_more_memory(&rung)?;
+        let where_ = if self.pools.devices.len() == 1 { "on" } else { "in all over" };
+        Some(Change {
+            what: format!("{extra} more {where_} {}", self.device_pool()),
+            then: format!(
+                "all layers on the GPU: decode {} instead of {}",
+                central(&whole.prediction.decode),
+                central(&found.candidate.prediction.decode)
+            ),
+            decode: whole.prediction.decode,
+        })
+    }
+
+    /// The least extra device memory with which a rung's whole placement fits, found by placing on larger devices.
+    fn with_more_memory(&self, rung: &Rung) -> Option<(Bytes, Candidate)> {
+        let plenty = self.roomy(Bytes::from_gib(4096));
+        let whole = plenty.place(rung).ok()?;
+        let needs: Bytes = whole.requirement.devices.iter().filter_map(|device| device.total().high().copied()).sum();
+        let limit = self.pools.device_limit();
+        (needs > limit).then(|| (needs.saturating_sub(limit), whole))
+    }
+
+    /// The same site with more memory on each device.
+    fn roomy(&self, extra: Bytes) -> Site<'_> {
+        let mut site = self.again();
+        for device in &mut site.pools.devices {
+            device.limit = device.limit.map(|limit| limit + extra);
+        }
+        site
+    }
+
+    /// The host memory with which the weights would stay in memory.
+    fn more_host_memory(&self, found: &Found) -> Option<Change> {
+        let candidate = &found.candidate;
+        if candidate.residency == Residency::Resident {
+            return None;
+        }
+        let missing = candidate.requirement.host.resident().high()?.saturating_sub(self.pools.host.limit?);
+        let mut site = self.again();
+        site.pools.host.limit = site.pools.host.limit.map(|limit| limit + missing);
+        let decode = site.resident_speed(candidate);
+        Some(Change {
+            what: format!("{missing} more host memory"),
+            then: format!("the weights stay in memory: decode {} instead of {}", central(&decode), central(&candidate.prediction.decode)),
+            decode,
+        })
+    }
+
+    /// The longest context with the same placement, where the plan has less than the model was trained for.
+    fn longest_context(&self, found: &Found) -> Option<Change> {
+        let settings = &found.candidate.settings;
+        let trained = self.model.n_ctx_train.filter(|&trained| trained > settings.n_ctx)?;
+        let rung = found.rung;
+        let fits = |n_ctx: u32| {
+            let longer = Settings { n_ctx, ..settings.clone() };
+            let evaluated = self.evaluate(&longer, &rung);
+            let requirement = evaluated.requirement.filter(|_| evaluated.outcome.is_ok())?;
+            Some((longer, requirement))
+        };
+        // Doubling: four evaluations at most, and a number that is easy to remember.
+        let longest = (1..=4).map(|power| settings.n_ctx.saturating_mul(1 << power).min(trained)).map_while(fits).last()?;
+        let prediction = self.predict(&longest.0, &longest.1);
+        Some(Change {
+            what: format!("a context of {} tokens, pinned", longest.0.n_ctx),
+            then: format!("fits with the same layers on the GPU; decode at the same depth {}", central(&prediction.decode)),
+            decode: prediction.decode,
+        })
+    }
+
+    fn placed_by_user(&self) -> bool {
+        let pins = &self.request.pins;
+        pins.n_gpu_layers.is_some() || pins.n_cpu_moe.is_some() || pins.tensor_overrides.is_some()
+    }
+
+    /// Other plans that fit.
+    pub(crate) fn alternatives(&self, found: &Found) -> Vec<Alternative> {
+        let candidate = &found.candidate;
+        let mut alternatives: Vec<Alternative> = Vec::new();
+        if self.strategy(candidate) == Strategy::Hybrid && !candidate.settings.cache_type_k.is_quantized() {
+            let rung = Rung {
+                cache: QuantType::Q8_0,
+                reach: Reach::Devices,
+                n_ctx: self.needs.floor.max(4096).min(candidate.settings.n_ctx),
+                ..found.rung
+            };
+            if self.needs.quantised_cache
+                && self.request.pins.n_ctx.is_none()
+                && let Ok(other) = self.place(&rung)
+            {
+                let why_not = "a shorter context and a quantised cache are a downgrade; pin them to have it".to_owned();
+                alternatives.push(self.alternative(other, why_not));
+            }
+        }
+        let may_use_cpu = self.request.preferences.device == DevicePreference::Auto && !self.placed_by_user();
+        if self.strategy(candidate) != Strategy::CpuOnly && may_use_cpu {
+            let rung = Rung { reach: Reach::Anywhere, ..found.rung };
+            let settings = Settings {
+                n_gpu_layers: 0,
+                n_cpu_moe: 0,
+                n_ubatch: 512,
+                op_offload: false,
+                split_mode: SplitMode::Layer,
+                main_gpu: 0,
+                tensor_split: Vec::new(),
+                ..candidate.settings.clone()
+            };
+            let settings = self.pinned(settings);
+            let evaluated = self.evaluate(&settings, &rung);
+            if let (Some(requirement), Ok(residency)) = (evaluated.requirement, evaluated.outcome)
+                && let Ok(other) = self.candidate(settings, requirement, residency)
+            {
+                let why_not =
+                    format!("slower: decode {} instead of {}", central(&other.prediction.decode), central(&candidate.prediction.decode));
+                alternatives.push(self.alternative(other, why_not));
+            }
+        }
+        alternatives
+    }
+
+    fn alternative(&self, other: Candidate, why_not: String) -> Alternative {
+        Alternative { what: self.describe(&other.settings), settings: other.settings, decode: other.prediction.decode, why_not }
+    }
+
+    /// A site of its own over the same problem.
+    pub(crate) fn again(&self) -> Site<'_> {
+        let mut site = Site::new(self.machine, self.model, self.target, self.request, self.inventory, self.require());
+        site.pools = self.pools.clone();
+        site
+    }
+
+    /// Speed of a candidate if its weights stayed in memory.
+    fn resident_speed(&self, candidate: &Candidate) -> Known<spec::TokensPerSec> {
+        let state = crate::predict::HostState { missing: 0.0, ..crate::predict::HostState::of(self.machine, &candidate.requirement) };
+        let devices = &candidate.requirement.layer_devices;
+        self.predictor.speed(&candidate.settings, devices, &self.moved, &state, candidate.prediction.depth).decode
+    }
+}
+
+fn placement_pins(names: &[&'static str]) -> Vec<&'static str> {
+    names.iter().copied().filter(|name| matches!(*name, "n_gpu_layers" | "n_cpu_moe" | "tensor_overrides")).collect()
+}
+
+/// The central value alone: intervals are beside it elsewhere.
+fn central(decode: &Known<spec::TokensPerSec>) -> String {
+    decode.get().map_or_else(|| "unknown".to_owned(), |rate| format!("~{rate}"))
+}

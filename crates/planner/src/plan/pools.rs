@@ -1,0 +1,105 @@
+//! The pools of memory that a plan may use, and how much of each.
+
+use super::request::Margin;
+use super::verdict::{Budget, Pool};
+use footprint::{Requirement, Target};
+use spec::{Bytes, Known, Machine};
+
+/// A pool with what may be used of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Allowance {
+    pub(crate) pool: Pool,
+    pub(crate) total: Known<Bytes>,
+    pub(crate) free: Known<Bytes>,
+    pub(crate) margin: Bytes,
+    /// Free less margin; `None` where free memory is not known.
+    pub(crate) limit: Option<Bytes>,
+}
+
+/// All pools of a target.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Pools {
+    pub(crate) devices: Vec<Allowance>,
+    pub(crate) host: Allowance,
+}
+
+impl Pools {
+    pub(crate) fn of(machine: &Machine, target: &Target, margin: Option<Margin>) -> Self {
+        let devices = target.devices.iter().enumerate().map(|(index, device)| {
+            let pool = Pool::Device { index, name: device.name.clone() };
+            allowance(pool, device.total.clone(), device.free.clone(), |total| chosen(margin, total).unwrap_or(device_margin(total)))
+        });
+        let host = allowance(Pool::Host, machine.effective_memory_total(), machine.effective_memory_available(), |total| {
+            chosen(margin, total).unwrap_or(host_margin(total))
+        });
+        Self { devices: devices.collect(), host }
+    }
+
+    /// The pools as a plan leaves them.
+    pub(crate) fn budgets(&self, requirement: &Requirement) -> Vec<Budget> {
+        let zero = Known::exact(Bytes::ZERO, "devices hold no mapped weights");
+        let devices =
+            self.devices.iter().zip(&requirement.devices).map(|(allowance, device)| allowance.budget(device.total(), zero.clone()));
+        let host = self.host.budget(requirement.host.anonymous(), requirement.host.weights_mapped.clone());
+        devices.chain([host]).collect()
+    }
+
+    /// Sum of what may be used on all devices.
+    pub(crate) fn device_limit(&self) -> Bytes {
+        self.devices.iter().filter_map(|device| device.limit).sum()
+    }
+}
+
+impl Allowance {
+    fn budget(&self, needed: Known<Bytes>, mapped: Known<Bytes>) -> Budget {
+        Budget {
+            pool: self.pool.clone(),
+            total: self.total.clone(),
+            free: self.free.clone(),
+            margin: self.margin,
+            limit: self.limit,
+            needed,
+            mapped,
+        }
+    }
+}
+
+/// A share is of the total; not more than nine tenths, not less than nothing.
+fn chosen(margin: Option<Margin>, total: Bytes) -> Option<Bytes> {
+    margin.map(|margin| match margin {
+        Margin::Fraction(share) => total.scale(share.clamp(0.0, 0.9)),
+        Margin::Size(size) => size,
+    })
+}
+
+fn device_margin(total: Bytes) -> Bytes {
+    total.scale(0.03).max(Bytes::from_mib(384))
+}
+
+fn host_margin(total: Bytes) -> Bytes {
+    let floor = Bytes::from_mib(512).min(total.scale(0.125));
+    total.scale(0.05).clamp(floor, Bytes::from_gib(4))
+}
+
+fn allowance(pool: Pool, total: Known<Bytes>, free: Known<Bytes>, margin: impl Fn(Bytes) -> Bytes) -> Allowance {
+    // The lower end of what may be free; where the total is not known, the margin is taken from what is free.
+    let usable = free.low().copied();
+    let margin = margin(total.get().or(usable).unwrap_or(Bytes::ZERO));
+    Allowance { limit: usable.map(|free| free.saturating_sub(margin)), pool, total, free, margin }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn margins_scale_with_the_pool_and_stay_sane() {
+        assert_eq!(device_margin(Bytes::from_gib(8)), Bytes::from_mib(384));
+        assert_eq!(device_margin(Bytes::from_gib(80)), Bytes::from_gib(80).scale(0.03));
+        assert_eq!(host_margin(Bytes::from_gib(2)), Bytes::from_mib(256));
+        assert_eq!(host_margin(Bytes::from_gib(4)), Bytes::from_mib(512));
+        assert_eq!(host_margin(Bytes::from_gib(64)), Bytes::from_gib(64).scale(0.05));
+        assert_eq!(host_margin(Bytes::from_gib(512)), Bytes::from_gib(4));
+        assert_eq!(chosen(Some(Margin::Fraction(7.0)), Bytes::from_gib(10)), Some(Bytes::from_gib(10).scale(0.9)));
+    }
+}

@@ -1,0 +1,167 @@
+//! Building a refusal: which pins are to blame, and the nearest change that would fit.
+
+use super::refusal::{NearestChange, NoPlan, Rejected, Rejection};
+use super::request::DiskPolicy;
+use super::site::{Reach, Rung, Site};
+use super::verdict::Pool;
+use crate::emit::flags::value_text;
+use spec::settings::Pins;
+use spec::{Bytes, Settings};
+
+/// Pins that cost memory or forbid what would save it, in the order in which they are tried.
+const COSTLY: &[&str] = &[
+    "n_ctx",
+    "n_gpu_layers",
+    "n_cpu_moe",
+    "tensor_overrides",
+    "tensor_split",
+    "split_mode",
+    "main_gpu",
+    "n_parallel",
+    "kv_unified",
+    "cache_type_k",
+    "cache_type_v",
+    "n_ubatch",
+    "n_batch",
+    "flash_attn",
+    "repack",
+    "load_mode",
+    "kv_offload",
+    "op_offload",
+    "swa_full",
+];
+
+impl Site<'_> {
+    /// The refusal after `tried`.
+    pub(crate) fn refuse(&self, tried: Vec<Rejected>) -> NoPlan {
+        let mut nearest = self.unpinned();
+        let pins = match nearest.as_slice() {
+            [] => self.all_unpinned(),
+            changes => changes
+                .iter()
+                .filter_map(|change| if let NearestChange::Unpin { setting, .. } = change { Some(*setting) } else { None })
+                .collect(),
+        };
+        if nearest.is_empty() && pins.is_empty() {
+            nearest.extend(self.from_disk());
+            nearest.extend(self.more_memory(&tried));
+            nearest.extend(self.smaller_file(&tried));
+        }
+        NoPlan { tried, nearest, pins }
+    }
+
+    /// Pins each of which alone stands in the way.
+    fn unpinned(&self) -> Vec<NearestChange> {
+        let names = self.request.pins.names();
+        let costly = COSTLY.iter().copied().filter(|name| names.contains(name));
+        costly
+            .filter_map(|name| {
+                let mut request = self.request.clone();
+                remove(&mut request.pins, name);
+                let site = Site::new(self.machine, self.model, self.target, &request, self.inventory, self.require());
+                let found = site.search().ok()?;
+                let pinned = self.pinned(Settings::default());
+                Some(NearestChange::Unpin {
+                    setting: name,
+                    pinned: value_text(&pinned, name),
+                    instead: value_text(&found.candidate.settings, name),
+                })
+            })
+            .collect()
+    }
+
+    /// All costly pins, where only without all of them a plan exists.
+    fn all_unpinned(&self) -> Vec<&'static str> {
+        let names = self.request.pins.names();
+        let costly: Vec<&'static str> = COSTLY.iter().copied().filter(|name| names.contains(name)).collect();
+        if costly.len() < 2 {
+            return Vec::new();
+        }
+        let mut request = self.request.clone();
+        costly.iter().for_each(|name| remove(&mut request.pins, name));
+        let site = Site::new(self.machine, self.model, self.target, &request, self.inventory, self.require());
+        if site.search().is_ok() { costly } else { Vec::new() }
+    }
+
+    /// The plan that reads from disk, where it was refused as too slow or was not allowed.
+    fn from_disk(&self) -> Option<NearestChange> {
+        let mut request = self.request.clone();
+        if request.preferences.disk == DiskPolicy::Allow {
+            return None;
+        }
+        request.preferences.disk = DiskPolicy::Allow;
+        let site = Site::new(self.machine, self.model, self.target, &request, self.inventory, self.require());
+        let found = site.search().ok()?;
+        Some(NearestChange::FromDisk { decode: found.candidate.prediction.decode })
+    }
+
+    /// The least modest rung without disk: the one whose memory is asked for.
+    fn least(&self) -> Option<Rung> {
+        self.rungs().into_iter().rfind(|rung| rung.reach == Reach::Anywhere && !rung.disk)
+    }
+
+    /// Free memory with which the most modest rung would fit: on the host, and where devices stood in the way, there.
+    fn more_memory(&self, tried: &[Rejected]) -> Option<NearestChange> {
+        let rung = self.least()?;
+        let mut site = self.again();
+        let blocked = tried.iter().rev().find_map(|rejected| match &rejected.rejection {
+            Rejection::DoesNotFit { pool, .. } => Some(pool.clone()),
+            _ => None,
+        })?;
+        let pool = match blocked {
+            Pool::Host => Pool::Host,
+            pool if tried.iter().all(|rejected| !matches!(rejected.rejection, Rejection::DoesNotFit { pool: Pool::Host, .. })) => pool,
+            _ => Pool::Host,
+        };
+        let plenty = Bytes::from_gib(16 * 1024);
+        match &pool {
+            Pool::Host => site.pools.host.limit = Some(plenty),
+            _ => site.pools.devices.iter_mut().for_each(|device| device.limit = Some(plenty)),
+        }
+        let placed = site.place(&rung).ok()?;
+        let (needs, allowance) = match &pool {
+            Pool::Device { index, .. } => (*placed.requirement.devices.get(*index)?.total().high()?, self.pools.devices.get(*index)?),
+            Pool::AllDevices => return None,
+            Pool::Host => (*placed.requirement.host.resident().high()?, &self.pools.host),
+        };
+        Some(NearestChange::MoreMemory { pool, free: needs + allowance.margin, have: allowance.free.get()? })
+    }
+
+    /// The size of tensors that would leave room for the rest.
+    fn smaller_file(&self, tried: &[Rejected]) -> Option<NearestChange> {
+        let have = self.model.tensor_bytes();
+        let over = tried.iter().filter_map(|rejected| match &rejected.rejection {
+            Rejection::DoesNotFit { pool: Pool::Host, needs, limit } => Some(needs.saturating_sub(*limit)),
+            _ => None,
+        });
+        let at_most = have.saturating_sub(over.min()?);
+        // Under a tenth of the size there is no quantisation of the same model.
+        (at_most < have && at_most > have.scale(0.1)).then_some(NearestChange::SmallerFile { at_most, have })
+    }
+}
+
+/// Removes one pin by its name.
+fn remove(pins: &mut Pins, name: &str) {
+    macro_rules! remove {
+        ($($field:ident)*) => {
+            match name {
+                $(stringify!($field) => pins.$field = None,)*
+                _ => {}
+            }
+        };
+    }
+    remove!(n_ctx n_gpu_layers n_cpu_moe tensor_overrides tensor_split split_mode main_gpu n_parallel kv_unified cache_type_k cache_type_v
+        n_ubatch n_batch flash_attn repack load_mode kv_offload op_offload swa_full);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_costly_pin_can_be_removed() {
+        let mut pins = Pins::from(Settings::default());
+        COSTLY.iter().for_each(|name| remove(&mut pins, name));
+        assert!(COSTLY.iter().all(|name| !pins.names().contains(name)));
+    }
+}

@@ -1,0 +1,248 @@
+//! Everything a search looks at: one machine, model and request, with the sums and rates derived from them once.
+
+use super::needs::Needs;
+use super::pools::Pools;
+use super::refusal::{Rejected, Rejection};
+use super::request::{DevicePreference, DiskPolicy, Power, Priority, Request};
+use super::verdict::Pool;
+use crate::emit::ALL;
+use crate::inventory::Inventory;
+use crate::predict::{HostState, Moved, Prediction, Predictor, moved_by_overrides};
+use footprint::{FootprintError, Requirement, Target};
+use spec::settings::FlashAttention;
+use spec::{Bytes, Machine, Model, QuantType, Settings};
+
+/// A source of exact requirements.
+pub(crate) type Require<'a> = dyn Fn(&Settings) -> Result<Requirement, FootprintError> + 'a;
+
+/// One planning problem.
+pub(crate) struct Site<'a> {
+    pub(crate) machine: &'a Machine,
+    pub(crate) model: &'a Model,
+    pub(crate) target: &'a Target,
+    pub(crate) request: &'a Request,
+    pub(crate) inventory: &'a Inventory,
+    pub(crate) needs: Needs,
+    pub(crate) pools: Pools,
+    pub(crate) predictor: Predictor<'a>,
+    pub(crate) moved: Vec<Moved>,
+    require: &'a Require<'a>,
+}
+
+/// How far a placement may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// No more on the host than the engine and the user's pins put there.
+    Devices,
+    /// Devices first, the rest on the host.
+    Anywhere,
+}
+
+/// One level of the ladder: what is asked for before layers are placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rung {
+    pub(crate) n_ctx: u32,
+    pub(crate) cache: QuantType,
+    pub(crate) reach: Reach,
+    /// Mapped weights need not stay in memory.
+    pub(crate) disk: bool,
+}
+
+/// Whether the weights on the host stay in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Residency {
+    Resident,
+    FromDisk,
+}
+
+/// Settings that fit, with what they need and how fast they are.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Candidate {
+    pub(crate) settings: Settings,
+    pub(crate) requirement: Requirement,
+    pub(crate) prediction: Prediction,
+    pub(crate) residency: Residency,
+    /// Central seconds of the use case's typical request.
+    pub(crate) seconds: f64,
+}
+
+/// Decode speed under which a plan that reads from disk is of no use, at the upper end of its estimate: 300 tokens of
+/// answer would take ten minutes even if all goes well.
+pub(crate) const SLOWEST: f64 = 0.5;
+
+impl<'a> Site<'a> {
+    pub(crate) fn new(
+        machine: &'a Machine,
+        model: &'a Model,
+        target: &'a Target,
+        request: &'a Request,
+        inventory: &'a Inventory,
+        require: &'a Require<'a>,
+    ) -> Self {
+        let mut pinned = Settings::default();
+        request.pins.apply(&mut pinned);
+        Self {
+            machine,
+            model,
+            target,
+            request,
+            inventory,
+            needs: Needs::of(request, model),
+            pools: Pools::of(machine, target, request.preferences.margin),
+            predictor: Predictor::new(machine, target, inventory),
+            moved: moved_by_overrides(model, target, &pinned),
+            require,
+        }
+    }
+
+    /// The source of requirements.
+    pub(crate) fn require(&self) -> &Require<'_> {
+        self.require
+    }
+
+    /// Devices on which something may be placed: their free memory is known, and the user wants them.
+    pub(crate) fn wants_devices(&self) -> bool {
+        self.request.preferences.device != DevicePreference::Cpu
+            && self.request.pins.n_gpu_layers != Some(0)
+            && self.pools.devices.iter().any(|device| device.limit.is_some())
+    }
+
+    /// Settings of a rung before placement: rules, then the user's pins over them.
+    pub(crate) fn base(&self, rung: &Rung) -> Settings {
+        let mut settings = Settings { n_ctx: rung.n_ctx, cache_type_k: rung.cache, cache_type_v: rung.cache, ..Settings::default() };
+        if rung.cache.is_quantized() {
+            // The engine switches `auto` to on for a quantised V cache (`src/llama-context.cpp:3845`); said outright.
+            settings.flash_attn = FlashAttention::On;
+        }
+        if self.request.preferences.priority == Priority::Throughput {
+            settings.n_parallel = 4;
+            settings.kv_unified = true;
+        }
+        let (threads, threads_batch) = self.threads();
+        settings.threads = threads;
+        settings.threads_batch = threads_batch;
+        settings.n_ubatch = settings.n_ubatch.min(rung.n_ctx.max(1));
+        if !self.wants_devices() {
+            settings.op_offload = self.target.devices.is_empty();
+        }
+        self.pinned(settings)
+    }
+
+    /// The user's pins over `settings`; `all` becomes the model's own number, and a context of 0 the trained one.
+    pub(crate) fn pinned(&self, mut settings: Settings) -> Settings {
+        let pins = &self.request.pins;
+        pins.apply(&mut settings);
+        if settings.n_gpu_layers == ALL {
+            settings.n_gpu_layers = self.inventory.offloadable();
+        }
+        if settings.n_cpu_moe == ALL {
+            settings.n_cpu_moe = self.inventory.layers_to_last_experts();
+        }
+        if settings.n_ctx == 0 {
+            settings.n_ctx = self.model.n_ctx_train.unwrap_or(0);
+        }
+        // A micro-batch is never above the batch: the unpinned one follows.
+        if settings.n_ubatch > settings.n_batch {
+            match (pins.n_batch, pins.n_ubatch) {
+                (None, _) => settings.n_batch = settings.n_ubatch,
+                (Some(_), None) => settings.n_ubatch = settings.n_batch,
+                (Some(_), Some(_)) => {}
+            }
+        }
+        settings
+    }
+
+    /// Threads for decode and for prefill: physical cores that may be used, the fastest kind only for decode, half of
+    /// each to save power.
+    fn threads(&self) -> (u32, u32) {
+        let cores = self.machine.effective_cores();
+        let kinds = &self.machine.facts.cpu.core_kinds;
+        let fastest = match kinds.as_slice() {
+            [fastest, _, ..] if fastest.physical_cores > 0 => fastest.physical_cores.min(cores),
+            _ => cores,
+        };
+        match self.request.preferences.power {
+            Power::Saver => (fastest.div_ceil(2), cores.div_ceil(2)),
+            Power::Balanced | Power::Performance => (fastest, cores),
+        }
+    }
+
+    /// What the settings need, and whether that fits.
+    pub(crate) fn evaluate(&self, settings: &Settings, rung: &Rung) -> Evaluated {
+        match (self.require)(settings) {
+            Ok(requirement) => {
+                let outcome = self.fits(&requirement, rung);
+                Evaluated { requirement: Some(requirement), outcome }
+            }
+            Err(error) => Evaluated { requirement: None, outcome: Err(Rejection::NotPossible(error.to_string())) },
+        }
+    }
+
+    fn fits(&self, requirement: &Requirement, rung: &Rung) -> Result<Residency, Rejection> {
+        let budgets = self.pools.budgets(requirement);
+        if let Some(budget) = budgets.iter().find(|budget| !budget.holds()) {
+            let needs = budget.needed.high().copied().unwrap_or(Bytes::MAX);
+            return Err(Rejection::DoesNotFit { pool: budget.pool.clone(), needs, limit: budget.limit.unwrap_or(Bytes::ZERO) });
+        }
+        let resident = requirement.host.resident();
+        match (self.pools.host.limit, resident.high()) {
+            (Some(limit), Some(&needs)) if needs > limit && rung.disk => Ok(Residency::FromDisk),
+            (Some(limit), Some(&needs)) if needs > limit => Err(Rejection::DoesNotFit { pool: Pool::Host, needs, limit }),
+            _ => Ok(Residency::Resident),
+        }
+    }
+
+    /// Completes an evaluation that fits.
+    pub(crate) fn candidate(&self, settings: Settings, requirement: Requirement, residency: Residency) -> Result<Candidate, Rejection> {
+        let prediction = self.predict(&settings, &requirement);
+        if let (Residency::FromDisk, DiskPolicy::Auto, Some(decode)) = (residency, self.request.preferences.disk, prediction.decode.high())
+            && decode.get() < SLOWEST
+        {
+            return Err(Rejection::TooSlow { at_most: *decode });
+        }
+        let seconds = self.request_seconds(&prediction);
+        Ok(Candidate { settings, requirement, prediction, residency, seconds })
+    }
+
+    /// Speed of settings, decode at the depth of the use case's typical request.
+    pub(crate) fn predict(&self, settings: &Settings, requirement: &Requirement) -> Prediction {
+        let depth = self.depth(settings);
+        let state = HostState::of(self.machine, requirement);
+        self.predictor.speed(settings, &requirement.layer_devices, &self.moved, &state, depth)
+    }
+
+    /// Tokens in the context half way through the answer of a typical request.
+    fn depth(&self, settings: &Settings) -> u32 {
+        (self.needs.prompt + self.needs.output / 2).min(settings.n_ctx)
+    }
+
+    fn request_seconds(&self, prediction: &Prediction) -> f64 {
+        let over = |tokens: u32, rate: Option<f64>| rate.map_or(f64::INFINITY, |rate| f64::from(tokens) / rate);
+        over(self.needs.prompt, prediction.prefill.get().map(|rate| rate.get()))
+            + over(self.needs.output, prediction.decode.get().map(|rate| rate.get()))
+    }
+
+    /// A candidate in words: `general-purpose` parts first, then the placement.
+    pub(crate) fn describe(&self, settings: &Settings) -> String {
+        let layers = self.inventory.offloadable();
+        let placement = match settings.n_gpu_layers.min(layers) {
+            _ if self.target.devices.is_empty() => "CPU only".to_owned(),
+            0 => "CPU only".to_owned(),
+            n if n == layers && settings.n_cpu_moe == 0 => "all layers on the GPU".to_owned(),
+            n if n == layers => format!("all layers on the GPU, experts of {} on the CPU", settings.n_cpu_moe),
+            n if settings.n_cpu_moe > 0 => format!("{n} of {layers} layers on the GPU, experts of {} on the CPU", settings.n_cpu_moe),
+            n => format!("{n} of {layers} layers on the GPU"),
+        };
+        format!("{placement}, {} tokens, cache in {}", settings.n_ctx, settings.cache_type_k)
+    }
+
+    pub(crate) fn rejected(&self, settings: &Settings, rejection: Rejection) -> Rejected {
+        Rejected { what: self.describe(settings), settings: settings.clone(), rejection }
+    }
+}
+
+/// What came of evaluating settings.
+pub(crate) struct Evaluated {
+    pub(crate) requirement: Option<Requirement>,
+    pub(crate) outcome: Result<Residency, Rejection>,
+}

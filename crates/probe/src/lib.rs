@@ -1,1 +1,28 @@
-//! placeholder
+//! Detects hardware: a [`Host`] in, a [`spec::Machine`] out.
+//!
+//! * [`host`]: the questions that detection asks, and the trait that answers them
+//! * [`live`]: the machine that runs this program
+//! * [`recording`]: a machine in a file
+//! * [`detect`](fn@detect): the machine behind a host; [`capture`](fn@capture): its recording
+//! * [`describe`](fn@describe): a machine from a short description such as `ram=64GiB,cores=8,gpu=24GiB`
+//!
+//! Parsers are pure functions over texts and registers. Only `ffi` has unsafe code: CPUID and the libraries of GPU
+//! drivers, which are loaded at run time.
+#![deny(unsafe_code)]
+
+pub mod capture;
+pub mod describe;
+pub mod detect;
+pub mod host;
+pub mod live;
+pub mod recording;
+
+mod ffi;
+mod scrub;
+
+pub use capture::capture;
+pub use describe::{DescribeMachineError, describe};
+pub use detect::{ProbeError, detect};
+pub use host::{Answer, Host, Question, Refusal};
+pub use live::Live;
+pub use recording::{Recording, RecordingError};

@@ -1,0 +1,71 @@
+//! Records a machine: runs detection on a host and writes down every question with its answer.
+
+use crate::detect::detect;
+use crate::host::{Answer, Host, Question, Refusal};
+use crate::recording::Recording;
+use crate::scrub::Scrubber;
+use std::cell::RefCell;
+
+/// The recording of a machine, without what identifies it or its owner (see `scrub`). Detection over the recording gives the
+/// machine that detection over the host gives, but for the origin and the scrubbed names in it.
+pub fn capture(host: &dyn Host) -> Recording {
+    let recorder = Recorder::new(host);
+    // A platform that cannot be detected yet is recorded as far as it was asked: that is what its support starts from.
+    let _ = detect(&recorder);
+    recorder.finish()
+}
+
+/// A host that writes down what it is asked.
+pub(crate) struct Recorder<'a> {
+    host: &'a dyn Host,
+    seen: RefCell<(Scrubber, Recording)>,
+}
+
+impl<'a> Recorder<'a> {
+    pub(crate) fn new(host: &'a dyn Host) -> Self {
+        let mut scrubber = Scrubber::new();
+        // Asked only to be taken out; these questions are not recorded.
+        for question in ["/proc/sys/kernel/hostname", "/etc/hostname"] {
+            if let Ok(name) = host.read(question) {
+                scrubber.learn_name(&name, "host");
+            }
+        }
+        let variables = [
+            ("HOSTNAME", "host"),
+            ("COMPUTERNAME", "host"),
+            ("USER", "user"),
+            ("LOGNAME", "user"),
+            ("SUDO_USER", "user"),
+            ("USERNAME", "user"),
+        ];
+        for (variable, what) in variables {
+            if let Some(name) = host.env(variable) {
+                scrubber.learn_name(&name, what);
+            }
+        }
+        Self { host, seen: RefCell::new((scrubber, Recording::new(""))) }
+    }
+
+    pub(crate) fn finish(self) -> Recording {
+        self.seen.into_inner().1
+    }
+}
+
+impl Host for Recorder<'_> {
+    fn origin(&self) -> String {
+        self.host.origin()
+    }
+
+    fn ask(&self, question: &Question) -> Result<Answer, Refusal> {
+        let answer = self.host.ask(question);
+        let (scrubber, recording) = &mut *self.seen.borrow_mut();
+        let kept = match &answer {
+            Ok(answer) => Ok(scrubber.answer(question, answer)),
+            Err(Refusal::Failed(message)) => Err(Refusal::Failed(scrubber.text(message))),
+            Err(refusal) => Err(refusal.clone()),
+        };
+        // The question itself may hold a name: the path of a control group that an earlier answer gave.
+        recording.set_key(scrubber.question(question), kept);
+        answer
+    }
+}

@@ -1,0 +1,79 @@
+//! Caches from `/sys/devices/system/cpu/cpu*/cache`.
+
+use super::cpulist;
+use super::topology::CPU;
+use crate::host::Host;
+use spec::Bytes;
+use spec::machine::Cache;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// No processor has more; the folder is not listed, to save a read per core.
+const MAX_INDEX: usize = 8;
+
+/// The caches of these CPUs, one entry per level, kind and size, closest first. Each cache is read once, through the first
+/// CPU that uses it.
+pub(crate) fn read(host: &dyn Host, cpus: &BTreeSet<u32>) -> Vec<Cache> {
+    let mut found: BTreeMap<(u8, String, Bytes), (u32, usize)> = BTreeMap::new();
+    let mut seen: [BTreeSet<u32>; MAX_INDEX] = Default::default();
+    for cpu in cpus {
+        for (index, seen) in seen.iter_mut().enumerate() {
+            if seen.contains(cpu) {
+                continue;
+            }
+            let Some((level, kind, size, users)) = cache(host, *cpu, index) else { break };
+            seen.insert(*cpu);
+            seen.extend(&users);
+            let shared_by = users.intersection(cpus).count().max(1);
+            let (instances, most) = found.entry((level, kind, size)).or_default();
+            *instances = instances.saturating_add(1);
+            *most = (*most).max(shared_by);
+        }
+    }
+    let entry = |((level, kind, size), (instances, shared_by))| Cache {
+        level,
+        kind,
+        size,
+        instances,
+        shared_by: u32::try_from(shared_by).unwrap_or(u32::MAX),
+    };
+    found.into_iter().map(entry).collect()
+}
+
+/// Level, kind, size and users of one cache; `None` past the last.
+fn cache(host: &dyn Host, cpu: u32, index: usize) -> Option<(u8, String, Bytes, BTreeSet<u32>)> {
+    let file = |name: &str| host.read(&format!("{CPU}/cpu{cpu}/cache/index{index}/{name}")).ok();
+    let level = file("level")?.trim().parse().ok()?;
+    let kind = file("type")?.trim().to_ascii_lowercase();
+    // "32K", on some kernels "1M"; a hypervisor that hides the size leaves the file out or empty.
+    let size = file("size")?.trim().parse::<Bytes>().ok().filter(|size| !size.is_zero())?;
+    let users = file("shared_cpu_list").and_then(|text| cpulist::parse(&text)).or_else(|| cpulist::parse_mask(&file("shared_cpu_map")?));
+    Some((level, kind, size, users.unwrap_or_else(|| BTreeSet::from([cpu]))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Answer, Question, Recording};
+
+    #[test]
+    fn a_shared_cache_counts_once_and_two_sizes_are_two_entries() {
+        let mut host = Recording::new("");
+        let mut add = |cpu: u32, index: usize, level: &str, kind: &str, size: &str, users: &str| {
+            for (name, text) in [("level", level), ("type", kind), ("size", size), ("shared_cpu_list", users)] {
+                host.set(&Question::Read(format!("{CPU}/cpu{cpu}/cache/index{index}/{name}")), Ok(Answer::text(text)));
+            }
+        };
+        add(0, 0, "1", "Data", "48K", "0-1");
+        add(2, 0, "1", "Data", "32K", "2");
+        add(3, 0, "1", "Data", "32K", "3");
+        add(0, 1, "2", "Unified", "2048K", "0-1");
+        add(2, 1, "2", "Unified", "4M", "2-3");
+        let caches = read(&host, &(0..4).collect());
+        let text: Vec<_> =
+            caches.iter().map(|c| format!("L{} {} {} x{} by {}", c.level, c.kind, c.size, c.instances, c.shared_by)).collect();
+        assert_eq!(
+            text,
+            ["L1 data 32.00 KiB x2 by 1", "L1 data 48.00 KiB x1 by 2", "L2 unified 2.00 MiB x1 by 2", "L2 unified 4.00 MiB x1 by 2"]
+        );
+    }
+}

@@ -1,0 +1,151 @@
+//! A machine under Linux: asks each part in turn and puts the three layers together.
+
+use super::cpuinfo::{self, CpuInfo};
+use super::topology::Topology;
+use super::{caches, cgroup, cpulist, features, kinds, memory, numa, nvidia, topology};
+use crate::host::{Host, Question};
+use spec::machine::{Cpu, Facts, Free, Limits, Machine, Memory, NumaNode, Platform};
+use spec::{Bytes, Known};
+use std::collections::BTreeSet;
+
+const MEMINFO: &str = "/proc/meminfo";
+
+pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
+    let mut warnings = Vec::new();
+    let info = host.read("/proc/cpuinfo").map(|text| cpuinfo::parse(&text)).unwrap_or_default();
+    let topology = topology::read(host, &os, &arch, &info);
+    if !topology.offline.is_empty() {
+        warnings.push(format!("CPUs {} are present and switched off", cpulist::format(&topology.offline)));
+    }
+    let numa = numa::read(host);
+    let meminfo = host.read(MEMINFO).map(|text| memory::parse(&text)).unwrap_or_default();
+    let total = total_memory(&meminfo, numa.gpu_memory, &mut warnings);
+    let available = available_memory(&meminfo);
+    let mut gpus = nvidia::read(host, &nvidia::HostMemory { total: &total, available: &available });
+    warnings.append(&mut gpus.warnings);
+    warnings.extend(nvidia::unusable(host, &gpus.gpus));
+
+    let groups = cgroup::read(host);
+    let allowed = allowed_cpus(host, &topology, &groups);
+    let limits = Limits {
+        allowed_physical_cores: match (allowed.value(), topology.cores_source) {
+            (Some(allowed), Some(source)) => Known::exact(topology.cores_among(allowed), source),
+            _ => Known::unknown("cores or allowed CPUs are not known"),
+        },
+        allowed_cpus: allowed,
+        cpu_quota: cgroup::cpu_quota(host, &groups),
+        memory: cgroup::memory_limits(host, &groups, total.get()),
+        visible_gpus: gpus.visible,
+    };
+    let free = Free { memory: available, swap: meminfo_field(meminfo.swap_free, "SwapFree"), gpu_memory: gpus.free };
+    let memory = Memory { swap_total: meminfo_field(meminfo.swap_total, "SwapTotal"), page: page_size(host), total };
+    let facts = Facts {
+        numa: nodes(numa.nodes, &topology, &memory.total),
+        cpu: cpu(host, &arch, &info, &topology),
+        platform: Platform { os, arch },
+        memory,
+        gpus: gpus.gpus,
+    };
+    Machine { origin: host.origin(), facts, limits, free, warnings }
+}
+
+fn cpu(host: &dyn Host, arch: &str, info: &CpuInfo, topology: &Topology) -> Cpu {
+    let core_kinds = kinds::read(host, topology, info);
+    Cpu {
+        model: model(arch, info, &core_kinds),
+        sockets: topology.sockets(),
+        physical_cores: topology.physical_cores(),
+        logical_cpus: topology.logical_cpus(),
+        core_kinds,
+        max_frequency_hz: Known::from_option(
+            kinds::max_frequency_hz(host, topology),
+            "sysfs cpufreq/cpuinfo_max_freq",
+            "the kernel names no frequency",
+        ),
+        caches: caches::read(host, &topology.cpus),
+        features: extensions(host, arch, info),
+        memory_bandwidth: Known::unknown("not measured"),
+    }
+}
+
+/// ARM kernels write no marketing name; what identifies the processor there is the kinds of its cores.
+fn model(arch: &str, info: &CpuInfo, kinds: &[spec::machine::CoreKind]) -> Known<String> {
+    if matches!(arch, "aarch64" | "arm") && !info.midr.is_empty() {
+        let names: Vec<&str> = kinds.iter().map(|kind| kind.name.as_str()).collect();
+        return Known::exact(names.join(" + "), "main ID register");
+    }
+    Known::from_option(info.model.clone(), "/proc/cpuinfo", "/proc/cpuinfo names no model")
+}
+
+/// The kernel's word where there is one: it has checked that the system saves the registers. CPUID otherwise.
+fn extensions(host: &dyn Host, arch: &str, info: &CpuInfo) -> BTreeSet<String> {
+    match (arch, &info.flags) {
+        ("aarch64" | "arm", Some(flags)) => features::from_arm_features(flags),
+        ("x86_64" | "x86", Some(flags)) => features::from_x86_flags(flags),
+        ("x86_64" | "x86", None) => features::from_cpuid(host),
+        _ => BTreeSet::new(),
+    }
+}
+
+fn total_memory(meminfo: &memory::MemInfo, of_gpus: Option<Bytes>, warnings: &mut Vec<String>) -> Known<Bytes> {
+    let total = meminfo_field(meminfo.total, "MemTotal");
+    match of_gpus {
+        Some(of_gpus) => {
+            warnings.push(format!("the kernel counts {of_gpus} of GPU memory as memory of the host; taken off"));
+            total.map(|total| total.saturating_sub(of_gpus))
+        }
+        None => total,
+    }
+}
+
+fn available_memory(meminfo: &memory::MemInfo) -> Known<Bytes> {
+    match (meminfo.available, meminfo.free_and_cached) {
+        (None, Some(upper)) => {
+            // Shared memory and dirty pages are in the cache and cannot be dropped.
+            let (value, low) = (upper.scale(0.8), upper.scale(0.5));
+            Known::estimated(value, low, upper, "/proc/meminfo MemFree + Buffers + Cached")
+        }
+        (available, _) => meminfo_field(available, "MemAvailable"),
+    }
+}
+
+fn meminfo_field(value: Option<Bytes>, field: &str) -> Known<Bytes> {
+    Known::from_option(value, format!("{MEMINFO} {field}"), format!("no {field} in {MEMINFO}"))
+}
+
+fn page_size(host: &dyn Host) -> Known<Bytes> {
+    let bytes = host.text(&Question::PageSize).ok().and_then(|text| text.trim().parse().ok()).map(Bytes::new);
+    Known::from_option(bytes, "sysconf(_SC_PAGESIZE)", "the system does not say")
+}
+
+/// One node with everything where the kernel knows no nodes.
+fn nodes(nodes: Vec<NumaNode>, topology: &Topology, total: &Known<Bytes>) -> Vec<NumaNode> {
+    if nodes.is_empty() { vec![NumaNode { id: 0, cpus: topology.cpus.clone(), memory: total.clone() }] } else { nodes }
+}
+
+/// Affinity ∩ cpuset, within the machine. The kernel keeps the affinity inside the cpuset; a recording made elsewhere may
+/// have only one of them.
+fn allowed_cpus(host: &dyn Host, topology: &Topology, groups: &cgroup::Groups) -> Known<BTreeSet<u32>> {
+    let affinity = host.text(&Question::Affinity).ok().and_then(|text| cpulist::parse(&text)).or_else(|| {
+        let status = host.read("/proc/self/status").ok()?;
+        cpulist::parse(status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?)
+    });
+    let affinity = affinity.filter(|cpus| !cpus.is_empty()).map(|cpus| (cpus, "affinity".to_owned()));
+    let mut sets = affinity.into_iter().chain(cgroup::cpuset(host, groups));
+    let Some((mut allowed, mut source)) = sets.next() else {
+        return if topology.cpus.is_empty() {
+            Known::unknown("neither affinity nor a list of CPUs")
+        } else {
+            Known::exact(topology.cpus.clone(), topology.source)
+        };
+    };
+    for (cpus, file) in sets {
+        let both: BTreeSet<u32> = allowed.intersection(&cpus).copied().collect();
+        // Sets without a common CPU contradict each other; a process that runs has one.
+        if !both.is_empty() && both != allowed {
+            (allowed, source) = (both, format!("{source} and {file}"));
+        }
+    }
+    let here: BTreeSet<u32> = allowed.intersection(&topology.cpus).copied().collect();
+    Known::exact(if here.is_empty() { allowed } else { here }, source)
+}

@@ -1,0 +1,51 @@
+//! Host → Machine. One module per concept; every parser is a pure function over a text or registers.
+
+pub(crate) mod caches;
+pub(crate) mod cgroup;
+pub(crate) mod cpuinfo;
+pub(crate) mod cpulist;
+pub(crate) mod features;
+pub(crate) mod kinds;
+mod linux;
+pub(crate) mod memory;
+pub(crate) mod numa;
+pub(crate) mod nvidia;
+pub(crate) mod nvidia_rate;
+pub(crate) mod pci;
+pub(crate) mod topology;
+pub(crate) mod visible;
+
+use crate::host::{Host, Question, Refusal};
+use spec::Machine;
+
+/// Why there is no machine at all. A fact that cannot be found is no error: it is [`spec::Known::Unknown`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProbeError {
+    /// The host does not say what system it runs.
+    #[error("the operating system is not known ({refusal}); a recording needs an answer to \"os\" and to \"arch\"")]
+    NoSystem {
+        /// Why not.
+        refusal: Refusal,
+    },
+    /// No detection for this system yet.
+    #[error("hardware detection on {os} is not there yet; describe the machine instead, e.g. --machine ram=16GiB,cores=8")]
+    UnsupportedSystem {
+        /// The system.
+        os: String,
+    },
+}
+
+/// The machine behind a host. Starts no program and waits for a driver no longer than the host does.
+///
+/// # Errors
+/// [`ProbeError`]; everything less is in the machine, as an unknown fact or a warning.
+pub fn detect(host: &dyn Host) -> Result<Machine, ProbeError> {
+    let answer = |question| host.text(&question).map_err(|refusal| ProbeError::NoSystem { refusal });
+    let (os, arch) = (answer(Question::Os)?, answer(Question::Arch)?);
+    match os.as_str() {
+        // Android's kernel has the same files; what it denies is unknown.
+        "linux" | "android" => Ok(linux::detect(host, os, arch)),
+        _ => Err(ProbeError::UnsupportedSystem { os }),
+    }
+}

@@ -1,0 +1,319 @@
+//! Everything that detection may ask of a machine, as questions and answers.
+//!
+//! [`Host`] has one method that matters, so a live machine, a recording, a recorder and a test double are equal, and
+//! a recording is nothing but pairs of question and answer. A new platform adds a variant to [`Question`] and leaves
+//! the trait, the recorder and the file format as they are.
+
+use std::fmt;
+
+/// Something that answers questions about one machine.
+pub trait Host {
+    /// Where the answers come from, for people: `live`, the path of a recording.
+    fn origin(&self) -> String;
+
+    /// The answer to one question.
+    ///
+    /// # Errors
+    /// Why there is no answer. A refusal is knowledge too and is recorded like an answer.
+    fn ask(&self, question: &Question) -> Result<Answer, Refusal>;
+}
+
+/// One question about a machine. Its text form is its key in a recording.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Question {
+    /// `os`: `linux`, `macos`, `windows`, `android`.
+    Os,
+    /// `arch`: `x86_64`, `aarch64`.
+    Arch,
+    /// `page-size`: bytes of a base page.
+    PageSize,
+    /// `affinity`: logical CPUs that the calling thread may run on, as a list such as `0-3,8`.
+    Affinity,
+    /// `env NAME`: a variable of the environment.
+    Env(String),
+    /// `read PATH`: the text of a file.
+    Read(String),
+    /// `list PATH`: the names in a folder, sorted.
+    List(String),
+    /// `link PATH`: where a symbolic link points.
+    Link(String),
+    /// `cpuid LEAF SUBLEAF`: EAX, EBX, ECX, EDX as hexadecimal numbers, of the CPU that happens to run.
+    Cpuid {
+        /// EAX on entry.
+        leaf: u32,
+        /// ECX on entry.
+        subleaf: u32,
+    },
+    /// `xcr0`: the state that the system saves on a context switch, as a hexadecimal number.
+    Xcr0,
+    /// `nvml ...`: a question to NVIDIA's management library.
+    Nvml(NvmlQuestion),
+}
+
+/// A question to NVIDIA's management library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NvmlQuestion {
+    /// `nvml driver`: version of the driver.
+    Driver,
+    /// `nvml count`: number of devices.
+    Count,
+    /// `nvml INDEX FIELD`: a property of one device.
+    Device(u32, NvmlField),
+}
+
+/// A property of an NVIDIA device. The names in parentheses are the library's functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NvmlField {
+    /// `name` (`nvmlDeviceGetName`).
+    Name,
+    /// `uuid` (`nvmlDeviceGetUUID`).
+    Uuid,
+    /// `pci-address` (`nvmlDeviceGetPciInfo_v3`), lower case, e.g. `0000:65:00.0`.
+    PciAddress,
+    /// `memory-total` (`nvmlDeviceGetMemoryInfo`) in bytes.
+    MemoryTotal,
+    /// `memory-free` (`nvmlDeviceGetMemoryInfo`) in bytes.
+    MemoryFree,
+    /// `compute-capability` (`nvmlDeviceGetCudaComputeCapability`), e.g. `8.9`.
+    ComputeCapability,
+    /// `pcie-generation` (`nvmlDeviceGetMaxPcieLinkGeneration`): highest of device and slot.
+    PcieGeneration,
+    /// `pcie-lanes` (`nvmlDeviceGetMaxPcieLinkWidth`).
+    PcieLanes,
+    /// `memory-bus-bits` (`nvmlDeviceGetMemoryBusWidth`).
+    MemoryBusBits,
+    /// `memory-clock-mhz` (`nvmlDeviceGetMaxClockInfo`, memory).
+    MemoryClockMhz,
+    /// `sm-clock-mhz` (`nvmlDeviceGetMaxClockInfo`, multiprocessors).
+    SmClockMhz,
+    /// `cuda-cores` (`nvmlDeviceGetNumGpuCores`).
+    CudaCores,
+    /// `mig` (`nvmlDeviceGetMigMode`): `0` off, `1` on.
+    Mig,
+}
+
+impl NvmlField {
+    /// Every field, in the order of a recording.
+    pub const ALL: [Self; 13] = [
+        Self::Name,
+        Self::Uuid,
+        Self::PciAddress,
+        Self::MemoryTotal,
+        Self::MemoryFree,
+        Self::ComputeCapability,
+        Self::PcieGeneration,
+        Self::PcieLanes,
+        Self::MemoryBusBits,
+        Self::MemoryClockMhz,
+        Self::SmClockMhz,
+        Self::CudaCores,
+        Self::Mig,
+    ];
+
+    /// The name in a recording.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Uuid => "uuid",
+            Self::PciAddress => "pci-address",
+            Self::MemoryTotal => "memory-total",
+            Self::MemoryFree => "memory-free",
+            Self::ComputeCapability => "compute-capability",
+            Self::PcieGeneration => "pcie-generation",
+            Self::PcieLanes => "pcie-lanes",
+            Self::MemoryBusBits => "memory-bus-bits",
+            Self::MemoryClockMhz => "memory-clock-mhz",
+            Self::SmClockMhz => "sm-clock-mhz",
+            Self::CudaCores => "cuda-cores",
+            Self::Mig => "mig",
+        }
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Os => f.write_str("os"),
+            Self::Arch => f.write_str("arch"),
+            Self::PageSize => f.write_str("page-size"),
+            Self::Affinity => f.write_str("affinity"),
+            Self::Env(name) => write!(f, "env {name}"),
+            Self::Read(path) => write!(f, "read {path}"),
+            Self::List(path) => write!(f, "list {path}"),
+            Self::Link(path) => write!(f, "link {path}"),
+            Self::Cpuid { leaf, subleaf } => write!(f, "cpuid {leaf:#x} {subleaf:#x}"),
+            Self::Xcr0 => f.write_str("xcr0"),
+            Self::Nvml(NvmlQuestion::Driver) => f.write_str("nvml driver"),
+            Self::Nvml(NvmlQuestion::Count) => f.write_str("nvml count"),
+            Self::Nvml(NvmlQuestion::Device(index, field)) => write!(f, "nvml {index} {}", field.name()),
+        }
+    }
+}
+
+/// The first words of all questions, to tell a typing error in a recording from a question.
+pub(crate) const QUESTION_WORDS: [&str; 11] =
+    ["os", "arch", "page-size", "affinity", "env", "read", "list", "link", "cpuid", "xcr0", "nvml"];
+
+/// What a host answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A text, without the white space and NUL bytes at its end.
+    Text(String),
+    /// Names in a folder, sorted.
+    Names(Vec<String>),
+}
+
+impl Answer {
+    /// A text answer. What ends it (new lines, the NUL bytes of some drivers) says nothing and is taken off.
+    pub fn text(text: impl Into<String>) -> Self {
+        let mut text: String = text.into();
+        text.truncate(text.trim_end_matches(|c: char| c == '\0' || c.is_ascii_whitespace()).len());
+        Self::Text(text)
+    }
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The file, variable or library does not exist here.
+    #[error("not found")]
+    NotFound,
+    /// The system does not let this user ask.
+    #[error("permission denied")]
+    Denied,
+    /// This system, processor or driver cannot answer such a question.
+    #[error("not supported")]
+    NotSupported,
+    /// No answer within the deadline.
+    #[error("timed out")]
+    TimedOut,
+    /// The recording does not say.
+    #[error("not recorded")]
+    NotRecorded,
+    /// Any other failure, in the words of the system.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<std::io::Error> for Refusal {
+    fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => Self::NotFound,
+            ErrorKind::PermissionDenied => Self::Denied,
+            ErrorKind::TimedOut => Self::TimedOut,
+            ErrorKind::Unsupported => Self::NotSupported,
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl dyn Host + '_ {
+    /// The answer as a text.
+    ///
+    /// # Errors
+    /// The refusal; a list where a text was expected is [`Refusal::NotSupported`].
+    pub fn text(&self, question: &Question) -> Result<String, Refusal> {
+        match self.ask(question)? {
+            Answer::Text(text) => Ok(text),
+            Answer::Names(_) => Err(Refusal::NotSupported),
+        }
+    }
+
+    /// The text of a file.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn read(&self, path: &str) -> Result<String, Refusal> {
+        self.text(&Question::Read(path.to_owned()))
+    }
+
+    /// The names in a folder, sorted.
+    ///
+    /// # Errors
+    /// Why it cannot be listed.
+    pub fn list(&self, path: &str) -> Result<Vec<String>, Refusal> {
+        match self.ask(&Question::List(path.to_owned()))? {
+            Answer::Names(names) => Ok(names),
+            Answer::Text(_) => Err(Refusal::NotSupported),
+        }
+    }
+
+    /// A variable of the environment; `None` where it is not set.
+    pub fn env(&self, name: &str) -> Option<String> {
+        self.text(&Question::Env(name.to_owned())).ok()
+    }
+
+    /// A whole file that holds one number.
+    pub(crate) fn number(&self, path: &str) -> Option<u64> {
+        self.read(path).ok()?.trim().parse().ok()
+    }
+
+    /// The registers after CPUID.
+    ///
+    /// # Errors
+    /// [`Refusal::NotSupported`] where the processor has no such instruction or the answer is not four numbers.
+    pub fn cpuid(&self, leaf: u32, subleaf: u32) -> Result<Registers, Refusal> {
+        let text = self.text(&Question::Cpuid { leaf, subleaf })?;
+        let mut words = text.split_whitespace().map(|word| u32::from_str_radix(word, 16));
+        match (words.next(), words.next(), words.next(), words.next(), words.next()) {
+            (Some(Ok(eax)), Some(Ok(ebx)), Some(Ok(ecx)), Some(Ok(edx)), None) => Ok(Registers { eax, ebx, ecx, edx }),
+            _ => Err(Refusal::NotSupported),
+        }
+    }
+}
+
+/// Four registers as CPUID leaves them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registers {
+    /// EAX.
+    pub eax: u32,
+    /// EBX.
+    pub ebx: u32,
+    /// ECX.
+    pub ecx: u32,
+    /// EDX.
+    pub edx: u32,
+}
+
+impl fmt::Display for Registers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x} {:08x} {:08x} {:08x}", self.eax, self.ebx, self.ecx, self.edx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_question_begins_with_a_word_that_recordings_know() {
+        let questions = [
+            Question::Os,
+            Question::Arch,
+            Question::PageSize,
+            Question::Affinity,
+            Question::Env("A".into()),
+            Question::Read("/a".into()),
+            Question::List("/a".into()),
+            Question::Link("/a".into()),
+            Question::Cpuid { leaf: 0x8000_0000, subleaf: 1 },
+            Question::Xcr0,
+            Question::Nvml(NvmlQuestion::Device(0, NvmlField::Name)),
+        ];
+        for question in &questions {
+            let text = question.to_string();
+            assert!(QUESTION_WORDS.contains(&text.split(' ').next().unwrap()), "{text}");
+        }
+        assert_eq!(questions[8].to_string(), "cpuid 0x80000000 0x1");
+        assert_eq!(questions[10].to_string(), "nvml 0 name");
+    }
+
+    #[test]
+    fn padding_is_no_part_of_an_answer() {
+        assert_eq!(Answer::text("1.6 GHz\n\0\0\0"), Answer::Text("1.6 GHz".into()));
+        assert_eq!(Answer::text("\n"), Answer::Text(String::new()));
+    }
+}

@@ -1,0 +1,188 @@
+//! The machine that runs this program, as a [`Host`].
+
+use crate::ffi;
+use crate::host::{Answer, Host, NvmlQuestion, Question, Refusal};
+use std::io::Read;
+use std::sync::Mutex;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::time::Duration;
+
+/// Longer than `/proc/cpuinfo` of 4096 CPUs; a file under `/proc` or `/sys` that does not end is cut here.
+const MAX_FILE: u64 = 16 << 20;
+
+/// The machine that runs this program.
+///
+/// Files are read at once. A driver is asked on a thread of its own and has [`Live::DEADLINE`] for each answer, so that
+/// one that hangs costs a deadline and not the program; its later answers are ready for the next detection with the same
+/// `Live`.
+#[derive(Debug, Default)]
+pub struct Live {
+    driver: Driver,
+}
+
+impl Live {
+    /// How long one answer of a driver may take. A driver that is in memory answers in microseconds; one that nothing
+    /// holds there needs seconds to start.
+    pub const DEADLINE: Duration = Duration::from_millis(80);
+
+    /// This machine, with the default deadline.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// This machine, giving a driver this long for each answer. Before a launch it pays to wait for a cold driver.
+    pub fn with_deadline(deadline: Duration) -> Self {
+        Self { driver: Driver { deadline, ..Driver::default() } }
+    }
+}
+
+impl Host for Live {
+    fn origin(&self) -> String {
+        "live".to_owned()
+    }
+
+    fn ask(&self, question: &Question) -> Result<Answer, Refusal> {
+        match question {
+            Question::Os => Ok(Answer::text(std::env::consts::OS)),
+            Question::Arch => Ok(Answer::text(std::env::consts::ARCH)),
+            Question::PageSize => page_size().map(|bytes| Answer::text(bytes.to_string())),
+            Question::Affinity => affinity().map(Answer::text),
+            Question::Env(name) => std::env::var_os(name).map(|value| Answer::text(value.to_string_lossy())).ok_or(Refusal::NotFound),
+            Question::Read(path) => read(path).map(Answer::text),
+            Question::List(path) => list(path).map(Answer::Names),
+            Question::Link(path) => Ok(Answer::text(std::fs::read_link(path)?.to_string_lossy())),
+            Question::Cpuid { leaf, subleaf } => {
+                ffi::cpuid::cpuid(*leaf, *subleaf).map(|registers| Answer::text(registers.to_string())).ok_or(Refusal::NotSupported)
+            }
+            Question::Xcr0 => ffi::cpuid::xcr0().map(|bits| Answer::text(format!("{bits:x}"))).ok_or(Refusal::NotSupported),
+            Question::Nvml(question) => self.driver.ask(*question).map(Answer::text),
+        }
+    }
+}
+
+fn read(path: &str) -> Result<String, Refusal> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn list(path: &str) -> Result<Vec<String>, Refusal> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(path)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+#[cfg(unix)]
+fn page_size() -> Result<usize, Refusal> {
+    Ok(rustix::param::page_size())
+}
+
+#[cfg(not(unix))]
+fn page_size() -> Result<usize, Refusal> {
+    Err(Refusal::NotSupported)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn affinity() -> Result<String, Refusal> {
+    use rustix::thread::{CpuSet, sched_getaffinity};
+    // Fails on kernels for more CPUs than the set has room for; /proc/self/status answers there.
+    let set = sched_getaffinity(None).map_err(std::io::Error::from)?;
+    let cpus = (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).filter_map(|cpu| u32::try_from(cpu).ok()).collect();
+    Ok(crate::detect::cpulist::format(&cpus))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn affinity() -> Result<String, Refusal> {
+    Err(Refusal::NotSupported)
+}
+
+/// A driver's library on its own thread.
+#[derive(Debug)]
+struct Driver {
+    deadline: Duration,
+    libraries: &'static [&'static str],
+    worker: Mutex<Worker>,
+}
+
+#[derive(Debug, Default)]
+enum Worker {
+    /// Not asked yet.
+    #[default]
+    Idle,
+    /// Ready for a question.
+    Ready(Channel),
+    /// Still busy with a question whose deadline has passed.
+    Late(Channel),
+    /// The thread could not be started or has ended.
+    Gone,
+}
+
+#[derive(Debug)]
+struct Channel {
+    questions: Sender<NvmlQuestion>,
+    answers: Receiver<Result<String, Refusal>>,
+}
+
+impl Default for Driver {
+    fn default() -> Self {
+        Self { deadline: Live::DEADLINE, libraries: &ffi::nvml::LIBRARIES, worker: Mutex::default() }
+    }
+}
+
+impl Driver {
+    fn ask(&self, question: NvmlQuestion) -> Result<String, Refusal> {
+        let mut worker = self.worker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let channel = match std::mem::replace(&mut *worker, Worker::Gone) {
+            Worker::Idle => self.start()?,
+            Worker::Ready(channel) => channel,
+            Worker::Late(channel) => match channel.answers.try_recv() {
+                // The answer to the question that was given up.
+                Ok(_) => channel,
+                Err(TryRecvError::Empty) => {
+                    *worker = Worker::Late(channel);
+                    return Err(Refusal::TimedOut);
+                }
+                Err(TryRecvError::Disconnected) => return Err(Refusal::NotFound),
+            },
+            Worker::Gone => return Err(Refusal::NotFound),
+        };
+        channel.questions.send(question).map_err(|_| Refusal::NotFound)?;
+        match channel.answers.recv_timeout(self.deadline) {
+            Ok(answer) => {
+                *worker = Worker::Ready(channel);
+                answer
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                *worker = Worker::Late(channel);
+                Err(Refusal::TimedOut)
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Refusal::Failed("the driver's thread has ended".into())),
+        }
+    }
+
+    fn start(&self) -> Result<Channel, Refusal> {
+        let (questions, inbox) = mpsc::channel();
+        let (outbox, answers) = mpsc::channel();
+        let libraries = self.libraries;
+        std::thread::Builder::new().name("nvml".into()).spawn(move || serve(libraries, &inbox, &outbox))?;
+        Ok(Channel { questions, answers })
+    }
+}
+
+fn serve(libraries: &[&str], inbox: &Receiver<NvmlQuestion>, outbox: &Sender<Result<String, Refusal>>) {
+    let mut library = None;
+    while let Ok(question) = inbox.recv() {
+        // Opened with the first question, so that a slow start counts against its deadline.
+        let library = library.get_or_insert_with(|| ffi::nvml::Nvml::open(libraries));
+        let answer = match library {
+            Ok(library) => library.ask(question),
+            Err(refusal) => Err(refusal.clone()),
+        };
+        if outbox.send(answer).is_err() {
+            return;
+        }
+    }
+}

@@ -167,7 +167,7 @@ enum ggml_backend_dev_type kind(ggml_backend_dev_t device) {
     return of(device).integrated ? GGML_BACKEND_DEVICE_TYPE_IGPU : GGML_BACKEND_DEVICE_TYPE_GPU;
 }
 void properties(ggml_backend_dev_t device, ggml_backend_dev_props * props) {
-    *props             = {};
+    // Field by field: another ggml's structure may be shorter than ours, and the caller has zeroed it.
     props->name        = name(device);
     props->description = description(device);
     props->type        = kind(device);
@@ -175,6 +175,7 @@ void properties(ggml_backend_dev_t device, ggml_backend_dev_props * props) {
     props->caps.async       = of(device).pipeline;
     props->caps.events      = of(device).pipeline;
     props->caps.host_buffer = of(device).host_buffer;
+    props->caps.mmap_support = !of(device).integrated;
 }
 ggml_backend_t open(ggml_backend_dev_t device, const char *) {
     ggml_backend_t worker = ggml_backend_dev_init(cpu(), nullptr);

@@ -49,7 +49,6 @@ pub(crate) type Progress<'a> = &'a mut dyn FnMut(f32) -> bool;
 /// A model in memory, or only its description after a dry load.
 pub(crate) struct Model {
     raw: NonNull<sys::llama_model>,
-    log: Log,
     load_ms: f64,
 }
 
@@ -86,7 +85,7 @@ impl Model {
             }
         });
         match NonNull::new(raw) {
-            Some(raw) => Ok(Self { raw, log, load_ms: millis(begin) }),
+            Some(raw) => Ok(Self { raw, load_ms: millis(begin) }),
             None if log.after("cancelled model load").is_some() => Err(LlamaError::Cancelled),
             None => {
                 let log = log.complaint();
@@ -140,6 +139,17 @@ impl Model {
                 recurrent: sys::llama_model_is_recurrent(model),
             }
         }
+    }
+
+    /// Layers on GPUs, the output counted as one; `None` without GPUs. The engine's own rule, because it logs the number only
+    /// where a GPU is registered, which pretended ones are not (llama.cpp v0.6.0-dev, `src/llama-model.cpp:1923-1926`).
+    fn offloaded_layers(&self, settings: &Settings) -> Option<u32> {
+        if self.devices().is_empty() {
+            return None;
+        }
+        // SAFETY: the model is valid.
+        let layers = unsafe { count(sys::llama_model_n_layer(self.as_ptr())) + count(sys::llama_model_n_layer_nextn(self.as_ptr())) };
+        Some(settings.n_gpu_layers.min(layers + 1))
     }
 
     fn devices(&self) -> Vec<String> {
@@ -208,7 +218,7 @@ impl Context {
             buffers: self.buffers(),
             output_buffer: output_buffer(&self.log, &facts, n_seq_max),
             devices: model.devices(),
-            offloaded_layers: model.log.after("offloaded ").and_then(leading_number),
+            offloaded_layers: model.offloaded_layers(settings),
             n_ctx,
             n_ctx_seq,
             n_batch,

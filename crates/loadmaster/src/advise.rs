@@ -1,0 +1,185 @@
+//! The pipeline as one function: detect → inspect → plan → validate, ready to be emitted or launched.
+
+use crate::engine::{self, EngineError};
+use crate::error::Error;
+use crate::machine::MachineSource;
+use footprint::Target;
+use formats::analysis::Analysis;
+use planner::emit::{Invocation, Listen, Program};
+use planner::{EngineRules, GpuSupport, Tool, ValidPlan, Verdict};
+use spec::{Machine, Model};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What to advise on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// The model file; of a split model any shard.
+    pub model: PathBuf,
+    /// The machine to plan for.
+    pub machine: MachineSource,
+    /// The engine to plan for.
+    pub engine: EngineChoice,
+    /// Use case, preferences and pins. Its profile is replaced by the engine's.
+    pub plan: planner::Request,
+}
+
+impl Request {
+    /// General use of a model on this machine with the bundled engine.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        Self { model: model.into(), machine: MachineSource::Live, engine: EngineChoice::Bundled, plan: planner::Request::default() }
+    }
+}
+
+/// Which engine will run the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EngineChoice {
+    /// The one inside this program.
+    Bundled,
+    /// A tool of llama.cpp on this machine: found on `PATH`, or the file or folder given.
+    External {
+        /// Which tool.
+        tool: Tool,
+        /// Where it is.
+        path: Option<PathBuf>,
+    },
+    /// One that is not at hand: its rules are given, nothing is run.
+    Assumed(Box<EngineRules>),
+}
+
+/// An engine that is known: its rules, the devices it can use, and the executable if it is external.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResolvedEngine {
+    /// What the planner has to know.
+    pub rules: EngineRules,
+    /// The GPUs that its build can use.
+    pub gpus: GpuSupport,
+    /// The executable; `None` for the bundled engine and for one that is assumed.
+    pub external: Option<engine::Engine>,
+}
+
+/// A plan that an engine will accept, with all it was made from.
+#[derive(Clone, Debug)]
+pub struct Advice {
+    /// Path of the model's first file.
+    pub path: PathBuf,
+    /// The machine.
+    pub machine: Machine,
+    /// The model.
+    pub model: Model,
+    /// The model's analysis.
+    pub analysis: Analysis,
+    /// What the model can be put on.
+    pub target: Target,
+    /// The engine.
+    pub engine: ResolvedEngine,
+    /// The plan, checked.
+    pub plan: ValidPlan,
+}
+
+/// Finds the best way to run a model: detect, inspect, plan, validate.
+///
+/// # Errors
+/// An input that cannot be read, no engine, a model that does not fit ([`Error::Refused`]), or pins that break a rule
+/// ([`Error::Invalid`]).
+pub fn advise(request: &Request) -> Result<Advice, Error> {
+    let survey = survey(request)?;
+    survey.advise(&request.plan)
+}
+
+/// The two halves of the facts, machine and model, with the engine that brings them together.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// Path of the model's first file.
+    pub path: PathBuf,
+    /// The machine.
+    pub machine: Machine,
+    /// The model.
+    pub model: Model,
+    /// The model's analysis.
+    pub analysis: Analysis,
+    /// What the model can be put on.
+    pub target: Target,
+    /// The engine.
+    pub engine: ResolvedEngine,
+}
+
+/// The facts of a request: detect and inspect, without a plan.
+///
+/// # Errors
+/// An input that cannot be read, or no engine.
+pub fn survey(request: &Request) -> Result<Survey, Error> {
+    let machine = request.machine.load()?;
+    let opened = crate::open::open_files(&request.model)?;
+    let engine = resolve(&request.engine, &request.machine)?;
+    let analysis = formats::analysis::analyze(&opened.model);
+    let target = planner::target(&machine, &engine.gpus);
+    Ok(Survey { path: opened.first(), machine, model: opened.model, analysis, target, engine })
+}
+
+impl Survey {
+    /// What settings are checked against.
+    pub fn context(&self) -> planner::Context<'_> {
+        planner::Context { machine: &self.machine, model: &self.model, target: &self.target, engine: &self.engine.rules }
+    }
+
+    /// Plans and validates.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] or [`Error::Invalid`].
+    pub fn advise(self, request: &planner::Request) -> Result<Advice, Error> {
+        let request = planner::Request { profile: self.engine.rules.profile.clone(), ..request.clone() };
+        let plan = planner::plan(&self.machine, &self.model, &self.target, &request).map_err(Error::Refused)?;
+        let plan = planner::validate(plan, &self.context()).map_err(|report| Error::Invalid(Box::new(report)))?;
+        let Self { path, machine, model, analysis, target, engine } = self;
+        Ok(Advice { path, machine, model, analysis, target, engine, plan })
+    }
+}
+
+/// Finds and asks the engine of a choice. On a machine that is not this one, GPUs are taken to be usable.
+///
+/// # Errors
+/// No such engine, or it does not answer.
+pub fn resolve(choice: &EngineChoice, machine: &MachineSource) -> Result<ResolvedEngine, EngineError> {
+    let here = matches!(machine, MachineSource::Live);
+    match choice {
+        // The bundled engine is built for the CPU; on a described machine the question is what the machine could do.
+        EngineChoice::Bundled => Ok(ResolvedEngine {
+            rules: EngineRules::bundled(),
+            gpus: if here { GpuSupport::None } else { GpuSupport::Native },
+            external: None,
+        }),
+        EngineChoice::External { tool, path } => {
+            let found = engine::find(*tool, path.as_deref())?;
+            let gpus = if here { GpuSupport::Listed(engine::list_devices(&found, engine::PROBE_DEADLINE)?) } else { GpuSupport::Native };
+            Ok(ResolvedEngine { rules: found.rules(), gpus, external: Some(found) })
+        }
+        EngineChoice::Assumed(rules) => Ok(ResolvedEngine { rules: (**rules).clone(), gpus: GpuSupport::Native, external: None }),
+    }
+}
+
+/// What of a command is no setting.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommandOptions {
+    /// Where a server listens.
+    pub listen: Option<Listen>,
+    /// Further arguments for the engine, as they are.
+    pub extra: Vec<OsString>,
+}
+
+impl Advice {
+    /// True where something was given up so that the model fits.
+    pub fn is_downgraded(&self) -> bool {
+        matches!(self.plan.plan().verdict, Verdict::FitsAfterDowngrade(_))
+    }
+
+    /// The command that starts the plan. Its program is the engine found, or the tool's name where none was looked for.
+    pub fn invocation(&self, options: &CommandOptions) -> Invocation {
+        let path = match &self.engine.external {
+            Some(found) => found.path.clone(),
+            None => PathBuf::from(self.engine.rules.tool.to_string()),
+        };
+        let program = Program { path, model: self.path.clone(), listen: options.listen.clone(), extra: options.extra.clone() };
+        planner::emit(&self.plan, &program)
+    }
+}

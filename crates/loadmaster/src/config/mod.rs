@@ -1,0 +1,111 @@
+//! The configuration file: a model, a use case, preferences and pinned settings, versioned.
+//!
+//! ```toml
+//! loadmaster = 1                     # version of this format
+//! model = "models/qwen3-8b.gguf"     # relative to this file
+//! use_case = "general"
+//!
+//! [preferences]
+//! device = "auto"
+//! margin = "2GiB"                    # or a share of the memory: 0.1
+//!
+//! [settings]                         # llama-server's names; what is not here is planned
+//! n_ctx = 16384
+//! cache_type_k = "q8_0"
+//! ```
+//!
+//! The same as JSON is taken too; the content decides, not the file's name. Reading is strict: an unknown key is an error
+//! that names its line and the nearest key that exists. Older versions are migrated, newer ones refused.
+
+mod error;
+mod migrate;
+mod read;
+mod schema;
+mod write;
+
+pub use error::{ConfigError, ConfigErrorKind};
+pub use schema::schema;
+pub use write::Format;
+
+use crate::error::WriteError;
+use planner::{Preferences, UseCase};
+use spec::settings::Pins;
+use std::path::{Path, PathBuf};
+
+/// The version that this build writes, and the newest that it reads.
+pub const VERSION: u64 = 1;
+
+/// A larger file is no configuration.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// What a configuration file says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConfigFile {
+    /// The model, as written; see [`ConfigFile::model_path`].
+    pub model: Option<PathBuf>,
+    /// What the model is for; `None` where the file does not say.
+    pub use_case: Option<UseCase>,
+    /// What matters beyond that; what the file does not say has its default.
+    pub preferences: Preferences,
+    /// Settings that are fixed.
+    pub settings: Pins,
+    /// What was changed while reading an older version, for people.
+    pub migrated: Vec<String>,
+}
+
+impl ConfigFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It cannot be read, is no TOML or JSON, has an unknown key or a value out of range, or is of a newer version.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let at = |kind| ConfigError { path: Some(path.to_owned()), line: None, kind };
+        let about = std::fs::metadata(path).map_err(|source| at(ConfigErrorKind::Read(source)))?;
+        if about.len() > MAX_SIZE {
+            return Err(at(ConfigErrorKind::TooLarge { size: about.len(), most: MAX_SIZE }));
+        }
+        let bytes = std::fs::read(path).map_err(|source| at(ConfigErrorKind::Read(source)))?;
+        let text = String::from_utf8(bytes).map_err(|error| at(ConfigErrorKind::NotUtf8 { offset: error.utf8_error().valid_up_to() }))?;
+        Self::parse(&text).map_err(|error| ConfigError { path: Some(path.to_owned()), ..error })
+    }
+
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// As [`ConfigFile::read`], without a path.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        read::parse(text)
+    }
+
+    /// The file's text.
+    pub fn to_text(&self, format: Format) -> String {
+        write::to_text(self, format)
+    }
+
+    /// Writes the file, whole or not at all: JSON where its name ends in `.json`, else TOML.
+    ///
+    /// # Errors
+    /// The folder does not exist or is not writable, or the disk is full.
+    pub fn save(&self, path: &Path) -> Result<(), WriteError> {
+        crate::store::write_atomically(path, self.to_text(Format::of(path)).as_bytes())
+    }
+
+    /// The model's path; a relative one is relative to the folder of `config`, the file it was read from.
+    pub fn model_path(&self, config: &Path) -> Option<PathBuf> {
+        Some(config.parent().unwrap_or(Path::new("")).join(self.model.as_ref()?))
+    }
+
+    /// Everything of a plan fixed: the same settings again on the same machine.
+    pub fn from_plan(plan: &planner::Plan, model: &Path) -> Self {
+        Self {
+            model: Some(model.to_owned()),
+            use_case: Some(plan.request.use_case),
+            preferences: plan.request.preferences,
+            settings: Pins::from(plan.settings.clone()),
+            migrated: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! The JSON schema of the configuration file, made from the tables that the reader goes by.
+
+use super::VERSION;
+use planner::UseCase;
+use planner::emit::flags::{Flag, ValueKind, flags};
+use planner::plan::{DevicePreference, Power, Priority};
+use serde_json::{Map, Value, json};
+
+/// The schema, JSON Schema draft 2020-12. It holds for a TOML file as well.
+pub fn schema() -> Value {
+    let settings: Map<String, Value> = flags().iter().map(|flag| (flag.setting.to_owned(), setting(flag))).collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "loadmaster configuration",
+        "description": "A model, a use case, preferences and pinned settings.",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["loadmaster"],
+        "properties": {
+            "$schema": { "type": "string", "description": "Address of this schema, for editors." },
+            "loadmaster": { "const": VERSION, "description": "Version of this format." },
+            "model": { "type": "string", "minLength": 1, "description": "Path of the model; a relative one is relative to this file." },
+            "use_case": words("What the model is for.", UseCase::ALL.iter().map(|word| word.as_str())),
+            "preferences": {
+                "type": "object",
+                "additionalProperties": false,
+                "description": "What matters beyond the use case.",
+                "properties": {
+                    "device": words("Processors to use.", DevicePreference::ALL.iter().map(|word| word.as_str())),
+                    "margin": {
+                        "description": "Memory to leave free in every pool: a share of its total, or a size such as \"2GiB\".",
+                        "oneOf": [{ "type": "number", "minimum": 0, "maximum": 0.9 }, { "type": "string", "pattern": "^[0-9.]+ *[A-Za-z]*$" }],
+                    },
+                    "priority": words("One user or many.", Priority::ALL.iter().map(|word| word.as_str())),
+                    "power": words("How much power may be drawn.", Power::ALL.iter().map(|word| word.as_str())),
+                },
+            },
+            "settings": {
+                "type": "object",
+                "additionalProperties": false,
+                "description": "Settings that are fixed, under llama-server's names; what is not here is planned.",
+                "properties": settings,
+            },
+        },
+    })
+}
+
+fn words<'a>(description: &str, words: impl Iterator<Item = &'a str>) -> Value {
+    json!({ "description": description, "enum": words.collect::<Vec<_>>() })
+}
+
+fn setting(flag: &Flag) -> Value {
+    let mut schema = match flag.kind {
+        ValueKind::Count => json!({ "oneOf": [
+            { "type": "integer", "minimum": -1, "maximum": i32::MAX },
+            { "enum": ["auto", "all"] },
+        ]}),
+        ValueKind::Switch => json!({ "type": "boolean" }),
+        ValueKind::Word(words) => json!({ "enum": words }),
+        ValueKind::Shares => json!({ "type": "array", "items": { "type": "number", "minimum": 0 } }),
+        ValueKind::Overrides => json!({ "type": "array", "items": { "type": "string", "pattern": "^[^=]+=.+$" } }),
+    };
+    if let Value::Object(schema) = &mut schema {
+        schema.insert("description".into(), flag.help.into());
+    }
+    schema
+}

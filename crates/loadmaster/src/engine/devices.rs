@@ -1,0 +1,50 @@
+//! The devices that an engine sees, from its `--list-devices`.
+
+use super::{Engine, EngineError};
+use planner::ListedDevice;
+use spec::{Bytes, Known};
+use std::time::Duration;
+
+/// Asks an engine for its devices and their free memory; never cached, free memory is a thing of the moment. Empty for
+/// a build without GPU support, and for one too old to list.
+///
+/// # Errors
+/// The engine fails or hangs.
+pub fn list_devices(engine: &Engine, deadline: Duration) -> Result<Vec<ListedDevice>, EngineError> {
+    const QUESTION: &str = "--list-devices";
+    if !engine.flags.accepts(QUESTION) {
+        return Ok(Vec::new());
+    }
+    let said = super::question(&engine.path, QUESTION, deadline)?;
+    if said.status.success() { Ok(parse(&said.text)) } else { Err(super::failed(&engine.path, QUESTION, &said)) }
+}
+
+/// `  CUDA0: NVIDIA GeForce RTX 4090 (24080 MiB, 23666 MiB free)` after `Available devices:`. CPU-like entries (BLAS) have
+/// no memory of their own and hold no layers.
+fn parse(output: &str) -> Vec<ListedDevice> {
+    let list = output.lines().skip_while(|line| line.trim() != "Available devices:").skip(1);
+    list.take_while(|line| line.starts_with("  ")).filter_map(device).collect()
+}
+
+fn device(line: &str) -> Option<ListedDevice> {
+    let (name, rest) = line.trim().split_once(':')?;
+    let (total, free) = rest.rsplit_once('(')?.1.strip_suffix(" MiB free)")?.split_once(" MiB, ")?;
+    let (total, free): (u64, u64) = (total.parse().ok()?, free.parse().ok()?);
+    let known = |mib| Known::exact(Bytes::from_mib(mib), "--list-devices");
+    (total > 0).then(|| ListedDevice { name: name.to_owned(), total: known(total), free: known(free) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_with_memory_are_listed_in_order() {
+        let output = "load_backend: loaded CPU\nAvailable devices:\n  CUDA0: NVIDIA GeForce RTX 4090 (Ti) (24080 MiB, 23666 MiB free)\n  \
+                      FAKE1: pretended (8192 MiB, 8000 MiB free)\n  BLAS: OpenBLAS (0 MiB, 0 MiB free)\ndone\n  X: y (1 MiB, 1 MiB free)\n";
+        let devices = parse(output);
+        assert_eq!(devices.iter().map(|device| device.name.as_str()).collect::<Vec<_>>(), ["CUDA0", "FAKE1"]);
+        assert_eq!(devices[0].free.get(), Some(Bytes::from_mib(23666)));
+        assert!(parse("Available devices:\n").is_empty() && parse("").is_empty());
+    }
+}

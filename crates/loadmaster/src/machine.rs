@@ -1,0 +1,168 @@
+//! The machine to plan for: this one, a recording, or a short description.
+
+use crate::error::exit;
+use spec::Machine;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Which machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum MachineSource {
+    /// This one, now.
+    #[default]
+    Live,
+    /// A file that `loadmaster detect --capture` wrote.
+    Recording(PathBuf),
+    /// A short description: `ram=64GiB,cores=8,gpu=24GiB`.
+    Description(String),
+}
+
+impl FromStr for MachineSource {
+    type Err = std::convert::Infallible;
+    /// `live`; a description where the text has a `=` and no such file exists; else a file.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "live" | "" => Self::Live,
+            text if text.contains('=') && !Path::new(text).exists() => Self::Description(text.to_owned()),
+            text => Self::Recording(PathBuf::from(text)),
+        })
+    }
+}
+
+/// Why there is no machine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MachineError {
+    /// Detection failed on the machine at hand.
+    #[error("cannot detect this machine: {0}")]
+    Detect(#[source] probe::ProbeError),
+    /// A recording cannot be opened.
+    #[error("cannot read the machine recording {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file that is no recording, or of a newer version.
+    #[error("machine recording {}: {source}", path.display())]
+    Recording {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: probe::RecordingError,
+    },
+    /// A recording from which no machine can be derived.
+    #[error("machine recording {}: {source}", path.display())]
+    Replay {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        source: probe::ProbeError,
+    },
+    /// A description that cannot be understood.
+    #[error("machine description {text:?}: {source}")]
+    Description {
+        /// The description.
+        text: String,
+        /// What is wrong with it.
+        source: probe::DescribeMachineError,
+    },
+}
+
+impl MachineError {
+    /// The exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Description { .. } => exit::USAGE,
+            _ => exit::UNREADABLE,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some("--machine takes `live`, a file from `loadmaster detect --capture FILE`, or a description such as ram=64GiB,cores=8,gpu=24GiB".into())
+            }
+            Self::Recording { .. } | Self::Replay { .. } => Some("make a new recording with `loadmaster detect --capture FILE`".into()),
+            _ => None,
+        }
+    }
+}
+
+/// A recording is text; the largest seen is some 200 kB.
+const MAX_RECORDING: u64 = 64 << 20;
+
+impl MachineSource {
+    /// Detects, replays or describes the machine.
+    ///
+    /// # Errors
+    /// Detection fails, the file is no recording that this program reads, or the description cannot be understood. The
+    /// error tells which of the three was tried.
+    pub fn load(&self) -> Result<Machine, MachineError> {
+        match self {
+            Self::Live => probe::detect(&probe::Live::new()).map_err(MachineError::Detect),
+            Self::Recording(path) => {
+                let text = read(path).map_err(|source| MachineError::Read { path: path.clone(), source })?;
+                let recording = probe::Recording::parse(&text).map_err(|source| MachineError::Recording { path: path.clone(), source })?;
+                let recording = recording.with_origin(path.to_string_lossy());
+                probe::detect(&recording).map_err(|source| MachineError::Replay { path: path.clone(), source })
+            }
+            Self::Description(text) => probe::describe(text).map_err(|source| MachineError::Description { text: text.clone(), source }),
+        }
+    }
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let about = std::fs::metadata(path)?;
+    if about.len() > MAX_RECORDING {
+        return Err(std::io::Error::other(format!("{} bytes are too many for a recording", about.len())));
+    }
+    // Opening a pipe would wait for a writer.
+    if !about.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    std::fs::read_to_string(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_decides_which_of_the_three_is_meant() {
+        let parse = |text: &str| text.parse::<MachineSource>().unwrap();
+        assert_eq!(parse("live"), MachineSource::Live);
+        assert_eq!(parse("ram=64GiB,cores=8"), MachineSource::Description("ram=64GiB,cores=8".into()));
+        assert_eq!(parse("pod.json"), MachineSource::Recording("pod.json".into()));
+        let folder = tempfile::tempdir().unwrap();
+        let odd = folder.path().join("a=b.json");
+        std::fs::write(&odd, "{}").unwrap();
+        assert_eq!(parse(odd.to_str().unwrap()), MachineSource::Recording(odd));
+    }
+
+    #[test]
+    fn every_way_to_fail_names_what_was_tried() {
+        let folder = tempfile::tempdir().unwrap();
+        let newer = folder.path().join("newer.json");
+        std::fs::write(&newer, r#"{"schema": "loadmaster.recording/999", "description": "", "answers": {}}"#).unwrap();
+        let cases = [
+            (MachineSource::Recording(folder.path().join("none.json")), "cannot read the machine recording ", 7),
+            (MachineSource::Recording(folder.path().to_owned()), "not a regular file", 7),
+            (MachineSource::Recording(newer), "999", 7),
+            (MachineSource::Description("ram=banana".into()), "machine description \"ram=banana\"", 2),
+        ];
+        for (source, says, code) in cases {
+            let error = source.load().unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+            assert_eq!(error.exit_code(), code, "{error}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_a_processor() {
+        let machine = MachineSource::Live.load().unwrap();
+        assert!(machine.effective_cpus() >= 1);
+    }
+}

@@ -1,0 +1,192 @@
+//! From an advice and its outcome to a receipt.
+
+use super::place::{Place, place};
+use super::{
+    Disagreement, DisagreementKind, EngineLine, MachineLine, ModelLine, NEGLIGIBLE, PROCESS_TOLERANCE, PlaceLine, Planned, ProcessLine,
+    Receipt, SCHEMA_VERSION, SizeLine, SpeedLine, TOLERANCE,
+};
+use crate::advise::Advice;
+use crate::launch::{Outcome, ReportedBuffer, Timing};
+use footprint::{DeviceRequirement, HostRequirement};
+use planner::plan::{Budget, Pool};
+use spec::{Bytes, Known, TokensPerSec};
+
+/// The account of a launch.
+pub fn receipt(advice: &Advice, outcome: &Outcome) -> Receipt {
+    let plan = advice.plan.plan();
+    let places = places(advice, outcome);
+    let process = process(&plan.requirement.host, outcome);
+    let disagreements = disagreements(&places, &process);
+    Receipt {
+        schema_version: SCHEMA_VERSION,
+        loadmaster: env!("CARGO_PKG_VERSION").to_owned(),
+        model: model(advice),
+        engine: engine(advice, outcome),
+        machine: machine(advice),
+        verdict: plan.verdict.to_string(),
+        settings: plan.choices.iter().map(|choice| (choice.setting.to_owned(), choice.value.clone())).collect(),
+        places,
+        process,
+        load_ms: outcome.load.map(|time| time.as_secs_f64() * 1e3),
+        prefill: speed(&plan.prediction.prefill, &outcome.prefill),
+        decode: speed(&plan.prediction.decode, &outcome.decode),
+        disagreements,
+        notes: outcome.notes.clone(),
+    }
+}
+
+fn model(advice: &Advice) -> ModelLine {
+    ModelLine {
+        path: advice.path.to_string_lossy().into_owned(),
+        name: advice.model.name.clone(),
+        architecture: advice.model.architecture.clone(),
+        file_type: advice.model.file_type.clone(),
+        tensor_bytes: advice.model.tensor_bytes().get(),
+    }
+}
+
+fn engine(advice: &Advice, outcome: &Outcome) -> EngineLine {
+    let external = advice.engine.external.as_ref();
+    EngineLine {
+        name: outcome.engine.clone(),
+        path: external.map(|engine| engine.path.to_string_lossy().into_owned()),
+        sha256: external.map(|engine| engine.hash.clone()),
+        profile: advice.engine.rules.profile.name.clone(),
+    }
+}
+
+fn machine(advice: &Advice) -> MachineLine {
+    let machine = &advice.machine;
+    MachineLine {
+        origin: machine.origin.clone(),
+        platform: format!("{} {}", machine.facts.platform.os, machine.facts.platform.arch),
+        cpu: machine.facts.cpu.model.value().cloned(),
+        effective_cpus: machine.effective_cpus(),
+        memory_total: machine.effective_memory_total().get().map(Bytes::get),
+        memory_available: machine.effective_memory_available().get().map(Bytes::get),
+        gpus: advice.target.devices.iter().map(|device| device.name.clone()).collect(),
+    }
+}
+
+/// Parts of a device, in the order of a receipt.
+fn device_parts(device: &DeviceRequirement) -> [(&'static str, Known<Bytes>); 3] {
+    [("weights", device.weights.clone()), ("context", device.kv_cache.plus(&device.state)), ("compute", device.compute.clone())]
+}
+
+/// Parts of the host, in the order of a receipt.
+fn host_parts(host: &HostRequirement) -> [(&'static str, Known<Bytes>); 6] {
+    [
+        ("weights_mapped", host.weights_mapped.clone()),
+        ("weights", host.weights_anonymous.clone()),
+        ("weights_repacked", host.weights_repacked.clone()),
+        ("context", host.kv_cache.plus(&host.state)),
+        ("compute", host.compute.clone()),
+        ("output", host.output.clone()),
+    ]
+}
+
+fn places(advice: &Advice, outcome: &Outcome) -> Vec<PlaceLine> {
+    let plan = advice.plan.plan();
+    let names: Vec<String> = plan.requirement.devices.iter().map(|device| device.name.clone()).collect();
+    let limit = |index: Option<usize>| {
+        let is = |budget: &&Budget| match &budget.pool {
+            Pool::Device { index: of, .. } => Some(*of) == index,
+            Pool::Host => index.is_none(),
+            Pool::AllDevices => false,
+        };
+        plan.budgets.iter().find(is).and_then(|budget| budget.limit).map(Bytes::get)
+    };
+    let devices = plan.requirement.devices.iter().enumerate().map(|(index, device)| {
+        let reported = Reported::at(Place::Device(index), &outcome.buffers, &names);
+        place_line(&device.name, &device_parts(device), &reported, limit(Some(index)))
+    });
+    let reported = Reported::at(Place::Host, &outcome.buffers, &names);
+    let host = place_line("host", &host_parts(&plan.requirement.host), &reported, limit(None));
+    devices.chain(std::iter::once(host)).collect()
+}
+
+/// What an engine reports at one place; `None` where it reports nothing at all.
+struct Reported<'a>(Option<Vec<(&'static str, &'a ReportedBuffer)>>);
+
+impl<'a> Reported<'a> {
+    fn at(at: Place, buffers: &'a [ReportedBuffer], names: &[String]) -> Self {
+        let here = buffers.iter().filter_map(|buffer| {
+            let (place, part) = place(buffer, names);
+            (place == at).then_some((part, buffer))
+        });
+        Self((!buffers.is_empty()).then(|| here.collect()))
+    }
+
+    fn part(&self, part: &str) -> Option<u64> {
+        let sizes = self.0.as_ref()?.iter().filter(|(name, _)| *name == part).map(|(_, buffer)| buffer.size);
+        Some(sizes.sum::<Bytes>().get())
+    }
+}
+
+fn place_line(name: &str, parts: &[(&'static str, Known<Bytes>)], reported: &Reported<'_>, limit: Option<u64>) -> PlaceLine {
+    let lines: Vec<SizeLine> = parts.iter().map(|(part, planned)| size_line(part, planned, reported.part(part))).collect();
+    let planned = parts.iter().map(|(_, planned)| planned.clone()).reduce(|a, b| a.plus(&b)).unwrap_or_else(|| Known::unknown("no parts"));
+    let sum = lines.iter().map(|line| line.reported).sum::<Option<u64>>();
+    PlaceLine { name: name.to_owned(), parts: lines, total: size_line("total", &planned, sum), limit }
+}
+
+fn size_line(component: &str, planned: &Known<Bytes>, reported: Option<u64>) -> SizeLine {
+    let relative_error = match (planned.get(), reported) {
+        (Some(planned), Some(reported)) if !planned.is_zero() => Some(reported as f64 / planned.as_f64() - 1.0),
+        _ => None,
+    };
+    let planned = match (planned.low(), planned.get(), planned.high()) {
+        (Some(low), Some(value), Some(high)) => {
+            Some(Planned { low: low.get(), value: value.get(), high: high.get(), source: planned.source().to_string() })
+        }
+        _ => None,
+    };
+    SizeLine { component: component.to_owned(), planned, reported, relative_error }
+}
+
+fn process(host: &HostRequirement, outcome: &Outcome) -> ProcessLine {
+    let memory = outcome.memory;
+    ProcessLine {
+        anonymous: size_line("anonymous", &host.anonymous(), memory.anonymous_peak.map(Bytes::get)),
+        mapped: size_line("mapped", &host.weights_mapped, memory.mapped.map(Bytes::get)),
+        peak: memory.peak.map(Bytes::get),
+    }
+}
+
+fn speed(predicted: &Known<TokensPerSec>, measured: &Timing) -> SpeedLine {
+    let rate = measured.rate().map(TokensPerSec::get);
+    let [low, value, high] = [predicted.low(), predicted.value(), predicted.high()].map(|rate| rate.map(|rate| rate.get()));
+    SpeedLine {
+        low,
+        predicted: value,
+        high,
+        source: predicted.source().to_string(),
+        measured: rate,
+        tokens: measured.tokens,
+        relative_error: rate.zip(value).map(|(measured, predicted)| measured / predicted - 1.0),
+        within: rate.zip(low.zip(high)).map(|(rate, (low, high))| (low..=high).contains(&rate)),
+    }
+}
+
+fn disagreements(places: &[PlaceLine], process: &ProcessLine) -> Vec<Disagreement> {
+    let mut found = Vec::new();
+    for place in places {
+        found.extend(over_plan(&place.name, &place.total, TOLERANCE));
+        // Mapped weights are page cache: they do not count against the limit.
+        let mapped = place.parts.iter().find(|part| part.component == "weights_mapped").and_then(|part| part.reported);
+        if let (Some(limit), Some(total)) = (place.limit, place.total.reported)
+            && let taken = total.saturating_sub(mapped.unwrap_or(0))
+            && taken > limit
+        {
+            found.push(Disagreement { kind: DisagreementKind::OverLimit, place: place.name.clone(), allowed: limit, reported: taken });
+        }
+    }
+    found.extend(over_plan("process", &process.anonymous, PROCESS_TOLERANCE));
+    found
+}
+
+fn over_plan(place: &str, line: &SizeLine, tolerance: f64) -> Option<Disagreement> {
+    let (planned, reported) = (line.planned.as_ref()?, line.reported?);
+    let most = Bytes::new(planned.high).scale(1.0 + tolerance).get().saturating_add(NEGLIGIBLE);
+    (reported > most).then(|| Disagreement { kind: DisagreementKind::OverPlan, place: place.to_owned(), allowed: planned.high, reported })
+}

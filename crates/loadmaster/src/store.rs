@@ -1,0 +1,80 @@
+//! Folders of our own, and files that appear whole or not at all.
+
+use crate::error::WriteError;
+use etcetera::BaseStrategy;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The folder for files that can be made again: `$XDG_CACHE_HOME/loadmaster` or what the system uses in its place.
+/// `None` where the system names no home folder.
+pub fn cache_dir() -> Option<PathBuf> {
+    Some(etcetera::choose_base_strategy().ok()?.cache_dir().join("loadmaster"))
+}
+
+/// The user's folder of configuration (`$XDG_CONFIG_HOME`, `~/.config`), shared by all programs.
+pub(crate) fn config_home() -> Option<PathBuf> {
+    Some(etcetera::choose_base_strategy().ok()?.config_dir())
+}
+
+/// Writes a file so that its name shows the old content or the new one, never a part: a temporary file in the same
+/// folder, flushed to the disk, then renamed. An existing file is replaced.
+///
+/// # Errors
+/// The folder does not exist, is not writable, or the disk is full. Nothing is left behind.
+pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), WriteError> {
+    create_atomically(path, |file| file.write_all(content))
+}
+
+/// As [`write_atomically`], for content that is produced piece by piece.
+///
+/// # Errors
+/// As [`write_atomically`], and any error that `fill` returns.
+pub(crate) fn create_atomically(path: &Path, fill: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>) -> Result<(), WriteError> {
+    let error = |source| WriteError { path: path.to_owned(), source };
+    // A bare file name has the empty path as its parent.
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".loadmaster-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // What any program asks for; the user's umask takes off what it should.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    if path.is_dir() {
+        return Err(error(std::io::ErrorKind::IsADirectory.into()));
+    }
+    let mut file = builder.tempfile_in(folder).map_err(error)?;
+    fill(file.as_file_mut()).map_err(error)?;
+    file.as_file().sync_all().map_err(error)?;
+    file.persist(path).map_err(|failed| error(failed.error))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        write_atomically(&path, b"old").unwrap();
+        let error = create_atomically(&path, |file| {
+            file.write_all(b"ne")?;
+            Err(std::io::ErrorKind::StorageFull.into())
+        })
+        .unwrap_err();
+        assert!(error.to_string().contains("a.json"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_is_no_place_to_write_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = write_atomically(folder.path(), b"x").unwrap_err();
+        assert_eq!(error.source.kind(), std::io::ErrorKind::IsADirectory);
+        assert!(folder.path().is_dir());
+    }
+}

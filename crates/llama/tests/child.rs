@@ -1,5 +1,7 @@
 //! The engine child over its pipes, as a parent sees it.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may fail")]
+
 mod models;
 
 use llama::protocol::{Bench, DryRun, FailureKind, Generate, Load, Message, PretendedDevice, Prompt, Request, Sampling, Stop, VERSION};

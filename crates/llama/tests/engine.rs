@@ -1,5 +1,7 @@
 //! The real engine on small files: dry runs against loads, text, timings, and files that are no models.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail")]
+
 mod models;
 
 use llama::protocol::{Bench, Breakdown, Buffer, ChatMessage, Generate, Load, PretendedDevice, Prompt, Sampling, Stop};

@@ -1,0 +1,362 @@
+//! What can be typed: commands, options and their help. Nothing here touches the system.
+
+use crate::exit::Exit;
+use crate::pins::PinArgs;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use loadmaster::planner::plan::{DevicePreference, Margin, Power, Priority, UseCase};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Find the best way to run a GGUF model on a machine, and prove it.
+#[derive(Debug, Parser)]
+#[command(name = "loadmaster", bin_name = "loadmaster", version, propagate_version = true, subcommand_required = true)]
+#[command(args_override_self = true, max_term_width = 110, after_help = after_help())]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Global {
+    /// Print the result as JSON (schemas are in the project's `schemas` folder)
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Pretend another machine: a recording made by `detect --capture`, or a description such as
+    /// `ram=64GiB,cores=8,gpu=24GiB,gpu=24GiB`
+    #[arg(long, global = true, value_name = "FILE|TEXT", value_hint = ValueHint::FilePath)]
+    pub machine: Option<String>,
+    /// Print results and errors only, nothing else
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say where each value comes from; twice: what the engine logs
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+    /// When to colour
+    #[arg(long, global = true, value_name = "WHEN", default_value_t = Color::Auto)]
+    pub color: Color,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl std::fmt::Display for Color {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        })
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the machine: processors, memory, GPUs, and what of them this process may use
+    Detect(DetectArgs),
+    /// Show a model: layers, parameters, quantisation, and what it asks of this machine
+    Inspect(InspectArgs),
+    /// Show how much memory a model needs, per device and component
+    Memory(MemoryArgs),
+    /// Choose the settings for a model on a machine, and say why
+    Plan(PlanArgs),
+    /// Check a configuration file against the machine and the engine's rules
+    Validate(ValidateArgs),
+    /// Run a model with settings that fit, and compare what happened with the plan
+    Run(RunArgs),
+    /// Serve a model through llama-server with settings that fit
+    Serve(ServeArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    #[command(hide = true)]
+    Man(ManArgs),
+    /// Write the JSON schemas of all outputs
+    #[command(hide = true)]
+    Schemas(SchemasArgs),
+    /// Be the engine process of `run`
+    #[command(hide = true)]
+    EngineChild,
+    /// Become an engine process that ends with its parent
+    #[command(hide = true)]
+    Supervise(SuperviseArgs),
+}
+
+/// `detect`
+#[derive(Debug, Args)]
+pub struct DetectArgs {
+    /// Write a recording of this machine for `--machine`, serial numbers and host names removed
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub capture: Option<PathBuf>,
+}
+
+/// `inspect`
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The model: a GGUF file, or the first of its shards
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+}
+
+/// `memory`
+#[derive(Debug, Args)]
+pub struct MemoryArgs {
+    /// The model: a GGUF file, or the first of its shards
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// The engine whose rules apply: `bundled`, or the path of a llama-server; without it, the llama-server on PATH, or
+    /// the newest one known
+    #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
+    pub engine: Option<String>,
+    /// Fixed settings.
+    #[command(flatten)]
+    pub pins: PinArgs,
+}
+
+/// `plan`
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The model: a GGUF file, or the first of its shards
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// The engine whose rules apply: `bundled`, or the path of a llama-server; without it, the llama-server on PATH, or
+    /// the newest one known
+    #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
+    pub engine: Option<String>,
+    /// What the plan is for.
+    #[command(flatten)]
+    pub wishes: Wishes,
+    /// Write the plan as a configuration file for `run --config` and `validate`
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Accept no downgrade: exit with 4 where the wish does not fit as it is
+    #[arg(long)]
+    pub strict: bool,
+    /// Fixed settings.
+    #[command(flatten)]
+    pub pins: PinArgs,
+}
+
+/// `validate`
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// The configuration file, or a model whose fixed settings are to be checked
+    #[arg(value_name = "CONFIG|MODEL", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// The model, where it is another than the configuration names
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: Option<PathBuf>,
+    /// The engine whose rules apply: `bundled`, or the path of a llama-server; without it, the llama-server on PATH, or
+    /// the newest one known
+    #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
+    pub engine: Option<String>,
+    /// Fixed settings, over those of the configuration.
+    #[command(flatten)]
+    pub pins: PinArgs,
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The model: a GGUF file, or the first of its shards; without it, a small demo model that loadmaster writes itself
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: Option<PathBuf>,
+    /// Plan the settings; what happens anyway without `--config`
+    #[arg(long, conflicts_with = "config")]
+    pub auto_configure: bool,
+    /// Take the settings from this file, and check them first
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Text to continue
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "chat")]
+    pub prompt: Option<String>,
+    /// Talk with the model, line by line
+    #[arg(long)]
+    pub chat: bool,
+    /// Seconds that the engine may show no sign of life while it loads
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    pub engine_timeout: u64,
+    /// Tokens to generate at most
+    #[arg(short = 'n', long = "predict", visible_alias = "n-predict", value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub predict: u32,
+    /// Print the plan and the exact command, and run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write the receipt, plan against what happened, as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub receipt: Option<PathBuf>,
+    /// Accept no downgrade: exit with 4 where the wish does not fit as it is
+    #[arg(long)]
+    pub strict: bool,
+    /// The engine: `bundled`, or the path of a llama-cli or llama-server
+    #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
+    pub engine: Option<String>,
+    /// What the plan is for.
+    #[command(flatten)]
+    pub wishes: Wishes,
+    /// Fixed settings.
+    #[command(flatten)]
+    pub pins: PinArgs,
+}
+
+/// `serve`
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The model: a GGUF file, or the first of its shards
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// The llama-server to start; without it, the one on PATH
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath)]
+    pub engine: Option<String>,
+    /// Seconds that the engine may show no sign of life while it loads
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    pub engine_timeout: u64,
+    /// Address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen on; 0: any that is free
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// Take the settings from this file, and check them first
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Print the plan and the exact command, and run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write the receipt, plan against what happened, as JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub receipt: Option<PathBuf>,
+    /// Accept no downgrade: exit with 4 where the wish does not fit as it is
+    #[arg(long)]
+    pub strict: bool,
+    /// What the plan is for.
+    #[command(flatten)]
+    pub wishes: Wishes,
+    /// Fixed settings.
+    #[command(flatten)]
+    pub pins: PinArgs,
+    /// Further arguments for the engine, as they are
+    #[arg(last = true, value_name = "ENGINE ARGUMENT")]
+    pub extra: Vec<String>,
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The command; without it, the page of loadmaster itself
+    pub command: Option<String>,
+}
+
+/// `schemas`
+#[derive(Debug, Args)]
+pub struct SchemasArgs {
+    /// The folder to write to
+    pub folder: PathBuf,
+}
+
+/// `supervise`
+#[derive(Debug, Args)]
+pub struct SuperviseArgs {
+    /// Process id of the parent.
+    pub parent: u32,
+    /// The program and its arguments.
+    #[arg(last = true, required = true)]
+    pub command: Vec<std::ffi::OsString>,
+}
+
+/// What a plan is for.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+#[command(next_help_heading = "What the plan is for")]
+pub struct Wishes {
+    /// What the model will be used for
+    #[arg(long, value_name = "CASE", default_value_t, value_parser = words(UseCase::ALL, UseCase::as_str))]
+    pub use_case: UseCase,
+    /// Where to compute, if there is a choice
+    #[arg(long, value_name = "DEVICE", default_value_t, value_parser = words(DevicePreference::ALL, DevicePreference::as_str))]
+    pub prefer: DevicePreference,
+    /// Memory to leave free on each device: a share (`10%`) or a size (`2GiB`)
+    #[arg(long, value_name = "SHARE|SIZE", value_parser = margin)]
+    pub margin: Option<Margin>,
+    /// What counts most: one answer soon, or many answers together
+    #[arg(long, value_name = "GOAL", default_value_t, value_parser = words(Priority::ALL, Priority::as_str))]
+    pub priority: Priority,
+    /// How much power to spend
+    #[arg(long, value_name = "MODE", default_value_t, value_parser = words(Power::ALL, Power::as_str))]
+    pub power: Power,
+    /// People who use it at the same time: so many sequences, unless `--parallel` says otherwise
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub users: Option<u32>,
+}
+
+/// A parser of words that a type knows, listed in the help.
+fn words<T>(all: &'static [T], name: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + FromStr<Err = String> + 'static,
+{
+    PossibleValuesParser::new(all.iter().map(|choice| name(*choice))).try_map(|word| word.parse::<T>())
+}
+
+fn margin(text: &str) -> Result<Margin, String> {
+    let Some(percent) = text.trim().strip_suffix('%') else {
+        return text.parse().map(Margin::Size).map_err(|error: spec::units::ParseBytesError| format!("{error}; or a share such as 10%"));
+    };
+    match percent.trim().parse::<f64>() {
+        Ok(percent) if (0.0..=90.0).contains(&percent) => Ok(Margin::Fraction(percent / 100.0)),
+        _ => Err("a share is a number from 0% to 90%".to_owned()),
+    }
+}
+
+/// The exit codes and where to read on, below every help text.
+fn after_help() -> String {
+    let mut text = String::from("Exit codes:\n");
+    for (exit, meaning) in Exit::TABLE {
+        text.push_str(&format!("  {}  {meaning}\n", exit.code()));
+    }
+    text
+}
+
+/// The whole command line as clap sees it: for parsing, help, completions and manual pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn margins_are_shares_or_sizes() {
+        assert_eq!(margin("10%"), Ok(Margin::Fraction(0.1)));
+        assert_eq!(margin("2GiB"), Ok(Margin::Size(spec::Bytes::from_gib(2))));
+        for text in ["95%", "-1%", "x%", "banana", "%"] {
+            assert!(margin(text).is_err(), "{text}");
+        }
+    }
+}

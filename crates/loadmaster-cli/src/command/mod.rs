@@ -1,0 +1,230 @@
+//! The commands: one file each, and what several of them share.
+
+mod completions;
+mod detect;
+mod inspect;
+mod memory;
+mod plan;
+mod run;
+mod schemas;
+mod serve;
+mod validate;
+
+use crate::args::{Cli, Command, Wishes};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output::Output;
+use crate::view::{ModelName, RefusalView};
+use loadmaster::advise::{Advice, EngineChoice};
+use loadmaster::config::ConfigFile;
+use loadmaster::machine::MachineSource;
+use loadmaster::planner::plan::{Preferences, Request};
+use loadmaster::planner::{EngineRules, Tool};
+use loadmaster::{Error, engine};
+use spec::settings::Pins;
+use spec::{Machine, Model, Settings};
+use std::path::{Path, PathBuf};
+
+/// Does what the command line says.
+pub fn execute(cli: Cli) -> Outcome {
+    let output = Output::new(&cli.global);
+    let machine = cli.global.machine.as_deref().map_or(MachineSource::Live, machine_source);
+    let shared = Shared { output, machine };
+    match cli.command {
+        Command::Detect(args) => detect::detect(&shared, &args),
+        Command::Inspect(args) => inspect::inspect(&shared, &args),
+        Command::Memory(args) => memory::memory(&shared, &args),
+        Command::Plan(args) => plan::plan(&shared, args),
+        Command::Validate(args) => validate::validate(&shared, &args),
+        Command::Run(args) => run::run(&shared, args),
+        Command::Serve(args) => serve::serve(&shared, args),
+        Command::Completions(args) => completions::completions(&shared, &args),
+        Command::Man(args) => completions::man(&shared, &args),
+        Command::Schemas(args) => schemas::schemas(&shared, &args),
+        Command::EngineChild => engine_child(),
+        Command::Supervise(args) => serve::supervise(&args),
+    }
+}
+
+/// The hidden command that is the engine. It ends the process itself: its output belongs to the protocol.
+#[cfg(feature = "bundled")]
+fn engine_child() -> Outcome {
+    let code = loadmaster::llama::child::main();
+    // An ExitCode cannot be looked into; the two that exist are told apart by equality.
+    if code == std::process::ExitCode::SUCCESS { Ok(Exit::Done) } else { Ok(Exit::Engine) }
+}
+
+/// The hidden command that is the engine, in a build without one.
+#[cfg(not(feature = "bundled"))]
+fn engine_child() -> Outcome {
+    Err(failure(&engine::EngineError::NotBundled.into()))
+}
+
+/// What every command gets.
+pub struct Shared {
+    /// Where output goes.
+    pub output: Output,
+    /// The machine to look at.
+    pub machine: MachineSource,
+}
+
+fn machine_source(text: &str) -> MachineSource {
+    match text.parse() {
+        Ok(source) => source,
+        Err(never) => match never {},
+    }
+}
+
+impl Shared {
+    /// The machine.
+    pub fn machine(&self) -> Result<Machine, Failure> {
+        let machine = self.machine.load().map_err(|error| failure(&error.into()))?;
+        Ok(machine)
+    }
+
+    /// True where the machine is the one that runs this program.
+    pub fn is_live(&self) -> bool {
+        self.machine == MachineSource::Live
+    }
+
+    /// The engine that a plan is made for: the one named; else the llama-server on PATH; else the newest that is known.
+    ///
+    /// A machine that is only recorded or described has no PATH, so nothing is searched for it.
+    pub fn engine(&self, named: Option<&str>) -> EngineChoice {
+        match named {
+            Some("bundled") => EngineChoice::Bundled,
+            Some(path) => EngineChoice::External { tool: Tool::Server, path: Some(PathBuf::from(path)) },
+            None if self.is_live() && engine::locate(Tool::Server, None).is_ok() => {
+                EngineChoice::External { tool: Tool::Server, path: None }
+            }
+            None => EngineChoice::Assumed(Box::new(newest_server())),
+        }
+    }
+
+    /// A refusal or an invalid plan is a result as well: shown as data where it is what was asked for.
+    pub fn refuse(&self, error: Error, model: &ModelName, machine: &Machine) -> Outcome {
+        match error {
+            Error::Refused(refusal) => {
+                self.output.show(&RefusalView::new(model.clone(), machine_name(machine), &refusal))?;
+                Ok(Exit::Refused)
+            }
+            error => Err(failure(&error)),
+        }
+    }
+}
+
+/// The rules of the newest llama-server that is known, for machines that have none at hand.
+fn newest_server() -> EngineRules {
+    EngineRules { tool: Tool::Server, version: None, accepted: None, profile: loadmaster::footprint::EngineProfile::server_0_7() }
+}
+
+/// The machine in a few words.
+pub fn machine_name(machine: &Machine) -> String {
+    let mut parts = Vec::new();
+    if let Some(model) = machine.facts.cpu.model.value() {
+        parts.push(model.clone());
+    }
+    parts.push(format!("{} cores", machine.effective_cores()));
+    if let Some(memory) = machine.effective_memory_total().get() {
+        parts.push(memory.to_string());
+    }
+    for (_, gpu, _) in machine.usable_gpus() {
+        let name = gpu.name.value().map_or("GPU", String::as_str);
+        parts.push(match gpu.memory_total.get() {
+            Some(memory) => format!("{name} {memory}"),
+            None => name.to_owned(),
+        });
+    }
+    parts.join(", ")
+}
+
+/// The pins over the engine's defaults, with what those defaults take from model and machine.
+pub fn settings(pins: &Pins, model: &Model, machine: &Machine) -> Settings {
+    let mut settings = Settings { threads: machine.effective_cores(), threads_batch: machine.effective_cores(), ..Settings::default() };
+    settings.n_ctx = settings.n_ctx.min(model.n_ctx_train.unwrap_or(u32::MAX));
+    pins.apply(&mut settings);
+    // Zero asks for the trained context, and "all" is more than any model has.
+    if settings.n_ctx == 0 {
+        settings.n_ctx = model.n_ctx_train.unwrap_or(Settings::default().n_ctx);
+    }
+    settings.n_gpu_layers = settings.n_gpu_layers.min(model.n_layer_all().saturating_add(1));
+    settings.n_cpu_moe = settings.n_cpu_moe.min(model.n_layer_all());
+    settings
+}
+
+/// The request of wishes and pins.
+pub fn request(wishes: &Wishes, pins: Pins) -> Request {
+    let mut pins = pins;
+    pins.n_parallel = pins.n_parallel.or(wishes.users);
+    Request {
+        use_case: wishes.use_case,
+        preferences: Preferences {
+            device: wishes.prefer,
+            margin: wishes.margin,
+            priority: wishes.priority,
+            power: wishes.power,
+            ..Preferences::default()
+        },
+        pins,
+        ..Request::default()
+    }
+}
+
+/// Model and request of a command that takes a configuration: what is typed counts more than what the file says.
+pub struct Wish {
+    /// The model; `None` where neither names one.
+    pub model: Option<PathBuf>,
+    /// What to plan for.
+    pub request: Request,
+}
+
+impl Wish {
+    /// Out of a configuration, if there is one, and the command line.
+    pub fn new(shared: &Shared, model: Option<&Path>, config: Option<&Path>, wishes: &Wishes, pins: &Pins) -> Result<Self, Failure> {
+        let mut request = request(wishes, pins.clone());
+        let mut model = model.map(Path::to_owned);
+        if let Some(path) = config {
+            let config = ConfigFile::read(path).map_err(|error| failure(&error.into()))?;
+            for step in &config.migrated {
+                shared.output.warn(format_args!("{}: {step}", path.display()));
+            }
+            model = model.or_else(|| config.model_path(path));
+            request.pins = request.pins.or(config.settings);
+            if *wishes == Wishes::default() {
+                request.preferences = config.preferences;
+                request.use_case = config.use_case.unwrap_or_default();
+            }
+        }
+        Ok(Self { model, request })
+    }
+}
+
+/// The program itself, for the processes of the engine that it starts.
+pub fn this_program() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| Failure::new(Exit::Engine, format!("cannot find this program's own file: {error}")))
+}
+
+/// What a plan says before it is launched, on stderr.
+pub fn announce(output: &Output, advice: &Advice) {
+    let plan = advice.plan.plan();
+    let context = &plan.requirement.context;
+    let name = ModelName::new(&advice.model, &advice.path);
+    output.say(format_args!(
+        "{}: {}, {}, context {}, decode {} estimated",
+        name, plan.verdict, plan.strategy, context.n_ctx, plan.prediction.decode
+    ));
+    for step in plan.verdict.downgrades() {
+        output.warn(step);
+    }
+    for warning in &plan.warnings {
+        output.warn(warning);
+    }
+    for violation in advice.plan.warnings() {
+        output.warn(format_args!("{}: {}; {}", violation.setting, violation.message, violation.fix));
+    }
+}
+
+/// A failure of the library, as the program reports it.
+pub fn failure(error: &Error) -> Failure {
+    let message = crate::exit::chain(error);
+    Failure { exit: Exit::from_code(error.exit_code()), message, hint: error.hint() }
+}

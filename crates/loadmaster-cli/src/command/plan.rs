@@ -1,0 +1,49 @@
+//! `plan`: the settings to run a model with, and why.
+
+use super::{Shared, failure, machine_name, request};
+use crate::args::PlanArgs;
+use crate::exit::{Exit, Outcome};
+use crate::view::{ModelName, PlanView, Subject};
+use loadmaster::advise::{Advice, CommandOptions, Request, survey};
+use loadmaster::config::ConfigFile;
+use loadmaster::planner::emit::Invocation;
+use std::path::{Path, PathBuf};
+
+/// Plans, shows the plan, and writes it where asked to.
+pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
+    let facts = Request { machine: shared.machine.clone(), engine: shared.engine(args.engine.as_deref()), ..Request::new(&args.model) };
+    let survey = survey(&facts).map_err(|error| failure(&error))?;
+    let (model, machine) = (ModelName::new(&survey.model, &survey.path), survey.machine.clone());
+    let advice = match survey.advise(&request(&args.wishes, args.pins.pins)) {
+        Ok(advice) => advice,
+        Err(error) => return shared.refuse(error, &model, &machine),
+    };
+    let invocation = advice.invocation(&CommandOptions::default());
+    shared.output.show(&view(&advice, &invocation))?;
+    if let Some(path) = &args.output {
+        let config = ConfigFile::from_plan(advice.plan.plan(), &from_folder_of(path, &advice.path));
+        config.save(path).map_err(|error| failure(&error.into()))?;
+        shared.output.say(format_args!("wrote {}: use it with `loadmaster run --config`", path.display()));
+    }
+    Ok(if args.strict && advice.is_downgraded() { Exit::Downgraded } else { Exit::Done })
+}
+
+/// The view of advice and its command.
+pub fn view(advice: &Advice, invocation: &Invocation) -> PlanView {
+    let subject = Subject {
+        model: ModelName::new(&advice.model, &advice.path),
+        machine: machine_name(&advice.machine),
+        engine: advice.engine.rules.profile.name.clone(),
+        warnings: advice.plan.warnings(),
+    };
+    PlanView::new(subject, advice.plan.plan(), invocation)
+}
+
+/// The model as the configuration should name it: a path there is relative to the configuration's folder.
+fn from_folder_of(config: &Path, model: &Path) -> PathBuf {
+    let parent = config.parent().unwrap_or(Path::new(""));
+    match model.strip_prefix(parent) {
+        Ok(inside) if model.is_relative() => inside.to_owned(),
+        _ => std::path::absolute(model).unwrap_or_else(|_| model.to_owned()),
+    }
+}

@@ -1,0 +1,109 @@
+//! `serve`: a model behind llama-server, with settings that fit.
+
+use super::{Shared, Wish, announce, failure, this_program};
+use crate::args::{ServeArgs, SuperviseArgs};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::progress::Progress;
+use crate::view::{ModelName, ReceiptView};
+use loadmaster::advise::{Advice, EngineChoice, Request, survey};
+use loadmaster::launch::server::{self, Server, ServerOptions};
+use loadmaster::launch::{Event, Interrupts, supervise};
+use loadmaster::planner::Tool;
+use loadmaster::receipt::receipt;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Plans, starts the server, waits, and tells what it used.
+pub fn serve(shared: &Shared, args: ServeArgs) -> Outcome {
+    if !shared.is_live() && !args.dry_run {
+        return Err(only_here("serve"));
+    }
+    let wish = Wish::new(shared, Some(&args.model), args.config.as_deref(), &args.wishes, &args.pins.pins)?;
+    let engine = EngineChoice::External { tool: Tool::Server, path: args.engine.as_ref().map(PathBuf::from) };
+    let facts = Request { machine: shared.machine.clone(), engine, ..Request::new(&args.model) };
+    let survey = survey(&facts).map_err(|error| failure(&error))?;
+    let (model, machine) = (ModelName::new(&survey.model, &survey.path), survey.machine.clone());
+    let advice = match survey.advise(&wish.request) {
+        Ok(advice) => advice,
+        Err(error) => return shared.refuse(error, &model, &machine),
+    };
+    if args.strict && advice.is_downgraded() {
+        announce(&shared.output, &advice);
+        return Ok(Exit::Downgraded);
+    }
+    let options = options(&args)?;
+    if args.dry_run {
+        let command = server::command(&advice, &options).map_err(|error| failure(&error.into()))?;
+        return shared.output.show(&super::plan::view(&advice, &command.invocation));
+    }
+    announce(&shared.output, &advice);
+    let outcome = launch(shared, &advice, &options)?;
+    finish(shared, &advice, &outcome, args.receipt.as_deref())
+}
+
+fn options(args: &ServeArgs) -> Result<ServerOptions, Failure> {
+    Ok(ServerOptions {
+        host: args.host.clone(),
+        port: (args.port != 0).then_some(args.port),
+        extra: args.extra.iter().map(OsString::from).collect(),
+        ..local(args.engine_timeout)?
+    })
+}
+
+/// A server for this program alone, on any free port.
+pub fn local(engine_timeout: u64) -> Result<ServerOptions, Failure> {
+    Ok(ServerOptions { silence: Duration::from_secs(engine_timeout), supervisor: Some(this_program()?), ..ServerOptions::default() })
+}
+
+/// Starts the server and waits until it answers. The kernel ties it to the thread that calls this.
+pub fn start(shared: &Shared, advice: &Advice, options: &ServerOptions, interrupts: &Interrupts) -> Result<Server, Failure> {
+    let output = &shared.output;
+    let progress = Progress::new(output);
+    let mut on = |event: Event<'_>| match event {
+        Event::Stage(stage) => progress.stage(stage),
+        Event::Progress(fraction) => progress.fraction(fraction),
+        Event::Log(line) if output.verbose() > 1 => progress.line(output, line),
+        _ => {}
+    };
+    server::start(advice, options, interrupts, &mut on).map_err(|error| failure(&error.into()))
+}
+
+/// Serves until the server ends or a signal comes.
+fn launch(shared: &Shared, advice: &Advice, options: &ServerOptions) -> Result<loadmaster::launch::Outcome, Failure> {
+    let output = &shared.output;
+    let interrupts = Interrupts::install().map_err(|error| Failure::new(Exit::Engine, format!("cannot watch for signals: {error}")))?;
+    let server = start(shared, advice, options, &interrupts)?;
+    output.say(format_args!("serving on {} after {:.1} s; Ctrl-C ends it", server.url(), server.load_time().as_secs_f64()));
+    let mut on = |event: Event<'_>| {
+        if let (Event::Log(line), true) = (event, output.verbose() > 1) {
+            output.say(line);
+        }
+    };
+    server.wait(&interrupts, &mut on).map_err(|error| failure(&error.into()))
+}
+
+/// Tells what was planned against what happened, and writes it where asked to.
+pub fn finish(shared: &Shared, advice: &Advice, outcome: &loadmaster::launch::Outcome, path: Option<&std::path::Path>) -> Outcome {
+    let receipt = receipt(advice, outcome);
+    if let Some(path) = path {
+        receipt.save(path).map_err(|error| failure(&error.into()))?;
+    }
+    shared.output.tell(&ReceiptView(&receipt));
+    Ok(Exit::from_code(receipt.exit_code()))
+}
+
+/// A plan for another machine can be shown, but not started here.
+pub fn only_here(command: &str) -> Failure {
+    Failure::new(Exit::Usage, format!("{command} starts an engine on this machine: --machine needs --dry-run"))
+        .hint("`loadmaster plan` shows the plan for another machine")
+}
+
+/// The hidden command that becomes an engine which ends with its parent.
+pub fn supervise(args: &SuperviseArgs) -> Outcome {
+    let Some((program, arguments)) = args.command.split_first() else {
+        return Err(Failure::new(Exit::Usage, "no program to become"));
+    };
+    let error = supervise::become_engine(args.parent, program, arguments);
+    Err(Failure::new(Exit::Engine, error).at(program.display()))
+}

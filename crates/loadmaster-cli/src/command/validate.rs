@@ -1,0 +1,88 @@
+//! `validate`: a configuration against machine, model and engine.
+
+use super::{Shared, failure, machine_name, settings};
+use crate::args::ValidateArgs;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::view::{ModelName, ValidateView};
+use loadmaster::advise::{Request, Survey, survey};
+use loadmaster::config::ConfigFile;
+use loadmaster::{Error, planner};
+use planner::Report;
+use spec::settings::Pins;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Shows every rule that the configuration breaks.
+pub fn validate(shared: &Shared, args: &ValidateArgs) -> Outcome {
+    let (model, wish) = subject(args)?;
+    for step in &wish.migrated {
+        shared.output.warn(step);
+    }
+    let facts = Request { machine: shared.machine.clone(), engine: shared.engine(args.engine.as_deref()), ..Request::new(model) };
+    let survey = survey(&facts).map_err(|error| failure(&error))?;
+    let request = planner::Request {
+        use_case: wish.use_case.unwrap_or_default(),
+        preferences: wish.preferences,
+        pins: wish.settings,
+        ..planner::Request::default()
+    };
+    let name = ModelName::new(&survey.model, &survey.path);
+    let (report, refusal) = report(&survey, &request);
+    if let (true, Some(refusal)) = (report.is_valid(), refusal) {
+        return shared.refuse(refusal, &name, &survey.machine);
+    }
+    let engine = survey.engine.rules.profile.name.clone();
+    let view = ValidateView::new(args.file.display().to_string(), name, machine_name(&survey.machine), engine, &report);
+    shared.output.show(&view)?;
+    Ok(verdict(&report))
+}
+
+/// The model to check with, and what is wished: the configuration's settings with those of the command line over them.
+fn subject(args: &ValidateArgs) -> Result<(PathBuf, ConfigFile), Failure> {
+    let pins = args.pins.pins.clone();
+    if is_model(&args.file) {
+        if args.model.is_some() {
+            return Err(Failure::new(Exit::Usage, "two models given: the first file is a model, not a configuration"));
+        }
+        return Ok((args.file.clone(), ConfigFile { settings: pins, ..ConfigFile::default() }));
+    }
+    let mut config = ConfigFile::read(&args.file).map_err(|error| failure(&error.into()))?;
+    config.settings = pins.or(std::mem::take::<Pins>(&mut config.settings));
+    let model = args.model.clone().or_else(|| config.model_path(&args.file)).ok_or_else(|| {
+        Failure::new(Exit::Usage, "the configuration names no model")
+            .at(args.file.display())
+            .hint("add model = \"FILE.gguf\" to it, or name the model after it: loadmaster validate CONFIG MODEL")
+    })?;
+    Ok((model, config))
+}
+
+/// True for a file that begins as GGUF does. A file that cannot be read is left to its reader to report.
+fn is_model(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && (magic == *b"GGUF" || magic == *b"FUGG")
+}
+
+/// What is wrong with the wish: of the plan that follows from it, or, where there is none, of the settings as they are
+/// over the engine's defaults.
+fn report(survey: &Survey, request: &planner::Request) -> (Report, Option<Error>) {
+    match survey.clone().advise(request) {
+        Ok(advice) => (Report { violations: advice.plan.warnings().to_vec() }, None),
+        Err(Error::Invalid(report)) => (*report, None),
+        Err(error) => {
+            let settings = settings(&request.pins, &survey.model, &survey.machine);
+            (planner::check(&survey.context(), &settings), Some(error))
+        }
+    }
+}
+
+/// A configuration that asks for too much memory is refused; any other error is one of usage.
+fn verdict(report: &Report) -> Exit {
+    if report.is_valid() {
+        Exit::Done
+    } else if report.errors().any(|error| error.setting == "memory") {
+        Exit::Refused
+    } else {
+        Exit::Usage
+    }
+}

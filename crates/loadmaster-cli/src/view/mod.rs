@@ -1,0 +1,119 @@
+//! What each command shows, as data of its own: the JSON is these types, and the text is rendered from them.
+//!
+//! Sizes are whole bytes, rates are per second; a field's name ends with its unit where the type cannot carry it.
+//! `schema_version` changes when a field changes its meaning or goes away; new fields do not change it.
+
+mod detect;
+mod inspect;
+mod memory;
+mod plan;
+mod quantity;
+mod receipt;
+mod validate;
+
+pub use detect::DetectView;
+pub use inspect::{AnalysisView, InspectView};
+pub use memory::{MemoryView, RequirementView};
+pub use plan::{PlanView, RefusalView, Subject};
+pub use quantity::{Quantity, Rate, Size};
+pub use receipt::{ReceiptView, RunView};
+pub use validate::ValidateView;
+
+use crate::render::Text;
+use loadmaster::planner::emit::flags;
+use schemars::{JsonSchema, schema_for};
+use serde::Serialize;
+use serde_json::Value;
+use spec::{Model, Settings};
+use std::fmt;
+
+/// The version of every view's layout.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A result that can be shown.
+pub trait View: Serialize {
+    /// Renders it for people.
+    fn text(&self, text: &mut Text);
+}
+
+/// The published schemas by name: one per output, and those of the files that are read.
+pub fn schemas() -> Vec<(&'static str, Value)> {
+    vec![
+        ("config", loadmaster::config::schema()),
+        ("detect", schema_for!(DetectView).into()),
+        ("inspect", schema_for!(InspectView).into()),
+        ("memory", schema_for!(MemoryView).into()),
+        ("plan", schema_for!(PlanView).into()),
+        ("refusal", schema_for!(RefusalView).into()),
+        ("receipt", loadmaster::receipt::schema()),
+        ("run", schema_for!(RunView).into()),
+        ("validate", schema_for!(ValidateView).into()),
+    ]
+}
+
+/// A model as people name it.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ModelName {
+    /// What the file says its name is.
+    pub name: Option<String>,
+    /// `llama`, `qwen3moe`, ...
+    pub architecture: String,
+    /// `Q4_K_M`, where the file states one.
+    pub file_type: Option<String>,
+    /// The file that was named.
+    pub path: String,
+}
+
+impl ModelName {
+    /// The name of a model that was read from `path`.
+    pub fn new(model: &Model, path: &std::path::Path) -> Self {
+        Self {
+            name: model.name.clone(),
+            architecture: model.architecture.clone(),
+            file_type: model.file_type.clone(),
+            path: path.display().to_string(),
+        }
+    }
+}
+
+impl fmt::Display for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match &self.name {
+            Some(name) if !name.is_empty() => name.as_str(),
+            _ => &self.architecture,
+        };
+        match &self.file_type {
+            // Names often end with the type already.
+            Some(ty) if !name.to_ascii_lowercase().ends_with(&ty.to_ascii_lowercase()) => write!(f, "{name} {ty}"),
+            _ => f.write_str(name),
+        }
+    }
+}
+
+/// A setting and its value.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct SettingView {
+    /// Its name: `n_ctx`.
+    pub name: String,
+    /// How llama-server spells it: `--ctx-size`.
+    pub flag: String,
+    /// Its value, as llama-server takes it.
+    pub value: String,
+}
+
+impl SettingView {
+    /// A setting by its name.
+    pub fn new(setting: &str, value: String) -> Self {
+        Self { name: setting.to_owned(), flag: flag_of(setting), value }
+    }
+    /// Every setting of a complete configuration.
+    pub fn all(settings: &Settings) -> Vec<Self> {
+        flags::flags().iter().map(|row| Self::new(row.setting, row.write(settings))).collect()
+    }
+}
+
+/// How llama-server spells a setting; its own name where it has no flag.
+pub fn flag_of(setting: &str) -> String {
+    let form = crate::flags::forms().into_iter().find(|form| form.row.setting == setting);
+    form.map_or_else(|| setting.to_owned(), |form| form.long.to_owned())
+}

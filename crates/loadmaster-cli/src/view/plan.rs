@@ -1,0 +1,485 @@
+//! `plan`: the settings chosen, what they need, how fast they should be, and why.
+
+use super::memory::central;
+use super::{ModelName, Quantity, Rate, RequirementView, SCHEMA_VERSION, SettingView, Size, View};
+use crate::render::{Align, BAD, CAUTION, COMMAND, Cell, DIM, GOOD, HEADING, Table, Text, styled};
+use loadmaster::planner::emit::Invocation;
+use loadmaster::planner::plan::{Alternative, Budget, Change, Downgrade, NoPlan, Plan};
+use loadmaster::planner::predict::Bottleneck;
+use loadmaster::planner::validate::Violation;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// Result of `loadmaster plan`.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct PlanView {
+    /// Version of this layout.
+    pub schema_version: u32,
+    /// Whether the wish is met.
+    pub verdict: VerdictView,
+    /// The model.
+    pub model: ModelName,
+    /// The machine planned for.
+    pub machine: String,
+    /// The engine planned for.
+    pub engine: String,
+    /// The use case planned for.
+    pub use_case: String,
+    /// `CPU only`, `GPU only`, `hybrid`.
+    pub strategy: String,
+    /// Every setting, and why it has its value.
+    pub settings: Vec<ChoiceView>,
+    /// What the settings need.
+    pub requirement: RequirementView,
+    /// Every pool of memory: what is there and what is used.
+    pub budgets: Vec<BudgetView>,
+    /// How fast it should be.
+    pub speed: SpeedView,
+    /// What was given up, in order.
+    pub downgrades: Vec<DowngradeView>,
+    /// What stands in the way of a better plan.
+    pub binding: String,
+    /// Why this plan.
+    pub reasons: Vec<String>,
+    /// What would change the choice.
+    pub changes: Vec<ChangeView>,
+    /// Other plans that fit, best first.
+    pub alternatives: Vec<AlternativeView>,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    /// The command that starts it.
+    pub command: CommandView,
+}
+
+/// Whether a wish is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VerdictView {
+    /// In full.
+    Fits,
+    /// With something given up.
+    FitsAfterDowngrade,
+    /// Not at all.
+    Refused,
+}
+
+/// One setting of a plan.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ChoiceView {
+    /// Its name and value.
+    #[serde(flatten)]
+    pub setting: SettingView,
+    /// `pinned`, `searched`, `rule`, `engine default`.
+    pub origin: String,
+    /// Why.
+    pub because: String,
+}
+
+/// One pool of memory.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct BudgetView {
+    /// `host`, or the engine's name of a GPU.
+    pub pool: String,
+    /// Memory in all.
+    pub total_bytes: Quantity<Size>,
+    /// Memory that can be taken now.
+    pub free_bytes: Quantity<Size>,
+    /// Left free on purpose.
+    pub margin_bytes: Size,
+    /// What the plan takes and cannot give back.
+    pub needed_bytes: Quantity<Size>,
+    /// Weights used in place from the mapped file, on top.
+    pub mapped_bytes: Quantity<Size>,
+    /// Free less margin less the upper end of what is needed; null where that is not known.
+    pub left_bytes: Option<Size>,
+}
+
+/// Predicted speed.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct SpeedView {
+    /// Tokens per second of one sequence while generating.
+    pub decode_tokens_per_s: Quantity<Rate>,
+    /// Tokens per second while reading a prompt.
+    pub prefill_tokens_per_s: Quantity<Rate>,
+    /// Tokens in the context for which decode holds.
+    pub depth: u32,
+    /// What limits decode.
+    pub decode_bottleneck: &'static str,
+    /// What limits prefill.
+    pub prefill_bottleneck: &'static str,
+    /// Parts of decode's time per token, largest first.
+    pub decode_parts: Vec<TimePartView>,
+    /// Rates that were assumed.
+    pub assumptions: Vec<String>,
+}
+
+/// One part of the time per token.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct TimePartView {
+    /// What takes it.
+    pub what: String,
+    /// The kind of cost.
+    pub bottleneck: &'static str,
+    /// Seconds per token.
+    pub seconds: f64,
+}
+
+/// Something given up.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct DowngradeView {
+    /// The setting.
+    pub setting: String,
+    /// What the use case asks for.
+    pub from: String,
+    /// What the plan has.
+    pub to: String,
+    /// Why.
+    pub why: String,
+    /// What it saves.
+    pub saves_bytes: Option<Size>,
+    /// Where it saves.
+    pub pool: Option<String>,
+}
+
+/// What would change the choice.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ChangeView {
+    /// The change.
+    pub what: String,
+    /// What the plan would be then.
+    pub then: String,
+    /// Decode speed then.
+    pub decode_tokens_per_s: Quantity<Rate>,
+}
+
+/// Another plan that fits.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct AlternativeView {
+    /// What it is.
+    pub what: String,
+    /// Its decode speed.
+    pub decode_tokens_per_s: Quantity<Rate>,
+    /// Why it was not taken.
+    pub why_not: String,
+}
+
+/// A command.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct CommandView {
+    /// The program.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Environment variables that are set.
+    pub env: std::collections::BTreeMap<String, String>,
+    /// Environment variables that are removed, because they would change settings.
+    pub env_remove: Vec<String>,
+    /// The whole as a line for a POSIX shell.
+    pub line: String,
+}
+
+impl From<&Invocation> for CommandView {
+    fn from(invocation: &Invocation) -> Self {
+        Self {
+            program: invocation.program.to_string_lossy().into_owned(),
+            args: invocation.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect(),
+            env: invocation.env.clone(),
+            env_remove: invocation.env_remove.clone(),
+            line: invocation.to_string(),
+        }
+    }
+}
+
+/// What a plan is about, for its view.
+pub struct Subject<'a> {
+    /// The model.
+    pub model: ModelName,
+    /// The machine, as people would name it.
+    pub machine: String,
+    /// The engine.
+    pub engine: String,
+    /// Warnings of the validation.
+    pub warnings: &'a [Violation],
+}
+
+impl PlanView {
+    /// The view of a plan and its command.
+    pub fn new(subject: Subject<'_>, plan: &Plan, invocation: &Invocation) -> Self {
+        let prediction = &plan.prediction;
+        let downgrades = plan.verdict.downgrades();
+        Self {
+            schema_version: SCHEMA_VERSION,
+            verdict: if downgrades.is_empty() { VerdictView::Fits } else { VerdictView::FitsAfterDowngrade },
+            model: subject.model,
+            machine: subject.machine,
+            engine: subject.engine,
+            use_case: plan.request.use_case.to_string(),
+            strategy: plan.strategy.to_string(),
+            settings: plan
+                .choices
+                .iter()
+                .map(|choice| ChoiceView {
+                    setting: SettingView::new(choice.setting, choice.value.clone()),
+                    origin: choice.origin.to_string(),
+                    because: choice.because.clone(),
+                })
+                .collect(),
+            requirement: (&plan.requirement).into(),
+            budgets: plan.budgets.iter().map(budget).collect(),
+            speed: SpeedView {
+                decode_tokens_per_s: Quantity::of(&prediction.decode),
+                prefill_tokens_per_s: Quantity::of(&prediction.prefill),
+                depth: prediction.depth,
+                decode_bottleneck: bottleneck(prediction.decode_bottleneck),
+                prefill_bottleneck: bottleneck(prediction.prefill_bottleneck),
+                decode_parts: prediction
+                    .decode_parts
+                    .iter()
+                    .map(|part| TimePartView {
+                        what: part.what.clone(),
+                        bottleneck: bottleneck(part.bottleneck),
+                        seconds: part.time.as_secs_f64(),
+                    })
+                    .collect(),
+                assumptions: prediction.assumptions.clone(),
+            },
+            downgrades: downgrades.iter().map(downgrade).collect(),
+            binding: plan.binding.to_string(),
+            reasons: plan.reasons.clone(),
+            changes: plan.changes.iter().map(change).collect(),
+            alternatives: plan.alternatives.iter().map(alternative).collect(),
+            warnings: plan.warnings.iter().cloned().chain(subject.warnings.iter().map(violation_line)).collect(),
+            command: invocation.into(),
+        }
+    }
+}
+
+fn violation_line(violation: &Violation) -> String {
+    format!("{}; {}", violation.message, violation.fix)
+}
+
+fn budget(budget: &Budget) -> BudgetView {
+    BudgetView {
+        pool: budget.pool.to_string(),
+        total_bytes: Quantity::of(&budget.total),
+        free_bytes: Quantity::of(&budget.free),
+        margin_bytes: budget.margin.into(),
+        needed_bytes: Quantity::of(&budget.needed),
+        mapped_bytes: Quantity::of(&budget.mapped),
+        left_bytes: budget.left().map(Into::into),
+    }
+}
+
+fn downgrade(step: &Downgrade) -> DowngradeView {
+    DowngradeView {
+        setting: step.setting.to_owned(),
+        from: step.from.clone(),
+        to: step.to.clone(),
+        why: step.why.clone(),
+        saves_bytes: step.saves.as_ref().map(|(_, bytes)| (*bytes).into()),
+        pool: step.saves.as_ref().map(|(pool, _)| pool.to_string()),
+    }
+}
+
+fn change(change: &Change) -> ChangeView {
+    ChangeView { what: change.what.clone(), then: change.then.clone(), decode_tokens_per_s: Quantity::of(&change.decode) }
+}
+
+fn alternative(other: &Alternative) -> AlternativeView {
+    AlternativeView { what: other.what.clone(), decode_tokens_per_s: Quantity::of(&other.decode), why_not: other.why_not.clone() }
+}
+
+fn bottleneck(bottleneck: Bottleneck) -> &'static str {
+    match bottleneck {
+        Bottleneck::Bandwidth => "memory bandwidth",
+        Bottleneck::Compute => "arithmetic",
+        Bottleneck::Link => "link between host and GPU",
+        Bottleneck::Disk => "disk",
+        Bottleneck::Launch => "fixed cost per layer",
+    }
+}
+
+impl View for PlanView {
+    fn text(&self, text: &mut Text) {
+        let verdict = match self.verdict {
+            VerdictView::Fits => styled(GOOD, "fits"),
+            VerdictView::FitsAfterDowngrade => styled(CAUTION, "fits after downgrade"),
+            VerdictView::Refused => styled(BAD, "refused"),
+        };
+        text.line(format_args!("{verdict}  {}, {}, context {}", self.model, self.strategy, self.requirement.context.n_ctx));
+        text.line(styled(DIM, format_args!("on {} for {} with {}", self.machine, self.use_case, self.engine)));
+        self.downgrades_text(text);
+        self.settings_text(text);
+        self.memory_text(text);
+        self.speed_text(text);
+        self.reasons_text(text);
+        if !self.warnings.is_empty() {
+            text.gap();
+            for warning in &self.warnings {
+                text.note(CAUTION, "!", warning);
+            }
+        }
+        text.section("Command");
+        text.line(format_args!("  {}", styled(COMMAND, &self.command.line)));
+        for name in &self.command.env_remove {
+            text.note(DIM, "-", format_args!("without {name} in the environment"));
+        }
+    }
+}
+
+impl PlanView {
+    fn downgrades_text(&self, text: &mut Text) {
+        if self.downgrades.is_empty() {
+            return;
+        }
+        text.section("Given up");
+        let mut table = Table::new([Align::Left, Align::Left, Align::Left, Align::Left]);
+        table.header(["setting", "wanted", "planned", "why"]);
+        for step in &self.downgrades {
+            let why = match (&step.saves_bytes, &step.pool) {
+                (Some(bytes), Some(pool)) => format!("{} (saves {bytes} on {pool})", step.why),
+                _ => step.why.clone(),
+            };
+            table.row([step.setting.clone(), step.from.clone(), step.to.clone(), why]);
+        }
+        text.table(&table);
+    }
+
+    fn settings_text(&self, text: &mut Text) {
+        text.section("Settings");
+        let mut table = Table::new([Align::Left, Align::Left, Align::Left]);
+        // The engine's defaults are part of the command; they are listed where the reader wants everything.
+        for choice in self.settings.iter().filter(|choice| text.verbose() || choice.origin != "engine default") {
+            let because = if text.verbose() { format!("{} [{}]", choice.because, choice.origin) } else { choice.because.clone() };
+            table.row([
+                Cell::plain(choice.setting.flag.clone()),
+                Cell::styled(HEADING, choice.setting.value.clone()),
+                Cell::styled(DIM, because),
+            ]);
+        }
+        text.table(&table);
+    }
+
+    fn memory_text(&self, text: &mut Text) {
+        text.section("Memory");
+        let mut table = Table::new([Align::Left, Align::Right, Align::Right, Align::Right, Align::Right, Align::Left]);
+        table.header(["", "needed", "free", "margin", "left", ""]);
+        for budget in &self.budgets {
+            let mapped = match budget.mapped_bytes.value() {
+                Some(Size(0)) => String::new(),
+                _ => format!("and {} mapped from the file", central(&budget.mapped_bytes)),
+            };
+            table.row([
+                budget.pool.clone(),
+                central(&budget.needed_bytes),
+                central(&budget.free_bytes),
+                budget.margin_bytes.to_string(),
+                budget.left_bytes.map_or_else(|| "unknown".to_owned(), |bytes| bytes.to_string()),
+                mapped,
+            ]);
+        }
+        text.table(&table);
+        if text.verbose() {
+            self.requirement.text(text);
+        }
+    }
+
+    fn speed_text(&self, text: &mut Text) {
+        let speed = &self.speed;
+        text.section("Speed, estimated");
+        text.fields([
+            ("decode", format!("{}, limited by {}", text.quantity(&speed.decode_tokens_per_s), speed.decode_bottleneck)),
+            ("prefill", format!("{}, limited by {}", text.quantity(&speed.prefill_tokens_per_s), speed.prefill_bottleneck)),
+        ]);
+        if text.verbose() {
+            let mut table = Table::new([Align::Right, Align::Left]);
+            for part in &speed.decode_parts {
+                table.row([format!("{:.3} ms", part.seconds * 1e3), part.what.clone()]);
+            }
+            text.table(&table);
+            text.notes(&speed.assumptions);
+        }
+    }
+
+    fn reasons_text(&self, text: &mut Text) {
+        text.section(format_args!("Why (bound by {})", self.binding));
+        text.notes(&self.reasons);
+        if !self.changes.is_empty() {
+            text.section("What would change it");
+            text.notes(self.changes.iter().map(|change| format!("{}: {}", change.what, change.then)));
+        }
+        if text.verbose() && !self.alternatives.is_empty() {
+            text.section("Also possible");
+            text.notes(self.alternatives.iter().map(|other| format!("{}, {}: {}", other.what, other.decode_tokens_per_s, other.why_not)));
+        }
+    }
+}
+
+/// Result of `loadmaster plan` where nothing fits.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct RefusalView {
+    /// Version of this layout.
+    pub schema_version: u32,
+    /// Always `refused`.
+    pub verdict: VerdictView,
+    /// The model.
+    pub model: ModelName,
+    /// The machine planned for.
+    pub machine: String,
+    /// What was tried, and what ruled it out.
+    pub tried: Vec<RejectedView>,
+    /// Changes that would make a plan possible, nearest first.
+    pub nearest: Vec<String>,
+    /// Pinned settings without which a plan exists.
+    pub blame: Vec<String>,
+}
+
+/// A candidate that is no plan.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct RejectedView {
+    /// What was tried.
+    pub what: String,
+    /// What ruled it out.
+    pub because: String,
+}
+
+impl RefusalView {
+    /// The view of a refusal.
+    pub fn new(model: ModelName, machine: String, refusal: &NoPlan) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            verdict: VerdictView::Refused,
+            model,
+            machine,
+            tried: refusal
+                .tried
+                .iter()
+                .map(|tried| RejectedView { what: tried.what.clone(), because: tried.rejection.to_string() })
+                .collect(),
+            nearest: refusal.nearest.iter().map(ToString::to_string).collect(),
+            blame: refusal.pins.iter().map(|setting| super::flag_of(setting)).collect(),
+        }
+    }
+}
+
+impl View for RefusalView {
+    fn text(&self, text: &mut Text) {
+        text.line(format_args!("{}  {} does not fit on {}", styled(BAD, "refused"), self.model, self.machine));
+        if !self.tried.is_empty() {
+            text.section("Tried");
+            let mut table = Table::new([Align::Left, Align::Left]);
+            for tried in &self.tried {
+                table.row([Cell::plain(tried.what.clone()), Cell::styled(DIM, tried.because.clone())]);
+            }
+            text.table(&table);
+        }
+        if !self.blame.is_empty() {
+            text.gap();
+            text.note(CAUTION, "!", format_args!("a plan exists without the pinned {}", self.blame.join(", ")));
+        }
+        if !self.nearest.is_empty() {
+            text.section("It would fit with");
+            text.notes(&self.nearest);
+        }
+    }
+}

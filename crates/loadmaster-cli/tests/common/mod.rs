@@ -1,0 +1,136 @@
+//! Runs the binary in a folder of its own and shows what it said: exit code, stdout, stderr.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use synthetic::writer::{Header, TensorEntry};
+use synthetic::{FileType, Fill, Options};
+
+/// No command may take longer, even where it does not know how to go on.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A folder with files, and a clean environment.
+pub struct Folder {
+    dir: tempfile::TempDir,
+    path_variable: Option<PathBuf>,
+}
+
+impl Folder {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), path_variable: None }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A file of these bytes.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> &Self {
+        std::fs::write(self.path().join(name), content).unwrap();
+        self
+    }
+
+    /// A model without trained weights, sparse on the disk.
+    pub fn model(&self, name: &str, preset: &str, file_type: FileType) -> &Self {
+        let shape = if preset == "demo" { synthetic::demo() } else { synthetic::preset(preset).unwrap() };
+        let file = synthetic::gguf(&shape, file_type, &Options::default()).unwrap();
+        synthetic::write::write(&file, Fill::Zero, &self.path().join(name)).unwrap();
+        self
+    }
+
+    /// An executable script; what is in the folder is on PATH from now on.
+    pub fn script(&mut self, name: &str, body: &str) -> &mut Self {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        self.path_variable = Some(self.path().to_owned());
+        self
+    }
+
+    /// The command, ready to run.
+    pub fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("loadmaster"));
+        command.args(line.split_whitespace()).current_dir(self.path()).stdin(Stdio::null());
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            if name.starts_with("LLAMA_") || name == "NO_COLOR" || name == "CLICOLOR_FORCE" {
+                command.env_remove(name);
+            }
+        }
+        let path = match &self.path_variable {
+            Some(folder) => format!("{}:/usr/bin:/bin", folder.display()),
+            None => "/nowhere".to_owned(),
+        };
+        command.env("PATH", path);
+        command.env("XDG_CACHE_HOME", self.path().join(".cache")).env("XDG_CONFIG_HOME", self.path().join(".config"));
+        command.env("HOME", self.path());
+        command
+    }
+
+    /// Runs it to its end.
+    pub fn output(&self, line: &str) -> Output {
+        finish(self.command(line), line)
+    }
+
+    /// Runs it and shows exit code, stdout and stderr, paths and times made the same everywhere.
+    pub fn run(&self, line: &str) -> String {
+        self.show(&self.output(line))
+    }
+
+    /// What a command said, for a snapshot.
+    pub fn show(&self, output: &Output) -> String {
+        let mut text = match output.status.code() {
+            Some(code) => format!("exit {code}\n"),
+            None => format!("{}\n", output.status),
+        };
+        for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+            if !bytes.is_empty() {
+                text.push_str(&format!("--- {name}\n{}", String::from_utf8_lossy(bytes)));
+            }
+        }
+        let folder = self.path().display().to_string();
+        text.replace(&format!("{folder}/"), "").replace(&folder, "[FOLDER]")
+    }
+}
+
+/// Runs a command, and fails where it hangs.
+pub fn finish(mut command: Command, line: &str) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let streams: Vec<_> = [
+        child.stdout.take().map(|stream| Box::new(stream) as Box<dyn std::io::Read + Send>),
+        child.stderr.take().map(|stream| Box::new(stream) as Box<dyn std::io::Read + Send>),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|mut stream| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let _ = std::io::Read::read_to_end(&mut stream, &mut bytes);
+            bytes
+        })
+    })
+    .collect();
+    let start = Instant::now();
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if start.elapsed() > DEADLINE => {
+                let _ = child.kill();
+                panic!("loadmaster {line} did not end");
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    let mut bytes = streams.into_iter().map(|thread| thread.join().unwrap());
+    Output { status, stdout: bytes.next().unwrap(), stderr: bytes.next().unwrap() }
+}
+
+/// A header with one small tensor, to be broken by a test.
+pub fn header() -> Header {
+    let mut header = Header::new();
+    header.metadata.push(("general.architecture".into(), "llama".into()));
+    header.tensors.push(TensorEntry { name: "token_embd.weight".into(), shape: vec![32, 4], type_id: 0, offset: 0 });
+    header
+}

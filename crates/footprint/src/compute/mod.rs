@@ -1,8 +1,34 @@
 //! Compute buffers: the graph of one micro-batch, its splits over devices, and where each tensor of it lies.
+//!
+//! llama.cpp builds the graph of the largest micro-batch when a context is made, lets its scheduler assign devices and
+//! insert copies, and its allocator find a place for each tensor; the high-water marks are the compute buffers. This
+//! module does the same without the engine: [`decoder`] builds the graph out of [`blocks`], by the declarations of
+//! [`arch`]; [`schedule`] cuts it; [`allocate`] lays it out.
+//!
+//! Upstream: `llama_context::sched_reserve` and `graph_reserve`, src/llama-context.cpp:616-770 and 2526-2582 (llama.cpp
+//! v0.6.0-dev, crate llama-cpp-sys-2 0.1.161).
 
+mod allocate;
+mod arch;
+mod blocks;
+mod builder;
+mod decoder;
+mod estimate;
+mod graph;
+mod schedule;
+mod tensor;
+mod weights;
+
+use crate::kv_cache::cells;
 use crate::placement::Placement;
 use crate::{EngineProfile, GraphSize, ResolvedContext, Target};
+use allocate::{BufferRules, NO_LIMIT, chunk_sizes};
+use builder::{Batch, Builder, Missing, Options};
+use decoder::Decoder;
+use schedule::{PIPELINE_COPIES, Schedule, Scheduler, schedule};
+use spec::settings::{FlashAttention, SplitMode};
 use spec::{Bytes, Known, Model, Settings};
+use weights::Weights;
 
 /// The scheduler's compute buffers.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,15 +41,159 @@ pub struct ComputeBuffers {
     pub graph: Option<GraphSize>,
 }
 
-/// The compute buffers of one configuration.
+const SIMULATED: &str = "simulation of graph, splits and allocator (llama-context.cpp:616-770, ggml-backend.cpp:1205-1740, ggml-alloc.c)";
+/// `LLAMA_MAX_LAYERS`.
+const MAX_LAYERS: usize = 512;
+/// No tensor of a real micro-batch comes near; what does is a file that lies.
+const MAX_TENSOR: u64 = 1 << 50;
+
+/// The compute buffers of one configuration, as the engine allocates them when it is loaded: the largest of what the
+/// reservations for prefill and for decode take.
+///
+/// Exact for declared architectures on the host and on backends whose allocation is known to follow the common rules;
+/// elsewhere an estimate.
 pub fn buffers(
-    _model: &Model,
-    _settings: &Settings,
+    model: &Model,
+    settings: &Settings,
     target: &Target,
-    _profile: &EngineProfile,
-    _placement: &Placement,
-    _context: &ResolvedContext,
+    profile: &EngineProfile,
+    placement: &Placement,
+    context: &ResolvedContext,
 ) -> ComputeBuffers {
-    let unknown = || Known::unknown("this architecture's graph is not simulated");
-    ComputeBuffers { host: unknown(), devices: target.devices.iter().map(|_| unknown()).collect(), graph: None }
+    let _ = profile;
+    let Some(decoder) = arch::decoder(model).filter(|_| !model.encoder && model.layers.len() <= MAX_LAYERS) else {
+        return estimate::buffers(model, settings, target, placement, context, "this architecture's graph is not declared");
+    };
+    let setup = Setup::new(model, settings, target, placement, context);
+    match setup.reserve(&decoder, context) {
+        Ok((sizes, graph)) => setup.known(target, &sizes, graph),
+        Err(missing) => estimate::buffers(model, settings, target, placement, context, &missing.to_string()),
+    }
+}
+
+/// Everything that the graphs of one context share.
+struct Setup<'a> {
+    model: &'a Model,
+    placement: &'a Placement,
+    weights: Weights,
+    options: Options,
+    scheduler: Scheduler,
+    rules: Vec<BufferRules>,
+    flash_auto: bool,
+}
+
+impl<'a> Setup<'a> {
+    fn new(model: &'a Model, settings: &Settings, target: &Target, placement: &'a Placement, context: &ResolvedContext) -> Self {
+        let used = || placement.devices.iter().filter_map(|&device| target.devices.get(device));
+        let backends = u8::try_from(placement.devices.len()).unwrap_or(u8::MAX - 1) + 1;
+        let backend_of = |device: Option<usize>| {
+            let position = device.and_then(|device| placement.devices.iter().position(|&used| used == device));
+            position.and_then(|position| u8::try_from(position).ok()).unwrap_or(backends - 1)
+        };
+        let cells = cells(model, settings, context);
+        let full_offload = settings.n_gpu_layers > model.n_layer_all();
+        let pipeline = placement.devices.len() > 1
+            && full_offload
+            && settings.split_mode == SplitMode::Layer
+            && settings.kv_offload
+            && !placement.has_overrides
+            && used().all(|device| device.backend.pipeline);
+        let mut rules: Vec<BufferRules> = used()
+            .map(|device| BufferRules {
+                alignment: device.backend.alignment,
+                max_buffer: device.backend.max_buffer.map_or(NO_LIMIT, Bytes::get),
+                quantized_row_padding: device.backend.quantized_row_padding,
+                attention_scratch: matches!(device.backend.name.as_str(), "CUDA" | "ROCm"),
+            })
+            .collect();
+        rules.push(BufferRules::HOST);
+        Self {
+            model,
+            placement,
+            weights: Weights::of(model),
+            options: Options {
+                flash_attn: context.flash_attn,
+                v_transposed: settings.flash_attn == FlashAttention::Off || !context.flash_attn,
+                type_k: settings.cache_type_k,
+                type_v: settings.cache_type_v,
+                n_stream: u64::from(cells.streams),
+                n_seq_max: u64::from(settings.n_parallel.max(1)),
+                cells: u64::from(cells.full),
+                cells_window: u64::from(cells.window),
+                n_ctx_seq: u64::from(context.n_ctx_seq),
+                kv_offload: settings.kv_offload,
+                full_offload,
+                backends,
+                layers: placement.layer_devices.iter().map(|&device| backend_of(device)).collect(),
+            },
+            scheduler: Scheduler { backends, op_offload: settings.op_offload, copies: if pipeline { PIPELINE_COPIES } else { 1 } },
+            rules,
+            flash_auto: settings.flash_attn == FlashAttention::Auto,
+        }
+    }
+
+    fn build<'b>(&'b self, decoder: &Decoder, options: &'b Options, batch: Batch) -> Result<(Builder<'b>, Schedule), Missing> {
+        let mut builder = Builder::new(self.model, &self.weights, self.placement, options, batch);
+        decoder.build(&mut builder)?;
+        let schedule = schedule(&mut builder.graph, self.scheduler);
+        Ok((builder, schedule))
+    }
+
+    /// What the engine reserves, in its order: prefill, decode, prefill again; a buffer that is too small is replaced.
+    fn reserve(&self, decoder: &Decoder, context: &ResolvedContext) -> Result<(Vec<u64>, GraphSize), Missing> {
+        let n_seqs = self.options.n_seq_max;
+        let n_tokens = u64::from(context.n_ctx.min(context.n_ubatch));
+        let whole = n_tokens.next_multiple_of(n_seqs);
+        let prefill = Batch { n_tokens: whole, n_seqs, n_outputs: u64::from(context.n_outputs).min(n_tokens).max(1) };
+        let decode = Batch { n_tokens: n_seqs, n_seqs, n_outputs: n_seqs };
+        let options = self.resolve_flash_attention(decoder, decode)?;
+
+        let (prefill_chunks, graph) = self.measure(decoder, &options, prefill)?;
+        let (decode_chunks, _) = self.measure(decoder, &options, decode)?;
+        let mut sizes = Vec::with_capacity(self.rules.len());
+        for (prefill, decode) in prefill_chunks.iter().zip(decode_chunks) {
+            let mut held = prefill.clone();
+            for wanted in [&decode, prefill] {
+                if wanted.iter().enumerate().any(|(i, &size)| size > held.get(i).copied().unwrap_or(0)) {
+                    held.clone_from(wanted);
+                }
+            }
+            sizes.push(held.iter().fold(0, |sum: u64, &size| sum.saturating_add(size)));
+        }
+        Ok((sizes, graph))
+    }
+
+    fn measure(&self, decoder: &Decoder, options: &Options, batch: Batch) -> Result<(Vec<Vec<u64>>, GraphSize), Missing> {
+        let (builder, schedule) = self.build(decoder, options, batch)?;
+        let graph = GraphSize { nodes: builder.graph.nodes.len() as u32, splits: schedule.splits };
+        Ok((chunk_sizes(&builder.graph, &schedule, &self.rules), graph))
+    }
+
+    /// `auto` keeps fused attention where each layer's runs on the layer's own device, seen in a graph of one token per
+    /// sequence (llama-context.cpp:500-562).
+    fn resolve_flash_attention(&self, decoder: &Decoder, probe: Batch) -> Result<Options, Missing> {
+        let mut options = self.options.clone();
+        if self.flash_auto && options.flash_attn && options.backends > 1 {
+            let (builder, schedule) = self.build(decoder, &options, probe)?;
+            let at_home = |&(layer, node): &(usize, tensor::Id)| schedule.backend(node) == Some(builder.layer_backend(layer));
+            options.flash_attn = builder.attention.iter().all(at_home);
+        }
+        Ok(options)
+    }
+
+    fn known(&self, target: &Target, sizes: &[u64], graph: GraphSize) -> ComputeBuffers {
+        let plausible = |size: u64| if size < MAX_TENSOR { Known::exact(Bytes::new(size), SIMULATED) } else { too_large() };
+        let mut devices = vec![Known::exact(Bytes::ZERO, "the engine does not use this device"); target.devices.len()];
+        for (&device, &size) in self.placement.devices.iter().zip(sizes) {
+            if let Some(slot) = devices.get_mut(device) {
+                *slot = plausible(size);
+            }
+        }
+        let host = sizes.last().map_or_else(too_large, |&size| plausible(size));
+        ComputeBuffers { host, devices, graph: Some(graph) }
+    }
+}
+
+fn too_large() -> Known<Bytes> {
+    Known::unknown("sizes in the file are beyond what an engine can address")
 }

@@ -1,0 +1,319 @@
+//! Where each tensor of a scheduled graph lies, and so how large the compute buffers are.
+//!
+//! Follows `ggml/src/ggml-alloc.c` (llama.cpp v0.6.0-dev, crate llama-cpp-sys-2 0.1.161): the best-fit allocator
+//! (`ggml_dyn_tallocr`, 110-390) and the walk over the graph (`ggml_gallocr`, 590-810) that frees a tensor after its last
+//! use and lets some operations take over the memory of a source.
+
+use super::graph::Graph;
+use super::schedule::Schedule;
+use super::tensor::{Id, Memory, Op, Tensor};
+use spec::QuantType;
+
+/// The allocation rules of one backend's compute buffer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BufferRules {
+    /// Alignment of tensors.
+    pub(super) alignment: u64,
+    /// Largest single buffer.
+    pub(super) max_buffer: u64,
+    /// Quantised rows that are no multiple of this many elements get the missing elements' bytes once per tensor.
+    pub(super) quantized_row_padding: Option<u64>,
+    /// Fused attention over a cache that is not F16 keeps F16 copies of it behind its result (ggml-cuda/fattn.cu:722,
+    /// fattn-common.cuh:53-85).
+    pub(super) attention_scratch: bool,
+}
+
+impl BufferRules {
+    /// Host memory (`ggml_backend_cpu_buffer_type`; pinned buffers behave alike).
+    pub(super) const HOST: Self = Self { alignment: 32, max_buffer: NO_LIMIT, quantized_row_padding: None, attention_scratch: false };
+
+    /// What a tensor takes, alignment aside (`get_alloc_size` of the buffer type).
+    fn size(&self, graph: &Graph, tensor: &Tensor) -> u64 {
+        let mut size = tensor.bytes();
+        if let Some(padding) = self.quantized_row_padding
+            && tensor.ty.is_quantized()
+            && !tensor.ne[0].is_multiple_of(padding)
+        {
+            let missing = padding - tensor.ne[0] % padding;
+            size = size.saturating_add(tensor.ty.row_bytes(missing).map_or(0, |bytes| bytes.get()));
+        }
+        if self.attention_scratch && tensor.op == Op::FlashAttention {
+            for &cached in tensor.sources().iter().skip(1).take(2) {
+                let cached = graph.tensor(cached);
+                if cached.ty != QuantType::F16 {
+                    size = align(size, 128).saturating_add(cached.elements().saturating_mul(2));
+                }
+            }
+        }
+        size
+    }
+}
+
+/// `SIZE_MAX/2`, the size that ggml takes as endless.
+pub(super) const NO_LIMIT: u64 = u64::MAX / 2;
+const MAX_CHUNKS: usize = 16;
+
+fn align(size: u64, alignment: u64) -> u64 {
+    size.checked_next_multiple_of(alignment.max(1)).unwrap_or(u64::MAX)
+}
+
+/// A place in a buffer that may consist of several chunks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Address {
+    chunk: usize,
+    offset: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct FreeBlock {
+    offset: u64,
+    size: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Chunk {
+    free: Vec<FreeBlock>,
+    high_water: u64,
+}
+
+/// Best-fit allocation in memory that grows: addresses only, no memory.
+#[derive(Clone, Debug)]
+struct Arena {
+    alignment: u64,
+    max_chunk: u64,
+    chunks: Vec<Chunk>,
+}
+
+impl Arena {
+    fn new(rules: &BufferRules) -> Self {
+        Self { alignment: rules.alignment, max_chunk: rules.max_buffer.min(NO_LIMIT), chunks: Vec::new() }
+    }
+
+    /// The smallest inner block that fits; among equals the last of the last chunk.
+    fn inner_fit(&self, size: u64) -> Option<(usize, usize)> {
+        let mut best = None;
+        for (c, chunk) in self.chunks.iter().enumerate() {
+            let mut best_size = u64::MAX;
+            for (b, block) in chunk.free.iter().enumerate().take(chunk.free.len().saturating_sub(1)) {
+                if block.size >= size && block.size <= best_size {
+                    best = Some((c, b));
+                    best_size = block.size;
+                }
+            }
+        }
+        best
+    }
+
+    /// The last block of the chunk that grows least, or wastes least where none grows.
+    fn tail_fit(&self, size: u64) -> Option<(usize, usize)> {
+        let mut best = None;
+        let mut best_reuse = i128::MIN;
+        for (c, chunk) in self.chunks.iter().enumerate() {
+            let Some(block) = chunk.free.last() else { continue };
+            let reuse = i128::from(chunk.high_water) - i128::from(block.offset) - i128::from(size);
+            let better = (best_reuse < 0 && reuse > best_reuse) || (reuse >= 0 && reuse < best_reuse);
+            if block.size >= size && better {
+                best = Some((c, chunk.free.len() - 1));
+                best_reuse = reuse;
+            }
+        }
+        best
+    }
+
+    fn new_chunk(&mut self, size: u64) -> (usize, usize) {
+        let endless = self.chunks.len() + 1 >= MAX_CHUNKS;
+        let size = if endless { NO_LIMIT } else { size.max(self.max_chunk) };
+        self.chunks.push(Chunk { free: vec![FreeBlock { offset: 0, size }], high_water: 0 });
+        (self.chunks.len() - 1, 0)
+    }
+
+    fn allocate(&mut self, size: u64) -> Address {
+        let size = align(size, self.alignment);
+        let fit = self.inner_fit(size).or_else(|| self.tail_fit(size));
+        let (c, b) = fit.unwrap_or_else(|| self.new_chunk(size));
+        let chunk = &mut self.chunks[c];
+        let block = &mut chunk.free[b];
+        let offset = block.offset;
+        block.offset = offset.saturating_add(size);
+        block.size = block.size.saturating_sub(size);
+        if block.size == 0 {
+            chunk.free.remove(b);
+        }
+        chunk.high_water = chunk.high_water.max(offset.saturating_add(size));
+        Address { chunk: c, offset }
+    }
+
+    fn free(&mut self, at: Address, size: u64) {
+        let size = align(size, self.alignment);
+        let end = at.offset.saturating_add(size);
+        let free = &mut self.chunks[at.chunk].free;
+        for i in 0..free.len() {
+            let block = free[i];
+            if block.offset.saturating_add(block.size) == at.offset {
+                free[i].size = block.size.saturating_add(size);
+                if let Some(&next) = free.get(i + 1)
+                    && end == next.offset
+                {
+                    free[i].size = free[i].size.saturating_add(next.size);
+                    free.remove(i + 1);
+                }
+                return;
+            }
+            if end == block.offset {
+                free[i] = FreeBlock { offset: at.offset, size: block.size.saturating_add(size) };
+                if i > 0 && free[i - 1].offset.saturating_add(free[i - 1].size) == at.offset {
+                    free[i - 1].size = free[i - 1].size.saturating_add(free[i].size);
+                    free.remove(i);
+                }
+                return;
+            }
+        }
+        let position = free.partition_point(|block| block.offset < at.offset);
+        free.insert(position, FreeBlock { offset: at.offset, size });
+    }
+}
+
+/// What the allocator knows of one tensor.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    children: i32,
+    views: i32,
+    backend: u8,
+    allocated: bool,
+    at: Address,
+}
+
+struct Walk<'a> {
+    graph: &'a Graph,
+    rules: &'a [BufferRules],
+    arenas: Vec<Arena>,
+    states: Vec<State>,
+}
+
+/// Bytes of each chunk of each backend's compute buffer.
+pub(super) fn chunk_sizes(graph: &Graph, schedule: &Schedule, rules: &[BufferRules]) -> Vec<Vec<u64>> {
+    let arenas = rules.iter().map(Arena::new).collect();
+    let mut walk = Walk { graph, rules, arenas, states: vec![State::default(); graph.len()] };
+    for &(leaf, backend) in &schedule.leafs {
+        walk.place(leaf, backend);
+    }
+    for &(node, backend) in &schedule.nodes {
+        walk.count(node, backend);
+    }
+    for &(node, backend) in &schedule.nodes {
+        for &source in graph.tensor(node).sources() {
+            walk.place(source, backend);
+        }
+        walk.place(node, backend);
+        for &source in graph.tensor(node).sources() {
+            walk.release(source);
+        }
+    }
+    walk.arenas.iter().map(|arena| arena.chunks.iter().map(|chunk| chunk.high_water).collect()).collect()
+}
+
+impl Walk<'_> {
+    fn size_in(&self, backend: u8, id: Id) -> u64 {
+        self.rules[usize::from(backend)].size(self.graph, self.graph.tensor(id))
+    }
+
+    /// Counts users and views, and places inputs before anything else can take their memory.
+    fn count(&mut self, node: Id, backend: u8) {
+        let tensor = self.graph.tensor(node);
+        if let Some(root) = tensor.view_of
+            && tensor.op != Op::None
+        {
+            self.states[root.index()].views += 1;
+        }
+        if tensor.input {
+            self.place(node, backend);
+        }
+        for &source in tensor.sources() {
+            self.states[source.index()].children += 1;
+            if self.graph.tensor(source).input {
+                self.place(source, backend);
+            }
+        }
+    }
+
+    fn place(&mut self, id: Id, backend: u8) {
+        let tensor = self.graph.tensor(id);
+        if tensor.memory != Memory::Compute || self.states[id.index()].allocated || tensor.view_of.is_some() {
+            return;
+        }
+        self.states[id.index()].allocated = true;
+        if tensor.op.can_reuse_source() && self.take_over(id) {
+            return;
+        }
+        let size = self.size_in(backend, id);
+        let at = self.arenas[usize::from(backend)].allocate(size);
+        let state = &mut self.states[id.index()];
+        state.backend = backend;
+        state.at = at;
+    }
+
+    /// Takes the memory of the first source that nobody else needs and that has the same layout. A view is never marked
+    /// as allocated, so upstream's branch for views (ggml-alloc.c:665-676) is never taken, and is not mirrored.
+    fn take_over(&mut self, id: Id) -> bool {
+        let graph = self.graph;
+        let node = graph.tensor(id);
+        for &source in node.sources() {
+            let parent = graph.tensor(source);
+            let state = self.states[source.index()];
+            if !state.allocated || parent.output || !node.same_layout(parent) || state.children != 1 || state.views != 0 {
+                continue;
+            }
+            let owner = &mut self.states[source.index()];
+            owner.allocated = false;
+            let (backend, at) = (owner.backend, owner.at);
+            let state = &mut self.states[id.index()];
+            state.backend = backend;
+            state.at = at;
+            self.free_rest(id, source);
+            return true;
+        }
+        false
+    }
+
+    /// Frees what the memory taken over has beyond the new owner's need.
+    fn free_rest(&mut self, id: Id, source: Id) {
+        let State { backend, at, .. } = self.states[source.index()];
+        let alignment = self.rules[usize::from(backend)].alignment;
+        let had = align(self.size_in(backend, source), alignment);
+        let needs = align(self.size_in(backend, id), alignment);
+        if had > needs {
+            let rest = Address { chunk: at.chunk, offset: at.offset.saturating_add(needs) };
+            self.arenas[usize::from(backend)].free(rest, had - needs);
+        }
+    }
+
+    /// One use of `source` is over; after the last its memory is free.
+    fn release(&mut self, source: Id) {
+        let state = &mut self.states[source.index()];
+        state.children -= 1;
+        if state.children != 0 || state.views != 0 {
+            return;
+        }
+        match self.graph.tensor(source).view_of {
+            Some(root) => {
+                let owner = &mut self.states[root.index()];
+                owner.views -= 1;
+                if owner.views == 0 && owner.children == 0 && owner.allocated {
+                    self.free(root);
+                }
+            }
+            None if state.allocated => self.free(source),
+            None => {}
+        }
+    }
+
+    fn free(&mut self, id: Id) {
+        if self.graph.tensor(id).output {
+            return;
+        }
+        let State { backend, at, .. } = self.states[id.index()];
+        let size = self.size_in(backend, id);
+        self.arenas[usize::from(backend)].free(at, size);
+        self.states[id.index()].allocated = false;
+    }
+}

@@ -1,0 +1,357 @@
+//! Softmax attention over a KV cache (`build_qkv`, `build_attn`, `build_attn_mha` in llama-graph.cpp; `cpy_k`, `cpy_v`,
+//! `get_k`, `get_v` in llama-kv-cache.cpp:1296-1500).
+
+use super::super::builder::{Builder, Missing};
+use super::super::tensor::{Id, Memory, Op};
+use super::super::weights::{Part, Suffix};
+use spec::model::{Attention, Layer, Mixer};
+use spec::{Model, QuantType};
+
+/// What the application fills in for one cache.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct CacheInputs {
+    /// Cells of one stream.
+    cells: u64,
+    k_slots: Id,
+    v_slots: Id,
+    mask: Id,
+    /// Hadamard rotations of quantised caches.
+    k_rotation: Option<Id>,
+    v_rotation: Option<Id>,
+}
+
+impl CacheInputs {
+    /// Where each token's key goes.
+    pub(super) const fn k_slots(&self) -> Id {
+        self.k_slots
+    }
+    /// Which cells each token sees.
+    pub(super) const fn mask(&self) -> Id {
+        self.mask
+    }
+}
+
+/// The inputs of all attention layers.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct AttentionInputs {
+    pub(in super::super) positions: Id,
+    /// Of layers that see everything.
+    pub(in super::super) full: CacheInputs,
+    /// Of layers with a window; such models keep two caches.
+    window: Option<CacheInputs>,
+}
+
+/// How a family's attention differs from Llama's.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in super::super) struct Style {
+    /// Queries are scaled by an operation of their own.
+    pub(in super::super) query_scale: bool,
+    /// Scores are capped by a tanh.
+    pub(in super::super) soft_cap: bool,
+}
+
+fn attention_of(layer: &Layer) -> Option<&Attention> {
+    match &layer.mixer {
+        Mixer::Attention(attention) => Some(attention),
+        _ => None,
+    }
+}
+
+/// True where some layers slide a window: the engine then keeps two caches and two masks.
+pub(in super::super) fn has_windows(model: &Model) -> bool {
+    model.layers.iter().filter_map(attention_of).any(|attention| attention.window.is_some())
+}
+
+/// Creates the inputs; those that no layer uses take no memory.
+pub(in super::super) fn inputs(b: &mut Builder<'_>) -> AttentionInputs {
+    let positions = b.graph.input(QuantType::I32, [b.batch.n_tokens, 1, 1, 1]);
+    let full = cache_inputs(b, b.options.cells, false);
+    let window = has_windows(b.model).then(|| cache_inputs(b, b.options.cells_window, true));
+    AttentionInputs { positions, full, window }
+}
+
+fn cache_inputs(b: &mut Builder<'_>, cells: u64, windowed: bool) -> CacheInputs {
+    let (n_tokens, n_stream) = (b.batch.n_tokens, b.options.n_stream);
+    let v_width = b.model.layers.iter().filter_map(attention_of).map(Attention::v_width).max().unwrap_or(1);
+    let v_slots = if b.options.v_transposed { n_tokens.saturating_mul(v_width) } else { n_tokens };
+    let mask_type = if b.options.flash_attn { QuantType::F16 } else { QuantType::F32 };
+    let of_this_cache = |attention: &&Attention| attention.window.is_some() == windowed;
+    let layers = || b.model.layers.iter().filter_map(attention_of).filter(of_this_cache);
+    let k_rotation = rotation(b.options.type_k, layers().map(|attention| attention.head_dim_k), true);
+    let v_rotation = rotation(b.options.type_v, layers().map(|attention| attention.head_dim_v), false);
+    CacheInputs {
+        cells,
+        k_slots: b.graph.input(QuantType::I64, [n_tokens, 1, 1, 1]),
+        v_slots: b.graph.input(QuantType::I64, [v_slots, 1, 1, 1]),
+        mask: b.graph.input(mask_type, [cells, n_tokens / n_stream.max(1), 1, n_stream]),
+        k_rotation: k_rotation.map(|n| b.graph.input(QuantType::F32, [n, n, 1, 1])),
+        v_rotation: v_rotation.map(|n| b.graph.input(QuantType::F32, [n, n, 1, 1])),
+    }
+}
+
+/// Side of the rotation of a quantised cache: 64, and for keys the largest power of two that divides the head
+/// (llama-kv-cache.cpp:313-358). None where heads differ in width or are no multiple of 64.
+fn rotation(ty: QuantType, mut head_dims: impl Iterator<Item = u32>, largest: bool) -> Option<u64> {
+    let first = head_dims.next()?;
+    if !ty.is_quantized() || first == 0 || !first.is_multiple_of(64) || head_dims.any(|dim| dim != first) {
+        return None;
+    }
+    Some(if largest { 1 << first.trailing_zeros() } else { 64 })
+}
+
+/// Attention of one layer, from the normed stream to the block's output.
+pub(in super::super) fn attention(
+    b: &mut Builder<'_>,
+    layer: usize,
+    shape: &Attention,
+    inputs: &AttentionInputs,
+    style: Style,
+    x: Id,
+) -> Result<Id, Missing> {
+    let (q, k, v) = project(b, layer, shape, x)?;
+    let frequencies = rotary_factors(b, layer);
+    let q = rotate(b, layer, Part::AttnQNorm, q, inputs.positions, frequencies)?;
+    let k = rotate(b, layer, Part::AttnKNorm, k, inputs.positions, frequencies)?;
+    let q = if style.query_scale { b.graph.scale(q) } else { q };
+    let cache = if shape.window.is_some() { inputs.window.as_ref().unwrap_or(&inputs.full) } else { &inputs.full };
+    let y = cached(b, layer, shape, cache, inputs.window.is_some(), style, [q, k, v]);
+    let y = if b.find(Some(layer), Part::AttnSubNorm, Suffix::Weight).is_some() {
+        b.norm(Some(layer), Part::AttnSubNorm, y, Some(layer))?
+    } else {
+        y
+    };
+    b.linear_bias(Some(layer), Part::AttnOutput, y)
+}
+
+/// Queries, keys and values, one row per head.
+fn project(b: &mut Builder<'_>, layer: usize, shape: &Attention, x: Id) -> Result<(Id, Id, Id), Missing> {
+    let n_tokens = b.batch.n_tokens;
+    let heads = [
+        (u64::from(shape.head_dim_k), u64::from(shape.n_head)),
+        (u64::from(shape.head_dim_k), u64::from(shape.n_head_kv)),
+        (u64::from(shape.head_dim_v), u64::from(shape.n_head_kv)),
+    ];
+    if b.find(Some(layer), Part::AttnQkv, Suffix::Weight).is_some() {
+        let qkv = b.linear_bias(Some(layer), Part::AttnQkv, x)?;
+        let row = b.graph.tensor(qkv).nb[1];
+        let [q, k, v] = heads.map(|(dim, n)| b.graph.view_3d(qkv, [dim, n, n_tokens], dim.saturating_mul(4), row));
+        return Ok((q, k, v));
+    }
+    let mut projected = [Id(0); 3];
+    for ((part, (dim, n)), slot) in [Part::AttnQ, Part::AttnK, Part::AttnV].into_iter().zip(heads).zip(&mut projected) {
+        let y = b.linear_bias(Some(layer), part, x)?;
+        *slot = b.graph.reshape(y, [dim, n, n_tokens, 1]);
+    }
+    let [q, k, v] = projected;
+    Ok((q, k, v))
+}
+
+/// Frequency factors of the file: one set, or two of which the context decides (`get_rope_factors`, llama-model.cpp:2343).
+fn rotary_factors(b: &mut Builder<'_>, layer: usize) -> Option<Id> {
+    b.shared(layer, Part::RopeFreqs).or_else(|| {
+        let trained = b.model.arch_uint("rope.scaling.original_context_length");
+        let trained = trained.or(b.model.n_ctx_train.map(u64::from)).unwrap_or(u64::MAX);
+        let long = b.options.n_ctx_seq > trained;
+        b.shared(layer, if long { Part::RopeFactorsLong } else { Part::RopeFactorsShort })
+    })
+}
+
+/// Head-wise norm where the file has one, then rotary positions.
+fn rotate(b: &mut Builder<'_>, layer: usize, norm: Part, x: Id, positions: Id, factors: Option<Id>) -> Result<Id, Missing> {
+    let x = if b.find(Some(layer), norm, Suffix::Weight).is_some() { b.norm(Some(layer), norm, x, Some(layer))? } else { x };
+    Ok(match factors {
+        Some(factors) => b.graph.like(Op::Rope, &[x, positions, factors]),
+        None => b.graph.like(Op::Rope, &[x, positions]),
+    })
+}
+
+/// Stores keys and values and attends over the whole cache.
+fn cached(b: &mut Builder<'_>, layer: usize, shape: &Attention, cache: &CacheInputs, two_caches: bool, style: Style, qkv: [Id; 3]) -> Id {
+    let [mut q, mut k, mut v] = qkv;
+    if let Some(rotation) = cache.k_rotation {
+        q = hadamard(b, q, rotation);
+        k = hadamard(b, k, rotation);
+    }
+    if let Some(rotation) = cache.v_rotation {
+        v = hadamard(b, v, rotation);
+    }
+    for id in if two_caches { [q, k, v] } else { [q, v, k] } {
+        b.graph.expand(id);
+    }
+    let memory = Memory::Cache { backend: b.cache_backend(layer) };
+    let (cells, n_stream) = (cache.cells, b.options.n_stream);
+    let v_width = if b.options.v_transposed { widest_v(b.model) } else { shape.v_width() };
+    let k_cache = b.graph.placed(b.options.type_k, [shape.k_width(), cells, n_stream, 1], memory);
+    let v_cache = b.graph.placed(b.options.type_v, [v_width, cells, n_stream, 1], memory);
+    store(b, k_cache, k, cache.k_slots);
+    if b.options.v_transposed {
+        store_transposed(b, v_cache, v, cache.v_slots);
+    } else {
+        store(b, v_cache, v, cache.v_slots);
+    }
+    let k = rows_of(b, k_cache, u64::from(shape.head_dim_k), u64::from(shape.n_head_kv), cells);
+    let v = if b.options.v_transposed {
+        columns_of(b, v_cache, u64::from(shape.head_dim_v), u64::from(shape.n_head_kv), cells)
+    } else {
+        rows_of(b, v_cache, u64::from(shape.head_dim_v), u64::from(shape.n_head_kv), cells)
+    };
+    let sinks = b.find(Some(layer), Part::AttnSinks, Suffix::Weight);
+    let score = Score { mask: cache.mask, sinks, soft_cap: style.soft_cap, v_transposed: b.options.v_transposed, decompress: None };
+    let y = attend(b, layer, [q, k, v], score);
+    match cache.v_rotation {
+        Some(rotation) => hadamard(b, y, rotation),
+        None => y,
+    }
+}
+
+fn widest_v(model: &Model) -> u64 {
+    model.layers.iter().filter_map(attention_of).map(Attention::v_width).max().unwrap_or(1)
+}
+
+/// A product with a small rotation, row block by row block (`llama_mul_mat_hadamard`).
+fn hadamard(b: &mut Builder<'_>, x: Id, rotation: Id) -> Id {
+    let n = b.graph.ne(rotation)[0].max(1);
+    let (ne, rows) = (b.graph.ne(x), b.graph.tensor(x).elements() / n);
+    let blocks = [n, rows, 1, 1];
+    let x = if b.graph.tensor(x).is_contiguous() { b.graph.reshape(x, blocks) } else { b.graph.cont_as(x, blocks) };
+    let y = b.graph.mul_mat(rotation, x);
+    b.graph.reshape(y, ne)
+}
+
+/// Writes one row per token into a cache.
+pub(super) fn store(b: &mut Builder<'_>, cache: Id, x: Id, slots: Id) {
+    let (ne, row) = (b.graph.ne(x), b.graph.tensor(x).nb[2]);
+    let width = ne[0].saturating_mul(ne[1]);
+    let x = b.graph.view_2d(x, width, ne[2], row);
+    let [_, cells, n_stream, _] = b.graph.ne(cache);
+    let cache = if n_stream > 1 { b.graph.reshape(cache, [width, cells.saturating_mul(n_stream), 1, 1]) } else { cache };
+    let stored = b.graph.set_rows(cache, x, slots);
+    b.graph.expand(stored);
+}
+
+/// Writes values into a transposed cache, one element per row.
+fn store_transposed(b: &mut Builder<'_>, cache: Id, x: Id, slots: Id) {
+    let (ne, row) = (b.graph.ne(x), b.graph.tensor(x).nb[2]);
+    let width = ne[0].saturating_mul(ne[1]);
+    let flat = [width, ne[2], 1, 1];
+    let mut x = if row == width.saturating_mul(4) { b.graph.reshape(x, flat) } else { b.graph.cont_as(x, flat) };
+    let cache_width = b.graph.ne(cache)[0];
+    if width < cache_width {
+        x = b.graph.pad_rows(x, cache_width);
+    }
+    let elements = b.graph.tensor(cache).elements();
+    let column = b.graph.reshape(cache, [1, elements, 1, 1]);
+    let elements = b.graph.tensor(x).elements();
+    let x = b.graph.reshape(x, [1, elements, 1, 1]);
+    let stored = b.graph.set_rows(column, x, slots);
+    b.graph.expand(stored);
+}
+
+/// The cache as heads of rows: `[dim, heads, cells, streams]`.
+pub(super) fn rows_of(b: &mut Builder<'_>, cache: Id, dim: u64, heads: u64, cells: u64) -> Id {
+    let tensor = b.graph.tensor(cache);
+    let (ty, [_, row, stream, _], n_stream) = (tensor.ty, tensor.nb, tensor.ne[2]);
+    let head = ty.row_bytes(dim).map_or(row / heads.max(1), |bytes| bytes.get());
+    b.graph.view(cache, [dim, heads, cells, n_stream], [head, row, stream])
+}
+
+/// The transposed cache: `[cells, heads, dim, streams]`.
+fn columns_of(b: &mut Builder<'_>, cache: Id, dim: u64, heads: u64, cells: u64) -> Id {
+    let tensor = b.graph.tensor(cache);
+    let (element, stream, n_stream) = (tensor.nb[0], tensor.nb[2], tensor.ne[2]);
+    let column = element.saturating_mul(cells);
+    b.graph.view(cache, [cells, heads, dim, n_stream], [column.saturating_mul(dim), column, stream])
+}
+
+/// How scores are formed and used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Score {
+    pub(super) mask: Id,
+    pub(super) sinks: Option<Id>,
+    pub(super) soft_cap: bool,
+    pub(super) v_transposed: bool,
+    /// The matrix that brings latent values back to heads.
+    pub(super) decompress: Option<Id>,
+}
+
+/// Attention proper, one output row per token (`build_attn_mha`).
+pub(super) fn attend(b: &mut Builder<'_>, layer: usize, qkv: [Id; 3], score: Score) -> Id {
+    let [q, k, v] = qkv;
+    let n_stream = b.graph.ne(k)[3].max(1);
+    let (ne, nb) = (b.graph.ne(q), b.graph.tensor(q).nb);
+    let tokens = ne[2] / n_stream;
+    let q = b.graph.view(q, [ne[0], ne[1], tokens, n_stream], [nb[1], nb[2], nb[2].saturating_mul(tokens)]);
+    let [q, k, v] = [q, k, v].map(|id| b.graph.permute(id, [0, 2, 1, 3]));
+    let y = if b.options.flash_attn { fused(b, layer, [q, k, v], score) } else { spelt_out(b, [q, k, v], score) };
+    b.graph.expand(y);
+    y
+}
+
+fn fused(b: &mut Builder<'_>, layer: usize, qkv: [Id; 3], score: Score) -> Id {
+    let [q, k, v] = qkv;
+    let v = if score.v_transposed { b.graph.transpose(v) } else { v };
+    let half = |b: &mut Builder<'_>, id: Id| {
+        if b.graph.tensor(id).ty == QuantType::F32 { b.graph.cast(id, QuantType::F16) } else { id }
+    };
+    let k = half(b, k);
+    let v = half(b, v);
+    let mut y = b.graph.flash_attention(q, k, v, score.mask, score.sinks);
+    b.attention.push((layer, y));
+    if let Some(decompress) = score.decompress {
+        y = b.graph.permute(y, [0, 2, 1, 3]);
+        y = b.graph.mul_mat(decompress, y);
+        y = b.graph.permute(y, [0, 2, 1, 3]);
+        y = b.graph.cont(y);
+    }
+    let ne = b.graph.ne(y);
+    b.graph.reshape(y, [ne[0].saturating_mul(ne[1]), ne[2].saturating_mul(ne[3]), 1, 1])
+}
+
+fn spelt_out(b: &mut Builder<'_>, qkv: [Id; 3], score: Score) -> Id {
+    let [q, k, v] = qkv;
+    let mut scores = b.graph.mul_mat(k, q);
+    if score.soft_cap {
+        scores = b.graph.scale(scores);
+        scores = b.graph.unary(scores);
+        scores = b.graph.scale(scores);
+    }
+    scores = match score.sinks {
+        Some(sinks) => b.graph.like(Op::SoftMax, &[scores, score.mask, sinks]),
+        None => b.graph.like(Op::SoftMax, &[scores, score.mask]),
+    };
+    let v = if score.v_transposed {
+        v
+    } else {
+        let v = b.graph.transpose(v);
+        b.graph.cont(v)
+    };
+    let mut y = b.graph.mul_mat(v, scores);
+    if let Some(decompress) = score.decompress {
+        y = b.graph.mul_mat(decompress, y);
+    }
+    let y = b.graph.permute(y, [0, 2, 1, 3]);
+    let ne = b.graph.ne(y);
+    let y = b.graph.cont_as(y, [ne[0].saturating_mul(ne[1]), ne[2].saturating_mul(ne[3]), 1, 1]);
+    if !b.options.kv_offload {
+        let host = b.host();
+        b.graph.pins.push((y, host));
+    }
+    y
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotations_follow_the_head() {
+        let of = |ty, dims: &[u32], largest| rotation(ty, dims.iter().copied(), largest);
+        assert_eq!(of(QuantType::Q8_0, &[128, 128], true), Some(128));
+        assert_eq!(of(QuantType::Q8_0, &[192], true), Some(64));
+        assert_eq!(of(QuantType::Q8_0, &[128], false), Some(64));
+        assert_eq!(of(QuantType::F16, &[128], true), None);
+        assert_eq!(of(QuantType::Q8_0, &[80], true), None);
+        assert_eq!(of(QuantType::Q8_0, &[128, 64], true), None);
+        assert_eq!(of(QuantType::Q8_0, &[], true), None);
+    }
+}

@@ -1,0 +1,136 @@
+//! Routed experts (`build_moe_ffn`, llama-graph.cpp:2060-2410).
+
+use super::super::builder::{Builder, Missing};
+use super::super::tensor::{Id, Op};
+use super::super::weights::{Part, Suffix};
+use spec::model::Experts;
+
+/// How a router turns its logits into weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Routing {
+    /// The softmax is taken over the chosen experts only, after choosing (gpt-oss).
+    pub(in super::super) softmax_of_chosen: bool,
+    /// Weights of the chosen experts are divided by their sum.
+    pub(in super::super) normalized: bool,
+    /// Weights are multiplied by a constant other than one.
+    pub(in super::super) scaled: bool,
+    /// Experts are chosen in two steps: groups, then experts of these groups. (groups, groups used)
+    pub(in super::super) groups: Option<(u64, u64)>,
+}
+
+/// The routed experts of one layer, without shared ones.
+pub(in super::super) fn experts(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, x: Id) -> Result<Id, Missing> {
+    let [n_embd, n_tokens, ..] = b.graph.ne(x);
+    let n_used = u64::from(shape.used);
+    let (chosen, weights) = route(b, layer, shape, routing, x)?;
+    b.graph.expand(weights);
+    let x = b.graph.reshape(x, [n_embd, 1, n_tokens, 1]);
+    let hidden = hidden(b, layer, chosen, x)?;
+    let y = through(b, layer, Part::FfnDownExps, hidden, chosen)?;
+    let y = b.graph.mul(y, weights);
+    b.graph.expand(y);
+
+    let nb = b.graph.tensor(y).nb;
+    let views: Vec<Id> = (0..n_used).map(|_| b.graph.view_2d(y, n_embd, n_tokens, nb[2])).collect();
+    for &view in &views {
+        b.graph.expand(view);
+    }
+    let mut views = views.into_iter();
+    let first = views.next().ok_or(Missing { layer: Some(layer), part: Part::FfnDownExps })?;
+    if n_used == 1 {
+        return Ok(b.graph.cont(first));
+    }
+    let mut sum = first;
+    for view in views {
+        sum = b.graph.add(sum, view);
+        b.graph.expand(sum);
+    }
+    Ok(sum)
+}
+
+/// Numbers and weights of the experts that each token visits.
+fn route(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, x: Id) -> Result<(Id, Id), Missing> {
+    let n_tokens = b.graph.ne(x)[1];
+    let (n_experts, n_used) = (u64::from(shape.count), u64::from(shape.used));
+    let logits = b.linear_bias(Some(layer), Part::FfnGateInp, x)?;
+    // Softmax and sigmoid allocate alike: both may work in place.
+    let probabilities = if routing.softmax_of_chosen { logits } else { b.graph.like(Op::SoftMax, &[logits]) };
+    let mut selection = match b.find(Some(layer), Part::ExpProbs, Suffix::Bias) {
+        Some(bias) => b.graph.add(probabilities, bias),
+        None => probabilities,
+    };
+    if let Some((groups, used)) = routing.groups {
+        selection = within_groups(b, selection, [n_experts, n_tokens], groups, used);
+    }
+    let chosen = b.graph.top_k(selection, n_used);
+    let probabilities = b.graph.reshape(probabilities, [1, n_experts, n_tokens, 1]);
+    let mut weights = b.graph.get_rows(probabilities, chosen);
+    let (flat, tall) = ([n_used, n_tokens, 1, 1], [1, n_used, n_tokens, 1]);
+    if routing.softmax_of_chosen {
+        weights = b.graph.reshape(weights, flat);
+        weights = b.graph.like(Op::SoftMax, &[weights]);
+        weights = b.graph.reshape(weights, tall);
+    }
+    if routing.normalized {
+        weights = b.graph.reshape(weights, flat);
+        let sum = b.graph.sum_rows(weights);
+        let sum = b.graph.like(Op::Clamp, &[sum]);
+        weights = b.graph.like(Op::Div, &[weights, sum]);
+        weights = b.graph.reshape(weights, tall);
+    }
+    if routing.scaled {
+        weights = b.graph.scale(weights);
+    }
+    Ok((chosen, weights))
+}
+
+/// Selection scores with all but the best groups masked out.
+fn within_groups(b: &mut Builder<'_>, selection: Id, [n_experts, n_tokens]: [u64; 2], groups: u64, used: u64) -> Id {
+    let per_group = n_experts / groups.max(1);
+    let grouped = b.graph.reshape(selection, [per_group, groups, n_tokens, 1]);
+    let best = b.graph.top_k(grouped, 2);
+    let column = b.graph.reshape(grouped, [1, per_group, groups, n_tokens]);
+    let scores = b.graph.get_rows(column, best);
+    let ne = b.graph.ne(scores);
+    let scores = b.graph.reshape(scores, [ne[1], ne[2], ne[3], 1]);
+    let scores = b.graph.sum_rows(scores);
+    let ne = b.graph.ne(scores);
+    let scores = b.graph.reshape(scores, [ne[1], ne[2], 1, 1]);
+    let chosen = b.graph.top_k(scores, used);
+    let kept = b.graph.get_rows(grouped, chosen);
+    // Filling allocates like a scale: it may work in place.
+    let masked = b.graph.scale(grouped);
+    let masked = b.graph.set_rows(masked, kept, chosen);
+    b.graph.reshape(masked, [n_experts, n_tokens, 1, 1])
+}
+
+/// The gated activations of each visited expert.
+fn hidden(b: &mut Builder<'_>, layer: usize, chosen: Id, x: Id) -> Result<Id, Missing> {
+    if b.find(Some(layer), Part::FfnGateUpExps, Suffix::Weight).is_some() {
+        let both = through(b, layer, Part::FfnGateUpExps, x, chosen)?;
+        let (ne, nb) = (b.graph.ne(both), b.graph.tensor(both).nb);
+        let [gate, up] = [(); 2].map(|()| b.graph.view_3d(both, [ne[0] / 2, ne[1], ne[2]], nb[1], nb[2]));
+        return Ok(b.graph.gated(gate, up));
+    }
+    let up = through(b, layer, Part::FfnUpExps, x, chosen)?;
+    let gate = through(b, layer, Part::FfnGateExps, x, chosen)?;
+    Ok(b.graph.gated(gate, up))
+}
+
+/// `x` through the chosen experts' matrices, with scale and bias where the file has them (`build_lora_mm_id`).
+fn through(b: &mut Builder<'_>, layer: usize, part: Part, x: Id, chosen: Id) -> Result<Id, Missing> {
+    let matrices = b.weight(Some(layer), part)?;
+    let n_tokens = b.graph.ne(x)[2];
+    let mut y = b.graph.mul_mat_id(matrices, x, chosen);
+    if let Some(scale) = b.find(Some(layer), part, Suffix::Scale) {
+        let n_experts = b.graph.ne(scale)[0];
+        let scale = b.graph.reshape(scale, [1, n_experts, 1, 1]);
+        let scale = b.graph.repeat(scale, [1, n_experts, n_tokens, 1]);
+        let scale = b.graph.get_rows(scale, chosen);
+        y = b.graph.mul(y, scale);
+    }
+    Ok(match b.find(Some(layer), part, Suffix::Bias) {
+        Some(bias) => b.graph.like(Op::AddId, &[y, bias, chosen]),
+        None => y,
+    })
+}

@@ -1,0 +1,69 @@
+//! Multi-head latent attention with absorbed projections (src/models/deepseek2.cpp).
+
+use super::super::builder::{Builder, Missing};
+use super::super::tensor::{Id, Memory, Op};
+use super::super::weights::{Part, Suffix};
+use super::attention::{AttentionInputs, Score, attend, rows_of, store};
+use spec::model::Mla;
+
+/// Latent attention of one layer, from the normed stream to the block's output.
+pub(in super::super) fn latent_attention(
+    b: &mut Builder<'_>,
+    layer: usize,
+    shape: &Mla,
+    inputs: &AttentionInputs,
+    x: Id,
+) -> Result<Id, Missing> {
+    let here = Some(layer);
+    let (n_tokens, heads) = (b.batch.n_tokens, u64::from(shape.n_head));
+    let (rank, rope) = (u64::from(shape.kv_lora_rank), u64::from(shape.rope_dim));
+    let (head, nope) = (u64::from(shape.head_dim_k), u64::from(shape.head_dim_k).saturating_sub(rope));
+
+    let q = if b.find(here, Part::AttnQ, Suffix::Weight).is_some() {
+        b.linear(here, Part::AttnQ, x)?
+    } else {
+        let q = b.linear(here, Part::AttnQA, x)?;
+        let q = b.norm(here, Part::AttnQANorm, q, here)?;
+        b.linear(here, Part::AttnQB, q)?
+    };
+    let q = b.graph.reshape(q, [head, heads, n_tokens, 1]);
+    let both = b.linear(here, Part::AttnKvAMqa, x)?;
+    let row = b.graph.tensor(both).nb[1];
+    let compressed = b.graph.view_2d(both, rank, n_tokens, row);
+    let k_rope = b.graph.view_3d(both, [rope, 1, n_tokens], row, row);
+    let k_rope = b.graph.like(Op::Rope, &[k_rope, inputs.positions]);
+    let compressed = b.norm(here, Part::AttnKvANorm, compressed, here)?;
+
+    let nb = b.graph.tensor(q).nb;
+    let q_nope = b.graph.view_3d(q, [nope, heads, n_tokens], nb[1], nb[2]);
+    let q_rope = b.graph.view_3d(q, [rope, heads, n_tokens], nb[1], nb[2]);
+    let q_rope = b.graph.like(Op::Rope, &[q_rope, inputs.positions]);
+    let q_nope = b.graph.permute(q_nope, [0, 2, 1, 3]);
+    let absorb = b.weight(here, Part::AttnKB)?;
+    let absorbed = b.graph.mul_mat(absorb, q_nope);
+    let absorbed = b.graph.permute(absorbed, [0, 2, 1, 3]);
+    let q = b.graph.concat(absorbed, q_rope);
+    let v = b.graph.reshape(compressed, [rank, 1, n_tokens, 1]);
+    let k = b.graph.concat(v, k_rope);
+
+    let decompress = b.weight(here, Part::AttnVB)?;
+    let y = cached(b, layer, rank, inputs, [q, k, v], decompress);
+    b.linear(here, Part::AttnOutput, y)
+}
+
+/// Stores the compressed row and attends over the cache; values are the first `rank` columns of the keys.
+fn cached(b: &mut Builder<'_>, layer: usize, rank: u64, inputs: &AttentionInputs, qkv: [Id; 3], decompress: Id) -> Id {
+    let [q, k, v] = qkv;
+    for id in [q, v, k] {
+        b.graph.expand(id);
+    }
+    let (cells, n_stream, width) = (b.options.cells, b.options.n_stream, b.graph.ne(k)[0]);
+    let memory = Memory::Cache { backend: b.cache_backend(layer) };
+    let cache = b.graph.placed(b.options.type_k, [width, cells, n_stream, 1], memory);
+    store(b, cache, k, inputs.full.k_slots());
+    let k = rows_of(b, cache, width, 1, cells);
+    let (ne, nb) = (b.graph.ne(k), b.graph.tensor(k).nb);
+    let v = b.graph.view(k, [rank, ne[1], ne[2], ne[3]], [nb[1], nb[2], nb[3]]);
+    let score = Score { mask: inputs.full.mask(), sinks: None, soft_cap: false, v_transposed: false, decompress: Some(decompress) };
+    attend(b, layer, [q, k, v], score)
+}

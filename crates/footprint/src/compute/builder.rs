@@ -1,0 +1,201 @@
+//! What every block of a graph needs: the graph so far, the model's weights as leafs of it, and the batch.
+
+use super::graph::Graph;
+use super::tensor::{Id, Memory, Op};
+use super::weights::{Part, Suffix, Weights};
+use crate::placement::{Home, Placement};
+use spec::{Model, QuantType};
+
+/// One micro-batch as the engine reserves for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// Tokens, a multiple of the sequences.
+    pub(super) n_tokens: u64,
+    /// Sequences, with as many tokens each.
+    pub(super) n_seqs: u64,
+    /// Tokens whose logits are wanted.
+    pub(super) n_outputs: u64,
+}
+
+/// What of settings and target shapes a graph.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    /// Fused attention.
+    pub(super) flash_attn: bool,
+    /// The V cache is stored transposed: decided before `auto` is resolved (llama-model.cpp, `create_memory`).
+    pub(super) v_transposed: bool,
+    pub(super) type_k: QuantType,
+    pub(super) type_v: QuantType,
+    /// Sequences with a cache of their own; 1 where all share one.
+    pub(super) n_stream: u64,
+    /// Sequences that the context serves; rows of recurrent state.
+    pub(super) n_seq_max: u64,
+    /// Cells of one stream's cache.
+    pub(super) cells: u64,
+    /// The same for layers with a window.
+    pub(super) cells_window: u64,
+    /// Context of one sequence.
+    pub(super) n_ctx_seq: u64,
+    pub(super) kv_offload: bool,
+    /// Every layer and the output are on GPUs.
+    pub(super) full_offload: bool,
+    /// GPUs and, last, the host.
+    pub(super) backends: u8,
+    /// Backend of each layer.
+    pub(super) layers: Vec<u8>,
+}
+
+/// The reason why a graph cannot be built: the file lacks a tensor that it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub(super) layer: Option<usize>,
+    pub(super) part: Part,
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.layer {
+            Some(layer) => write!(f, "the file has no usable blk.{layer}.{}", self.part.name()),
+            None => write!(f, "the file has no usable {}", self.part.name()),
+        }
+    }
+}
+
+/// A graph under construction.
+pub(super) struct Builder<'a> {
+    pub(super) graph: Graph,
+    pub(super) model: &'a Model,
+    pub(super) options: &'a Options,
+    pub(super) batch: Batch,
+    placement: &'a Placement,
+    weights: &'a Weights,
+    /// Leaf of each tensor of the model, once used.
+    leafs: Vec<Option<Id>>,
+    tied_output: Option<Id>,
+    /// Copies of tensors that each backend has of its own (rotary frequencies).
+    shared: Vec<(usize, u8, Id)>,
+    /// Fused attention nodes with their layer.
+    pub(super) attention: Vec<(usize, Id)>,
+}
+
+impl<'a> Builder<'a> {
+    /// An empty graph over a model that is placed.
+    pub(super) fn new(model: &'a Model, weights: &'a Weights, placement: &'a Placement, options: &'a Options, batch: Batch) -> Self {
+        Self {
+            graph: Graph::with_capacity(64 + 56 * model.layers.len()),
+            model,
+            options,
+            batch,
+            placement,
+            weights,
+            leafs: vec![None; model.tensors.len()],
+            tied_output: None,
+            shared: Vec::new(),
+            attention: Vec::new(),
+        }
+    }
+
+    /// The backend number of the host.
+    pub(super) fn host(&self) -> u8 {
+        self.options.backends - 1
+    }
+    /// The backend of a layer's weights.
+    pub(super) fn layer_backend(&self, layer: usize) -> u8 {
+        self.options.layers.get(layer).copied().unwrap_or_else(|| self.host())
+    }
+    /// The backend of a layer's cache and state.
+    pub(super) fn cache_backend(&self, layer: usize) -> u8 {
+        if self.options.kv_offload { self.layer_backend(layer) } else { self.host() }
+    }
+
+    fn memory(&self, home: Home) -> Option<Memory> {
+        let host = self.host();
+        Some(match home {
+            Home::Device(device) => {
+                let backend = self.placement.devices.iter().position(|&d| d == device)?;
+                Memory::Weights { backend: u8::try_from(backend).ok()?, host: false }
+            }
+            Home::Host | Home::HostLazy | Home::HostPinned(_) => Memory::Weights { backend: host, host: true },
+            Home::HostRepacked | Home::HostAmx => Memory::Weights { backend: host, host: false },
+            Home::Unused => return None,
+        })
+    }
+
+    fn leaf(&mut self, index: usize, memory: Memory) -> Option<Id> {
+        let tensor = self.model.tensors.get(index)?;
+        Some(self.graph.placed(tensor.ty, tensor.shape, memory))
+    }
+
+    /// A tensor of the model, if the file has it and the engine loads it.
+    pub(super) fn find(&mut self, layer: Option<usize>, part: Part, suffix: Suffix) -> Option<Id> {
+        let index = self.weights.find(layer, part, suffix)?;
+        if let Some(leaf) = self.leafs.get(index).copied().flatten() {
+            return Some(leaf);
+        }
+        let memory = self.memory(*self.placement.homes.get(index)?)?;
+        let leaf = self.leaf(index, memory)?;
+        self.leafs[index] = Some(leaf);
+        Some(leaf)
+    }
+    /// A tensor that the graph cannot do without.
+    pub(super) fn weight(&mut self, layer: Option<usize>, part: Part) -> Result<Id, Missing> {
+        self.find(layer, part, Suffix::Weight).ok_or(Missing { layer, part })
+    }
+    /// A tensor outside the layers that each backend holds a copy of, for the layers it computes.
+    pub(super) fn shared(&mut self, layer: usize, part: Part) -> Option<Id> {
+        let index = self.weights.find(None, part, Suffix::Weight)?;
+        let backend = self.layer_backend(layer);
+        if let Some(&(_, _, leaf)) = self.shared.iter().find(|&&(i, b, _)| (i, b) == (index, backend)) {
+            return Some(leaf);
+        }
+        let leaf = self.leaf(index, Memory::Weights { backend, host: backend == self.host() })?;
+        self.shared.push((index, backend, leaf));
+        Some(leaf)
+    }
+    /// The output matrix: its own tensor, or the token embedding, or the second copy of it.
+    pub(super) fn output(&mut self) -> Result<Id, Missing> {
+        if let Some(output) = self.find(None, Part::Output, Suffix::Weight) {
+            return Ok(output);
+        }
+        if let Some(output) = self.tied_output {
+            return Ok(output);
+        }
+        let Some((index, home)) = self.placement.tied_copy() else { return self.weight(None, Part::TokenEmbd) };
+        self.tied_output = self.memory(home).and_then(|memory| self.leaf(index, memory));
+        self.tied_output.ok_or(Missing { layer: None, part: Part::Output })
+    }
+
+    /// `x` through a matrix, times the matrix's scale where it has one (`build_lora_mm`).
+    pub(super) fn linear(&mut self, layer: Option<usize>, part: Part, x: Id) -> Result<Id, Missing> {
+        let weight = self.weight(layer, part)?;
+        let y = self.graph.mul_mat(weight, x);
+        Ok(match self.find(layer, part, Suffix::Scale) {
+            Some(scale) => self.graph.mul(y, scale),
+            None => y,
+        })
+    }
+    /// The same plus the bias where there is one.
+    pub(super) fn linear_bias(&mut self, layer: Option<usize>, part: Part, x: Id) -> Result<Id, Missing> {
+        let y = self.linear(layer, part, x)?;
+        Ok(match self.find(layer, part, Suffix::Bias) {
+            Some(bias) => self.graph.add(y, bias),
+            None => y,
+        })
+    }
+    /// Root-mean-square norm with weight and, where there is one, bias (`build_norm`). `pin` is the layer on whose device
+    /// it is computed, where the engine insists on it (llama-context.cpp:2640-2660).
+    pub(super) fn norm(&mut self, layer: Option<usize>, part: Part, x: Id, pin: Option<usize>) -> Result<Id, Missing> {
+        let weight = self.weight(layer, part)?;
+        let normed = self.graph.like(Op::RmsNorm, &[x]);
+        if let Some(pin) = pin
+            && (self.batch.n_tokens < 32 || self.options.full_offload)
+        {
+            self.graph.pins.push((normed, self.layer_backend(pin)));
+        }
+        let y = self.graph.mul(normed, weight);
+        Ok(match self.find(layer, part, Suffix::Bias) {
+            Some(bias) => self.graph.add(y, bias),
+            None => y,
+        })
+    }
+}

@@ -1,0 +1,312 @@
+//! Which backend computes each node, and what must be copied between backends.
+//!
+//! Follows `ggml_backend_sched_split_graph` (ggml/src/ggml-backend.cpp:1205-1740, llama.cpp v0.6.0-dev, crate
+//! llama-cpp-sys-2 0.1.161): assignment in four passes, splits where the backend changes or new weights are copied in,
+//! copies of what a split needs from elsewhere. Backends are numbered by priority; the last is the host.
+
+use super::graph::Graph;
+use super::tensor::{Id, Memory, Op, Tensor};
+
+/// How the scheduler is set up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scheduler {
+    /// GPUs and, last, the host.
+    pub(super) backends: u8,
+    /// Large batches over weights in host memory are computed on the first GPU.
+    pub(super) op_offload: bool,
+    /// Copies of each input: more than one where several GPUs run as a pipeline.
+    pub(super) copies: usize,
+}
+
+/// `GGML_SCHED_MAX_COPIES`.
+pub(super) const PIPELINE_COPIES: usize = 4;
+/// Rows from which a GPU takes over an operation on host weights (`GGML_OP_OFFLOAD_MIN_BATCH`, ggml-cuda.cu:5739-5758;
+/// other GPU backends use the same default).
+const OFFLOAD_MIN_BATCH: u64 = 32;
+const NONE: u8 = u8::MAX;
+
+/// A graph with its backends: what the allocator walks over.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Schedule {
+    /// Nodes with the backend of their memory, copies and dependencies included.
+    pub(super) nodes: Vec<(Id, u8)>,
+    /// Leafs with the backend of their memory, in the order in which they are placed.
+    pub(super) leafs: Vec<(Id, u8)>,
+    /// Runs of nodes on one backend.
+    pub(super) splits: u32,
+    assigned: Vec<u8>,
+}
+
+impl Schedule {
+    /// The backend that computes `id`.
+    pub(super) fn backend(&self, id: Id) -> Option<u8> {
+        self.assigned.get(id.index()).copied().filter(|&backend| backend != NONE)
+    }
+}
+
+struct Split {
+    backend: u8,
+    /// Index of its first node.
+    start: usize,
+    inputs: Vec<Id>,
+}
+
+struct Pass<'a> {
+    graph: &'a mut Graph,
+    scheduler: Scheduler,
+    assigned: Vec<u8>,
+    /// First copy of each tensor on each backend; the others follow it.
+    copies: Vec<Option<Id>>,
+    /// Tensors before copies were added.
+    originals: usize,
+}
+
+/// Assigns backends and inserts copies; redirects the sources of `graph` to them.
+pub(super) fn schedule(graph: &mut Graph, scheduler: Scheduler) -> Schedule {
+    let originals = graph.len();
+    let mut pass = Pass { graph, scheduler, assigned: vec![NONE; originals], copies: Vec::new(), originals };
+    pass.assign();
+    if scheduler.backends > 1 {
+        pass.copies = vec![None; originals * usize::from(scheduler.backends)];
+    }
+    let splits = pass.split();
+    let inputs = pass.copy_graph_inputs();
+    pass.lay_out(&splits, &inputs)
+}
+
+impl Pass<'_> {
+    const fn host(&self) -> u8 {
+        self.scheduler.backends - 1
+    }
+    fn of(&self, id: Id) -> u8 {
+        self.assigned[id.index()]
+    }
+    fn is_view(&self, id: Id) -> bool {
+        self.graph.tensor(id).op.is_view()
+    }
+
+    fn assign(&mut self) {
+        for i in 0..self.graph.pins.len() {
+            let (id, backend) = self.graph.pins[i];
+            self.assigned[id.index()] = backend;
+        }
+        for i in 0..self.graph.leafs.len() {
+            self.assign_by_memory(self.graph.leafs[i]);
+        }
+        for i in 0..self.graph.nodes.len() {
+            self.assign_by_memory(self.graph.nodes[i]);
+        }
+        let nodes = self.graph.nodes.len();
+        self.expand(0..nodes, true);
+        self.expand((0..nodes).rev(), true);
+        self.expand(0..nodes, false);
+        self.expand((0..nodes).rev(), false);
+        self.assign_rest();
+    }
+
+    /// Pass 1: where the memory or the weights already are.
+    fn assign_by_memory(&mut self, id: Id) {
+        if self.of(id) != NONE {
+            return;
+        }
+        let tensor = self.graph.tensor(id);
+        let backend = match self.graph.home(id) {
+            Some(home) => home,
+            None if tensor.input => self.host(),
+            // Small operands (frequencies, sinks) do not decide.
+            None if matches!(tensor.op, Op::Rope | Op::FlashAttention) => return,
+            None => match self.weights_backend(tensor) {
+                Some(backend) => backend,
+                None => return,
+            },
+        };
+        self.assigned[id.index()] = backend;
+    }
+
+    fn weights_backend(&self, tensor: &Tensor) -> Option<u8> {
+        tensor.sources().iter().find_map(|&source| match self.graph.tensor(source).memory {
+            Memory::Weights { backend, host } => {
+                let offload = self.scheduler.op_offload && backend == self.host() && host && backend > 0;
+                Some(if offload && batch_rows(tensor) >= OFFLOAD_MIN_BATCH { 0 } else { backend })
+            }
+            _ => None,
+        })
+    }
+
+    /// Pass 2: neighbours join a backend; with `gpus_only` the host does not spread.
+    fn expand(&mut self, order: impl Iterator<Item = usize>, gpus_only: bool) {
+        let mut current = NONE;
+        for i in order {
+            let node = self.graph.nodes[i];
+            if self.is_view(node) {
+                continue;
+            }
+            match self.of(node) {
+                NONE => self.assigned[node.index()] = current,
+                backend if gpus_only && backend == self.host() => current = NONE,
+                backend => current = backend,
+            }
+        }
+    }
+
+    /// Pass 4: sources and views follow. (Pass 3 concerns backends that share a buffer type, or lack an operation; there
+    /// are none here.)
+    fn assign_rest(&mut self) {
+        for i in 0..self.graph.nodes.len() {
+            let node = self.graph.nodes[i];
+            if self.of(node) == NONE
+                && let Some(root) = self.graph.tensor(node).view_of
+            {
+                self.assigned[node.index()] = self.of(root);
+            }
+            for k in 0..self.graph.tensor(node).sources().len() {
+                let source = self.graph.tensor(node).sources()[k];
+                if self.of(source) == NONE {
+                    let from = self.graph.tensor(source).view_of.unwrap_or(node);
+                    self.assigned[source.index()] = self.of(from);
+                }
+            }
+            if self.of(node) == NONE {
+                self.assigned[node.index()] = 0;
+            }
+        }
+    }
+
+    /// True where `backend` can read `id` without a copy.
+    fn readable(&self, id: Id, backend: u8) -> bool {
+        let home = self.graph.home(id).unwrap_or_else(|| match self.of(id) {
+            NONE => self.of(self.graph.root(id)),
+            assigned => assigned,
+        });
+        home == backend
+    }
+
+    /// Pass 5: cuts the graph, and makes a copy of each input of a split that lies elsewhere.
+    fn split(&mut self) -> Vec<Split> {
+        let first = self.graph.nodes.iter().position(|&node| !self.is_view(node)).unwrap_or(0);
+        let backend = self.graph.nodes.get(first).map_or(self.host(), |&node| self.of(node));
+        let mut splits = vec![Split { backend, start: 0, inputs: Vec::new() }];
+        if self.scheduler.backends == 1 {
+            return splits;
+        }
+        let mut current = Split { backend, start: 0, inputs: Vec::new() };
+        splits.clear();
+        for i in first..self.graph.nodes.len() {
+            let node = self.graph.nodes[i];
+            if self.is_view(node) {
+                continue;
+            }
+            let backend = self.of(node);
+            if backend != current.backend || (!current.inputs.is_empty() && self.needs_foreign_weights(node, backend)) {
+                let next = Split { backend, start: i, inputs: Vec::new() };
+                splits.push(std::mem::replace(&mut current, next));
+            }
+            self.redirect(node, &mut current);
+        }
+        splits.push(current);
+        splits
+    }
+
+    /// A new split lets the memory of weights copied in before be reused.
+    fn needs_foreign_weights(&self, node: Id, backend: u8) -> bool {
+        self.graph.tensor(node).sources().iter().any(|&source| {
+            matches!(self.graph.tensor(source).memory, Memory::Weights { .. })
+                && self.of(source) != backend
+                && !self.readable(source, backend)
+        })
+    }
+
+    fn redirect(&mut self, node: Id, split: &mut Split) {
+        for k in 0..self.graph.tensor(node).sources().len() {
+            let source = self.graph.tensor(node).sources()[k];
+            if source.index() >= self.originals || self.of(source) == split.backend || self.readable(source, split.backend) {
+                continue;
+            }
+            let slot = source.index() * usize::from(self.scheduler.backends) + usize::from(split.backend);
+            let copy = match self.copies[slot] {
+                Some(copy) => copy,
+                None => {
+                    let copy = self.duplicate(source, self.scheduler.copies);
+                    self.copies[slot] = Some(copy);
+                    split.inputs.push(source);
+                    copy
+                }
+            };
+            self.graph.tensor_mut(node).sources_mut()[k] = copy;
+        }
+    }
+
+    /// Adds copies of `source` with its layout, and returns the first.
+    fn duplicate(&mut self, source: Id, copies: usize) -> Id {
+        let original = self.graph.tensor(source);
+        let mut copy = Tensor::new(original.ty, original.ne);
+        copy.nb = original.nb;
+        copy.input = self.scheduler.copies > 1;
+        copy.output = self.scheduler.copies > 1;
+        let first = self.graph.push(copy.clone());
+        for _ in 1..copies {
+            self.graph.push(copy.clone());
+        }
+        first
+    }
+
+    /// Pass 6: a pipeline keeps several copies of every input of the graph, the original being the first. Returns each
+    /// input with the first of its further copies.
+    fn copy_graph_inputs(&mut self) -> Vec<(Id, Id)> {
+        let mut inputs = Vec::new();
+        if self.scheduler.copies == 1 {
+            return inputs;
+        }
+        for i in 0..self.graph.leafs.len() {
+            let leaf = self.graph.leafs[i];
+            if self.graph.tensor(leaf).input {
+                inputs.push((leaf, self.duplicate(leaf, self.scheduler.copies - 1)));
+                self.graph.tensor_mut(leaf).output = true;
+            }
+        }
+        inputs
+    }
+
+    /// The copy of the graph that the allocator walks over: at the start of each split its inputs and their copies.
+    fn lay_out(self, splits: &[Split], inputs: &[(Id, Id)]) -> Schedule {
+        let Self { graph, scheduler, assigned, copies, .. } = self;
+        let of = |id: Id| assigned[id.index()];
+        let copy_on = |source: Id, backend: u8| {
+            copies.get(source.index() * usize::from(scheduler.backends) + usize::from(backend)).copied().flatten()
+        };
+        let mut nodes = Vec::with_capacity(graph.nodes.len() + 2 * splits.len());
+        let mut leafs = Vec::with_capacity(graph.leafs.len());
+        if scheduler.copies > 1 {
+            for &(leaf, further) in inputs {
+                leafs.push((leaf, of(leaf)));
+                leafs.extend((0..scheduler.copies as u32 - 1).map(|c| (Id(further.0 + c), of(leaf))));
+            }
+        }
+        for (s, split) in splits.iter().enumerate() {
+            for &input in &split.inputs {
+                let dependency = graph.dependency(input);
+                nodes.push((dependency, of(input)));
+                if let Some(copy) = copy_on(input, split.backend) {
+                    nodes.push((copy, split.backend));
+                    if scheduler.copies > 1 {
+                        leafs.extend((0..scheduler.copies as u32).map(|c| (Id(copy.0 + c), split.backend)));
+                    }
+                }
+            }
+            let end = splits.get(s + 1).map_or(graph.nodes.len(), |next| next.start);
+            nodes.extend(graph.nodes[split.start..end].iter().map(|&node| (node, of(node))));
+        }
+        leafs.extend(graph.leafs.iter().map(|&leaf| (leaf, of(leaf))));
+        Schedule { nodes, leafs, splits: splits.len() as u32, assigned }
+    }
+}
+
+/// The rows that count as batch when a GPU decides whether to take an operation over (`get_op_batch_size`).
+fn batch_rows(tensor: &Tensor) -> u64 {
+    match tensor.op {
+        Op::GetRows => 0,
+        Op::MulMat => tensor.ne[1],
+        Op::MulMatId | Op::Rope => tensor.ne[2],
+        _ => tensor.rows(),
+    }
+}

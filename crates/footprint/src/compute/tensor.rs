@@ -1,0 +1,209 @@
+//! A tensor of the simulated graph: its type, extents and strides, what it is computed from, and whose memory it is.
+//!
+//! Follows `ggml/src/ggml.c` (`ggml_new_tensor_impl`, `ggml_nbytes`) of llama.cpp v0.6.0-dev, crate llama-cpp-sys-2
+//! 0.1.161. Extents come from files, so sizes saturate instead of wrapping.
+
+use spec::QuantType;
+
+/// Number of a tensor in its [`super::graph::Graph`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Id(pub(super) u32);
+
+impl Id {
+    /// The number as an index.
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What computes a tensor; operations that schedule and allocate alike share a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    /// Nothing: an input, a weight, a cache, or a copy that the scheduler makes.
+    None,
+    View,
+    Reshape,
+    Permute,
+    Transpose,
+    Add,
+    AddId,
+    ArgSort,
+    Clamp,
+    Concat,
+    Cont,
+    Copy,
+    Div,
+    Duplicate,
+    FlashAttention,
+    GatedUnit,
+    GetRows,
+    Mul,
+    MulMat,
+    MulMatId,
+    Norm,
+    Pad,
+    Repeat,
+    RmsNorm,
+    Rope,
+    Scale,
+    SetRows,
+    SoftMax,
+    SsmConv,
+    SsmScan,
+    SumRows,
+    Unary,
+}
+
+impl Op {
+    /// True for operations that only look at another tensor's memory (`ggml_is_view_op`).
+    pub(super) const fn is_view(self) -> bool {
+        matches!(self, Self::View | Self::Reshape | Self::Permute | Self::Transpose)
+    }
+    /// True where the result may take over the memory of a source (`ggml_op_can_inplace`, ggml-alloc.c:22-51).
+    pub(super) const fn can_reuse_source(self) -> bool {
+        matches!(
+            self,
+            Self::Scale
+                | Self::Add
+                | Self::AddId
+                | Self::Mul
+                | Self::Div
+                | Self::Unary
+                | Self::Rope
+                | Self::RmsNorm
+                | Self::Clamp
+                | Self::SoftMax
+        )
+    }
+}
+
+/// Whose memory a tensor lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// The compute buffer: the allocator finds a place.
+    Compute,
+    /// A buffer of weights that `backend` reads in place; `host` where other backends may copy from it.
+    Weights { backend: u8, host: bool },
+    /// A cache or state that `backend` holds.
+    Cache { backend: u8 },
+}
+
+impl Memory {
+    /// The backend whose buffer it is; none for memory yet to be found.
+    pub(super) const fn backend(self) -> Option<u8> {
+        match self {
+            Self::Compute => None,
+            Self::Weights { backend, .. } | Self::Cache { backend } => Some(backend),
+        }
+    }
+}
+
+/// The most sources that any operation here has (`SSM_SCAN`); ggml allows ten.
+pub(super) const MAX_SOURCES: usize = 7;
+
+/// Extents, fastest first.
+pub(super) type Extents = [u64; 4];
+
+/// One tensor.
+#[derive(Clone, Debug)]
+pub(super) struct Tensor {
+    pub(super) ty: QuantType,
+    pub(super) op: Op,
+    pub(super) memory: Memory,
+    /// Filled by the application before each run; placed before everything else.
+    pub(super) input: bool,
+    /// Read by the application after each run; never freed.
+    pub(super) output: bool,
+    pub(super) ne: Extents,
+    pub(super) nb: Extents,
+    /// The tensor whose memory this one is part of; never itself a view.
+    pub(super) view_of: Option<Id>,
+    sources: [Id; MAX_SOURCES],
+    n_sources: u8,
+}
+
+impl Tensor {
+    /// A tensor of its own memory with dense strides.
+    pub(super) fn new(ty: QuantType, ne: Extents) -> Self {
+        let block = ty.block();
+        let mut nb = [block.bytes.get(); 4];
+        nb[1] = nb[0].saturating_mul(ne[0] / block.weights);
+        nb[2] = nb[1].saturating_mul(ne[1]);
+        nb[3] = nb[2].saturating_mul(ne[2]);
+        Self {
+            ty,
+            op: Op::None,
+            memory: Memory::Compute,
+            input: false,
+            output: false,
+            ne,
+            nb,
+            view_of: None,
+            sources: [Id(0); MAX_SOURCES],
+            n_sources: 0,
+        }
+    }
+    /// The same computed by `op` from `sources`; a source past [`MAX_SOURCES`] would be lost, and no operation has one.
+    pub(super) fn computed(mut self, op: Op, sources: &[Id]) -> Self {
+        let n = sources.len().min(MAX_SOURCES);
+        self.op = op;
+        self.sources[..n].copy_from_slice(&sources[..n]);
+        self.n_sources = n as u8;
+        self
+    }
+    /// What it is computed from.
+    pub(super) fn sources(&self) -> &[Id] {
+        &self.sources[..usize::from(self.n_sources)]
+    }
+    /// What it is computed from, to be redirected to copies.
+    pub(super) fn sources_mut(&mut self) -> &mut [Id] {
+        &mut self.sources[..usize::from(self.n_sources)]
+    }
+    /// Number of elements.
+    pub(super) fn elements(&self) -> u64 {
+        self.ne.iter().fold(1, |product: u64, &n| product.saturating_mul(n))
+    }
+    /// Number of rows.
+    pub(super) fn rows(&self) -> u64 {
+        self.ne[1].saturating_mul(self.ne[2]).saturating_mul(self.ne[3])
+    }
+    /// Bytes from its first to its last element: a strided view counts what lies between (`ggml_nbytes`).
+    pub(super) fn bytes(&self) -> u64 {
+        if self.ne.contains(&0) {
+            return 0;
+        }
+        let per_block = self.ty.block().weights;
+        let first = if per_block == 1 {
+            self.nb[0].saturating_add((self.ne[0] - 1).saturating_mul(self.nb[0]))
+        } else {
+            self.ne[0].saturating_mul(self.nb[0]) / per_block
+        };
+        (1..4).fold(first, |sum, i| sum.saturating_add((self.ne[i] - 1).saturating_mul(self.nb[i])))
+    }
+    /// True where elements follow each other without gaps, in order (`ggml_is_contiguous`).
+    pub(super) fn is_contiguous(&self) -> bool {
+        let dense = Self::new(self.ty, self.ne);
+        (0..4).all(|i| self.ne[i] == 1 || self.nb[i] == dense.nb[i])
+    }
+    /// True where both have the same type, extents and strides (`ggml_are_same_layout`).
+    pub(super) fn same_layout(&self, other: &Self) -> bool {
+        self.ty == other.ty && self.ne == other.ne && self.nb == other.nb
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_dense_and_strided_tensors() {
+        assert_eq!(Tensor::new(QuantType::F32, [10, 3, 1, 1]).bytes(), 120);
+        assert_eq!(Tensor::new(QuantType::Q4_K, [512, 2, 1, 1]).bytes(), 576);
+        assert_eq!(Tensor::new(QuantType::F32, [10, 0, 1, 1]).bytes(), 0);
+        let mut view = Tensor::new(QuantType::F32, [4, 3, 1, 1]);
+        view.nb[1] = 40;
+        assert_eq!(view.bytes(), 16 + 80);
+        assert!(!view.is_contiguous());
+        assert_eq!(Tensor::new(QuantType::F32, [u64::MAX, u64::MAX, 2, 2]).bytes(), u64::MAX);
+    }
+}

@@ -1,0 +1,130 @@
+//! The tensors of a model by the part they play in the graph.
+
+use spec::Model;
+
+macro_rules! parts {
+    ($($(#[$doc:meta])* $part:ident = $name:literal,)*) => {
+        /// What a tensor is for: the stem of its name, without layer and suffix.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum Part { $($(#[$doc])* $part,)* }
+
+        impl Part {
+            const COUNT: usize = [$(Self::$part,)*].len();
+
+            fn from_name(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$part),)* _ => None }
+            }
+            /// The stem as files spell it.
+            pub(super) const fn name(self) -> &'static str {
+                match self { $(Self::$part => $name,)* }
+            }
+        }
+    };
+}
+
+parts! {
+    TokenEmbd = "token_embd",
+    Output = "output",
+    OutputNorm = "output_norm",
+    RopeFreqs = "rope_freqs",
+    RopeFactorsLong = "rope_factors_long",
+    RopeFactorsShort = "rope_factors_short",
+    AttnNorm = "attn_norm",
+    AttnPostNorm = "post_attention_norm",
+    AttnSubNorm = "attn_sub_norm",
+    AttnQkv = "attn_qkv",
+    AttnQ = "attn_q",
+    AttnK = "attn_k",
+    AttnV = "attn_v",
+    AttnQNorm = "attn_q_norm",
+    AttnKNorm = "attn_k_norm",
+    AttnOutput = "attn_output",
+    AttnSinks = "attn_sinks",
+    AttnQA = "attn_q_a",
+    AttnQANorm = "attn_q_a_norm",
+    AttnQB = "attn_q_b",
+    AttnKvAMqa = "attn_kv_a_mqa",
+    AttnKvANorm = "attn_kv_a_norm",
+    AttnKB = "attn_k_b",
+    AttnVB = "attn_v_b",
+    FfnNorm = "ffn_norm",
+    FfnPostNorm = "post_ffw_norm",
+    FfnSubNorm = "ffn_sub_norm",
+    FfnGate = "ffn_gate",
+    FfnUp = "ffn_up",
+    FfnDown = "ffn_down",
+    FfnGateInp = "ffn_gate_inp",
+    FfnGateExps = "ffn_gate_exps",
+    FfnUpExps = "ffn_up_exps",
+    FfnDownExps = "ffn_down_exps",
+    FfnGateUpExps = "ffn_gate_up_exps",
+    ExpProbs = "exp_probs_b",
+    FfnGateShexp = "ffn_gate_shexp",
+    FfnUpShexp = "ffn_up_shexp",
+    FfnDownShexp = "ffn_down_shexp",
+    SsmIn = "ssm_in",
+    SsmConv1d = "ssm_conv1d",
+    SsmX = "ssm_x",
+    SsmDt = "ssm_dt",
+    SsmA = "ssm_a",
+    SsmD = "ssm_d",
+    SsmOut = "ssm_out",
+}
+
+/// Which tensor of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Suffix {
+    /// The matrix or vector itself.
+    Weight,
+    /// Added to the result.
+    Bias,
+    /// Multiplied with the result.
+    Scale,
+}
+
+const SUFFIXES: usize = 3;
+type Row = [Option<u32>; Part::COUNT * SUFFIXES];
+const EMPTY: Row = [None; Part::COUNT * SUFFIXES];
+
+/// Indices into [`Model::tensors`] by layer and part.
+#[derive(Clone, Debug)]
+pub(super) struct Weights {
+    global: Row,
+    layers: Vec<Row>,
+}
+
+impl Weights {
+    /// Sorts the tensors of a model. Names that no graph here uses are left out.
+    pub(super) fn of(model: &Model) -> Self {
+        let mut weights = Self { global: EMPTY, layers: vec![EMPTY; model.layers.len()] };
+        for (index, tensor) in (0u32..).zip(&model.tensors) {
+            let (row, name) = match tensor.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+                Some((layer, name)) => {
+                    let layer = layer.parse().ok().and_then(|layer: usize| weights.layers.get_mut(layer));
+                    let Some(row) = layer else { continue };
+                    (row, name)
+                }
+                None => (&mut weights.global, tensor.name.as_str()),
+            };
+            let (stem, suffix) = match name.rsplit_once('.') {
+                None => (name, Suffix::Weight),
+                Some((stem, "weight")) => (stem, Suffix::Weight),
+                Some((stem, "bias")) => (stem, Suffix::Bias),
+                Some((stem, "scale")) => (stem, Suffix::Scale),
+                Some(_) => continue,
+            };
+            if let Some(part) = Part::from_name(stem) {
+                row[part as usize * SUFFIXES + suffix as usize] = Some(index);
+            }
+        }
+        weights
+    }
+    /// The tensor of this part in a layer, or outside all layers.
+    pub(super) fn find(&self, layer: Option<usize>, part: Part, suffix: Suffix) -> Option<usize> {
+        let row = match layer {
+            Some(layer) => self.layers.get(layer)?,
+            None => &self.global,
+        };
+        row[part as usize * SUFFIXES + suffix as usize].map(|index| index as usize)
+    }
+}

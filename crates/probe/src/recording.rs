@@ -64,8 +64,10 @@ pub enum RecordingError {
         found: u32,
     },
     /// A key under `answers` that is no question.
-    #[error("not a question: {question:?}; the first word must be one of: {}", QUESTION_WORDS.join(", "))]
+    #[error("line {line}: not a question: {question:?}; the first word must be one of: {}", QUESTION_WORDS.join(", "))]
     UnknownQuestion {
+        /// Line, from 1.
+        line: usize,
         /// The key.
         question: String,
     },
@@ -100,7 +102,8 @@ impl Recording {
         let file: File = serde_json::from_str(text).map_err(syntax)?;
         for question in file.answers.keys() {
             if !QUESTION_WORDS.contains(&question.split(' ').next().unwrap_or_default()) {
-                return Err(RecordingError::UnknownQuestion { question: question.clone() });
+                let line = text.lines().position(|line| line.contains(&format!("\"{question}\""))).map_or(1, |line| line + 1);
+                return Err(RecordingError::UnknownQuestion { line, question: question.clone() });
             }
         }
         let answers = file.answers.into_iter().map(|(question, entry)| (question, entry.0)).collect();
@@ -287,7 +290,7 @@ mod tests {
         insta::assert_snapshot!(error(r#"{"schema": "other/1"}"#), @r#"not a machine recording: it needs "schema": "loadmaster.recording/1", found "other/1""#);
         insta::assert_snapshot!(error(r#"{"schema": "loadmaster.recording/7", "shape": "new"}"#), @"the recording has version 7, this program reads up to version 1; update loadmaster, or record the machine again with this one: loadmaster detect --capture FILE");
         insta::assert_snapshot!(error(&file("\"os\": \"linux\",\n\"arch\": 7")), @r#"line 5, column 9: not a machine recording: invalid type: integer `7`, expected a text, a list of names, {"lines": [...]} or {"refused": "..."}"#);
-        insta::assert_snapshot!(error(&file("\"os\": {\"line\": []}")), @r#"line 4, column 15: not a machine recording: expected "lines" or "refused", found "line""#);
-        insta::assert_snapshot!(error(&file("\"raed /proc/cpuinfo\": \"\"")), @r#"not a question: "raed /proc/cpuinfo"; the first word must be one of: os, arch, page-size, affinity, env, read, list, link, cpuid, xcr0, nvml"#);
+        insta::assert_snapshot!(error(&file("\"os\": {\"line\": []}")), @r#"line 4, column 13: not a machine recording: expected "lines" or "refused", found "line""#);
+        insta::assert_snapshot!(error(&file("\"raed /proc/cpuinfo\": \"\"")), @r#"line 4: not a question: "raed /proc/cpuinfo"; the first word must be one of: os, arch, page-size, affinity, env, read, list, link, cpuid, xcr0, nvml"#);
     }
 }

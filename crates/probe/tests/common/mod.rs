@@ -1,0 +1,160 @@
+//! What the tests of this crate share: a machine as a short text, and a host over a folder.
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use probe::{Answer, Host, Question, Refusal};
+use spec::{Known, Machine};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{Debug, Display, Write};
+use std::sync::Mutex;
+
+/// A machine as lines that one can read aloud, sources included.
+pub fn render(machine: &Machine) -> String {
+    let mut out = String::new();
+    let (facts, limits, free) = (&machine.facts, &machine.limits, &machine.free);
+    let mut line = |name: &str, value: String| writeln!(out, "{name:<20} {value}").unwrap();
+    line("platform", format!("{} {}", facts.platform.os, facts.platform.arch));
+    line("model", known(&facts.cpu.model));
+    line("sockets", known(&facts.cpu.sockets));
+    line("physical cores", known(&facts.cpu.physical_cores));
+    line("logical cpus", known(&facts.cpu.logical_cpus));
+    for kind in &facts.cpu.core_kinds {
+        line("kind", format!("{}: {} cores, cpus {}", kind.name, kind.physical_cores, list(&kind.cpus)));
+    }
+    line("max frequency", known(&facts.cpu.max_frequency_hz));
+    for cache in &facts.cpu.caches {
+        line("cache", format!("L{} {} {} x{}, each shared by {}", cache.level, cache.kind, cache.size, cache.instances, cache.shared_by));
+    }
+    line("features", facts.cpu.features.iter().cloned().collect::<Vec<_>>().join(" "));
+    line("memory", known(&facts.memory.total));
+    line("swap", known(&facts.memory.swap_total));
+    line("page", known(&facts.memory.page));
+    for node in &facts.numa {
+        line("node", format!("{}: cpus {}, {}", node.id, list(&node.cpus), known(&node.memory)));
+    }
+    for (gpu, free) in facts.gpus.iter().zip(&free.gpu_memory) {
+        line("gpu", format!("{:?} {}", gpu.vendor, known(&gpu.name)));
+        line("  memory", format!("{}{}", known(&gpu.memory_total), if gpu.unified_memory { ", the host's" } else { "" }));
+        line("  free", known(free));
+        line("  bandwidth", known(&gpu.memory_bandwidth));
+        line("  compute", known(&gpu.compute));
+        line("  capability", known_debug(&gpu.compute_capability));
+        line("  link", known_debug(&gpu.pcie));
+        line("  address", known(&gpu.pci_address));
+    }
+    line(
+        "allowed cpus",
+        limits
+            .allowed_cpus
+            .value()
+            .map_or_else(|| known_debug(&limits.allowed_cpus), |cpus| format!("{} [{}]", list(cpus), limits.allowed_cpus.source())),
+    );
+    line("allowed cores", known(&limits.allowed_physical_cores));
+    line("quota", known(&limits.cpu_quota));
+    for limit in &limits.memory {
+        line(
+            "limit",
+            format!(
+                "{} used {} reclaimable {} headroom {} [{}]",
+                limit.limit,
+                limit.used,
+                limit.reclaimable,
+                limit.headroom(),
+                limit.source
+            ),
+        );
+    }
+    line("visible gpus", format!("{:?}", limits.visible_gpus));
+    line("free memory", known(&free.memory));
+    line("free swap", known(&free.swap));
+    line("=> cpus, cores", format!("{}, {}", machine.effective_cpus(), machine.effective_cores()));
+    line("=> memory", format!("{} of {}", known(&machine.effective_memory_available()), known(&machine.effective_memory_total())));
+    for warning in &machine.warnings {
+        line("warning", warning.clone());
+    }
+    out
+}
+
+fn known<T: Display>(value: &Known<T>) -> String {
+    if value.is_unknown() { value.to_string() } else { format!("{value} [{}]", value.source()) }
+}
+
+fn known_debug<T: Debug>(value: &Known<T>) -> String {
+    value.value().map_or_else(|| format!("unknown ({})", value.source()), |inner| format!("{inner:?} [{}]", value.source()))
+}
+
+fn list(cpus: &BTreeSet<u32>) -> String {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for &cpu in cpus {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == cpu => *last = cpu,
+            _ => ranges.push((cpu, cpu)),
+        }
+    }
+    ranges.iter().map(|(a, b)| if a == b { a.to_string() } else { format!("{a}-{b}") }).collect::<Vec<_>>().join(",")
+}
+
+/// Files, folders and links of a captured machine, held in memory.
+#[derive(Default)]
+pub struct Tree {
+    pub os: String,
+    pub arch: String,
+    pub files: BTreeMap<String, Vec<u8>>,
+    pub folders: BTreeMap<String, BTreeSet<String>>,
+    pub links: BTreeMap<String, String>,
+    /// Questions asked, in order.
+    pub asked: Mutex<Vec<String>>,
+}
+
+impl Tree {
+    /// Adds a path with its folders.
+    pub fn add(&mut self, path: &str) {
+        let mut path = path.trim_end_matches('/');
+        while let Some((parent, name)) = path.rsplit_once('/') {
+            self.folders.entry(if parent.is_empty() { "/".into() } else { parent.into() }).or_default().insert(name.to_owned());
+            path = parent;
+        }
+    }
+
+    /// The path with links followed.
+    fn resolve(&self, path: &str) -> String {
+        let mut resolved = String::new();
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            match name {
+                "." => {}
+                ".." => resolved.truncate(resolved.rfind('/').unwrap_or(0)),
+                name => {
+                    let next = format!("{resolved}/{name}");
+                    resolved = match self.links.get(&next) {
+                        Some(target) if target.starts_with('/') => target.clone(),
+                        Some(target) => self.resolve(&format!("{resolved}/{target}")),
+                        None => next,
+                    };
+                }
+            }
+        }
+        resolved
+    }
+}
+
+impl Host for Tree {
+    fn origin(&self) -> String {
+        "tree".into()
+    }
+
+    fn ask(&self, question: &Question) -> Result<Answer, Refusal> {
+        self.asked.lock().unwrap().push(question.to_string());
+        match question {
+            Question::Os => Ok(Answer::text(self.os.clone())),
+            Question::Arch => Ok(Answer::text(self.arch.clone())),
+            Question::Read(path) => {
+                let bytes = self.files.get(&self.resolve(path)).ok_or(Refusal::NotFound)?;
+                Ok(Answer::text(String::from_utf8_lossy(bytes)))
+            }
+            Question::List(path) => {
+                let names = self.folders.get(&self.resolve(path)).ok_or(Refusal::NotFound)?;
+                Ok(Answer::Names(names.iter().cloned().collect()))
+            }
+            _ => Err(Refusal::NotFound),
+        }
+    }
+}

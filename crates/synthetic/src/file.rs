@@ -311,13 +311,13 @@ mod tests {
     #[test]
     fn impossible_shapes_say_why() {
         let error = |shape: Shape| gguf(&shape, FileType::Q4_K_M, &Options::default()).unwrap_err().to_string();
-        insta::assert_snapshot!(error(Shape { n_layer: 0, ..demo() }), @"");
-        insta::assert_snapshot!(error(Shape { n_layer: 4096, ..demo() }), @"");
-        insta::assert_snapshot!(error(Shape { n_vocab: 12, ..demo() }), @"");
-        insta::assert_snapshot!(error(Shape { n_head_kv: 3, ..demo() }), @"");
-        insta::assert_snapshot!(error(Shape { kv_lora: 0, ..preset("deepseek-v3").unwrap() }), @"");
+        insta::assert_snapshot!(error(Shape { n_layer: 0, ..demo() }), @"shape loadmaster-demo: n_layer is zero");
+        insta::assert_snapshot!(error(Shape { n_layer: 4096, ..demo() }), @"shape loadmaster-demo: n_layer is above the 512 that llama.cpp accepts: 4096");
+        insta::assert_snapshot!(error(Shape { n_vocab: 12, ..demo() }), @"shape loadmaster-demo: n_vocab is below the 261 that the tokenizer needs: 12");
+        insta::assert_snapshot!(error(Shape { n_head_kv: 3, ..demo() }), @"shape loadmaster-demo: n_head 8 is no multiple of n_head_kv 3");
+        insta::assert_snapshot!(error(Shape { kv_lora: 0, ..preset("deepseek-v3").unwrap() }), @"shape deepseek-v3: kv_lora is zero");
         let options = Options { overrides: vec![Override { part: "attn_q".into(), ty: QuantType::IQ4_XS }], ..Options::default() };
         let odd = Shape { n_embd: 288, ..demo() };
-        insta::assert_snapshot!(gguf(&odd, FileType::Q8_0, &options).unwrap_err().to_string(), @"");
+        insta::assert_snapshot!(gguf(&odd, FileType::Q8_0, &options).unwrap_err().to_string(), @"shape loadmaster-demo: tensor blk.0.attn_q.weight cannot be stored as iq4_xs");
     }
 }

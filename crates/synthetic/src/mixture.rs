@@ -316,7 +316,7 @@ mod tests {
             let _ = match layers.len() as u64 {
                 0 => writeln!(text, "{stem} {ty}"),
                 n if n == shape.n_layer => writeln!(text, "{stem} {ty} in all layers"),
-                n => writeln!(text, "{stem} {ty} in {n} layers from {:?}", layers.first()),
+                n => writeln!(text, "{stem} {ty} in {n} layers from {}", layers.first().copied().unwrap_or(0)),
             };
             text
         })
@@ -324,17 +324,51 @@ mod tests {
 
     #[test]
     fn the_common_mixture_gives_more_bits_to_v_and_down() {
-        insta::assert_snapshot!(summary("llama-3.1-8b", FileType::Q4_K_M), @"");
+        insta::assert_snapshot!(summary("llama-3.1-8b", FileType::Q4_K_M), @r"
+        token_embd.weight q4_K
+        output.weight q6_K
+        attn_q.weight q4_K in all layers
+        attn_k.weight q4_K in all layers
+        attn_v.weight q6_K in 16 layers from 0
+        attn_output.weight q4_K in all layers
+        ffn_gate.weight q4_K in all layers
+        ffn_up.weight q4_K in all layers
+        ffn_down.weight q6_K in 16 layers from 0
+        attn_v.weight q4_K in 16 layers from 4
+        ffn_down.weight q4_K in 16 layers from 4
+        ");
     }
 
     #[test]
     fn experts_are_told_by_their_own_layer() {
-        insta::assert_snapshot!(summary("mixtral-8x7b", FileType::Q3_K_M), @"");
+        insta::assert_snapshot!(summary("mixtral-8x7b", FileType::Q3_K_M), @r"
+        token_embd.weight q3_K
+        output.weight q6_K
+        attn_q.weight q3_K in all layers
+        attn_k.weight q8_0 in all layers
+        attn_v.weight q8_0 in all layers
+        attn_output.weight q5_K in all layers
+        ffn_gate_exps.weight q3_K in all layers
+        ffn_down_exps.weight q5_K in 2 layers from 0
+        ffn_up_exps.weight q3_K in all layers
+        ffn_down_exps.weight q4_K in 30 layers from 2
+        ");
     }
 
     #[test]
     fn rows_that_no_block_divides_fall_back() {
-        insta::assert_snapshot!(summary("smollm2-135m", FileType::Q4_K_M), @"");
+        insta::assert_snapshot!(summary("smollm2-135m", FileType::Q4_K_M), @r"
+        token_embd.weight q8_0
+        attn_q.weight q5_0 in all layers
+        attn_k.weight q5_0 in all layers
+        attn_v.weight q8_0 in 14 layers from 0
+        attn_output.weight q5_0 in all layers
+        ffn_gate.weight q5_0 in all layers
+        ffn_up.weight q5_0 in all layers
+        ffn_down.weight q6_K in 14 layers from 0
+        attn_v.weight q5_0 in 16 layers from 3
+        ffn_down.weight q4_K in 16 layers from 3
+        ");
         assert_eq!(fallback(QuantType::Q4_K, 80), QuantType::F16);
     }
 }

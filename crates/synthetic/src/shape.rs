@@ -310,6 +310,10 @@ impl Shape {
         if self.n_expert_used > self.n_expert {
             return problem(format!("n_expert_used {} is above n_expert {}", self.n_expert_used, self.n_expert));
         }
+        // `is_lite` of `src/models/deepseek2.cpp`; any other depth must compress its queries.
+        if self.architecture == Architecture::DeepSeek2 && self.q_lora == 0 && !matches!(self.n_layer, 26 | 27) {
+            return problem(format!("llama.cpp takes uncompressed queries (q_lora=0) at 26 or 27 layers only: {}", self.n_layer));
+        }
         if self.architecture == Architecture::GptOss && self.window == 0 {
             return problem("window is zero".to_owned());
         }

@@ -20,19 +20,21 @@ pub struct EngineProfile {
     pub repack: bool,
     /// AMX kernels are built in (their repacking takes precedence where the CPU has AMX).
     pub amx: bool,
+    /// The program keeps llama-server's prompt cache and context checkpoints in host memory.
+    pub prompt_cache: bool,
 }
 
 impl EngineProfile {
     /// The bundled llama.cpp (crate llama-cpp-sys-2 0.1.161) as loadmaster runs it: logits for one token per sequence.
     pub fn bundled() -> Self {
-        Self { name: "llama.cpp v0.6.0-dev (bundled)".into(), outputs: Outputs::PerSequence, repack: true, amx: false }
+        Self { name: "llama.cpp v0.6.0-dev (bundled)".into(), outputs: Outputs::PerSequence, repack: true, amx: false, prompt_cache: false }
     }
     /// llama-server 0.7.0 (ggml 0.27).
     pub fn server_0_7() -> Self {
-        Self { name: "llama-server 0.7.0".into(), outputs: Outputs::PerSequence, repack: true, amx: true }
+        Self { name: "llama-server 0.7.0".into(), outputs: Outputs::PerSequence, repack: true, amx: true, prompt_cache: true }
     }
     /// llama-bench and llama-fit-params 0.7.0.
     pub fn bench_0_7() -> Self {
-        Self { name: "llama-bench 0.7.0".into(), outputs: Outputs::PerBatch, repack: true, amx: true }
+        Self { name: "llama-bench 0.7.0".into(), outputs: Outputs::PerBatch, repack: true, amx: true, prompt_cache: false }
     }
 }

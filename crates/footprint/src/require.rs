@@ -26,7 +26,7 @@ pub fn require(model: &Model, settings: &Settings, target: &Target, profile: &En
     let buffers = compute::buffers(model, settings, target, profile, &placement, &context);
 
     let devices = devices(model, target, &placement, &weights, &kv, &recurrent, &buffers);
-    let host = host(model, settings, target, &context, &placement, &weights, &kv, &recurrent, &buffers);
+    let host = host(model, settings, target, profile, &context, &placement, &weights, &kv, &recurrent, &buffers);
     Ok(Requirement {
         notes: notes(model, settings, &placement, &weights),
         layer_devices: placement.layer_devices,
@@ -74,6 +74,7 @@ fn host(
     model: &Model,
     settings: &Settings,
     target: &Target,
+    profile: &EngineProfile,
     context: &ResolvedContext,
     placement: &Placement,
     weights: &Weights,
@@ -93,7 +94,7 @@ fn host(
         .map(|backend| (backend.name.as_str(), &backend.runtime_host))
         .collect::<std::collections::BTreeMap<_, _>>()
         .into_values()
-        .fold(host::runtime(model, target, context), |sum, driver| sum.plus(driver));
+        .fold(host::runtime(model, context), |sum, driver| sum.plus(driver));
     HostRequirement {
         weights_mapped: Known::exact(mapped, WEIGHTS),
         weights_anonymous: Known::exact(plain + weights.pinned, WEIGHTS),
@@ -103,7 +104,7 @@ fn host(
         compute: buffers.host.clone(),
         output: Known::exact(output::output(model, settings), "llama-context.cpp:2118-2260"),
         runtime,
-        growth_limit: host::growth_limit(model, settings, context),
+        growth_limit: host::growth_limit(model, settings, profile, context),
     }
 }
 

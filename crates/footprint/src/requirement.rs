@@ -107,15 +107,14 @@ impl HostRequirement {
             .plus(&self.state)
             .plus(&self.compute)
     }
-    /// Anonymous memory after load: cannot be dropped, only swapped.
+    /// Anonymous memory in full use: cannot be dropped, only swapped. What a host must have.
     pub fn anonymous(&self) -> Known<Bytes> {
-        self.weights_anonymous
-            .plus(&self.weights_repacked)
-            .plus(&self.kv_cache)
-            .plus(&self.state)
-            .plus(&self.compute)
-            .plus(&self.output)
-            .plus(&self.runtime)
+        self.anonymous_at_load().plus(&self.compute)
+    }
+    /// Anonymous memory right after load, before the first token. Caches are cleared and so touched; the compute buffer is
+    /// reserved, and the system counts its pages only as batches of full size use them.
+    pub fn anonymous_at_load(&self) -> Known<Bytes> {
+        self.weights_anonymous.plus(&self.weights_repacked).plus(&self.kv_cache).plus(&self.state).plus(&self.output).plus(&self.runtime)
     }
     /// All that should stay in memory for full speed: anonymous memory and the mapped weights.
     pub fn resident(&self) -> Known<Bytes> {

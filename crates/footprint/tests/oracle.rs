@@ -4,7 +4,7 @@
 
 mod recorded;
 
-use footprint::{Requirement, Target, kv_cache, placement, require, weights};
+use footprint::{Requirement, Target, placement, require, weights};
 use recorded::{Answer, Case, Figures, Host, Recording};
 use spec::{Bytes, Known, Model};
 use std::collections::BTreeMap;

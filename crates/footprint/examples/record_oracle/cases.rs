@@ -1,4 +1,4 @@
-//! The cases: every architecture under a spread of settings.
+//! The cases: every architecture under chosen settings and many drawn at random.
 
 use crate::recorded::Case;
 
@@ -28,7 +28,13 @@ const MODELS: &[&str] = &[
 
 /// All cases.
 pub fn all() -> Vec<Case> {
-    MODELS.iter().flat_map(|model| of(model)).collect()
+    let mut cases = Vec::new();
+    for (index, model) in MODELS.iter().enumerate() {
+        cases.extend(of(model));
+        let mut draw = Draw(1 + index as u64);
+        cases.extend((0..DRAWN).map(|_| drawn(model, &mut draw)));
+    }
+    cases
 }
 
 fn of(model: &str) -> Vec<Case> {
@@ -61,4 +67,69 @@ fn of(model: &str) -> Vec<Case> {
     ];
     cases.push(Case { pipeline: true, ..with(&[24576, 24576], "--ngl 999 --ctx 4096 --seqs 1 --outputs 1") });
     cases
+}
+
+/// Cases per model drawn at random beside the chosen ones.
+const DRAWN: usize = 80;
+
+/// A fixed sequence of choices, so that a list of cases is the same each time.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, n: usize) -> usize {
+        // Knuth's MMIX generator; its high bits are good enough to choose settings.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % n
+    }
+    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+    fn percent(&mut self, chance: usize) -> bool {
+        self.below(100) < chance
+    }
+}
+
+fn drawn(model: &str, draw: &mut Draw) -> Case {
+    let count = draw.of(&[0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 4]);
+    let devices: Vec<u64> = (0..count).map(|_| draw.of(&[4096, 8192, 12288, 16384, 24576, 49152])).collect();
+    let mut args = format!("--ngl {}", draw.of(&[0, 1, 2, 4, 7, 13, 24, 999, 999, 999, 999, 999]));
+    let mut add = |text: String| {
+        args.push(' ');
+        args.push_str(&text);
+    };
+    add(format!("--ctx {}", draw.of(&[512, 1000, 2048, 4096, 4096, 6000, 8192, 16384, 32768, 131_072])));
+    add(format!("--batch {} --ubatch {}", draw.of(&[512, 2048, 2048, 4096]), draw.of(&[32, 64, 128, 256, 512, 512, 512, 1024, 2048])));
+    let sequences = draw.of(&[1, 1, 1, 2, 3, 4, 8]);
+    add(format!("--seqs {sequences} --kv-unified {}", draw.below(2)));
+    if draw.percent(70) {
+        add(format!("--outputs {sequences}"));
+    }
+    add(format!("--fa {}", draw.of(&["auto", "auto", "on", "off"])));
+    if draw.percent(30) {
+        add(format!("--ctk {}", draw.of(&["q8_0", "q4_0", "bf16", "f32", "q5_1"])));
+    }
+    if draw.percent(25) {
+        add(format!("--ctv {}", draw.of(&["q8_0", "q4_0", "bf16", "f32", "iq4_nl"])));
+    }
+    for (switch, chance) in [("--kv-offload 0", 12), ("--op-offload 0", 15), ("--repack 0", 15), ("--swa-full 1", 10)] {
+        if draw.percent(chance) {
+            add(switch.to_owned());
+        }
+    }
+    if count > 0 && draw.percent(20) {
+        let pattern =
+            draw.of(&["ffn_down=CPU", r"blk\.[1-3]\.=CPU", "attn=CPU", "exps=CPU", "output=CPU", "token_embd=FAKE0", r"\.0\.ffn=FAKE0"]);
+        add(format!("--ot {pattern}"));
+    }
+    if count > 0 && draw.percent(if model.contains("a3b") || model.contains("x7b") || model.contains("gpt-oss") { 40 } else { 4 }) {
+        add(format!("--ncmoe {}", draw.of(&[1, 2, 4, 6, 99])));
+    }
+    if count > 1 && draw.percent(25) {
+        let shares: Vec<String> = (0..count).map(|_| draw.of(&["1", "2", "3", "0.5", "0"]).to_owned()).collect();
+        add(format!("--ts {}", shares.join(",")));
+    }
+    if count > 1 && draw.percent(10) {
+        add(format!("--split none --mg {}", draw.below(count)));
+    }
+    Case { model: model.into(), pipeline: count > 1 && draw.percent(35), devices, args }
 }

@@ -1,5 +1,8 @@
 //! Answers of the engine's own dry run, recorded by the example `record_oracle`, and what they are about.
 
+// Each test and the recording example use a part of this.
+#![allow(dead_code, unused_imports)]
+
 pub mod case;
 pub mod file;
 pub mod model;

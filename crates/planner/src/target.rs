@@ -43,38 +43,31 @@ pub fn target(machine: &Machine, support: &GpuSupport) -> Target {
 fn native(machine: &Machine) -> Vec<Device> {
     let mut devices: Vec<Device> = Vec::new();
     for (_, gpu, free) in machine.usable_gpus().filter(|(_, gpu, _)| !gpu.unified_memory) {
-        let backend = backend(backend_name(gpu));
+        let backend = backend_of(gpu);
         let index = devices.iter().filter(|device| device.backend.name == backend.name).count();
         devices.push(Device { name: format!("{}{index}", backend.name), backend, total: gpu.memory_total.clone(), free: free.clone() });
     }
     devices
 }
 
-fn backend_name(gpu: &Gpu) -> &'static str {
+fn backend_of(gpu: &Gpu) -> Backend {
     match gpu.vendor {
-        GpuVendor::Nvidia | GpuVendor::Other => "CUDA",
-        GpuVendor::Amd => "ROCm",
-        GpuVendor::Apple => "Metal",
-        GpuVendor::Intel => "Vulkan",
+        GpuVendor::Nvidia | GpuVendor::Other => Backend::cuda(false),
+        GpuVendor::Amd => Backend::rocm(false),
+        GpuVendor::Apple => Backend::metal(),
+        GpuVendor::Intel => Backend::vulkan(false, None),
     }
 }
 
 fn listed_device(listed: &ListedDevice) -> Device {
-    let family = listed.name.trim_end_matches(|c: char| c.is_ascii_digit());
-    Device { name: listed.name.clone(), backend: backend(family), total: listed.total.clone(), free: listed.free.clone() }
-}
-
-fn backend(name: &str) -> Backend {
-    let cuda_like = matches!(name, "CUDA" | "ROCm" | "FAKE" | "FAKEGPU");
-    Backend {
-        name: name.to_owned(),
-        alignment: if cuda_like { 128 } else { 32 },
-        quantized_row_padding: cuda_like.then_some(512),
-        max_buffer: None,
-        runtime: Known::estimated(Bytes::from_mib(300), Bytes::from_mib(150), Bytes::from_mib(500), "CUDA context and modules, memory.md"),
-        runtime_host: Known::estimated(Bytes::from_mib(150), Bytes::from_mib(80), Bytes::from_mib(400), "driver libraries"),
-        host_buffer: cuda_like,
-        pipeline: cuda_like,
-        mmap: true,
-    }
+    let backend = match listed.name.trim_end_matches(|c: char| c.is_ascii_digit()) {
+        "CUDA" => Backend::cuda(false),
+        "ROCm" => Backend::rocm(false),
+        "Vulkan" => Backend::vulkan(false, None),
+        "Metal" | "MTL" => Backend::metal(),
+        "FAKE" => Backend::pretended(false),
+        // A backend without rules of its own: the strictest alignment and padding of those that are known.
+        other => Backend { name: other.to_owned(), ..Backend::cuda(false) },
+    };
+    Device { name: listed.name.clone(), backend, total: listed.total.clone(), free: listed.free.clone() }
 }

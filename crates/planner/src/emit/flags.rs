@@ -185,8 +185,9 @@ table! {
     "threads_batch" ["-tb", "--threads-batch"] [] ValueKind::Count, "N", "", Bench::Nothing,
         (|text, pins| text::count_or_auto(text, &mut pins.threads_batch), |settings| settings.threads_batch.to_string()),
         "threads for prefill; -1 leaves it to the plan";
-    "cache_ram_mib" ["-cram", "--cache-ram"] [] ValueKind::Count, "MIB", "LLAMA_ARG_CACHE_RAM", Bench::Nothing, count!(cache_ram_mib),
-        "limit of the server's prompt cache in host memory, in MiB; 0 disables it";
+    "cache_ram_mib" ["-cram", "--cache-ram"] [] ValueKind::Count, "MIB", "LLAMA_ARG_CACHE_RAM", Bench::Nothing,
+        (|text, pins| text::count_or_unlimited(text, &mut pins.cache_ram_mib), |settings| text::unlimited_text(settings.cache_ram_mib)),
+        "limit of the server's prompt cache in host memory, in MiB; 0 disables it, -1 lifts it";
     "ctx_checkpoints" ["-ctxcp", "--ctx-checkpoints", "--swa-checkpoints"] [] ValueKind::Count, "N", "LLAMA_ARG_CTX_CHECKPOINTS",
         Bench::Nothing, count!(ctx_checkpoints), "context checkpoints per slot, for models with windows or state";
 }

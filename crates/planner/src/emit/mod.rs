@@ -1,19 +1,28 @@
 //! EMIT: a valid plan as the exact command that starts it, from one table of flags.
+//!
+//! Every setting is written out, so that neither a configuration file nor an environment variable of the engine decides
+//! anything that the plan has decided: arguments take precedence over both (`common/arg.cpp:718-767`).
 
+mod express;
 pub mod flags;
 mod invocation;
 mod text;
 
+pub(crate) use express::{Expression, accepts, expressions};
 pub use invocation::{Invocation, Listen, Program};
 pub use text::{ALL, Fixed};
 
 use crate::validate::ValidPlan;
+use spec::settings::Pins;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 
 /// The programs of llama.cpp that take a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tool {
-    /// The engine built into loadmaster: settings are handed over as they are, no flags.
+    /// The engine built into loadmaster: it takes settings as they are. Its command is written in llama-server's
+    /// spellings, for people.
     Bundled,
     /// `llama-server`.
     Server,
@@ -34,7 +43,77 @@ impl fmt::Display for Tool {
     }
 }
 
+/// Variables that change placement or memory and have no flag in a plan's command, or only a flag that adds to them.
+const INTERFERING: &[&str] = &[
+    "LLAMA_ARG_OVERRIDE_TENSOR",
+    "LLAMA_ARG_TENSOR_SPLIT",
+    "LLAMA_ARG_CPU_MOE",
+    "LLAMA_ARG_N_CPU_MOE",
+    "LLAMA_ARG_N_CPU_FFN",
+    "LLAMA_ARG_MOE_CACHE_MIB",
+    "LLAMA_ARG_SWA_FULL",
+    "LLAMA_ARG_DEVICE",
+    "LLAMA_ARG_RPC",
+    "LLAMA_ARG_NO_HOST",
+    "LLAMA_ARG_LAZY_MODE",
+    "LLAMA_ARG_KV_UNIFIED_PER_SLOT",
+    "LLAMA_ARG_FIT",
+    "LLAMA_ARG_FIT_TARGET",
+    "LLAMA_ARG_FIT_CTX",
+    "LLAMA_ARG_MMPROJ",
+    "LLAMA_ARG_NO_MMAP",
+    "LLAMA_ARG_MLOCK",
+    "LLAMA_ARG_MMAP",
+];
+
 /// The command that starts a plan. Cannot fail: what a program cannot express, [`crate::validate`] has refused.
-pub fn emit(_plan: &ValidPlan, program: &Program) -> Invocation {
-    Invocation { program: program.path.clone().into_os_string(), args: Vec::new(), env: Default::default(), env_remove: Vec::new() }
+pub fn emit(plan: &ValidPlan, program: &Program) -> Invocation {
+    let (settings, rules) = (&plan.plan().settings, plan.engine());
+    let mut args: Vec<OsString> = vec!["--model".into(), program.model.clone().into_os_string()];
+    for (_, expression) in expressions(settings, rules) {
+        if let Expression::Args(words) = expression {
+            args.extend(words.into_iter().map(OsString::from));
+        }
+    }
+    if matches!(rules.tool, Tool::Server | Tool::Cli) && accepts("--fit", rules) {
+        args.extend(["--fit".into(), "off".into()]);
+    }
+    if let (Tool::Server, Some(listen)) = (rules.tool, &program.listen) {
+        args.extend(["--host".into(), OsString::from(&listen.host), "--port".into(), listen.port.to_string().into()]);
+    }
+    args.extend(program.extra.iter().cloned());
+    Invocation {
+        program: program.path.clone().into_os_string(),
+        args,
+        env: BTreeMap::new(),
+        env_remove: INTERFERING.iter().map(|&name| name.to_owned()).collect(),
+    }
+}
+
+/// Settings out of an argument vector of llama-server or llama-cli, in any spelling of the table, and the arguments that
+/// are none.
+///
+/// ```
+/// let args = ["-m", "model.gguf", "-ngl", "99", "--no-repack", "-c", "8192"].map(String::from);
+/// let (pins, rest) = planner::emit::read_args(&args).unwrap();
+/// assert_eq!((pins.n_gpu_layers, pins.repack, pins.n_ctx), (Some(99), Some(false), Some(8192)));
+/// assert_eq!(rest, ["-m", "model.gguf"]);
+/// ```
+///
+/// # Errors
+/// A flag without its value, or a value that the flag does not take; the text names the flag.
+pub fn read_args(args: &[String]) -> Result<(Pins, Vec<String>), String> {
+    let (mut pins, mut rest) = (Pins::default(), Vec::new());
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match flags::spelled(arg) {
+            Some((flag, Some(value))) => flag.read(value, &mut pins)?,
+            Some((flag, None)) => {
+                let value = args.next().ok_or_else(|| format!("{arg} needs a value: {}", flag.metavar))?;
+                flag.read(value, &mut pins).map_err(|error| format!("{arg}: {error}"))?;
+            }
+            None => rest.push(arg.clone()),
+        }
+    }
+    Ok((pins, rest))
 }

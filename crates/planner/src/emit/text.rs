@@ -40,6 +40,15 @@ pub(super) fn count_or_all(text: &str, pin: &mut Option<u32>) -> Result<(), Stri
     count(text, pin)
 }
 
+/// -1 is no limit.
+pub(super) fn count_or_unlimited(text: &str, pin: &mut Option<u32>) -> Result<(), String> {
+    count(if text == "-1" { "4294967295" } else { text }, pin)
+}
+
+pub(super) fn unlimited_text(count: u32) -> String {
+    if count == ALL { "-1".to_owned() } else { count.to_string() }
+}
+
 /// As `common/arg.cpp:2795`: -1 is automatic, any number below it and `all` mean all.
 pub(super) fn gpu_layers(text: &str, pin: &mut Option<u32>) -> Result<(), String> {
     match text {

@@ -108,10 +108,14 @@ impl Site<'_> {
     }
 
     fn threads_reason(&self) -> String {
-        let cores = self.machine.effective_cores();
+        let cores = match self.cores() {
+            Some(1) => "the one physical core that may be used".to_owned(),
+            Some(cores) => format!("{cores} physical cores that may be used"),
+            None => "cores of the machine not known".to_owned(),
+        };
         match self.request.preferences.power {
-            Power::Saver => format!("half of {cores} physical cores that may be used, to save power"),
-            _ => format!("{cores} physical cores that may be used"),
+            Power::Saver => format!("half, to save power: {cores}"),
+            _ => cores,
         }
     }
 
@@ -164,6 +168,9 @@ impl Site<'_> {
         if self.request.preferences.device == DevicePreference::Gpu && self.target.devices.is_empty() {
             warnings.push("a GPU was asked for, and the engine has none here".to_owned());
         }
+        if self.cores().is_none() {
+            warnings.push(format!("cores of the machine are not known: {} threads assumed", found.candidate.settings.threads));
+        }
         warnings.extend(found.candidate.requirement.notes.iter().cloned());
         warnings
     }
@@ -179,8 +186,11 @@ impl Site<'_> {
             return None;
         }
         let rung = Rung { reach: Reach::Devices, disk: false, ..found.rung };
-        // A micro-batch of the default size: the large one serves host weights.
         let (extra, whole) = self.with_more_memory(&rung)?;
+        if extra > self.pools.device_limit().times(2) {
+            // Nobody adds that much to this machine.
+            return None;
+        }
         let where_ = if self.pools.devices.len() == 1 { "on" } else { "in all over" };
         Some(Change {
             what: format!("{extra} more {where_} {}", self.device_pool()),

@@ -7,12 +7,12 @@ mod explain;
 mod layers;
 mod needs;
 mod place;
-mod pools;
+pub(crate) mod pools;
 mod refusal;
 mod refuse;
 mod request;
 mod search;
-mod site;
+pub(crate) mod site;
 mod verdict;
 
 pub use refusal::{NearestChange, NoPlan, Rejected, Rejection};

@@ -2,6 +2,7 @@
 //! and the largest placement that fits is found in a few steps.
 
 use super::layers::{assign, balanced};
+use super::needs::Needs;
 use super::refusal::{Rejected, Rejection};
 use super::site::{Candidate, Reach, Rung, Site};
 use super::verdict::Pool;
@@ -92,7 +93,7 @@ impl Site<'_> {
         let on_devices = if self.wants_devices() { devices } else { Bytes::ZERO };
         let needs = (layers + output + self.inventory.input + cache).saturating_sub(on_devices);
         let limit = self.pools.host.limit.filter(|&limit| needs > limit)?;
-        Some(self.rejected(base, Rejection::DoesNotFit { pool: Pool::Host, needs, limit }))
+        Some(self.rejected_anywhere(base, Rejection::DoesNotFit { pool: Pool::Host, needs, limit }))
     }
 
     /// The pool that stands for all devices.
@@ -153,7 +154,7 @@ impl Site<'_> {
 
     /// Devices first, the rest on the host; with a large micro-batch where the GPU computes over host weights.
     fn hybrid(&self, rung: &Rung, base: &Settings) -> Placed {
-        let placed = self.spill(rung, base)?;
+        let placed = self.stretched(self.spill(rung, base)?, rung);
         let pins = &self.request.pins;
         let larger = LARGE_UBATCH.min(base.n_ctx).min(pins.n_batch.unwrap_or(LARGE_UBATCH));
         if pins.n_ubatch.is_some() || !base.op_offload || larger <= base.n_ubatch {
@@ -161,9 +162,24 @@ impl Site<'_> {
         }
         let large = Settings { n_ubatch: larger, n_batch: base.n_batch.max(larger), ..base.clone() };
         match self.spill(rung, &large) {
-            Ok(other) if other.seconds < placed.seconds => Ok(other),
+            Ok(other) if other.seconds < placed.seconds => Ok(self.stretched(other, rung)),
             _ => Ok(placed),
         }
+    }
+
+    /// The same placement with as much context as the use case wants, where that much fits beside it.
+    fn stretched(&self, placed: Candidate, rung: &Rung) -> Candidate {
+        if self.request.pins.n_ctx.is_some() || rung.n_ctx < self.needs.enough {
+            return placed;
+        }
+        let longer = Needs::halvings(self.needs.want, rung.n_ctx).into_iter().filter(|&n_ctx| n_ctx > rung.n_ctx);
+        let stretched = longer.into_iter().find_map(|n_ctx| {
+            let settings = Settings { n_ctx, ..placed.settings.clone() };
+            let evaluated = self.evaluate(&settings, rung);
+            let residency = evaluated.outcome.ok().filter(|residency| *residency <= placed.residency)?;
+            self.candidate(settings, evaluated.requirement?, residency).ok()
+        });
+        stretched.unwrap_or(placed)
     }
 
     /// As much on devices as fits: experts leave first, then whole layers.
@@ -261,7 +277,8 @@ impl Site<'_> {
             self.correct(&mut beyond, &settings, &requirement);
             match evaluated.outcome.and_then(|residency| self.candidate(settings.clone(), requirement, residency)) {
                 Ok(candidate) => best = Some(faster(best, candidate)),
-                Err(rejection) => tried.push(self.rejected(&settings, rejection)),
+                // Of the proposals of one search, the last is the one that came nearest.
+                Err(rejection) => tried = vec![self.rejected(&settings, rejection)],
             }
         }
         if best.is_none() && tried.is_empty() {

@@ -70,6 +70,21 @@ pub(crate) struct Candidate {
 /// answer would take ten minutes even if all goes well.
 pub(crate) const SLOWEST: f64 = 0.5;
 
+/// Threads where the machine says nothing of its CPUs: hardly any has fewer cores, and decode is seldom faster with more
+/// than memory can feed.
+const UNKNOWN_CORES: u32 = 4;
+
+/// Physical cores that may be used; `None` where the machine says nothing of its CPUs.
+pub(crate) fn cores(machine: &Machine) -> Option<u32> {
+    let (cpu, limits) = (&machine.facts.cpu, &machine.limits);
+    let unknown = limits.allowed_cpus.is_unknown()
+        && limits.allowed_physical_cores.is_unknown()
+        && limits.cpu_quota.is_unknown()
+        && cpu.physical_cores.is_unknown()
+        && cpu.logical_cpus.is_unknown();
+    (!unknown).then(|| machine.effective_cores())
+}
+
 impl<'a> Site<'a> {
     pub(crate) fn new(
         machine: &'a Machine,
@@ -155,7 +170,7 @@ impl<'a> Site<'a> {
     /// Threads for decode and for prefill: physical cores that may be used, the fastest kind only for decode, half of
     /// each to save power.
     fn threads(&self) -> (u32, u32) {
-        let cores = self.machine.effective_cores();
+        let cores = self.cores().unwrap_or(UNKNOWN_CORES);
         let kinds = &self.machine.facts.cpu.core_kinds;
         let fastest = match kinds.as_slice() {
             [fastest, _, ..] if fastest.physical_cores > 0 => fastest.physical_cores.min(cores),
@@ -165,6 +180,11 @@ impl<'a> Site<'a> {
             Power::Saver => (fastest.div_ceil(2), cores.div_ceil(2)),
             Power::Balanced | Power::Performance => (fastest, cores),
         }
+    }
+
+    /// Physical cores that may be used; `None` where the machine says nothing of its CPUs.
+    pub(crate) fn cores(&self) -> Option<u32> {
+        cores(self.machine)
     }
 
     /// What the settings need, and whether that fits.
@@ -222,7 +242,7 @@ impl<'a> Site<'a> {
             + over(self.needs.output, prediction.decode.get().map(|rate| rate.get()))
     }
 
-    /// A candidate in words: `general-purpose` parts first, then the placement.
+    /// A candidate in words: its placement, context and cache.
     pub(crate) fn describe(&self, settings: &Settings) -> String {
         let layers = self.inventory.offloadable();
         let placement = match settings.n_gpu_layers.min(layers) {
@@ -233,7 +253,17 @@ impl<'a> Site<'a> {
             n if settings.n_cpu_moe > 0 => format!("{n} of {layers} layers on the GPU, experts of {} on the CPU", settings.n_cpu_moe),
             n => format!("{n} of {layers} layers on the GPU"),
         };
-        format!("{placement}, {} tokens, cache in {}", settings.n_ctx, settings.cache_type_k)
+        format!("{placement}, {}", self.describe_context(settings))
+    }
+
+    fn describe_context(&self, settings: &Settings) -> String {
+        format!("{} tokens, cache in {}", settings.n_ctx, settings.cache_type_k)
+    }
+
+    /// A rejection that holds for every placement.
+    pub(crate) fn rejected_anywhere(&self, settings: &Settings, rejection: Rejection) -> Rejected {
+        let placement = if self.wants_devices() { "layers on GPU and CPU as they may" } else { "CPU only" };
+        Rejected { what: format!("{placement}, {}", self.describe_context(settings)), settings: settings.clone(), rejection }
     }
 
     pub(crate) fn rejected(&self, settings: &Settings, rejection: Rejection) -> Rejected {

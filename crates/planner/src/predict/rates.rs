@@ -114,6 +114,8 @@ fn default_bandwidth(total: Option<Bytes>) -> (Range, &'static str) {
 }
 
 /// Rates of the CPU with this many threads.
+///
+/// One core keeps only so many cache lines in flight, so decode with few threads does not reach the memory's rate.
 pub(crate) fn host(machine: &Machine, threads: u32, threads_batch: u32) -> Rates {
     let cpu = &machine.facts.cpu;
     let known = &cpu.memory_bandwidth;
@@ -127,7 +129,6 @@ pub(crate) fn host(machine: &Machine, threads: u32, threads_batch: u32) -> Rates
             (range, Some(note))
         }
     };
-    // One core keeps only so many cache lines in flight: decode with few threads does not reach the memory's rate.
     let per_thread = Range::new(5.0 * GB, 10.0 * GB, 20.0 * GB).scale(f64::from(threads.max(1)));
     let has = |name: &str| cpu.features.contains(name);
     let per_core = match () {
@@ -164,11 +165,11 @@ pub(crate) fn link(gpu: Option<&Gpu>) -> Range {
     }
 }
 
-/// Rate of reading weights through page faults from an NVMe drive; SATA and network drives are below it.
-pub(crate) const DISK: Range = Range::new(0.4 * GB, 2.0 * GB, 6.0 * GB);
+/// Rate of reading weights through page faults, with the kernel's read-ahead, from a SATA to a fast NVMe drive.
+pub(crate) const DISK: Range = Range::new(0.4 * GB, 1.5 * GB, 3.5 * GB);
 
 /// What the disk's rate stands on.
-pub(crate) const DISK_ASSUMPTION: &str = "disk assumed to be an NVMe drive: 2 GB/s (0.4 to 6) through page faults";
+pub(crate) const DISK_ASSUMPTION: &str = "disk assumed to be an NVMe drive: 1.5 GB/s (0.4 to 3.5) through page faults";
 
 /// Seconds of one hop between host and GPU within a token.
 pub(crate) const HOP: Range = Range::new(15e-6, 40e-6, 150e-6);

@@ -1,8 +1,11 @@
 //! VALIDATE: the rules of engine and machine over settings. Only [`validate`] makes a [`ValidPlan`], and only that can be
 //! emitted.
 
+mod memory;
+mod rules;
+
 use crate::emit::Tool;
-use crate::plan::Plan;
+use crate::plan::{Margin, Plan};
 use footprint::{EngineProfile, Target};
 use spec::{Machine, Model, Settings};
 use std::collections::BTreeSet;
@@ -140,16 +143,49 @@ impl ValidPlan {
     }
 }
 
+/// Whose settings are checked: a plan leaves margins on purpose and never passes the trained context by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Author<'a> {
+    User,
+    Planner {
+        /// Names of what the user has pinned.
+        pinned: &'a [&'static str],
+    },
+}
+
 /// Checks settings, a user's own included, against machine, model and engine.
-pub fn check(_context: &Context<'_>, _settings: &Settings) -> Report {
-    Report::default()
+pub fn check(context: &Context<'_>, settings: &Settings) -> Report {
+    check_as(context, settings, Author::User, None)
+}
+
+fn check_as(context: &Context<'_>, settings: &Settings, author: Author<'_>, margin: Option<Margin>) -> Report {
+    let mut violations = Vec::new();
+    rules::numbers(context, settings, &mut violations);
+    rules::context_size(context, settings, author, &mut violations);
+    rules::cache(context, settings, &mut violations);
+    rules::placement(context, settings, &mut violations);
+    rules::overrides(context, settings, &mut violations);
+    rules::threads(context, settings, &mut violations);
+    rules::expressible(context, settings, &mut violations);
+    memory::memory(context, settings, author, margin, &mut violations);
+    violations.sort_by_key(|violation| std::cmp::Reverse(violation.severity));
+    Report { violations }
 }
 
 /// Turns a plan into one that can be emitted.
 ///
+/// A [`ValidPlan`] has no other origin:
+///
+/// ```compile_fail
+/// fn forge(plan: planner::Plan, engine: planner::EngineRules) -> planner::ValidPlan {
+///     planner::ValidPlan { plan, engine, warnings: Vec::new() }
+/// }
+/// ```
+///
 /// # Errors
 /// Every rule the plan breaks, not only the first; warnings come along.
 pub fn validate(plan: Plan, context: &Context<'_>) -> Result<ValidPlan, Report> {
-    let report = check(context, &plan.settings);
+    let pinned = plan.request.pins.names();
+    let report = check_as(context, &plan.settings, Author::Planner { pinned: &pinned }, plan.request.preferences.margin);
     if report.is_valid() { Ok(ValidPlan { plan, engine: context.engine.clone(), warnings: report.violations }) } else { Err(report) }
 }

@@ -1,0 +1,134 @@
+//! How one setting becomes arguments of one program, or why it cannot.
+
+use super::Tool;
+use super::flags::{Bench, Flag, ValueKind, flags};
+use super::text;
+use crate::validate::EngineRules;
+use spec::Settings;
+use spec::settings::{FlashAttention, LoadMode};
+
+/// A setting on a command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Expression {
+    /// These arguments; none where the program has nothing to be told.
+    Args(Vec<String>),
+    /// The program has no flag for this value.
+    Impossible,
+}
+
+impl Expression {
+    fn flag(flag: &str) -> Self {
+        Self::Args(vec![flag.to_owned()])
+    }
+    fn value(flag: &str, value: impl Into<String>) -> Self {
+        Self::Args(vec![flag.to_owned(), value.into()])
+    }
+    const NOTHING: Self = Self::Args(Vec::new());
+}
+
+/// Every setting with its expression, in the order of the table.
+pub(crate) fn expressions<'a>(settings: &'a Settings, rules: &'a EngineRules) -> impl Iterator<Item = (&'static Flag, Expression)> + 'a {
+    flags().iter().map(move |flag| (flag, express(flag, settings, rules)))
+}
+
+fn express(flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Expression {
+    if rules.tool == Tool::Bench {
+        return for_bench(flag, settings, rules);
+    }
+    match flag.setting {
+        "flash_attn" if !takes_flash_attention_word(rules) => match settings.flash_attn {
+            FlashAttention::Off => Expression::NOTHING,
+            FlashAttention::On | FlashAttention::Auto => Expression::flag("--flash-attn"),
+        },
+        "load_mode" if accepted(flag.spellings, rules).is_none() => old_load_mode(settings.load_mode, rules),
+        "n_cpu_moe" if settings.n_cpu_moe == 0 => Expression::NOTHING,
+        "n_cpu_moe" if accepted(flag.spellings, rules).is_none() => experts_by_pattern(settings.n_cpu_moe, rules),
+        _ => plain(flag, settings, rules),
+    }
+}
+
+fn plain(flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Expression {
+    let value = flag.write(settings);
+    if value.is_empty() {
+        return Expression::NOTHING;
+    }
+    let spelling = if flag.kind == ValueKind::Switch {
+        let spellings: Vec<&str> = flag.fixed.iter().filter(|fixed| fixed.value == value).map(|fixed| fixed.flag).collect();
+        accepted(&spellings, rules).map(Expression::flag)
+    } else {
+        accepted(flag.spellings, rules).map(|spelling| Expression::value(spelling, value.clone()))
+    };
+    spelling.unwrap_or_else(|| {
+        let is_default = value == flag.write(&Settings::default());
+        if is_default || may_be_absent(flag.setting) { Expression::NOTHING } else { Expression::Impossible }
+    })
+}
+
+/// Settings of features that a build without the flag does not have at all.
+fn may_be_absent(setting: &str) -> bool {
+    matches!(setting, "cache_ram_mib" | "ctx_checkpoints" | "op_offload")
+}
+
+/// The last (longest, newest) spelling that the program accepts; without knowledge of it, the last one.
+fn accepted<'a>(spellings: &[&'a str], rules: &EngineRules) -> Option<&'a str> {
+    let long = spellings.iter().rev().filter(|spelling| spelling.starts_with("--"));
+    let mut candidates = long.chain(spellings.iter().filter(|spelling| !spelling.starts_with("--"))).copied();
+    candidates.find(|spelling| accepts(spelling, rules))
+}
+
+pub(crate) fn accepts(spelling: &str, rules: &EngineRules) -> bool {
+    rules.accepted.as_ref().is_none_or(|accepted| accepted.contains(spelling))
+}
+
+/// Builds before September 2025 took `--flash-attn` as a bare switch, off without it. `--help` names flags, not their
+/// values, so the prompt cache, which came six weeks later, tells them apart.
+fn takes_flash_attention_word(rules: &EngineRules) -> bool {
+    accepts("--cache-ram", rules) || accepts("--load-mode", rules) || accepts("--fit", rules)
+}
+
+/// Spellings of builds before `--load-mode`.
+fn old_load_mode(mode: LoadMode, rules: &EngineRules) -> Expression {
+    let flags: &[&str] = match mode {
+        LoadMode::Auto | LoadMode::Mmap => return Expression::NOTHING,
+        LoadMode::None => &["--no-mmap"],
+        LoadMode::Mlock => &["--mlock", "--no-mmap"],
+        LoadMode::MmapMlock => &["--mlock"],
+        LoadMode::DirectIo => &["--direct-io"],
+    };
+    if flags.iter().all(|flag| accepts(flag, rules)) {
+        Expression::Args(flags.iter().map(|flag| (*flag).to_owned()).collect())
+    } else {
+        Expression::Impossible
+    }
+}
+
+/// What `--n-cpu-moe` stands for, as a pattern (`common/arg.cpp:2770`, `common/common.h` `LLM_FFN_EXPS_REGEX`).
+fn experts_by_pattern(layers: u32, rules: &EngineRules) -> Expression {
+    let Some(spelling) = accepted(&["-ot", "--override-tensor"], rules) else { return Expression::Impossible };
+    let numbers: Vec<String> = (0..layers).map(|layer| layer.to_string()).collect();
+    Expression::value(spelling, format!("blk\\.({})\\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU", numbers.join("|")))
+}
+
+/// llama-bench: other spellings, 0 and 1 for switches, and no flags for what its tests decide.
+fn for_bench(flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Expression {
+    let value = match flag.setting {
+        // Commas separate the values of a sweep there.
+        "tensor_split" => flag.write(settings).replace(',', "/"),
+        "tensor_overrides" => flag.write(settings).replace(',', ";"),
+        _ => flag.write(settings),
+    };
+    let is_default = value == flag.write(&Settings::default());
+    let number = |on: bool| if on { "1" } else { "0" };
+    let (spelling, value) = match flag.bench {
+        Bench::Nothing => return Expression::NOTHING,
+        _ if value.is_empty() => return Expression::NOTHING,
+        Bench::Value(spelling) => (spelling, value),
+        Bench::On(spelling) => (spelling, number(value == text::ON).to_owned()),
+        Bench::Off(spelling) => (spelling, number(value != text::ON).to_owned()),
+    };
+    match accepts(spelling, rules) {
+        true => Expression::value(spelling, value),
+        false if is_default => Expression::NOTHING,
+        false => Expression::Impossible,
+    }
+}

@@ -1,0 +1,246 @@
+//! Rules over settings, model and engine. Each names what upstream does.
+
+use super::{Author, Context, Severity, Violation};
+use crate::emit::flags::value_text;
+use crate::emit::{ALL, Expression, Tool, expressions};
+use regex::Regex;
+use spec::model::Mixer;
+use spec::settings::{FlashAttention, SplitMode};
+use spec::{QuantType, Settings};
+
+/// Most sequences of a context (`LLAMA_MAX_SEQ`, `src/llama-cparams.h`).
+const MAX_SEQUENCES: u32 = 256;
+
+/// Context of a slot below which a chat is cut off within a few turns.
+const SMALL_SLOT: u32 = 1024;
+
+pub(super) fn error(rule: &'static str, setting: &'static str, message: String, fix: impl Into<String>) -> Violation {
+    Violation { severity: Severity::Error, rule, setting, message, fix: fix.into() }
+}
+
+pub(super) fn warning(rule: &'static str, setting: &'static str, message: String, fix: impl Into<String>) -> Violation {
+    Violation { severity: Severity::Warning, rule, setting, message, fix: fix.into() }
+}
+
+/// Numbers that must be above zero, and their order.
+pub(super) fn numbers(_: &Context<'_>, settings: &Settings, found: &mut Vec<Violation>) {
+    let positive = [
+        ("n_batch", settings.n_batch),
+        ("n_ubatch", settings.n_ubatch),
+        ("n_parallel", settings.n_parallel),
+        ("threads", settings.threads),
+        ("threads_batch", settings.threads_batch),
+    ];
+    for (setting, _) in positive.into_iter().filter(|(_, value)| *value == 0) {
+        found.push(error("zero", setting, format!("{setting} is 0"), "take 1 or more"));
+    }
+    let (batch, ubatch) = (settings.n_batch, settings.n_ubatch);
+    if ubatch > batch {
+        // `src/llama-context.cpp`: n_ubatch = min(n_batch, n_ubatch), in silence.
+        let message = format!("micro-batch {ubatch} is above batch {batch}: the engine would cut it");
+        found.push(error("ubatch-above-batch", "n_ubatch", message, format!("take -ub {batch} or -b {ubatch}")));
+    }
+    if settings.n_parallel > MAX_SEQUENCES {
+        let message = format!("{} slots: the engine takes {MAX_SEQUENCES} at most", settings.n_parallel);
+        found.push(error("too-many-slots", "n_parallel", message, format!("take -np {MAX_SEQUENCES} or fewer")));
+    }
+}
+
+/// Context against the trained one and the slots.
+pub(super) fn context_size(context: &Context<'_>, settings: &Settings, author: Author<'_>, found: &mut Vec<Violation>) {
+    match context.model.n_ctx_train {
+        Some(trained) if settings.n_ctx > trained => {
+            let message = format!("{} tokens are above the trained context of {trained}: text degrades past it", settings.n_ctx);
+            let fix = format!("take -c {trained}, or give the engine a RoPE scaling that the model supports");
+            let chosen_by_planner = matches!(author, Author::Planner { pinned } if !pinned.contains(&"n_ctx"));
+            let make = if chosen_by_planner { error } else { warning };
+            found.push(make("context-above-trained", "n_ctx", message, fix));
+        }
+        None if settings.n_ctx == 0 => {
+            let message = "0 stands for the trained context, which this file does not state".to_owned();
+            found.push(error("context-unknown", "n_ctx", message, "give a number of tokens"));
+        }
+        _ => {}
+    }
+    let total = if settings.n_ctx == 0 { context.model.n_ctx_train.unwrap_or(0) } else { settings.n_ctx };
+    let slots = settings.n_parallel.max(1);
+    if slots > 1 && !settings.kv_unified && total / slots < SMALL_SLOT {
+        let message = format!("{total} tokens over {slots} slots leave {} for each", total / slots);
+        let fix = format!("take -c {} or --kv-unified", SMALL_SLOT.saturating_mul(slots));
+        found.push(warning("slot-context-small", "n_ctx", message, fix));
+    }
+}
+
+/// Types of the cache against flash attention and head widths (`src/llama-context.cpp:3838-3880`).
+pub(super) fn cache(context: &Context<'_>, settings: &Settings, found: &mut Vec<Violation>) {
+    let (k, v) = (settings.cache_type_k, settings.cache_type_v);
+    if v.is_quantized() && settings.flash_attn == FlashAttention::Off {
+        let message = format!("a V cache in {v} needs flash attention, which is off");
+        found.push(error("quantised-v-without-flash-attention", "cache_type_v", message, "take -fa auto, or -ctv f16"));
+    }
+    let latent = context.model.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Mla(_)));
+    if latent && k != v {
+        let message = format!("multi-head latent attention keeps one cache: K in {k} and V in {v} cannot both be");
+        found.push(error("latent-cache-types-differ", "cache_type_v", message, format!("take -ctv {k}")));
+    }
+    if settings.flash_attn != FlashAttention::Off {
+        block_divides(context, "cache_type_k", k, |mixer| key_width(mixer), found);
+        block_divides(context, "cache_type_v", v, |mixer| value_width(mixer), found);
+    }
+    for (setting, ty) in [("cache_type_k", k), ("cache_type_v", v)] {
+        if ty.is_quantized() && ty.bits_per_weight() < 8.0 {
+            let message = format!("a cache in {ty} loses quality, most in K and with tools and long contexts");
+            found.push(warning("coarse-cache", setting, message, "take q8_0 where memory allows"));
+        }
+    }
+}
+
+fn key_width(mixer: &Mixer) -> Option<u64> {
+    match mixer {
+        Mixer::Attention(a) | Mixer::Both(a, _) => Some(u64::from(a.head_dim_k)),
+        Mixer::Mla(mla) => Some(u64::from(mla.kv_lora_rank) + u64::from(mla.rope_dim)),
+        Mixer::Recurrent(_) | Mixer::None => None,
+    }
+}
+
+fn value_width(mixer: &Mixer) -> Option<u64> {
+    match mixer {
+        Mixer::Attention(a) | Mixer::Both(a, _) => Some(u64::from(a.head_dim_v)),
+        Mixer::Mla(mla) => Some(u64::from(mla.kv_lora_rank)),
+        Mixer::Recurrent(_) | Mixer::None => None,
+    }
+}
+
+fn block_divides(
+    context: &Context<'_>,
+    setting: &'static str,
+    ty: QuantType,
+    width: impl Fn(&Mixer) -> Option<u64>,
+    found: &mut Vec<Violation>,
+) {
+    let block = ty.block().weights;
+    let ragged = context.model.layers.iter().filter_map(|layer| width(&layer.mixer)).find(|width| !width.is_multiple_of(block));
+    if let Some(width) = ragged {
+        let message = format!("blocks of {block} in {ty} do not divide heads of width {width}");
+        found.push(error("cache-block-and-head", setting, message, "take f16"));
+    }
+}
+
+/// Layers and shares against model and devices.
+pub(super) fn placement(context: &Context<'_>, settings: &Settings, found: &mut Vec<Violation>) {
+    let devices = context.target.devices.len();
+    let all = context.model.n_layer_all().saturating_add(1);
+    if settings.n_gpu_layers > 0 && devices == 0 {
+        let message = "layers for a GPU, and the engine has none here".to_owned();
+        found.push(warning("no-device", "n_gpu_layers", message, "take -ngl 0, or an engine with GPU support"));
+    } else if settings.n_gpu_layers > all && settings.n_gpu_layers != ALL {
+        let message = format!("{} layers, and the model has {all} with its output: the engine takes all", settings.n_gpu_layers);
+        found.push(warning("gpu-layers-clamped", "n_gpu_layers", message, format!("take -ngl {all}")));
+    }
+    let shares = &settings.tensor_split;
+    if !shares.is_empty() && !(shares.iter().all(|share| share.is_finite() && *share >= 0.0) && shares.iter().sum::<f64>() > 0.0) {
+        let message = format!("shares {} give no device anything", value_text(settings, "tensor_split"));
+        found.push(error("tensor-split-empty", "tensor_split", message, "give at least one device a share above 0"));
+    }
+    if shares.len() > devices && devices > 0 {
+        let message = format!("{} shares for {devices} devices", shares.len());
+        found.push(error("tensor-split-length", "tensor_split", message, format!("give {devices}, one for each device")));
+    } else if !shares.is_empty() && shares.len() < devices {
+        let message = format!("{} shares for {devices} devices: the others get nothing", shares.len());
+        found.push(warning("tensor-split-length", "tensor_split", message, format!("give {devices}, 0 for a device to leave out")));
+    }
+    if settings.split_mode == SplitMode::None && devices > 0 && settings.main_gpu as usize >= devices {
+        let message = format!("GPU {} of {devices}, counted from 0", settings.main_gpu);
+        found.push(error("main-gpu-range", "main_gpu", message, format!("take -mg 0 to {}", devices - 1)));
+    }
+    match settings.split_mode {
+        SplitMode::Row if devices > 0 => found.push(warning(
+            "split-mode-row",
+            "split_mode",
+            "row split is deprecated, and backends without split buffers refuse it".to_owned(),
+            "take -sm layer",
+        )),
+        SplitMode::Tensor if devices > 0 => found.push(warning(
+            "split-mode-tensor",
+            "split_mode",
+            "tensor split is experimental, and its memory is not predicted".to_owned(),
+            "take -sm layer",
+        )),
+        _ => {}
+    }
+    if settings.n_cpu_moe > 0 && !context.model.has_experts() {
+        let message = "experts for the CPU, and the model has none".to_owned();
+        found.push(warning("no-experts", "n_cpu_moe", message, "take --n-cpu-moe 0"));
+    }
+}
+
+/// Tensor overrides: patterns, buffers (`common/arg.cpp:252-280`), and whether they match anything.
+pub(super) fn overrides(context: &Context<'_>, settings: &Settings, found: &mut Vec<Violation>) {
+    let devices = context.target.devices.iter().map(|device| device.name.as_str());
+    let buffers: Vec<&str> = ["CPU"].into_iter().chain(devices).collect();
+    for rule in &settings.tensor_overrides {
+        if !buffers.contains(&rule.buffer.as_str()) {
+            let message = format!("no buffer {:?} here", rule.buffer);
+            found.push(error("override-buffer", "tensor_overrides", message, format!("take one of {}", buffers.join(", "))));
+        }
+        if rule.pattern.contains(',') || rule.pattern.contains('=') {
+            let message = format!("pattern {:?} holds a comma or an equals sign, at which the engine splits", rule.pattern);
+            found.push(error("override-separator", "tensor_overrides", message, "write the pattern without them"));
+        }
+        match Regex::new(&rule.pattern) {
+            Err(_) => {
+                let message = format!("pattern {:?} is no regular expression", rule.pattern);
+                found.push(error("override-pattern", "tensor_overrides", message, "correct it; \\. stands for a dot"));
+            }
+            Ok(pattern) if !context.model.tensors.iter().any(|tensor| pattern.is_match(&tensor.name)) => {
+                let message = format!("pattern {:?} matches no tensor", rule.pattern);
+                found.push(warning(
+                    "override-matches-nothing",
+                    "tensor_overrides",
+                    message,
+                    "compare it with the names that `inspect` shows",
+                ));
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Threads against the CPUs that this process may use.
+pub(super) fn threads(context: &Context<'_>, settings: &Settings, found: &mut Vec<Violation>) {
+    let Some(cores) = crate::plan::site::cores(context.machine) else { return };
+    let cpus = context.machine.effective_cpus();
+    for (setting, flag, threads) in [("threads", "-t", settings.threads), ("threads_batch", "-tb", settings.threads_batch)] {
+        if threads > cpus {
+            let message = format!("{threads} threads on {cpus} CPUs that may be used: they wait for each other");
+            found.push(warning("threads-above-cpus", setting, message, format!("take {flag} {cores}")));
+        } else if threads > cores && setting == "threads" {
+            let message = format!("{threads} threads on {cores} physical cores: two on a core share its memory ports");
+            found.push(warning("threads-above-cores", setting, message, format!("take {flag} {cores}")));
+        }
+    }
+    if let [fastest, _, ..] = context.machine.facts.cpu.core_kinds.as_slice()
+        && settings.threads > fastest.physical_cores
+        && settings.threads <= cores
+    {
+        let message =
+            format!("{} threads on {} {} cores: the slower ones hold them up", settings.threads, fastest.physical_cores, fastest.name);
+        found.push(warning("threads-on-slow-cores", "threads", message, format!("take -t {}", fastest.physical_cores)));
+    }
+}
+
+/// Settings that the program has no flag for.
+pub(super) fn expressible(context: &Context<'_>, settings: &Settings, found: &mut Vec<Violation>) {
+    let engine = context.engine;
+    if engine.tool == Tool::Bundled {
+        return;
+    }
+    let version = engine.version.as_deref().unwrap_or("this build");
+    for (flag, expression) in expressions(settings, engine) {
+        if expression == Expression::Impossible {
+            let message = format!("{} ({version}) has no flag for {} {}", engine.tool, flag.setting, value_text(settings, flag.setting));
+            let default = value_text(&Settings::default(), flag.setting);
+            found.push(error("engine-cannot-express", flag.setting, message, format!("take its default {default}, or a newer build")));
+        }
+    }
+}

@@ -12,7 +12,7 @@ use std::str::FromStr;
 /// Keys of the file itself.
 pub(super) const TOP: &[&str] = &["loadmaster", "model", "use_case", "preferences", "settings"];
 /// Keys of `[preferences]`.
-pub(super) const PREFERENCES: &[&str] = &["device", "margin", "priority", "power"];
+pub(super) const PREFERENCES: &[&str] = &["device", "margin", "priority", "power", "disk"];
 /// A schema's address, as editors write it into JSON; read and dropped.
 pub(super) const SCHEMA_KEY: &str = "$schema";
 
@@ -40,6 +40,7 @@ pub(super) fn parse(text: &str) -> Result<ConfigFile, ConfigError> {
         file.preferences.device = reader.word(preferences, "preferences", "device")?.unwrap_or_default();
         file.preferences.priority = reader.word(preferences, "preferences", "priority")?.unwrap_or_default();
         file.preferences.power = reader.word(preferences, "preferences", "power")?.unwrap_or_default();
+        file.preferences.disk = reader.word(preferences, "preferences", "disk")?.unwrap_or_default();
         file.preferences.margin = reader.margin(preferences)?;
     }
     if let Some(settings) = reader.table(&table, "settings")? {

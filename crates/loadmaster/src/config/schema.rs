@@ -3,7 +3,7 @@
 use super::VERSION;
 use planner::UseCase;
 use planner::emit::flags::{Flag, ValueKind, flags};
-use planner::plan::{DevicePreference, Power, Priority};
+use planner::plan::{DevicePreference, DiskPolicy, Power, Priority};
 use serde_json::{Map, Value, json};
 
 /// The schema, JSON Schema draft 2020-12. It holds for a TOML file as well.
@@ -33,6 +33,7 @@ pub fn schema() -> Value {
                     },
                     "priority": words("One user or many.", Priority::ALL.iter().map(|word| word.as_str())),
                     "power": words("How much power may be drawn.", Power::ALL.iter().map(|word| word.as_str())),
+                    "disk": words("Weights that do not stay in memory.", DiskPolicy::ALL.iter().map(|word| word.as_str())),
                 },
             },
             "settings": {

@@ -68,6 +68,7 @@ fn preferences(preferences: &Preferences) -> Map<String, Value> {
     }
     table.insert("priority".into(), preferences.priority.as_str().into());
     table.insert("power".into(), preferences.power.as_str().into());
+    table.insert("disk".into(), preferences.disk.as_str().into());
     table
 }
 

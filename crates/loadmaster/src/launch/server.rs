@@ -1,24 +1,25 @@
 //! An external llama-server: started, watched until it answers, asked, measured, and ended with us.
 
+mod client;
+
+use super::bundled::{Generated, Generation, Prompt, Stop};
 use super::log::Log;
 use super::{Event, GRACE, Interrupts, LaunchError, Outcome, ProcessMemory, SILENCE, Stage, Timing, port, supervise};
 use crate::advise::{Advice, CommandOptions};
 use crate::engine::run::{describe_exit, kill_group, own_group};
 use crate::engine::{AmbientSetting, EngineError, Interference, ambient};
+use client::{Client, Piece};
 use planner::emit::{Invocation, Listen};
-use serde_json::Value;
 use spec::Bytes;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How often a loading server is looked at.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// How long one question over HTTP may take while the server loads.
-const HEALTH_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long the last lines of an engine that has ended may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -85,14 +86,13 @@ pub fn command(advice: &Advice, options: &ServerOptions) -> Result<ServerCommand
 #[derive(Debug)]
 pub struct Server {
     process: Process,
-    url: String,
+    client: Client,
     load: Duration,
     engine: String,
     notes: Vec<String>,
     prefill: Timing,
     decode: Timing,
     grace: Duration,
-    agent: ureq::Agent,
 }
 
 /// Starts the server of a plan and waits until it answers. Call it from a thread that lives as long as the server should.
@@ -106,32 +106,31 @@ pub fn start(
     on: &mut dyn FnMut(Event<'_>),
 ) -> Result<Server, LaunchError> {
     let command = command(advice, options)?;
+    let engine = advice.engine.external.as_ref().map(|engine| format!("{} {}", engine.tool, engine.version)).unwrap_or_default();
+    let expected = advice.plan.plan().requirement.host.resident().get();
+    launch(&command, engine, expected, options, interrupts, on)
+}
+
+/// `expected` is what should be resident in the end.
+fn launch(
+    command: &ServerCommand,
+    engine: String,
+    expected: Option<Bytes>,
+    options: &ServerOptions,
+    interrupts: &Interrupts,
+    on: &mut dyn FnMut(Event<'_>),
+) -> Result<Server, LaunchError> {
     let begun = Instant::now();
     let mut process = Process::spawn(&command.invocation, options)?;
     on(Event::Started { pid: process.pid });
     on(Event::Stage(Stage::Starting));
-    let url = port::url(&command.listen.host, command.listen.port);
-    let expected = advice.plan.plan().requirement.host.resident().get();
-    let agent = agent(HEALTH_DEADLINE);
-    process.await_health(&Waiting { url: &url, silence: options.silence, expected, agent: &agent }, interrupts, on)?;
+    let client = Client::new(port::url(&command.listen.host, command.listen.port));
+    process.await_health(&Waiting { client: &client, silence: options.silence, expected }, interrupts, on)?;
     let load = begun.elapsed();
     on(Event::Stage(Stage::Ready));
-    on(Event::Ready { url: &url });
-    Ok(Server {
-        process,
-        url,
-        load,
-        engine: advice.engine.external.as_ref().map(|engine| format!("{} {}", engine.tool, engine.version)).unwrap_or_default(),
-        notes: notes(&command.ambient),
-        prefill: Timing::default(),
-        decode: Timing::default(),
-        grace: options.grace,
-        agent,
-    })
-}
-
-fn agent(deadline: Duration) -> ureq::Agent {
-    ureq::Agent::config_builder().timeout_global(Some(deadline)).http_status_as_error(false).proxy(None).build().into()
+    on(Event::Ready { url: client.url() });
+    let (prefill, decode) = Default::default();
+    Ok(Server { process, client, load, engine, notes: notes(&command.ambient), prefill, decode, grace: options.grace })
 }
 
 /// What a user should know of settings from outside.
@@ -151,7 +150,7 @@ fn notes(ambient: &[AmbientSetting]) -> Vec<String> {
 impl Server {
     /// Address of the server: `http://127.0.0.1:8080`.
     pub fn url(&self) -> &str {
-        &self.url
+        self.client.url()
     }
 
     /// Process id of the engine.
@@ -167,27 +166,59 @@ impl Server {
     /// Continues a text and counts its timings into the outcome.
     ///
     /// # Errors
-    /// No answer within the deadline, or none that a llama-server gives.
-    pub fn complete(&mut self, prompt: &str, n_predict: u32, deadline: Duration) -> Result<String, LaunchError> {
-        let protocol = |what: String| LaunchError::Protocol { what };
-        let body = serde_json::json!({ "prompt": prompt, "n_predict": n_predict, "cache_prompt": false });
-        let response = agent(deadline).post(format!("{}/completion", self.url)).send_json(body);
-        let answer: Value = match response {
-            Ok(mut response) => response.body_mut().read_json().map_err(|error| protocol(format!("/completion: {error}")))?,
-            // A dead engine tells more than a broken connection.
-            Err(error) => {
-                self.process.check_alive("answering")?;
-                return Err(protocol(format!("/completion: {error}")));
+    /// As [`Server::generate`].
+    pub fn complete(&mut self, prompt: &str, n_predict: u32, silence: Duration) -> Result<String, LaunchError> {
+        let generation = Generation { n_predict, ..Generation::default() };
+        Ok(self.generate(&Prompt::Text(prompt.to_owned()), &generation, silence, &Interrupts::none(), &mut |_| {})?.text)
+    }
+
+    /// Continues a prompt; pieces of text come as [`Event::Text`]. A signal ends the text, not the server. `silence` is how
+    /// long the server may take for the next piece, the whole prompt before the first.
+    ///
+    /// # Errors
+    /// The server refuses, ends, answers as no llama-server does, or takes too long.
+    pub fn generate(
+        &mut self,
+        prompt: &Prompt,
+        generation: &Generation,
+        silence: Duration,
+        interrupts: &Interrupts,
+        on: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Generated, LaunchError> {
+        const DURING: &str = "generating";
+        let pieces = self.client.generate(prompt, generation);
+        let mut generated = Generated { text: String::new(), stop: Stop::Cancelled, prefill: Timing::default(), decode: Timing::default() };
+        let mut last_sign = Instant::now();
+        loop {
+            self.process.pass_on(on);
+            self.process.memory.look(self.process.pid);
+            match pieces.recv_timeout(LOOK) {
+                Ok(Piece::Text(text)) => {
+                    on(Event::Text(&text));
+                    generated.text.push_str(&text);
+                    last_sign = Instant::now();
+                }
+                Ok(Piece::End { stop, timings }) => {
+                    (generated.prefill, generated.decode) = timings.unwrap_or_default();
+                    self.prefill.add(generated.prefill);
+                    self.decode.add(generated.decode);
+                    return Ok(Generated { stop, ..generated });
+                }
+                // A dead engine tells more than a broken connection.
+                Ok(broken) => return Err(self.process.failed_soon(DURING).unwrap_or_else(|| broken.into())),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let broken = || LaunchError::Protocol { what: "the stream ended before the text did".into() };
+                    return Err(self.process.failed_soon(DURING).unwrap_or_else(broken));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
             }
-        };
-        let text = answer.get("content").and_then(Value::as_str);
-        let text = text.ok_or_else(|| protocol(format!("/completion: {}", short(&answer))))?;
-        if let Some((prefill, decode)) = timings(&answer) {
-            self.prefill.add(prefill);
-            self.decode.add(decode);
+            if interrupts.take().is_some() {
+                return Ok(generated);
+            }
+            if last_sign.elapsed() > silence {
+                return Err(LaunchError::Silent { during: DURING.into(), silence, log: self.process.log.facts().tail() });
+            }
         }
-        self.process.memory.look(self.process.pid);
-        Ok(text.to_owned())
     }
 
     /// Waits until the server ends by itself or one of our own signals comes, and ends it then.
@@ -221,10 +252,7 @@ impl Server {
     /// The server's own counters cover every client, not only us.
     fn measure(&mut self) {
         self.process.memory.look(self.process.pid);
-        let metrics = self.agent.get(format!("{}/metrics", self.url)).call().ok().filter(|response| response.status().is_success());
-        if let Some((prefill, decode)) =
-            metrics.and_then(|mut response| response.body_mut().read_to_string().ok()).and_then(|text| counters(&text))
-        {
+        if let Some((prefill, decode)) = self.client.counters() {
             self.prefill = prefill;
             self.decode = decode;
         }
@@ -243,33 +271,6 @@ impl Server {
     }
 }
 
-/// `timings` of a response: {prompt_n, prompt_ms, predicted_n, predicted_ms}.
-fn timings(answer: &Value) -> Option<(Timing, Timing)> {
-    let timings = answer.get("timings")?;
-    let timing = |tokens: &str, ms: &str| {
-        let seconds = timings.get(ms)?.as_f64()? / 1e3;
-        Some(Timing { tokens: timings.get(tokens)?.as_u64()?, time: Duration::try_from_secs_f64(seconds).ok()? })
-    };
-    Some((timing("prompt_n", "prompt_ms")?, timing("predicted_n", "predicted_ms")?))
-}
-
-/// Counters of `/metrics`, in Prometheus' text format.
-fn counters(text: &str) -> Option<(Timing, Timing)> {
-    let value = |name: &str| -> Option<f64> {
-        let line = text.lines().find_map(|line| line.strip_prefix("llamacpp:")?.strip_prefix(name)?.strip_prefix(' '))?;
-        line.trim().parse().ok()
-    };
-    let timing = |tokens: &str, seconds: &str| {
-        let time = Duration::try_from_secs_f64(value(seconds)?).ok()?;
-        Some(Timing { tokens: value(tokens)? as u64, time })
-    };
-    Some((timing("prompt_tokens_total", "prompt_seconds_total")?, timing("tokens_predicted_total", "tokens_predicted_seconds_total")?))
-}
-
-fn short(value: &Value) -> String {
-    value.to_string().chars().take(200).collect()
-}
-
 /// A running engine, its log and its memory. Killed when dropped.
 #[derive(Debug)]
 struct Process {
@@ -283,11 +284,10 @@ struct Process {
 }
 
 struct Waiting<'a> {
-    url: &'a str,
+    client: &'a Client,
     silence: Duration,
     /// What should be resident in the end.
     expected: Option<Bytes>,
-    agent: &'a ureq::Agent,
 }
 
 impl Process {
@@ -338,7 +338,7 @@ impl Process {
                     on(Event::Progress((resident.as_f64() / expected.as_f64()).min(0.99) as f32));
                 }
             }
-            if is_healthy(waiting) {
+            if waiting.client.is_healthy() {
                 return Ok(());
             }
             if last_sign.elapsed() > waiting.silence {
@@ -367,6 +367,16 @@ impl Process {
             None => Ok(()),
             Some(status) => Err(self.failed(during, status)),
         }
+    }
+
+    /// The error for an engine that has just broken a connection, if it is about to end.
+    fn failed_soon(&mut self, during: &str) -> Option<LaunchError> {
+        let end = Instant::now() + LAST_WORDS;
+        while self.ended().is_none() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let status = self.ended()?;
+        Some(self.failed(during, status))
     }
 
     fn failed(&mut self, during: &str, status: ExitStatus) -> LaunchError {
@@ -411,11 +421,6 @@ impl Drop for Process {
             kill_group(&mut self.child);
         }
     }
-}
-
-/// llama-server answers 503 while it loads and 200 when it is ready.
-fn is_healthy(waiting: &Waiting<'_>) -> bool {
-    waiting.agent.get(format!("{}/health", waiting.url)).call().is_ok_and(|response| response.status() == 200)
 }
 
 #[cfg(all(test, unix))]

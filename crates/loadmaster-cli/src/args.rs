@@ -3,15 +3,15 @@
 use crate::exit::Exit;
 use crate::pins::PinArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
-use loadmaster::planner::plan::{DevicePreference, Margin, Power, Priority, UseCase};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use loadmaster::planner::plan::{DevicePreference, DiskPolicy, Margin, Power, Priority, UseCase};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Find the best way to run a GGUF model on a machine, and prove it.
 #[derive(Debug, Parser)]
 #[command(name = "loadmaster", bin_name = "loadmaster", version, propagate_version = true, subcommand_required = true)]
-#[command(args_override_self = true, max_term_width = 110, after_help = after_help())]
+#[command(args_override_self = true, disable_help_flag = true, max_term_width = 110, after_help = after_help())]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
@@ -36,11 +36,14 @@ pub struct Global {
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Say where each value comes from; twice: what the engine logs
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
     /// When to colour
     #[arg(long, global = true, value_name = "WHEN", default_value_t = Color::Auto)]
     pub color: Color,
+    /// Print help
+    #[arg(short, long, global = true, action = ArgAction::HelpShort)]
+    help: Option<bool>,
 }
 
 /// When to colour.
@@ -305,6 +308,9 @@ pub struct Wishes {
     /// How much power to spend
     #[arg(long, value_name = "MODE", default_value_t, value_parser = words(Power::ALL, Power::as_str))]
     pub power: Power,
+    /// Whether a model that is larger than memory may run from its file, slowly
+    #[arg(long, value_name = "POLICY", default_value_t, value_parser = words(DiskPolicy::ALL, DiskPolicy::as_str))]
+    pub disk: DiskPolicy,
     /// People who use it at the same time: so many sequences, unless `--parallel` says otherwise
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub users: Option<u32>,

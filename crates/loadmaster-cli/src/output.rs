@@ -34,10 +34,6 @@ impl Output {
     pub fn verbose(&self) -> u8 {
         self.verbose
     }
-    /// True where nothing but results and errors is wanted.
-    pub fn quiet(&self) -> bool {
-        self.quiet
-    }
     /// True where progress can be drawn on stderr.
     pub fn draws_progress(&self) -> bool {
         !self.quiet && std::io::stderr().is_terminal()

@@ -93,8 +93,9 @@ fn single_letter(spelling: &str) -> Option<char> {
 /// The help with the short spellings that clap has no place for.
 fn help(form: &Form) -> String {
     let short: Vec<_> = form.spellings.iter().copied().filter(|other| !other.starts_with("--") && single_letter(other).is_none()).collect();
-    let text = match form.takes {
-        Takes::Fixed(value) if form.row.fixed.len() > 1 || !form.row.spellings.is_empty() => format!("{} ({value})", form.row.help),
+    let text = match (form.takes, form.row.kind) {
+        (Takes::Fixed("off"), ValueKind::Switch) => format!("do not: {}", form.row.help),
+        (Takes::Fixed(value), kind) if kind != ValueKind::Switch => format!("the same as {} {value}", form.row.long()),
         _ => form.row.help.to_owned(),
     };
     if short.is_empty() { text } else { format!("[{}] {text}", short.join(", ")) }

@@ -117,24 +117,29 @@ fn newest_server() -> EngineRules {
     EngineRules { tool: Tool::Server, version: None, accepted: None, profile: loadmaster::footprint::EngineProfile::server_0_7() }
 }
 
-/// The machine in a few words.
+/// The machine in a few words: what is not known is left out.
 pub fn machine_name(machine: &Machine) -> String {
-    let mut parts = Vec::new();
-    if let Some(model) = machine.facts.cpu.model.value() {
-        parts.push(model.clone());
-    }
-    parts.push(format!("{} cores", machine.effective_cores()));
-    if let Some(memory) = machine.effective_memory_total().get() {
-        parts.push(memory.to_string());
-    }
-    for (_, gpu, _) in machine.usable_gpus() {
-        let name = gpu.name.value().map_or("GPU", String::as_str);
-        parts.push(match gpu.memory_total.get() {
-            Some(memory) => format!("{name} {memory}"),
-            None => name.to_owned(),
+    let mut parts: Vec<String> = machine.facts.cpu.model.value().cloned().into_iter().collect();
+    let (limits, cpu) = (&machine.limits, &machine.facts.cpu);
+    if !(limits.allowed_physical_cores.is_unknown() && limits.allowed_cpus.is_unknown() && cpu.physical_cores.is_unknown()) {
+        parts.push(match machine.effective_cores() {
+            1 => "1 core".to_owned(),
+            cores => format!("{cores} cores"),
         });
     }
-    parts.join(", ")
+    parts.extend(machine.effective_memory_total().get().map(|memory| memory.to_string()));
+    let mut gpus: Vec<(String, usize)> = Vec::new();
+    for (_, gpu, _) in machine.usable_gpus() {
+        let name = gpu.name.value().map_or("GPU", String::as_str);
+        let memory = gpu.memory_total.get().map(|memory| format!(" {memory}")).unwrap_or_default();
+        let text = format!("{name}{memory}");
+        match gpus.last_mut() {
+            Some((last, count)) if *last == text => *count += 1,
+            _ => gpus.push((text, 1)),
+        }
+    }
+    parts.extend(gpus.into_iter().map(|(text, count)| if count == 1 { text } else { format!("{count} x {text}") }));
+    if parts.is_empty() { machine.origin.clone() } else { parts.join(", ") }
 }
 
 /// The pins over the engine's defaults, with what those defaults take from model and machine.
@@ -162,7 +167,7 @@ pub fn request(wishes: &Wishes, pins: Pins) -> Request {
             margin: wishes.margin,
             priority: wishes.priority,
             power: wishes.power,
-            ..Preferences::default()
+            disk: wishes.disk,
         },
         pins,
         ..Request::default()

@@ -94,6 +94,13 @@ impl Text {
             self.note(DIM, "-", text);
         }
     }
+    /// A quantity for a crowded line: why it is not known is told only where the reader wants it.
+    pub fn brief<T: Display>(&self, quantity: &Quantity<T>) -> String {
+        match quantity {
+            Quantity::Unknown { .. } if !self.verbose => styled(DIM, "unknown"),
+            _ => self.quantity(quantity),
+        }
+    }
     /// A quantity, with its source where the reader wants it.
     pub fn quantity<T: Display>(&self, quantity: &Quantity<T>) -> String {
         match quantity {

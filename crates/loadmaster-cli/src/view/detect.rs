@@ -294,9 +294,9 @@ impl DetectView {
                 "cores",
                 format!(
                     "{} physical, {} logical, {} sockets",
-                    text.quantity(&cpu.physical_cores),
-                    text.quantity(&cpu.logical_cpus),
-                    text.quantity(&cpu.sockets)
+                    text.brief(&cpu.physical_cores),
+                    text.brief(&cpu.logical_cpus),
+                    text.brief(&cpu.sockets)
                 ),
             ),
             ("usable here", format!("{} cores, {} CPUs", cpu.effective_cores, cpu.effective_cpus)),
@@ -332,7 +332,7 @@ impl DetectView {
             ("total", text.quantity(&memory.total_bytes)),
             ("available", text.quantity(&memory.available_bytes)),
             ("usable here", text.quantity(&memory.effective_available_bytes)),
-            ("swap", format!("{} free of {}", text.quantity(&memory.swap_free_bytes), text.quantity(&memory.swap_total_bytes))),
+            ("swap", format!("{} free of {}", text.brief(&memory.swap_free_bytes), text.brief(&memory.swap_total_bytes))),
         ];
         for limit in &memory.limits {
             fields.push(("limit", format!("{} ({}), in use {}", limit.limit_bytes, limit.source, text.quantity(&limit.used_bytes))));
@@ -354,26 +354,22 @@ impl DetectView {
         let mut table = Table::new([Align::Right, Align::Left, Align::Right, Align::Right, Align::Left, Align::Left, Align::Left]);
         table.header(["", "name", "memory", "free", "bandwidth", "compute", "link"]);
         for (i, gpu) in self.gpus.iter().enumerate() {
+            let name = text.brief(&gpu.name);
             let name = match (gpu.usable, gpu.unified_memory) {
-                (false, _) => format!("{} {}", gpu.name, styled(BAD, "(not usable here)")),
-                (true, true) => format!("{} (shares host memory)", gpu.name),
-                (true, false) => gpu.name.to_string(),
+                (false, _) => format!("{name} {}", styled(BAD, "(not usable here)")),
+                (true, true) => format!("{name} (shares host memory)"),
+                (true, false) => name,
             };
             table.row([
                 Cell::plain(i.to_string()),
                 Cell::plain(name),
-                Cell::plain(text.quantity(&gpu.memory_total_bytes)),
-                Cell::plain(text.quantity(&gpu.memory_free_bytes)),
-                Cell::plain(text.quantity(&gpu.memory_bandwidth_bytes_per_s)),
-                Cell::plain(short(&gpu.compute_capability)),
-                Cell::plain(short(&gpu.link)),
+                Cell::plain(text.brief(&gpu.memory_total_bytes)),
+                Cell::plain(text.brief(&gpu.memory_free_bytes)),
+                Cell::plain(text.brief(&gpu.memory_bandwidth_bytes_per_s)),
+                Cell::plain(text.brief(&gpu.compute_capability)),
+                Cell::plain(text.brief(&gpu.link)),
             ]);
         }
         text.table(&table);
     }
-}
-
-/// A word, or a dash where it is not known; why is in the JSON.
-fn short(quantity: &Quantity<String>) -> String {
-    quantity.value().cloned().unwrap_or_else(|| "unknown".to_owned())
 }

@@ -321,8 +321,11 @@ impl View for PlanView {
         }
         text.section("Command");
         text.line(format_args!("  {}", styled(COMMAND, &self.command.line)));
-        for name in &self.command.env_remove {
-            text.note(DIM, "-", format_args!("without {name} in the environment"));
+        if text.verbose() {
+            for (name, value) in &self.command.env {
+                text.note(DIM, "-", format_args!("with {name}={value} in the environment"));
+            }
+            text.note(DIM, "-", format_args!("without these in the environment: {}", self.command.env_remove.join(", ")));
         }
     }
 }
@@ -467,11 +470,7 @@ impl View for RefusalView {
         text.line(format_args!("{}  {} does not fit on {}", styled(BAD, "refused"), self.model, self.machine));
         if !self.tried.is_empty() {
             text.section("Tried");
-            let mut table = Table::new([Align::Left, Align::Left]);
-            for tried in &self.tried {
-                table.row([Cell::plain(tried.what.clone()), Cell::styled(DIM, tried.because.clone())]);
-            }
-            text.table(&table);
+            text.notes(self.tried.iter().map(|tried| format!("{}: {}", tried.what, tried.because)));
         }
         if !self.blame.is_empty() {
             text.gap();

@@ -119,7 +119,16 @@ impl<T: fmt::Display> fmt::Display for Quantity<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exact { value, .. } => value.fmt(f),
-            Self::Estimated { value, low, high, .. } => f.pad(&format!("~{value} ({low} to {high})")),
+            Self::Estimated { value, low, high, .. } => {
+                let [value, low, high] = [value, low, high].map(ToString::to_string);
+                // One unit for all three need not be said three times.
+                match (value.rsplit_once(' '), low.rsplit_once(' '), high.rsplit_once(' ')) {
+                    (Some((_, unit)), Some((low, a)), Some((high, b))) if unit == a && a == b => {
+                        f.pad(&format!("~{value} ({low} to {high})"))
+                    }
+                    _ => f.pad(&format!("~{value} ({low} to {high})")),
+                }
+            }
             Self::Unknown { reason } => f.pad(&format!("unknown ({reason})")),
         }
     }
@@ -140,7 +149,7 @@ mod tests {
     fn estimates_show_their_interval() {
         let mib = Bytes::from_mib;
         let size = Quantity::<Size>::of(&Known::estimated(mib(10), mib(8), mib(12), "model"));
-        assert_eq!(size.to_string(), "~10.00 MiB (8.00 MiB to 12.00 MiB)");
+        assert_eq!(size.to_string(), "~10.00 MiB (8.00 to 12.00)");
         assert_eq!(
             serde_json::to_value(&size).unwrap(),
             serde_json::json!({"known": "estimated", "value": 10485760, "low": 8388608, "high": 12582912, "source": "model"})

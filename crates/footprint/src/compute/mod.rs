@@ -61,11 +61,46 @@ pub fn buffers(
     context: &ResolvedContext,
 ) -> ComputeBuffers {
     let _ = profile;
+    simulate(model, settings, target, placement, context, Run::Load)
+}
+
+/// What the engine's own dry run (`no_alloc`; `--fit`, `llama-fit-params`) reports for the same configuration.
+///
+/// It differs from a load in two ways: only the first prefill graph is measured, and the measuring resets the scheduler,
+/// so that nodes which the model has fixed to a device are free to move (`ggml_backend_sched_reserve_size`,
+/// ggml-backend.cpp, against `ggml_backend_sched_reserve`). With several GPUs the two differ by activations at the borders.
+pub fn dry_run(
+    model: &Model,
+    settings: &Settings,
+    target: &Target,
+    placement: &Placement,
+    context: &ResolvedContext,
+) -> ComputeBuffers {
+    simulate(model, settings, target, placement, context, Run::Dry)
+}
+
+/// Which of the engine's reservations is simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    /// A load: prefill, decode, prefill.
+    Load,
+    /// A dry run: prefill without pins.
+    Dry,
+}
+
+fn simulate(
+    model: &Model,
+    settings: &Settings,
+    target: &Target,
+    placement: &Placement,
+    context: &ResolvedContext,
+    run: Run,
+) -> ComputeBuffers {
     let Some(decoder) = arch::decoder(model).filter(|_| !model.encoder && model.layers.len() <= MAX_LAYERS) else {
         return estimate::buffers(model, settings, target, placement, context, "this architecture's graph is not declared");
     };
     let setup = Setup::new(model, settings, target, placement, context);
-    match setup.reserve(&decoder, context) {
+    match setup.reserve(&decoder, context, run) {
         Ok((sizes, graph)) => setup.known(target, &sizes, graph),
         Err(missing) => estimate::buffers(model, settings, target, placement, context, &missing.to_string()),
     }
@@ -132,15 +167,18 @@ impl<'a> Setup<'a> {
         }
     }
 
-    fn build<'b>(&'b self, decoder: &Decoder, options: &'b Options, batch: Batch) -> Result<(Builder<'b>, Schedule), Missing> {
+    fn build<'b>(&'b self, decoder: &Decoder, options: &'b Options, batch: Batch, run: Run) -> Result<(Builder<'b>, Schedule), Missing> {
         let mut builder = Builder::new(self.model, &self.weights, self.placement, options, batch);
         decoder.build(&mut builder)?;
+        if run == Run::Dry {
+            builder.graph.pins.clear();
+        }
         let schedule = schedule(&mut builder.graph, self.scheduler);
         Ok((builder, schedule))
     }
 
     /// What the engine reserves, in its order: prefill, decode, prefill again; a buffer that is too small is replaced.
-    fn reserve(&self, decoder: &Decoder, context: &ResolvedContext) -> Result<(Vec<u64>, GraphSize), Missing> {
+    fn reserve(&self, decoder: &Decoder, context: &ResolvedContext, run: Run) -> Result<(Vec<u64>, GraphSize), Missing> {
         let n_seqs = self.options.n_seq_max;
         let n_tokens = u64::from(context.n_ctx.min(context.n_ubatch));
         let whole = n_tokens.next_multiple_of(n_seqs);
@@ -148,23 +186,19 @@ impl<'a> Setup<'a> {
         let decode = Batch { n_tokens: n_seqs, n_seqs, n_outputs: n_seqs };
         let options = self.resolve_flash_attention(decoder, decode)?;
 
-        let (prefill_chunks, graph) = self.measure(decoder, &options, prefill)?;
-        let (decode_chunks, _) = self.measure(decoder, &options, decode)?;
-        let mut sizes = Vec::with_capacity(self.rules.len());
-        for (prefill, decode) in prefill_chunks.iter().zip(decode_chunks) {
-            let mut held = prefill.clone();
-            for wanted in [&decode, prefill] {
-                if wanted.iter().enumerate().any(|(i, &size)| size > held.get(i).copied().unwrap_or(0)) {
-                    held.clone_from(wanted);
-                }
+        let (mut held, graph) = self.measure(decoder, &options, prefill, run)?;
+        if run == Run::Load {
+            let (decode, _) = self.measure(decoder, &options, decode, run)?;
+            for (prefill, decode) in held.iter_mut().zip(decode) {
+                *prefill = grown(&grown(prefill, &decode), prefill);
             }
-            sizes.push(held.iter().fold(0, |sum: u64, &size| sum.saturating_add(size)));
         }
-        Ok((sizes, graph))
+        let total = |chunks: &Vec<u64>| chunks.iter().fold(0, |sum: u64, &size| sum.saturating_add(size));
+        Ok((held.iter().map(total).collect(), graph))
     }
 
-    fn measure(&self, decoder: &Decoder, options: &Options, batch: Batch) -> Result<(Vec<Vec<u64>>, GraphSize), Missing> {
-        let (builder, schedule) = self.build(decoder, options, batch)?;
+    fn measure(&self, decoder: &Decoder, options: &Options, batch: Batch, run: Run) -> Result<(Vec<Vec<u64>>, GraphSize), Missing> {
+        let (builder, schedule) = self.build(decoder, options, batch, run)?;
         let graph = GraphSize { nodes: builder.graph.nodes.len() as u32, splits: schedule.splits };
         Ok((chunk_sizes(&builder.graph, &schedule, &self.rules), graph))
     }
@@ -174,7 +208,7 @@ impl<'a> Setup<'a> {
     fn resolve_flash_attention(&self, decoder: &Decoder, probe: Batch) -> Result<Options, Missing> {
         let mut options = self.options.clone();
         if self.flash_auto && options.flash_attn && options.backends > 1 {
-            let (builder, schedule) = self.build(decoder, &options, probe)?;
+            let (builder, schedule) = self.build(decoder, &options, probe, Run::Load)?;
             let at_home = |&(layer, node): &(usize, tensor::Id)| schedule.backend(node) == Some(builder.layer_backend(layer));
             options.flash_attn = builder.attention.iter().all(at_home);
         }
@@ -192,6 +226,13 @@ impl<'a> Setup<'a> {
         let host = sizes.last().map_or_else(too_large, |&size| plausible(size));
         ComputeBuffers { host, devices, graph: Some(graph) }
     }
+}
+
+/// The chunks of a buffer after `wanted` is reserved in it: all are made anew where one is too small
+/// (`ggml_gallocr_reserve_n_impl`, ggml-alloc.c:860-905).
+fn grown(held: &[u64], wanted: &[u64]) -> Vec<u64> {
+    let too_small = wanted.iter().enumerate().any(|(i, &size)| size > held.get(i).copied().unwrap_or(0));
+    if too_small { wanted } else { held }.to_vec()
 }
 
 fn too_large() -> Known<Bytes> {

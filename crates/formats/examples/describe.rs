@@ -32,7 +32,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let described = start.elapsed();
     let analysis = analyze(&model);
     println!("described in {described:?}, analysed in {:?}", start.elapsed() - described);
-    println!("{} ({:?}), {:?}, {} tensors, {}", model.architecture, model.support, model.file_type, model.tensors.len(), model.tensor_bytes());
+    println!(
+        "{} ({:?}), {:?}, {} tensors, {}",
+        model.architecture,
+        model.support,
+        model.file_type,
+        model.tensors.len(),
+        model.tensor_bytes()
+    );
     if let [first, .., last] = model.layers.as_slice() {
         println!("first layer {first:?}\nlast layer {last:?}");
     }

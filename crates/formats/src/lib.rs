@@ -15,6 +15,6 @@ pub mod gguf;
 mod reader;
 pub mod shards;
 
-pub use analysis::{Analysis, analyze};
+pub use analysis::{Analysis, Bound, Limit, analyze, bound};
 pub use describe::{DescribeError, describe};
 pub use gguf::{Gguf, GgufError, GgufErrorKind};

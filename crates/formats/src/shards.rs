@@ -24,9 +24,8 @@ pub struct Shard {
 pub fn parse(file_name: &str) -> Option<Shard> {
     let (rest, count) = file_name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
     let (stem, number) = rest.rsplit_once('-')?;
-    let digits = |text: &str| -> Option<u32> {
-        (text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
-    };
+    let digits =
+        |text: &str| -> Option<u32> { (text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())? };
     let (number, count) = (digits(number)?, digits(count)?);
     (1..=count).contains(&number).then(|| Shard { stem: stem.to_owned(), number, count })
 }

@@ -195,7 +195,8 @@ fn parts(shape: &Shape, file_type: FileType, options: &Options) -> Result<Parts,
     let tensors = tensors.into_iter().zip(types).map(|(tensor, ty)| {
         let over = options.overrides.iter().rfind(|over| ty != QuantType::F32 && tensor.name.contains(&over.part));
         let ty = over.map_or(ty, |over| over.ty);
-        let bytes = bytes(&tensor.shape, ty).ok_or_else(|| ShapeError::Tensor { shape: shape.name.clone(), tensor: tensor.name.clone(), ty })?;
+        let bytes =
+            bytes(&tensor.shape, ty).ok_or_else(|| ShapeError::Tensor { shape: shape.name.clone(), tensor: tensor.name.clone(), ty })?;
         let content = content(&tensor.name, &tensor.shape, ty);
         Ok(TensorSpec { name: tensor.name, ty, shape: tensor.shape, bytes, offset: Bytes::ZERO, content })
     });

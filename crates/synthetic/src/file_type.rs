@@ -92,6 +92,10 @@ impl FromStr for FileType {
     type Err = ParseFileTypeError;
     /// The name in any case.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.iter().copied().find(|ty| ty.name().eq_ignore_ascii_case(name)).ok_or_else(|| ParseFileTypeError { name: name.to_owned() })
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|ty| ty.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| ParseFileTypeError { name: name.to_owned() })
     }
 }

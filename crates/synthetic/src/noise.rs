@@ -98,7 +98,18 @@ impl Shaper {
             // The upper half of a single: rounding toward zero is as random as the rest.
             Q::BF16 => put(block, 0, ((self.uniform(block).to_bits() >> 16) as u16).to_le_bytes()),
             Q::I8 | Q::I16 | Q::I32 | Q::I64 => block.fill(0),
-            Q::Q4_0 | Q::Q5_0 | Q::Q8_0 | Q::Q1_0 | Q::IQ2_XXS | Q::IQ2_XS | Q::IQ2_S | Q::IQ3_XXS | Q::IQ3_S | Q::IQ1_S | Q::IQ4_NL | Q::IQ4_XS => {
+            Q::Q4_0
+            | Q::Q5_0
+            | Q::Q8_0
+            | Q::Q1_0
+            | Q::IQ2_XXS
+            | Q::IQ2_XS
+            | Q::IQ2_S
+            | Q::IQ3_XXS
+            | Q::IQ3_S
+            | Q::IQ1_S
+            | Q::IQ4_NL
+            | Q::IQ4_XS => {
                 put(block, 0, d);
             }
             Q::Q4_1 | Q::Q5_1 | Q::Q4_K | Q::Q5_K => {

@@ -269,12 +269,9 @@ impl Shape {
     pub fn check(&self) -> Result<(), ShapeError> {
         let problem = |problem: String| Err(ShapeError::Inconsistent { shape: self.name.clone(), problem });
         let needs: &[(&str, u64)] = match self.architecture {
-            Architecture::Mamba => &[
-                ("d_inner", self.d_inner),
-                ("d_state", self.d_state),
-                ("d_conv", self.d_conv),
-                ("dt_rank", self.dt_rank),
-            ],
+            Architecture::Mamba => {
+                &[("d_inner", self.d_inner), ("d_state", self.d_state), ("d_conv", self.d_conv), ("dt_rank", self.dt_rank)]
+            }
             Architecture::DeepSeek2 => &[
                 ("n_head", self.n_head),
                 ("n_ff", self.n_ff),

@@ -4,9 +4,9 @@
 //! `[n_ff, n_embd]` for `ffn_down` (`src/models/*.cpp` of llama.cpp), in every architecture: so leading dense layers,
 //! interleaved experts and widths that differ by layer need no rule of their own.
 
+use super::error::DescribeError;
 use super::figures::Figures;
 use super::keys::Keys;
-use super::error::DescribeError;
 use spec::model::{Experts, FeedForward, Tensor};
 
 /// Extents that matter, of one layer.

@@ -21,13 +21,13 @@ pub(super) fn mixers(keys: &Keys<'_>, figures: &Figures, tensors: &[Tensor]) -> 
         let with_attention = layers_named(tensors, &["attn_k.", "attn_qkv.", "attn_kv_a_mqa."]);
         for (layer, mixer) in (0..).zip(&mut mixers) {
             let no_kv = figures.n_head_kv.get(layer as usize) == Some(&0);
-            if with_state.contains(&layer) && (no_kv || !with_attention.contains(&layer)) {
-                *mixer = Mixer::Recurrent(state.clone());
-            } else if with_state.contains(&layer) {
-                if let Mixer::Attention(attention) = &*mixer {
-                    *mixer = Mixer::Both(attention.clone(), state.clone());
-                }
-            }
+            let alone = no_kv || !with_attention.contains(&layer);
+            *mixer = match &*mixer {
+                kept if !with_state.contains(&layer) => kept.clone(),
+                Mixer::Attention(attention) if !alone => Mixer::Both(attention.clone(), state.clone()),
+                kept if !alone => kept.clone(),
+                _ => Mixer::Recurrent(state.clone()),
+            };
         }
     }
     Ok(mixers)

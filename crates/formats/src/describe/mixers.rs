@@ -74,8 +74,7 @@ fn shared_cache(keys: &Keys<'_>, figures: &Figures, mut mixers: Vec<Mixer>) -> R
 pub(super) fn latent(keys: &Keys<'_>, figures: &Figures) -> Result<Vec<Mixer>, DescribeError> {
     let kv_lora_rank = keys.need("attention.kv_lora_rank")?;
     need_heads(keys, figures)?;
-    let (Some(head_dim_k), Some(head_dim_v)) = (keys.count("attention.key_length_mla")?, keys.count("attention.value_length_mla")?)
-    else {
+    let (Some(head_dim_k), Some(head_dim_v)) = (keys.count("attention.key_length_mla")?, keys.count("attention.value_length_mla")?) else {
         return attention(figures, &windows(keys, figures, Rule::None)?);
     };
     let q_lora_rank = keys.count("attention.q_lora_rank")?.unwrap_or(0);

@@ -150,8 +150,7 @@ pub(super) fn read(reader: &mut Reader<'_>, count: u64) -> Result<Metadata, Gguf
 fn element_type(reader: &mut Reader<'_>, key: &str) -> Result<ElementType, GgufError> {
     let start = reader.offset();
     let id = reader.u32("value type")?;
-    ElementType::from_id(id)
-        .ok_or_else(|| GgufError { offset: start, kind: GgufErrorKind::UnknownValueType { key: key.to_owned(), id } })
+    ElementType::from_id(id).ok_or_else(|| GgufError { offset: start, kind: GgufErrorKind::UnknownValueType { key: key.to_owned(), id } })
 }
 
 fn value(reader: &mut Reader<'_>, key: &str, element: ElementType) -> Result<Value, GgufError> {

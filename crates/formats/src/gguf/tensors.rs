@@ -1,8 +1,8 @@
 //! The tensor table: every size computed, every offset checked.
 
+use super::MAX_TENSOR_NAME;
 use super::error::{GgufError, GgufErrorKind};
 use super::metadata::{Metadata, Value};
-use super::MAX_TENSOR_NAME;
 use crate::reader::Reader;
 use spec::model::MetaValue;
 use spec::{Bytes, QuantType};
@@ -88,13 +88,7 @@ pub(super) fn read(reader: &mut Reader<'_>, count: u64, metadata: &Metadata) -> 
             let kind = GgufErrorKind::TensorPastEnd { name: entry.name.to_owned(), end: absolute, file_size: file_end };
             return Err(entry.error(kind));
         }
-        table.push(TensorInfo {
-            name: entry.name.to_owned(),
-            ty,
-            shape: entry.shape,
-            bytes,
-            offset: Bytes::new(entry.offset),
-        });
+        table.push(TensorInfo { name: entry.name.to_owned(), ty, shape: entry.shape, bytes, offset: Bytes::new(entry.offset) });
     }
     Ok(Tensors { table, data_offset })
 }

@@ -113,7 +113,7 @@ pub fn survey(request: &Request) -> Result<Survey, Error> {
     let opened = crate::open::open_files(&request.model)?;
     let engine = resolve(&request.engine, &request.machine)?;
     let analysis = formats::analysis::analyze(&opened.model);
-    let target = planner::target(&machine, &engine.gpus);
+    let target = target(&machine, &engine);
     Ok(Survey { path: opened.first(), machine, model: opened.model, analysis, target, engine })
 }
 
@@ -143,12 +143,11 @@ impl Survey {
 pub fn resolve(choice: &EngineChoice, machine: &MachineSource) -> Result<ResolvedEngine, EngineError> {
     let here = matches!(machine, MachineSource::Live);
     match choice {
-        // The bundled engine is built for the CPU; on a described machine the question is what the machine could do.
-        EngineChoice::Bundled => Ok(ResolvedEngine {
-            rules: EngineRules::bundled(),
-            gpus: if here { GpuSupport::None } else { GpuSupport::Native },
-            external: None,
-        }),
+        EngineChoice::Bundled => {
+            // The bundled engine is built for the CPU; on a described machine the question is what the machine could do.
+            let gpus = if here { GpuSupport::None } else { GpuSupport::Native };
+            Ok(ResolvedEngine { rules: bundled_rules(), gpus, external: None })
+        }
         EngineChoice::External { tool, path } => {
             let found = engine::find(*tool, path.as_deref())?;
             let gpus = if here { GpuSupport::Listed(engine::list_devices(&found, engine::PROBE_DEADLINE)?) } else { GpuSupport::Native };
@@ -156,6 +155,30 @@ pub fn resolve(choice: &EngineChoice, machine: &MachineSource) -> Result<Resolve
         }
         EngineChoice::Assumed(rules) => Ok(ResolvedEngine { rules: (**rules).clone(), gpus: GpuSupport::Native, external: None }),
     }
+}
+
+/// The rules of the bundled engine as this program was built.
+fn bundled_rules() -> EngineRules {
+    let rules = EngineRules::bundled();
+    #[cfg(feature = "bundled")]
+    let rules = {
+        let build = llama::build_info();
+        let amx = build.cpu_features.contains("amx_int8");
+        EngineRules { version: Some(build.version), profile: footprint::EngineProfile { amx, ..rules.profile }, ..rules }
+    };
+    rules
+}
+
+/// What a model can be put on. The bundled engine uses of a processor only what it was built for.
+fn target(machine: &Machine, engine: &ResolvedEngine) -> Target {
+    let target = planner::target(machine, &engine.gpus);
+    #[cfg(feature = "bundled")]
+    if engine.rules.tool == Tool::Bundled {
+        let unused = llama::build_info().unused_features(target.cpu_features.iter().map(String::as_str));
+        let cpu_features = target.cpu_features.into_iter().filter(|feature| !unused.contains(feature)).collect();
+        return Target { cpu_features, ..target };
+    }
+    target
 }
 
 /// What of a command is no setting.

@@ -18,7 +18,7 @@ pub use help::{Flag, Flags};
 pub use version::Version;
 
 use crate::error::exit;
-use footprint::EngineProfile;
+use footprint::{EngineProfile, Outputs};
 use planner::{EngineRules, Tool};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,14 +49,23 @@ impl Engine {
         }
     }
 
-    /// The memory rules of this tool and version. Versions after the newest that we know are taken to be like it.
+    /// The memory rules of this tool and version, as far as its version and its flags tell them. Versions after the newest
+    /// that we know are taken to be like it.
     pub fn profile(&self) -> EngineProfile {
         let newest = match self.tool {
-            Tool::Bundled => EngineProfile::bundled(),
+            Tool::Bundled => return EngineProfile::bundled(),
             Tool::Server | Tool::Cli => EngineProfile::server_0_7(),
             Tool::Bench => EngineProfile::bench_0_7(),
         };
-        EngineProfile { name: format!("{} {}", self.tool, self.version), ..newest }
+        // Releases are numbered since 0.5; a bare build number is older, and reserved logits for the whole batch.
+        let outputs = if self.version.release >= Some((0, 6, 0)) { newest.outputs } else { Outputs::PerBatch };
+        EngineProfile {
+            name: format!("{} {}", self.tool, self.version),
+            outputs,
+            repack: self.tool == Tool::Bench || self.flags.accepts("--no-repack"),
+            amx: newest.amx,
+            prompt_cache: newest.prompt_cache && self.flags.accepts("--cache-ram"),
+        }
     }
 }
 

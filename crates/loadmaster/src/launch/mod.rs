@@ -112,6 +112,8 @@ pub struct Outcome {
     pub load: Option<Duration>,
     /// What it allocated, as it reports it.
     pub buffers: Vec<ReportedBuffer>,
+    /// Its process right after loading.
+    pub memory_at_load: ProcessMemory,
     /// Its process when last seen.
     pub memory: ProcessMemory,
     /// Prompt tokens computed.

@@ -88,6 +88,7 @@ pub struct Server {
     process: Process,
     client: Client,
     load: Duration,
+    memory_at_load: ProcessMemory,
     engine: String,
     notes: Vec<String>,
     prefill: Timing,
@@ -127,10 +128,12 @@ fn launch(
     let client = Client::new(port::url(&command.listen.host, command.listen.port));
     process.await_health(&Waiting { client: &client, silence: options.silence, expected }, interrupts, on)?;
     let load = begun.elapsed();
+    process.memory.look(process.pid);
+    let memory_at_load = process.memory;
     on(Event::Stage(Stage::Ready));
     on(Event::Ready { url: client.url() });
     let (prefill, decode) = Default::default();
-    Ok(Server { process, client, load, engine, notes: notes(&command.ambient), prefill, decode, grace: options.grace })
+    Ok(Server { process, client, load, memory_at_load, engine, notes: notes(&command.ambient), prefill, decode, grace: options.grace })
 }
 
 /// What a user should know of settings from outside.
@@ -263,6 +266,7 @@ impl Server {
             engine: self.engine.clone(),
             load: Some(self.load),
             buffers: self.process.log.facts().buffers.clone(),
+            memory_at_load: self.memory_at_load,
             memory: self.process.memory,
             prefill: self.prefill,
             decode: self.decode,

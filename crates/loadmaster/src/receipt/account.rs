@@ -147,6 +147,7 @@ fn size_line(component: &str, planned: &Known<Bytes>, reported: Option<u64>) -> 
 fn process(host: &HostRequirement, outcome: &Outcome) -> ProcessLine {
     let memory = outcome.memory;
     ProcessLine {
+        anonymous_at_load: size_line("anonymous_at_load", &host.anonymous_at_load(), outcome.memory_at_load.anonymous.map(Bytes::get)),
         anonymous: size_line("anonymous", &host.anonymous(), memory.anonymous_peak.map(Bytes::get)),
         mapped: size_line("mapped", &host.weights_mapped, memory.mapped.map(Bytes::get)),
         peak: memory.peak.map(Bytes::get),

@@ -130,7 +130,7 @@ pub struct Planned {
 #[serde(deny_unknown_fields)]
 pub struct SizeLine {
     /// `weights_mapped`, `weights`, `weights_repacked`, `context` (KV cache and recurrent state), `compute`, `output`; for
-    /// the process `anonymous`, `mapped`.
+    /// the process `anonymous_at_load`, `anonymous`, `mapped`.
     pub component: String,
     /// What was planned; none where it was not known.
     pub planned: Option<Planned>,
@@ -158,7 +158,10 @@ pub struct PlaceLine {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProcessLine {
-    /// Anonymous memory: the plan against the highest value seen.
+    /// Anonymous memory right after loading, before the first prompt.
+    pub anonymous_at_load: SizeLine,
+    /// Anonymous memory: the plan for full batches against the highest value seen, which is less where no prompt filled a
+    /// batch.
     pub anonymous: SizeLine,
     /// Mapped file pages. What is touched is resident: less than planned where weights were never read.
     pub mapped: SizeLine,

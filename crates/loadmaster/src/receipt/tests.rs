@@ -1,1 +1,122 @@
+//! Receipts of launches that held, took less, and took more than their plan.
 
+use super::*;
+use crate::advise::{Advice, EngineChoice, Request, survey};
+use crate::launch::{BufferUse, Outcome, ProcessMemory, ReportedBuffer, Timing};
+use crate::machine::MachineSource;
+use spec::Bytes;
+use std::time::Duration;
+
+/// A plan for a small model on a described machine; the folder keeps the model.
+fn advice(machine: &str) -> (tempfile::TempDir, Advice) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    let shape = synthetic::preset("smollm2-135m").unwrap();
+    let file = synthetic::gguf(&shape, synthetic::FileType::Q8_0, &synthetic::Options::default()).unwrap();
+    std::fs::write(&path, &file.header).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(file.size.get()).unwrap();
+    let request = Request { machine: MachineSource::Description(machine.into()), engine: EngineChoice::Bundled, ..Request::new(path) };
+    let advice = survey(&request).unwrap().advise(&request.plan).unwrap();
+    (folder, advice)
+}
+
+/// What an engine would report that takes exactly what was planned, times a factor.
+fn outcome(advice: &Advice, factor: f64) -> Outcome {
+    let requirement = &advice.plan.plan().requirement;
+    let buffer = |buffer_type: &str, usage, size: &spec::Known<Bytes>| ReportedBuffer {
+        buffer_type: buffer_type.to_owned(),
+        usage,
+        size: size.get().unwrap().scale(factor),
+        rounding: Bytes::ZERO,
+    };
+    let host = &requirement.host;
+    let mut buffers = vec![
+        buffer("CPU_Mapped", BufferUse::Weights, &host.weights_mapped),
+        buffer("CPU", BufferUse::Weights, &host.weights_anonymous),
+        buffer("CPU_REPACK", BufferUse::Weights, &host.weights_repacked),
+        buffer("CPU", BufferUse::Context, &host.kv_cache),
+        buffer("CPU", BufferUse::Compute, &host.compute),
+        buffer("CPU", BufferUse::Output, &host.output),
+    ];
+    for device in &requirement.devices {
+        buffers.push(buffer(&device.name, BufferUse::Weights, &device.weights));
+        buffers.push(buffer(&device.name, BufferUse::Context, &device.kv_cache));
+        buffers.push(buffer(&device.name, BufferUse::Compute, &device.compute));
+    }
+    let anonymous = host.anonymous().get().map(|size| size.scale(factor));
+    let memory = ProcessMemory { anonymous, mapped: host.weights_mapped.get(), peak: anonymous, anonymous_peak: anonymous };
+    Outcome {
+        engine: "test".into(),
+        load: Some(Duration::from_millis(1500)),
+        buffers,
+        memory_at_load: memory,
+        memory,
+        prefill: Timing { tokens: 100, time: Duration::from_secs(1) },
+        decode: Timing::default(),
+        notes: vec!["a note".into()],
+    }
+}
+
+#[test]
+fn a_plan_that_held_has_no_error_and_exit_code_0() {
+    for machine in ["ram=16GiB,cores=4", "ram=16GiB,cores=4,gpu=8GiB"] {
+        let (_folder, advice) = advice(machine);
+        let receipt = receipt(&advice, &outcome(&advice, 1.0));
+        assert_eq!((receipt.exit_code(), receipt.disagreements.as_slice()), (0, [].as_slice()));
+        for place in &receipt.places {
+            assert_eq!(place.total.planned.as_ref().map(|planned| planned.value), place.total.reported, "{}", place.name);
+            assert!(place.total.relative_error.is_none_or(|error| error == 0.0));
+        }
+        assert_eq!(receipt.places.last().unwrap().name, "host");
+        assert_eq!((receipt.load_ms, receipt.prefill.measured, receipt.decode.measured), (Some(1500.0), Some(100.0), None));
+        assert_eq!(receipt.settings.len(), spec::settings::Pins::from(spec::Settings::default()).names().len());
+    }
+}
+
+#[test]
+fn more_than_planned_is_a_disagreement_and_less_is_none() {
+    let (_folder, advice) = advice("ram=16GiB,cores=4,gpu=8GiB");
+    assert_eq!(receipt(&advice, &outcome(&advice, 0.5)).exit_code(), 0);
+    let over = receipt(&advice, &outcome(&advice, 2.0));
+    assert_eq!(over.exit_code(), 6);
+    let places: Vec<_> = over.disagreements.iter().map(|found| (found.place.as_str(), found.kind)).collect();
+    assert!(places.contains(&("CUDA0", DisagreementKind::OverPlan)), "{places:?}");
+    assert!(places.contains(&("host", DisagreementKind::OverPlan)), "{places:?}");
+    assert!(over.disagreements[0].to_string().contains("planned at most"));
+    let beyond = receipt(&advice, &outcome(&advice, 1000.0));
+    assert!(beyond.disagreements.iter().any(|found| found.kind == DisagreementKind::OverLimit));
+    assert!(beyond.disagreements.iter().any(|found| found.place == "process"));
+}
+
+#[test]
+fn what_was_not_reported_is_unknown_and_not_zero() {
+    let (_folder, advice) = advice("ram=16GiB,cores=4");
+    let receipt = receipt(&advice, &Outcome::default());
+    assert_eq!(receipt.exit_code(), 0);
+    for line in receipt.places.iter().flat_map(|place| &place.parts) {
+        assert_eq!((line.reported, line.relative_error), (None, None), "{}", line.component);
+    }
+    assert_eq!((receipt.process.anonymous.reported, receipt.load_ms, receipt.decode.within), (None, None, None));
+}
+
+#[test]
+fn it_is_written_whole_and_read_again() {
+    let (folder, advice) = advice("ram=16GiB,cores=4");
+    let receipt = receipt(&advice, &outcome(&advice, 1.0));
+    let path = folder.path().join("receipt.json");
+    receipt.save(&path).unwrap();
+    let again: Receipt = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(again, receipt);
+    assert_eq!(again.schema_version, SCHEMA_VERSION);
+    assert!(receipt.save(&folder.path().join("no/receipt.json")).is_err());
+}
+
+#[test]
+fn the_schema_names_every_field() {
+    let (_folder, advice) = advice("ram=16GiB,cores=4");
+    let receipt = serde_json::to_value(receipt(&advice, &outcome(&advice, 1.0))).unwrap();
+    let schema = schema();
+    for key in receipt.as_object().unwrap().keys() {
+        assert!(schema.pointer(&format!("/properties/{key}")).is_some(), "{key}");
+    }
+}

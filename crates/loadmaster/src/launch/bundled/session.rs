@@ -72,6 +72,7 @@ pub fn start(
     on(Event::Stage(Stage::Ready));
     let mut outcome = Outcome { engine, load: Some(begun.elapsed()), buffers: buffers(&loaded.breakdown), ..Outcome::default() };
     outcome.memory.update(&memory(&loaded.memory));
+    outcome.memory_at_load = outcome.memory;
     Ok(Session {
         child,
         silence: options.silence,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A stand-in for llama-server: as much of it as a launcher sees, and every way to misbehave.
 
-usage: fake.py MODE --port N
+usage: FAKE_MODE=MODE fake.py --port N ...
 """
 import json
 import os
@@ -30,7 +30,49 @@ llamacpp:tokens_predicted_total 50
 llamacpp:tokens_predicted_seconds_total 2
 llamacpp:n_decode_total 51
 """
-mode, port = sys.argv[1], int(sys.argv[sys.argv.index("--port") + 1])
+HELP = [
+    ("-h,    --help, --usage", "print usage and exit", ""),
+    ("-t,    --threads N", "threads of generation", "THREADS"),
+    ("-tb,   --threads-batch N", "threads of prompts", ""),
+    ("-c,    --ctx-size N", "context", "CTX_SIZE"),
+    ("-b,    --batch-size N", "batch", "BATCH"),
+    ("-ub,   --ubatch-size N", "micro-batch", "UBATCH"),
+    ("--swa-full", "full cache of windows", "SWA_FULL"),
+    ("-fa,   --flash-attn [on|off|auto]", "flash attention", "FLASH_ATTN"),
+    ("-kvo,  --kv-offload, -nkvo, --no-kv-offload", "cache beside its layer", "KV_OFFLOAD"),
+    ("--repack, -nr, --no-repack", "repack weights", "REPACK"),
+    ("-ctk,  --cache-type-k TYPE", "type of K", "CACHE_TYPE_K"),
+    ("-ctv,  --cache-type-v TYPE", "type of V", "CACHE_TYPE_V"),
+    ("-lm,   --load-mode MODE", "load mode", "LOAD_MODE"),
+    ("-dev,  --device <dev1,dev2,..>", "devices", "DEVICE"),
+    ("-ot,   --override-tensor <pattern>=<buffer type>,...", "place tensors", "OVERRIDE_TENSOR"),
+    ("-ncmoe, --n-cpu-moe N", "experts on the host", "N_CPU_MOE"),
+    ("-ngl,  --gpu-layers, --n-gpu-layers N", "layers on GPUs", "N_GPU_LAYERS"),
+    ("-sm,   --split-mode {none,layer,row,tensor}", "split", "SPLIT_MODE"),
+    ("-ts,   --tensor-split N0,N1,N2,...", "shares", "TENSOR_SPLIT"),
+    ("-mg,   --main-gpu INDEX", "main GPU", "MAIN_GPU"),
+    ("-fit,  --fit [on|off]", "change what was not given", "FIT"),
+    ("--op-offload, --no-op-offload", "large batches on the GPU", ""),
+    ("-m,    --model FNAME", "model", "MODEL"),
+    ("-lv,   --verbosity, --log-verbosity N", "verbosity", "LOG_VERBOSITY"),
+    ("-ctxcp, --ctx-checkpoints, --swa-checkpoints N", "checkpoints", "CTX_CHECKPOINTS"),
+    ("-cram, --cache-ram N", "prompt cache", "CACHE_RAM"),
+    ("-kvu,  --kv-unified, -no-kvu, --no-kv-unified", "one cache", "KV_UNIFIED"),
+    ("-np,   --parallel N", "slots", "N_PARALLEL"),
+    ("--host HOST", "address", "HOST"),
+    ("--port PORT", "port", "PORT"),
+    ("--metrics", "counters", "ENDPOINT_METRICS"),
+]
+if "--version" in sys.argv:
+    print("version: 0.7.0 (build 11669, commit fake)\nbuilt with Python for Linux x86_64")
+    sys.exit(0)
+if "--help" in sys.argv:
+    for flags, text, variable in HELP:
+        print(f"{flags:<40}{text}" if len(flags) < 40 else f"{flags}\n{'':<40}{text}")
+        if variable:
+            print(f"{'':<40}(env: LLAMA_ARG_{variable})")
+    sys.exit(0)
+mode, port = os.environ.get("FAKE_MODE", "good"), int(sys.argv[sys.argv.index("--port") + 1])
 ready = threading.Event()
 
 

@@ -11,8 +11,8 @@ fn launch_fake(mode: &str, silence: Duration, interrupts: &Interrupts) -> (Resul
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/launch/server/fake.py");
     let invocation = Invocation {
         program: "python3".into(),
-        args: vec![script.into(), mode.into(), "--port".into(), port.to_string().into()],
-        env: BTreeMap::new(),
+        args: vec![script.into(), "--port".into(), port.to_string().into()],
+        env: BTreeMap::from([("FAKE_MODE".to_owned(), mode.to_owned())]),
         env_remove: Vec::new(),
     };
     let command = ServerCommand { invocation, listen: Listen { host: "127.0.0.1".into(), port }, ambient: Vec::new() };

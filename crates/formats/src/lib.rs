@@ -5,7 +5,7 @@
 //!
 //! * [`gguf`]: the header of one file: metadata and tensor table
 //! * [`shards`]: names of the files of a split model
-//! * [`describe`]: headers to a model, by the rules of llama.cpp
+//! * [`mod@describe`]: headers to a model, by the rules of llama.cpp
 //! * [`analysis`]: what a model computes and reads per token
 #![forbid(unsafe_code)]
 

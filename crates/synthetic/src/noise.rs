@@ -170,7 +170,7 @@ impl Shaper {
 }
 
 /// Deviation of the weights of a random block whose scale is one, and the minimum in units of the scale that centres
-/// them. For the code-book types (IQ) within a third: their entries are taken as evenly used.
+/// them. Within 5 % where blocks are linear, 15 % for code books (IQ), as `llama-quantize` turns them into F32.
 fn unit(ty: QuantType) -> (f32, f32) {
     use QuantType as Q;
     match ty {

@@ -1,6 +1,6 @@
 //! Headers to a model, by the rules of llama.cpp.
 //!
-//! Tensors are exact for every file. Layers follow the engine's own rules for the architectures that [`family`] lists
+//! Tensors are exact for every file. Layers follow the engine's own rules for the architectures in `family.rs`
 //! ([`Support::Described`]); for all others they are guessed from generic keys ([`Support::Generic`]).
 
 mod error;

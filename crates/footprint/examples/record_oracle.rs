@@ -4,8 +4,9 @@
 //! cargo run -p loadmaster-footprint --example record_oracle -- --probe PROGRAM --backend LIBRARY [--only PRESET]
 //! ```
 //!
-//! PROGRAM prints llama.cpp's memory breakdown as JSON (see `Oracle::ask`); LIBRARY is a ggml backend that pretends to be
-//! GPUs with the memory named in the environment variable FAKEGPU.
+//! PROGRAM prints llama.cpp's memory breakdown as JSON (see `Oracle::ask`). LIBRARY is a ggml backend that pretends to be
+//! GPUs: FAKE0, FAKE1, ... with the MiB listed in the environment variable FAKEGPU, CUDA's alignment and padding, asynchronous
+//! if FAKEGPU_PIPELINE is 1, with a pinned host buffer `FAKE_Host` if FAKEGPU_HOST is 1.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 #[path = "record_oracle/cases.rs"]
@@ -85,7 +86,8 @@ impl Oracle {
         if !case.devices.is_empty() {
             let sizes: Vec<String> = case.devices.iter().map(u64::to_string).collect();
             command.arg("--backend").arg(&self.backend).env("FAKEGPU", sizes.join(","));
-            command.env("FAKEGPU_PIPELINE", if case.pipeline { "1" } else { "0" });
+            let switch = |on: bool| if on { "1" } else { "0" };
+            command.env("FAKEGPU_PIPELINE", switch(case.pipeline)).env("FAKEGPU_HOST", switch(case.host_buffer));
         }
         let output = command.output()?;
         let Ok(answer) = serde_json::from_slice::<Value>(&output.stdout) else {

@@ -38,7 +38,13 @@ pub fn all() -> Vec<Case> {
 }
 
 fn of(model: &str) -> Vec<Case> {
-    let with = |devices: &[u64], args: &str| Case { model: model.into(), devices: devices.into(), pipeline: false, args: args.into() };
+    let with = |devices: &[u64], args: &str| Case {
+        model: model.into(),
+        devices: devices.into(),
+        pipeline: false,
+        host_buffer: false,
+        args: args.into(),
+    };
     let mut cases = vec![
         // The host alone.
         with(&[], "--ngl 0 --ctx 4096 --seqs 1 --outputs 1"),
@@ -66,6 +72,8 @@ fn of(model: &str) -> Vec<Case> {
         with(&[24576, 12288, 8192], "--ngl 999 --ctx 32768 --ubatch 1024 --seqs 2 --outputs 2"),
     ];
     cases.push(Case { pipeline: true, ..with(&[24576, 24576], "--ngl 999 --ctx 4096 --seqs 1 --outputs 1") });
+    cases.push(Case { host_buffer: true, ..with(&[24576], "--ngl 3 --ctx 4096 --seqs 1 --outputs 1") });
+    cases.push(Case { host_buffer: true, pipeline: true, ..with(&[24576, 8192], "--ngl 999 --ncmoe 3 --ctx 4096 --seqs 1 --outputs 1") });
     cases
 }
 
@@ -131,5 +139,6 @@ fn drawn(model: &str, draw: &mut Draw) -> Case {
     if count > 1 && draw.percent(10) {
         add(format!("--split none --mg {}", draw.below(count)));
     }
-    Case { model: model.into(), pipeline: count > 1 && draw.percent(35), devices, args }
+    let pipeline = count > 1 && draw.percent(35);
+    Case { model: model.into(), pipeline, host_buffer: count > 0 && draw.percent(20), devices, args }
 }

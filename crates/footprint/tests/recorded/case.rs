@@ -15,6 +15,8 @@ pub struct Case {
     pub devices: Vec<u64>,
     /// The pretended GPUs work as a pipeline.
     pub pipeline: bool,
+    /// The pretended GPUs offer a pinned host buffer.
+    pub host_buffer: bool,
     /// Arguments of the oracle program, separated by spaces.
     pub args: String,
 }
@@ -31,7 +33,7 @@ impl Case {
     pub fn target(&self, host: &Host) -> Target {
         let device = |(index, &mib): (usize, &u64)| Device {
             name: format!("FAKE{index}"),
-            backend: Backend::pretended(self.pipeline),
+            backend: Backend { host_buffer: self.host_buffer, ..Backend::pretended(self.pipeline) },
             total: Known::exact(Bytes::from_mib(mib), "recorded"),
             free: Known::exact(Bytes::from_mib(mib), "recorded"),
         };

@@ -1,4 +1,5 @@
 //! How long a plan takes, for people: `cargo test --release -p loadmaster-planner --test speed -- --nocapture --ignored`.
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod common;
 

@@ -188,7 +188,7 @@ table! {
     "cache_ram_mib" ["-cram", "--cache-ram"] [] ValueKind::Count, "MIB", "LLAMA_ARG_CACHE_RAM", Bench::Nothing,
         (|text, pins| text::count_or_unlimited(text, &mut pins.cache_ram_mib), |settings| text::unlimited_text(settings.cache_ram_mib)),
         "limit of the server's prompt cache in host memory, in MiB; 0 disables it, -1 lifts it";
-    "ctx_checkpoints" ["-ctxcp", "--ctx-checkpoints", "--swa-checkpoints"] [] ValueKind::Count, "N", "LLAMA_ARG_CTX_CHECKPOINTS",
+    "ctx_checkpoints" ["-ctxcp", "--swa-checkpoints", "--ctx-checkpoints"] [] ValueKind::Count, "N", "LLAMA_ARG_CTX_CHECKPOINTS",
         Bench::Nothing, count!(ctx_checkpoints), "context checkpoints per slot, for models with windows or state";
 }
 

@@ -66,7 +66,7 @@ const INTERFERING: &[&str] = &[
     "LLAMA_ARG_MMAP",
 ];
 
-/// The command that starts a plan. Cannot fail: what a program cannot express, [`crate::validate`] has refused.
+/// The command that starts a plan. Cannot fail: what a program cannot express, [`validate()`](crate::validate()) has refused.
 pub fn emit(plan: &ValidPlan, program: &Program) -> Invocation {
     let (settings, rules) = (&plan.plan().settings, plan.engine());
     let mut args: Vec<OsString> = vec!["--model".into(), program.model.clone().into_os_string()];

@@ -89,7 +89,7 @@ impl Site<'_> {
             setting: "repack",
             from: "on".to_owned(),
             to: "off".to_owned(),
-            why: "a second copy of the host's weights does not fit; prefill on the CPU is slower without it".to_owned(),
+            why: "rearranged copies of the host's weights cannot be dropped and read again; prefill is slower without them".to_owned(),
             saves: Some((Pool::Host, copied)),
         })
     }

@@ -71,7 +71,7 @@ impl Site<'_> {
             "n_parallel" | "kv_unified" if self.request.preferences.priority == Priority::Throughput => {
                 rule("throughput: four slots share the context".to_owned())
             }
-            "repack" if !settings.repack => searched("a second copy of the host's weights does not fit".to_owned()),
+            "repack" if !settings.repack => searched("rearranged copies of the host's weights do not fit".to_owned()),
             "op_offload" if !settings.op_offload => {
                 let off = "the GPU was not asked for";
                 let short = "copies of host weights do not fit on the GPU";
@@ -88,7 +88,8 @@ impl Site<'_> {
             Some(trained) if trained <= settings.n_ctx => format!("{use_case}: the trained context"),
             _ if settings.n_ctx >= self.needs.want => format!("{use_case}: {} tokens wanted", self.needs.want),
             _ if settings.n_ctx >= self.needs.enough => {
-                format!("{use_case}: {} tokens wanted, {} are enough and leave memory for layers", self.needs.want, self.needs.enough)
+                let gain = if self.wants_devices() { "leave memory for layers" } else { "fit" };
+                format!("{use_case}: {} tokens wanted, {} are enough and {gain}", self.needs.want, settings.n_ctx)
             }
             _ => format!("{use_case}: the most of {} tokens that fits", self.needs.enough),
         }
@@ -145,7 +146,7 @@ impl Site<'_> {
     /// Sentences for people.
     pub(crate) fn reasons(&self, found: &Found) -> Vec<String> {
         let candidate = &found.candidate;
-        let mut reasons = vec![format!("{}: {}", self.strategy(candidate), self.describe(&candidate.settings))];
+        let mut reasons = vec![self.describe(&candidate.settings)];
         reasons.push(format!("context: {}", self.context_reason(&candidate.settings)));
         if let Some(first) = found.tried.first() {
             reasons.push(format!("tried first: {}: {}", first.what, first.rejection));
@@ -240,6 +241,9 @@ impl Site<'_> {
 
     /// The longest context with the same placement, where the plan has less than the model was trained for.
     fn longest_context(&self, found: &Found) -> Option<Change> {
+        if found.candidate.residency == Residency::FromDisk {
+            return None;
+        }
         let settings = &found.candidate.settings;
         let trained = self.model.n_ctx_train.filter(|&trained| trained > settings.n_ctx)?;
         let rung = found.rung;
@@ -254,7 +258,7 @@ impl Site<'_> {
         let prediction = self.predict(&longest.0, &longest.1);
         Some(Change {
             what: format!("a context of {} tokens, pinned", longest.0.n_ctx),
-            then: format!("fits with the same layers on the GPU; decode at the same depth {}", central(&prediction.decode)),
+            then: format!("fits in the same place; decode at the same depth {}", central(&prediction.decode)),
             decode: prediction.decode,
         })
     }

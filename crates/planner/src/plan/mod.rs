@@ -56,7 +56,7 @@ pub struct Plan {
     pub request: Request,
 }
 
-/// Plans `model` on `machine`, with the memory of [`footprint::require`].
+/// Plans `model` on `machine`, with the memory of [`footprint::require()`].
 ///
 /// # Errors
 /// [`NoPlan`] with what was tried, what ruled each out, and the nearest change that would fit.

@@ -29,7 +29,7 @@ impl Site<'_> {
         }
         let placed = self.place_as(rung, &base);
         let Err(mut tried) = placed else { return placed };
-        for relaxed in self.relaxed(&base, &tried) {
+        for relaxed in self.relaxed(rung, &base, &tried) {
             match self.place_as(rung, &relaxed) {
                 Ok(candidate) => return Ok(candidate),
                 Err(more) => tried.extend(more),
@@ -52,9 +52,10 @@ impl Site<'_> {
         }
     }
 
-    /// Ways to need less without giving up what the use case asks for: no rearranged copies where the host is short, no
-    /// host weights copied to a GPU that is short.
-    fn relaxed(&self, base: &Settings, tried: &[Rejected]) -> Vec<Settings> {
+    /// Ways to need less without giving up what the use case asks for: no rearranged copies where the host is short (as
+    /// much must stay in memory without them, but it can be dropped and read again), no host weights copied to a GPU that
+    /// is short.
+    fn relaxed(&self, rung: &Rung, base: &Settings, tried: &[Rejected]) -> Vec<Settings> {
         let short = |host: bool| {
             tried.iter().any(|rejected| match &rejected.rejection {
                 Rejection::DoesNotFit { pool, .. } => (*pool == Pool::Host) == host,
@@ -62,7 +63,7 @@ impl Site<'_> {
             })
         };
         let pins = &self.request.pins;
-        let without_copies = base.repack && pins.repack.is_none() && self.request.profile.repack && short(true);
+        let without_copies = rung.disk && base.repack && pins.repack.is_none() && self.request.profile.repack && short(true);
         let without_offload = base.op_offload && pins.op_offload.is_none() && !self.target.devices.is_empty() && short(false);
         let mut relaxed = Vec::new();
         if without_copies {

@@ -31,9 +31,18 @@ const COSTLY: &[&str] = &[
     "swa_full",
 ];
 
+/// Bits per weight of the smallest quantisation that keeps a model usable (IQ1_S: 1.56, and its larger tensors).
+const FEWEST_BITS: f64 = 1.7;
+
 impl Site<'_> {
     /// The refusal after `tried`.
-    pub(crate) fn refuse(&self, tried: Vec<Rejected>) -> NoPlan {
+    pub(crate) fn refuse(&self, mut tried: Vec<Rejected>) -> NoPlan {
+        let mut seen = Vec::new();
+        tried.retain(|rejected| {
+            let known = seen.contains(&(rejected.what.clone(), rejected.rejection.clone()));
+            seen.push((rejected.what.clone(), rejected.rejection.clone()));
+            !known
+        });
         let mut nearest = self.unpinned();
         let pins = match nearest.as_slice() {
             [] => self.all_unpinned(),
@@ -43,7 +52,7 @@ impl Site<'_> {
                 .collect(),
         };
         if nearest.is_empty() && pins.is_empty() {
-            nearest.extend(self.from_disk());
+            nearest.extend(self.if_disk_allowed());
             nearest.extend(self.more_memory(&tried));
             nearest.extend(self.smaller_file(&tried));
         }
@@ -84,7 +93,7 @@ impl Site<'_> {
     }
 
     /// The plan that reads from disk, where it was refused as too slow or was not allowed.
-    fn from_disk(&self) -> Option<NearestChange> {
+    fn if_disk_allowed(&self) -> Option<NearestChange> {
         let mut request = self.request.clone();
         if request.preferences.disk == DiskPolicy::Allow {
             return None;
@@ -135,8 +144,8 @@ impl Site<'_> {
             _ => None,
         });
         let at_most = have.saturating_sub(over.min()?);
-        // Under a tenth of the size there is no quantisation of the same model.
-        (at_most < have && at_most > have.scale(0.1)).then_some(NearestChange::SmallerFile { at_most, have })
+        let bits = at_most.as_f64() * 8.0 / self.model.parameters() as f64;
+        (at_most < have && bits >= FEWEST_BITS).then_some(NearestChange::SmallerFile { at_most, have })
     }
 }
 

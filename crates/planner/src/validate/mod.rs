@@ -1,4 +1,4 @@
-//! VALIDATE: the rules of engine and machine over settings. Only [`validate`] makes a [`ValidPlan`], and only that can be
+//! VALIDATE: the rules of engine and machine over settings. Only [`validate()`] makes a [`ValidPlan`], and only that can be
 //! emitted.
 
 mod memory;
@@ -120,7 +120,7 @@ impl fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
-/// A plan that the engine will accept. Only [`validate`] makes one.
+/// A plan that the engine will accept. Only [`validate()`] makes one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidPlan {
     plan: Plan,

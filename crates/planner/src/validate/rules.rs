@@ -84,8 +84,8 @@ pub(super) fn cache(context: &Context<'_>, settings: &Settings, found: &mut Vec<
         found.push(error("latent-cache-types-differ", "cache_type_v", message, format!("take -ctv {k}")));
     }
     if settings.flash_attn != FlashAttention::Off {
-        block_divides(context, "cache_type_k", k, |mixer| key_width(mixer), found);
-        block_divides(context, "cache_type_v", v, |mixer| value_width(mixer), found);
+        block_divides(context, "cache_type_k", k, key_width, found);
+        block_divides(context, "cache_type_v", v, value_width, found);
     }
     for (setting, ty) in [("cache_type_k", k), ("cache_type_v", v)] {
         if ty.is_quantized() && ty.bits_per_weight() < 8.0 {
@@ -138,7 +138,8 @@ pub(super) fn placement(context: &Context<'_>, settings: &Settings, found: &mut 
         found.push(warning("gpu-layers-clamped", "n_gpu_layers", message, format!("take -ngl {all}")));
     }
     let shares = &settings.tensor_split;
-    if !shares.is_empty() && !(shares.iter().all(|share| share.is_finite() && *share >= 0.0) && shares.iter().sum::<f64>() > 0.0) {
+    let nonsense = shares.iter().any(|share| !share.is_finite() || *share < 0.0) || shares.iter().all(|share| *share == 0.0);
+    if !shares.is_empty() && nonsense {
         let message = format!("shares {} give no device anything", value_text(settings, "tensor_split"));
         found.push(error("tensor-split-empty", "tensor_split", message, "give at least one device a share above 0"));
     }

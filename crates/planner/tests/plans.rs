@@ -1,0 +1,149 @@
+//! Plans as text: what is chosen on which machine, for whom, and why.
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
+mod common;
+
+use common::{machine, model, native, planned, text};
+use planner::plan::{DevicePreference, DiskPolicy, NearestChange, Origin, Preferences, Priority, Strategy};
+use planner::{Request, UseCase, Verdict, plan};
+use spec::machine::MemoryLimit;
+use spec::settings::Pins;
+use spec::{Bytes, Known, QuantType};
+
+fn on(machine: &str, name: &str, file_type: &str, request: &Request) -> String {
+    text(&planned(machine, &model(name, file_type), request))
+}
+
+#[test]
+fn eight_billion_on_a_desktop_without_gpu() {
+    insta::assert_snapshot!(on("cores=8,ram=16GiB", "llama-3.1-8b", "Q4_K_M", &Request::default()));
+}
+
+#[test]
+fn eight_billion_on_a_gpu_that_almost_holds_it() {
+    insta::assert_snapshot!(on("cores=8,ram=32GiB,gpu=8GiB", "llama-3.1-8b", "Q4_K_M", &Request::default()));
+}
+
+#[test]
+fn two_unequal_gpus_and_a_model_that_one_holds() {
+    insta::assert_snapshot!(on("cores=8,ram=64GiB,gpu=12GiB,gpu=24GiB", "llama-3.1-8b", "Q4_K_M", &Request::default()));
+}
+
+#[test]
+fn experts_leave_the_gpu_before_layers_do() {
+    insta::assert_snapshot!(on("cores=8,ram=32GiB,gpu=12GiB", "qwen3-30b-a3b", "Q4_K_M", &Request::default()));
+}
+
+#[test]
+fn use_cases_differ_on_one_machine() {
+    let model = model("llama-3.1-8b", "Q4_K_M");
+    let line = |&use_case: &UseCase| {
+        let request = Request { use_case, ..Request::default() };
+        let plan = planned("cores=8,ram=32GiB,gpu=8GiB", &model, &request).unwrap();
+        let s = &plan.settings;
+        let settings = format!("-c {} -ngl {} -ctk {} -ub {}", s.n_ctx, s.n_gpu_layers, s.cache_type_k, s.n_ubatch);
+        format!("{use_case:12} {} {settings}: decode {}", plan.verdict, plan.prediction.decode)
+    };
+    insta::assert_snapshot!(UseCase::ALL.iter().map(line).collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn many_users_share_a_context() {
+    let preferences = Preferences { priority: Priority::Throughput, ..Preferences::default() };
+    let request = Request { preferences, ..Request::default() };
+    let plan = planned("cores=8,ram=64GiB,gpu=24GiB", &model("llama-3.1-8b", "Q4_K_M"), &request).unwrap();
+    assert_eq!((plan.settings.n_parallel, plan.settings.kv_unified), (4, true));
+}
+
+#[test]
+fn the_gpu_alone_is_a_wish_that_may_cost_precision() {
+    let preferences = Preferences { device: DevicePreference::Gpu, ..Preferences::default() };
+    let request = Request { preferences, ..Request::default() };
+    insta::assert_snapshot!(on("cores=8,ram=64GiB,gpu=6GiB", "llama-3.1-8b", "Q4_K_M", &request));
+}
+
+#[test]
+fn a_container_of_four_gib_and_one_cpu_is_obeyed() {
+    let mut machine = machine("cores=16,ram=64GiB");
+    machine.limits.cpu_quota = Known::exact(1.0, "cpu.max");
+    machine.limits.memory = vec![MemoryLimit {
+        source: "/sys/fs/cgroup/memory.max".into(),
+        limit: Bytes::from_gib(4),
+        used: Known::exact(Bytes::from_mib(100), "memory.current"),
+        reclaimable: Known::exact(Bytes::from_mib(60), "memory.stat"),
+    }];
+    let target = native(&machine);
+    for (name, file_type) in [("llama-3.2-1b", "Q4_0"), ("qwen3-0.6b", "Q4_K_M"), ("gemma3-1b", "Q4_K_M")] {
+        let plan = plan(&machine, &model(name, file_type), &target, &Request::default()).unwrap();
+        assert_eq!((plan.settings.threads, plan.settings.threads_batch), (1, 1));
+        assert!(*plan.requirement.host.resident().high().unwrap() <= Bytes::from_gib(4).saturating_sub(Bytes::from_mib(512)));
+    }
+    insta::assert_snapshot!(text(&plan(&machine, &model("llama-3.1-8b", "Q4_K_M"), &target, &Request::default())));
+}
+
+#[test]
+fn a_pin_that_makes_it_impossible_is_named() {
+    let model = model("llama-3.1-8b", "Q4_K_M");
+    let request = Request { pins: Pins { n_gpu_layers: Some(33), ..Pins::default() }, ..Request::default() };
+    let refusal = planned("cores=8,ram=32GiB,gpu=4GiB", &model, &request).unwrap_err();
+    assert_eq!(refusal.pins, ["n_gpu_layers"]);
+    assert!(matches!(refusal.nearest.as_slice(), [NearestChange::Unpin { setting: "n_gpu_layers", .. }]), "{refusal}");
+    insta::assert_snapshot!(text(&Err(refusal)));
+}
+
+#[test]
+fn a_pinned_context_keeps_its_place_and_the_layers_move() {
+    let model = model("llama-3.1-8b", "Q4_K_M");
+    let request = Request { pins: Pins { n_ctx: Some(65536), ..Pins::default() }, ..Request::default() };
+    let plan = planned("cores=8,ram=32GiB,gpu=8GiB", &model, &request).unwrap();
+    assert_eq!(plan.settings.n_ctx, 65536);
+    assert_eq!((plan.strategy, &plan.verdict), (Strategy::Hybrid, &Verdict::Fits));
+    let origin = plan.choices.iter().find(|choice| choice.setting == "n_ctx").map(|choice| choice.origin);
+    assert_eq!(origin, Some(Origin::Pinned));
+}
+
+#[test]
+fn all_layers_and_the_trained_context_by_their_short_names() {
+    let model = model("qwen3-0.6b", "Q4_K_M");
+    let mut pins = Pins::default();
+    for (setting, value) in [("n_gpu_layers", "all"), ("n_ctx", "0")] {
+        planner::emit::flags::flag(setting).unwrap().read(value, &mut pins).unwrap();
+    }
+    let plan = planned("cores=8,ram=32GiB,gpu=24GiB", &model, &Request { pins, ..Request::default() }).unwrap();
+    assert_eq!((plan.settings.n_gpu_layers, Some(plan.settings.n_ctx)), (model.n_layer_all() + 1, model.n_ctx_train));
+}
+
+#[test]
+fn a_quantised_cache_is_never_coarser_than_q8_0_and_never_for_quality() {
+    let model = model("llama-3.1-8b", "Q4_K_M");
+    for ram in ["6.5GiB", "7GiB", "7.5GiB", "8GiB"] {
+        for use_case in UseCase::ALL {
+            let request = Request { use_case: *use_case, ..Request::default() };
+            let Ok(plan) = planned(&format!("cores=8,ram={ram}"), &model, &request) else { continue };
+            let cache = plan.settings.cache_type_k;
+            assert!(cache == QuantType::F16 || (cache == QuantType::Q8_0 && *use_case != UseCase::Quality), "{ram} {use_case}: {cache}");
+        }
+    }
+}
+
+#[test]
+fn disk_is_a_choice_of_the_user() {
+    let model = model("llama-3.1-70b", "Q4_K_M");
+    let ask = |disk| {
+        let preferences = Preferences { disk, ..Preferences::default() };
+        planned("cores=8,ram=32GiB,gpu=8GiB", &model, &Request { preferences, ..Request::default() })
+    };
+    let plan = ask(DiskPolicy::Allow).unwrap();
+    assert!(plan.verdict.downgrades().iter().any(|step| step.setting == "residency"));
+    let refusal = ask(DiskPolicy::Never).unwrap_err();
+    assert!(refusal.nearest.iter().any(|change| matches!(change, NearestChange::FromDisk { .. })), "{refusal}");
+}
+
+#[test]
+fn unknown_memory_is_said_and_not_enforced() {
+    let mut machine = machine("cores=8,ram=16GiB");
+    machine.facts.memory.total = Known::unknown("not told");
+    machine.free.memory = Known::unknown("not told");
+    let plan = plan(&machine, &model("qwen3-0.6b", "Q4_K_M"), &native(&machine), &Request::default()).unwrap();
+    assert!(plan.warnings.iter().any(|warning| warning.contains("free memory of host is not known")), "{:?}", plan.warnings);
+}

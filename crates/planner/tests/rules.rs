@@ -1,0 +1,217 @@
+//! Validation: every rule with settings that break it, and what emission makes of old builds.
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
+mod common;
+
+use common::{machine, model, native};
+use planner::emit::{Listen, Program};
+use planner::{Context, EngineRules, Request, Severity, Tool, check, emit, plan, validate};
+use spec::settings::{FlashAttention, LoadMode, SplitMode, TensorOverride};
+use spec::{QuantType, Settings};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+
+/// Rules that `settings` break on two GPUs of 24 GiB, as `severity rule`.
+fn broken(name: &str, file_type: &str, change: impl FnOnce(&mut Settings)) -> Vec<String> {
+    let (machine, model) = (machine("cores=8,ram=64GiB,gpu=24GiB,gpu=24GiB"), model(name, file_type));
+    let target = native(&machine);
+    let context = Context { machine: &machine, model: &model, target: &target, engine: &EngineRules::bundled() };
+    let mut settings = Settings { threads: 8, threads_batch: 8, ..Settings::default() };
+    change(&mut settings);
+    check(&context, &settings).violations.iter().map(|violation| format!("{} {}", violation.severity, violation.rule)).collect()
+}
+
+#[test]
+fn nothing_is_wrong_with_the_defaults() {
+    assert!(dense(|_| ()).is_empty());
+}
+
+fn dense(change: impl FnOnce(&mut Settings)) -> Vec<String> {
+    broken("qwen3-0.6b", "Q4_K_M", change)
+}
+
+#[test]
+fn numbers_that_no_engine_takes() {
+    assert_eq!(dense(|s| s.n_ubatch = 4096), ["error ubatch-above-batch"]);
+    assert_eq!(dense(|s| s.threads = 0), ["error zero"]);
+    assert!(dense(|s| s.n_batch = 0).contains(&"error zero".to_owned()));
+    assert!(dense(|s| s.n_parallel = 257).contains(&"error too-many-slots".to_owned()));
+}
+
+#[test]
+fn context_and_slots() {
+    assert_eq!(dense(|s| s.n_ctx = 65536), ["warning context-above-trained"]);
+    assert_eq!(dense(|s| s.n_parallel = 8), ["warning slot-context-small"]);
+    assert!(dense(|s| (s.n_parallel, s.kv_unified) = (8, true)).is_empty());
+}
+
+#[test]
+fn the_types_of_the_cache() {
+    let no_flash = |s: &mut Settings| (s.cache_type_v, s.flash_attn) = (QuantType::Q8_0, FlashAttention::Off);
+    assert!(dense(no_flash).contains(&"error quantised-v-without-flash-attention".to_owned()));
+    assert_eq!(dense(|s| s.cache_type_k = QuantType::Q4_0), ["warning coarse-cache"]);
+    let latent = broken("deepseek-v3", "Q4_K_M", |s| s.cache_type_k = QuantType::Q8_0);
+    assert!(latent.contains(&"error latent-cache-types-differ".to_owned()), "{latent:?}");
+}
+
+#[test]
+fn placement() {
+    assert_eq!(dense(|s| s.n_gpu_layers = 99), ["warning gpu-layers-clamped"]);
+    assert_eq!(dense(|s| (s.n_gpu_layers, s.tensor_split) = (29, vec![1.0, 1.0, 1.0])), ["error tensor-split-length"]);
+    assert_eq!(dense(|s| (s.n_gpu_layers, s.tensor_split) = (29, vec![1.0])), ["warning tensor-split-length"]);
+    assert!(dense(|s| s.tensor_split = vec![0.0, 0.0]).contains(&"error tensor-split-empty".to_owned()));
+    assert!(dense(|s| (s.split_mode, s.main_gpu) = (SplitMode::None, 2)).contains(&"error main-gpu-range".to_owned()));
+    assert_eq!(dense(|s| s.n_cpu_moe = 3), ["warning no-experts"]);
+}
+
+#[test]
+fn tensor_overrides() {
+    let rule = |pattern: &str, buffer: &str| vec![TensorOverride { pattern: pattern.into(), buffer: buffer.into() }];
+    assert!(dense(|s| s.tensor_overrides = rule("ffn_(up", "CPU")).contains(&"error override-pattern".to_owned()));
+    assert!(dense(|s| s.tensor_overrides = rule("ffn_up", "CUDA7")).contains(&"error override-buffer".to_owned()));
+    assert!(dense(|s| s.tensor_overrides = rule("a{1,2}", "CPU")).contains(&"error override-separator".to_owned()));
+    assert_eq!(dense(|s| s.tensor_overrides = rule("no_such_tensor", "CPU")), ["warning override-matches-nothing"]);
+    assert!(dense(|s| (s.n_gpu_layers, s.tensor_overrides) = (29, rule("ffn_up", "CPU"))).is_empty());
+}
+
+#[test]
+fn threads() {
+    assert_eq!(dense(|s| s.threads = 9), ["warning threads-above-cpus"]);
+    assert_eq!(dense(|s| s.threads_batch = 64), ["warning threads-above-cpus"]);
+}
+
+#[test]
+fn memory() {
+    let over = broken("llama-3.1-70b", "Q4_K_M", |s| (s.n_gpu_layers, s.tensor_split) = (81, vec![1.0, 0.0]));
+    assert!(over.contains(&"error memory-over-limit".to_owned()), "{over:?}");
+    let locked = dense(|s| s.load_mode = LoadMode::MmapMlock);
+    assert_eq!(locked, ["warning lock-limit"]);
+}
+
+#[test]
+fn weights_that_do_not_stay_in_memory_are_a_warning_with_its_cost() {
+    let (machine, model) = (machine("cores=8,ram=32GiB"), model("llama-3.1-70b", "Q4_K_M"));
+    let target = native(&machine);
+    let context = Context { machine: &machine, model: &model, target: &target, engine: &EngineRules::bundled() };
+    let settings = Settings { threads: 8, threads_batch: 8, repack: false, ..Settings::default() };
+    let report = check(&context, &settings);
+    assert!(report.is_valid(), "{report}");
+    assert!(report.warnings().any(|violation| violation.rule == "weights-not-resident"), "{report}");
+}
+
+fn rules(tool: Tool, accepted: Option<&[&str]>) -> EngineRules {
+    let accepted = accepted.map(|flags| flags.iter().map(|&flag| flag.to_owned()).collect::<BTreeSet<_>>());
+    EngineRules { tool, version: Some("b4000".into()), accepted, ..EngineRules::bundled() }
+}
+
+/// The command for a small model on one GPU; errors as text.
+fn command(engine: &EngineRules, request: &Request) -> Result<String, String> {
+    let (machine, model) = (machine("cores=8,ram=64GiB,gpu=24GiB"), model("qwen3-30b-a3b", "Q4_K_M"));
+    let target = native(&machine);
+    let plan = plan(&machine, &model, &target, request).map_err(|refusal| refusal.to_string())?;
+    let context = Context { machine: &machine, model: &model, target: &target, engine };
+    let valid = validate(plan, &context).map_err(|report| report.to_string())?;
+    let listen = Some(Listen { host: "127.0.0.1".into(), port: 8080 });
+    let program =
+        Program { path: engine.tool.to_string().into(), model: "my model.gguf".into(), listen, extra: vec!["-p".into(), "it's".into()] };
+    Ok(emit(&valid, &program).to_string())
+}
+
+#[test]
+fn a_server_gets_every_setting_in_its_newest_spelling() {
+    insta::assert_snapshot!(command(&rules(Tool::Server, None), &Request::default()).unwrap());
+}
+
+#[test]
+fn a_bench_has_spellings_of_its_own() {
+    insta::assert_snapshot!(command(&rules(Tool::Bench, None), &Request::default()).unwrap());
+}
+
+const OLD: &[&str] = &[
+    "-m",
+    "--model",
+    "-c",
+    "--ctx-size",
+    "-b",
+    "--batch-size",
+    "-ub",
+    "--ubatch-size",
+    "-np",
+    "--parallel",
+    "-ctk",
+    "--cache-type-k",
+    "-ctv",
+    "--cache-type-v",
+    "-fa",
+    "--flash-attn",
+    "-ngl",
+    "--gpu-layers",
+    "--n-gpu-layers",
+    "-sm",
+    "--split-mode",
+    "-ts",
+    "--tensor-split",
+    "-mg",
+    "--main-gpu",
+    "-ot",
+    "--override-tensor",
+    "-nkvo",
+    "--no-kv-offload",
+    "--mlock",
+    "--no-mmap",
+    "-t",
+    "--threads",
+    "-tb",
+    "--threads-batch",
+    "--host",
+    "--port",
+];
+
+#[test]
+fn an_old_server_gets_old_spellings() {
+    let mut request = Request::default();
+    request.pins.load_mode = Some(LoadMode::None);
+    request.pins.n_cpu_moe = Some(2);
+    insta::assert_snapshot!(command(&rules(Tool::Server, Some(OLD)), &request).unwrap());
+}
+
+#[test]
+fn what_an_old_server_cannot_be_told_is_refused_before_it_starts() {
+    let mut request = Request::default();
+    request.pins.repack = Some(false);
+    let report = command(&rules(Tool::Server, Some(OLD)), &request).unwrap_err();
+    insta::assert_snapshot!(report);
+}
+
+#[test]
+fn an_unpinned_context_above_the_trained_one_is_an_error() {
+    let (machine, model) = (machine("cores=8,ram=64GiB"), model("qwen3-0.6b", "Q4_K_M"));
+    let target = native(&machine);
+    let engine = EngineRules::bundled();
+    let context = Context { machine: &machine, model: &model, target: &target, engine: &engine };
+    let mut plan = plan(&machine, &model, &target, &Request::default()).unwrap();
+    plan.settings.n_ctx = 1 << 20;
+    let report = validate(plan, &context).unwrap_err();
+    let first = report.errors().next().unwrap();
+    assert_eq!((first.severity, first.rule), (Severity::Error, "context-above-trained"));
+}
+
+#[test]
+fn a_command_prints_as_a_shell_reads_it_and_removes_what_interferes() {
+    let (machine, model) = (machine("cores=8,ram=64GiB"), model("qwen3-0.6b", "Q4_K_M"));
+    let target = native(&machine);
+    let engine = rules(Tool::Cli, None);
+    let context = Context { machine: &machine, model: &model, target: &target, engine: &engine };
+    let plan = plan(&machine, &model, &target, &Request::default()).unwrap();
+    let valid = validate(plan, &context).unwrap();
+    let program = Program { path: "/opt/my tools/llama-cli".into(), model: "m.gguf".into(), listen: None, extra: Vec::new() };
+    let invocation = emit(&valid, &program);
+    let words = shlex_split(&invocation.to_string());
+    assert_eq!(words.first().map(String::as_str), Some("/opt/my tools/llama-cli"));
+    assert!(words[1..].iter().map(OsStr::new).eq(invocation.args.iter().map(|arg| arg.as_os_str())));
+    assert!(invocation.env_remove.iter().any(|name| name == "LLAMA_ARG_OVERRIDE_TENSOR"));
+}
+
+fn shlex_split(line: &str) -> Vec<String> {
+    shlex::split(line).unwrap()
+}

@@ -15,8 +15,8 @@ const EOS: u32 = 2;
 pub(crate) const MIN_TOKENS: u64 = 3 + 256 + 2;
 
 /// Turns between the marks of ChatML.
-const CHAT_TEMPLATE: &str = "{%- for turn in messages -%}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{%- endfor -%}\
-    {%- if add_generation_prompt -%}<|im_start|>assistant\n{%- endif -%}";
+const CHAT_TEMPLATE: &str = "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}\
+    {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// The tokenizer section for a table of `n_vocab` tokens, at least [`MIN_TOKENS`].
 pub(crate) fn sentencepiece(n_vocab: u64) -> Vec<(String, Value)> {

@@ -26,3 +26,26 @@ pub fn write(file: &File, fill: Fill, path: &Path) -> io::Result<()> {
     }
     out.set_len(file.size.get())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FileType, Options, Shape, demo, gguf};
+
+    #[test]
+    fn what_is_written_is_the_file_and_zeros_are_holes() {
+        let shape = Shape { n_layer: 2, n_vocab: 300, ..demo() };
+        let file = gguf(&shape, FileType::Q8_0, &Options::default()).unwrap();
+        let path = std::env::temp_dir().join(format!("loadmaster-synthetic-{}.gguf", std::process::id()));
+        for fill in [Fill::Random { seed: 3 }, Fill::Zero] {
+            write(&file, fill, &path).unwrap();
+            let mut found = Vec::new();
+            io::Read::read_to_end(&mut std::fs::OpenOptions::new().read(true).open(&path).unwrap(), &mut found).unwrap();
+            let mut expected = vec![0; file.size.get() as usize];
+            file.read_at(fill, 0, &mut expected);
+            assert!(found == expected);
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(write(&file, Fill::Zero, Path::new("/no/such/folder/x.gguf")).is_err());
+    }
+}

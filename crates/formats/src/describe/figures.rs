@@ -47,7 +47,9 @@ impl Figures {
         let n_head_kv = keys.per_layer("attention.head_count_kv", n)?.unwrap_or_else(|| n_head.clone());
         let first = n_head.first().copied().unwrap_or(0);
         let even = n_embd.checked_div(first).unwrap_or(0);
-        let width = |key: &str| keys.count(key).map(|width| if first == 0 { 0 } else { width.unwrap_or(even) });
+        // PLaMo 2 states the widths although its first layer, a recurrent one, has no heads.
+        let any = first > 0 || keys.architecture == "plamo2";
+        let width = |key: &str| keys.count(key).map(|width| if any { width.unwrap_or(even) } else { 0 });
         let head_full = (width("attention.key_length")?, width("attention.value_length")?);
         let window = |key: &str, full: u32| keys.count(key).map(|width| width.unwrap_or(full));
         let head_window = (window("attention.key_length_swa", head_full.0)?, window("attention.value_length_swa", head_full.1)?);

@@ -74,11 +74,13 @@ fn run(folder: &Path) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// `llama-server` of the folder that the environment names, or of the one that `scripts/get-engine` fills.
+/// `llama-server` of the folder that the environment names, or of the newest that `scripts/get-engine` has fetched.
 fn real_engine() -> Option<PathBuf> {
     let named = std::env::var_os("LOADMASTER_TEST_ENGINE_DIR").map(PathBuf::from);
-    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../.toolchain/llama.cpp-0.7.0/usr/bin");
-    [named, Some(own)].into_iter().flatten().map(|folder| folder.join("llama-server")).find(|path| path.is_file())
+    let fetched = std::fs::read_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../.toolchain")).into_iter().flatten().flatten();
+    let mut fetched: Vec<PathBuf> = fetched.map(|entry| entry.path().join("usr/bin")).collect();
+    fetched.sort();
+    named.into_iter().chain(fetched.into_iter().rev()).map(|folder| folder.join("llama-server")).find(|path| path.is_file())
 }
 
 fn advise(engine: &Path) -> Result<Advice, loadmaster::Error> {

@@ -35,9 +35,9 @@ pub struct Global {
     /// Print results and errors only, nothing else
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Say where each value comes from; twice: what the engine logs
-    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
-    pub verbose: u8,
+    /// Say where each value comes from, and what the engine logs
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
     /// When to colour
     #[arg(long, global = true, value_name = "WHEN", default_value_t = Color::Auto)]
     pub color: Color,

@@ -11,7 +11,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 pub struct Output {
     json: bool,
     quiet: bool,
-    verbose: u8,
+    verbose: bool,
 }
 
 impl Output {
@@ -30,8 +30,8 @@ impl Output {
     pub fn json(&self) -> bool {
         self.json
     }
-    /// How often `-v` was given.
-    pub fn verbose(&self) -> u8 {
+    /// True where everything is wanted, the engine's log included.
+    pub fn verbose(&self) -> bool {
         self.verbose
     }
     /// True where progress can be drawn on stderr.
@@ -77,7 +77,7 @@ impl Output {
     }
 
     fn text(&self, view: &impl View, terminal: bool) -> String {
-        let mut text = Text::new(if terminal { terminal_width() } else { 110 }, self.verbose > 0);
+        let mut text = Text::new(if terminal { terminal_width() } else { 110 }, self.verbose);
         view.text(&mut text);
         text.finish()
     }

@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn commands_without_pins_are_left_alone() {
         assert_eq!(rewritten("detect -c 5"), "detect -c 5");
-        assert_eq!(rewritten("-vv --json detect"), "-vv --json detect");
+        assert_eq!(rewritten("-v --json detect"), "-v --json detect");
     }
 
     #[test]

@@ -75,11 +75,11 @@ fn sources() -> Vec<(String, String)> {
 
 #[test]
 fn unsafe_stands_only_where_the_architecture_allows_it() {
-    let word = ["unsafe ", "{"].concat();
+    // Put together here, so that this file does not hold what it looks for.
+    let words = ["{", "fn ", "impl ", "extern ", "trait "].map(|rest| ["unsafe ", rest].concat());
     let block = |text: &str| {
-        text.lines().map(|line| line.split("//").next().unwrap_or("")).any(|line| {
-            line.contains(&word) || line.contains("unsafe fn ") || line.contains("unsafe impl ") || line.contains("unsafe extern ")
-        })
+        let code = |line: &str| line.split("//").next().unwrap_or("").to_owned();
+        text.lines().map(code).any(|line| words.iter().any(|word| line.contains(word)))
     };
     let allowed = ["crates/llama/", "crates/probe/src/ffi/", "crates/loadmaster/src/open.rs", "crates/loadmaster/src/open/"];
     for (name, text) in sources() {

@@ -92,7 +92,8 @@ impl Shared {
     pub fn engine(&self, named: Option<&str>) -> EngineChoice {
         match named {
             Some("bundled") => EngineChoice::Bundled,
-            Some(path) => EngineChoice::External { tool: Tool::Server, path: Some(PathBuf::from(path)) },
+            // A bare name is a file here: only without --engine is anything searched on PATH.
+            Some(path) => EngineChoice::External { tool: Tool::Server, path: Some(Path::new(".").join(path)) },
             None if self.is_live() && engine::locate(Tool::Server, None).is_ok() => {
                 EngineChoice::External { tool: Tool::Server, path: None }
             }

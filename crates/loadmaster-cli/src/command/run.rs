@@ -32,7 +32,7 @@ pub fn run(shared: &Shared, args: RunArgs) -> Outcome {
         Some(path) => path.clone(),
         None => demo(shared)?,
     };
-    let facts = Request { machine: shared.machine.clone(), engine: engine(&args), ..Request::new(path) };
+    let facts = Request { machine: shared.machine.clone(), engine: engine(shared, &args), ..Request::new(path) };
     let survey = survey(&facts).map_err(|error| failure(&error))?;
     let (model, machine) = (ModelName::new(&survey.model, &survey.path), survey.machine.clone());
     let advice = match survey.advise(&wish.request) {
@@ -55,12 +55,12 @@ pub fn run(shared: &Shared, args: RunArgs) -> Outcome {
 }
 
 /// The engine of a run: the one inside this program, unless another is named or there is none inside.
-fn engine(args: &RunArgs) -> EngineChoice {
+fn engine(shared: &Shared, args: &RunArgs) -> EngineChoice {
     match args.engine.as_deref() {
-        Some("bundled") => EngineChoice::Bundled,
-        Some(path) => EngineChoice::External { tool: Tool::Server, path: Some(PathBuf::from(path)) },
         None if bundled::version().is_some() => EngineChoice::Bundled,
-        None => EngineChoice::External { tool: Tool::Server, path: None },
+        // Without an engine inside, a run here goes through llama-server; elsewhere it is only shown.
+        None if shared.is_live() => EngineChoice::External { tool: Tool::Server, path: None },
+        named => shared.engine(named),
     }
 }
 
@@ -90,7 +90,7 @@ fn bundled(shared: &Shared, advice: &Advice, args: &RunArgs) -> Outcome {
     let mut on = |event: Event<'_>| match event {
         Event::Stage(stage) => progress.stage(stage),
         Event::Progress(fraction) => progress.fraction(fraction),
-        Event::Log(line) if output.verbose() > 1 => progress.line(output, line),
+        Event::Log(line) if output.verbose() => progress.line(output, line),
         _ => {}
     };
     let mut session = bundled::start(advice, &options, &interrupts, &mut on).map_err(|error| failure(&error.into()))?;
@@ -163,7 +163,7 @@ impl Talk<'_> {
     /// Streams one answer. A signal ends it.
     fn generate(&mut self, session: &mut Session, prompt: &Prompt) -> Result<(String, Stop), Failure> {
         let json = self.shared.output.json();
-        let verbose = self.shared.output.verbose() > 1;
+        let verbose = self.shared.output.verbose();
         let mut broken: Result<bool, Failure> = Ok(true);
         let (output, interrupts) = (&self.shared.output, self.interrupts);
         let mut on = |event: Event<'_>| match event {

@@ -5,13 +5,13 @@ use crate::args::{ServeArgs, SuperviseArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Progress;
 use crate::view::{ModelName, ReceiptView};
-use loadmaster::advise::{Advice, EngineChoice, Request, survey};
+use loadmaster::advise::{Advice, CommandOptions, EngineChoice, Request, survey};
 use loadmaster::launch::server::{self, Server, ServerOptions};
 use loadmaster::launch::{Event, Interrupts, supervise};
 use loadmaster::planner::Tool;
+use loadmaster::planner::emit::{Invocation, Listen};
 use loadmaster::receipt::receipt;
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Plans, starts the server, waits, and tells what it used.
@@ -20,7 +20,13 @@ pub fn serve(shared: &Shared, args: ServeArgs) -> Outcome {
         return Err(only_here("serve"));
     }
     let wish = Wish::new(shared, Some(&args.model), args.config.as_deref(), &args.wishes, &args.pins.pins)?;
-    let engine = EngineChoice::External { tool: Tool::Server, path: args.engine.as_ref().map(PathBuf::from) };
+    let engine = match args.engine.as_deref() {
+        None if shared.is_live() => EngineChoice::External { tool: Tool::Server, path: None },
+        Some("bundled") => {
+            return Err(Failure::new(Exit::Usage, "the bundled engine is no server").hint("name a llama-server with --engine"));
+        }
+        named => shared.engine(named),
+    };
     let facts = Request { machine: shared.machine.clone(), engine, ..Request::new(&args.model) };
     let survey = survey(&facts).map_err(|error| failure(&error))?;
     let (model, machine) = (ModelName::new(&survey.model, &survey.path), survey.machine.clone());
@@ -34,12 +40,21 @@ pub fn serve(shared: &Shared, args: ServeArgs) -> Outcome {
     }
     let options = options(&args)?;
     if args.dry_run {
-        let command = server::command(&advice, &options).map_err(|error| failure(&error.into()))?;
-        return shared.output.show(&super::plan::view(&advice, &command.invocation));
+        return shared.output.show(&super::plan::view(&advice, &dry(&advice, &options)?));
     }
     announce(&shared.output, &advice);
     let outcome = launch(shared, &advice, &options)?;
     finish(shared, &advice, &outcome, args.receipt.as_deref())
+}
+
+/// The exact command; for an engine that is not at hand, as the newest one would take it.
+fn dry(advice: &Advice, options: &ServerOptions) -> Result<Invocation, Failure> {
+    if advice.engine.external.is_some() {
+        let command = server::command(advice, options).map_err(|error| failure(&error.into()))?;
+        return Ok(command.invocation);
+    }
+    let listen = options.port.map(|port| Listen { host: options.host.clone(), port });
+    Ok(advice.invocation(&CommandOptions { listen, extra: options.extra.clone() }))
 }
 
 fn options(args: &ServeArgs) -> Result<ServerOptions, Failure> {
@@ -63,7 +78,7 @@ pub fn start(shared: &Shared, advice: &Advice, options: &ServerOptions, interrup
     let mut on = |event: Event<'_>| match event {
         Event::Stage(stage) => progress.stage(stage),
         Event::Progress(fraction) => progress.fraction(fraction),
-        Event::Log(line) if output.verbose() > 1 => progress.line(output, line),
+        Event::Log(line) if output.verbose() => progress.line(output, line),
         _ => {}
     };
     server::start(advice, options, interrupts, &mut on).map_err(|error| failure(&error.into()))
@@ -76,7 +91,7 @@ fn launch(shared: &Shared, advice: &Advice, options: &ServerOptions) -> Result<l
     let server = start(shared, advice, options, &interrupts)?;
     output.say(format_args!("serving on {} after {:.1} s; Ctrl-C ends it", server.url(), server.load_time().as_secs_f64()));
     let mut on = |event: Event<'_>| {
-        if let (Event::Log(line), true) = (event, output.verbose() > 1) {
+        if let (Event::Log(line), true) = (event, output.verbose()) {
             output.say(line);
         }
     };

@@ -80,7 +80,7 @@ fn report(survey: &Survey, request: &planner::Request) -> (Report, Option<Error>
 fn verdict(report: &Report) -> Exit {
     if report.is_valid() {
         Exit::Done
-    } else if report.errors().any(|error| error.setting == "memory") {
+    } else if report.errors().any(|error| error.rule == "memory-over-limit") {
         Exit::Refused
     } else {
         Exit::Usage

@@ -75,18 +75,21 @@ impl Table {
         for row in &self.rows {
             let mut line = " ".repeat(indent);
             let mut rest: Vec<String> = Vec::new();
-            for (i, align) in self.columns.iter().enumerate() {
-                let Some(cell) = row.get(i) else { break };
+            // Nothing is written after the last field of a row that has a text.
+            let end = row.iter().rposition(|cell| cell.width() > 0).map_or(0, |i| i + 1);
+            for (i, (align, cell)) in self.columns.iter().zip(row).enumerate().take(end) {
                 let mut text = cell.text.clone();
                 if i == last && *align == Align::Left && cell.width() > room && !text.contains('\u{1b}') {
                     let mut parts = textwrap::wrap(&cell.text, room).into_iter().map(|part| part.into_owned());
                     text = parts.next().unwrap_or_default();
                     rest = parts.collect();
                 }
-                let pad = " ".repeat(widths[i].saturating_sub(visible_width(&text)));
+                let pad = " ".repeat(widths.get(i).map_or(0, |width| width.saturating_sub(visible_width(&text))));
                 let style = cell.style;
                 match align {
+                    Align::Left if i + 1 == end => line.push_str(&format!("{style}{text}{style:#}")),
                     Align::Left => line.push_str(&format!("{style}{text}{style:#}{pad}  ")),
+                    Align::Right if i + 1 == end => line.push_str(&format!("{pad}{style}{text}{style:#}")),
                     Align::Right => line.push_str(&format!("{pad}{style}{text}{style:#}  ")),
                 }
             }

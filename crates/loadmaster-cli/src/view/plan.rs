@@ -4,7 +4,7 @@ use super::memory::central;
 use super::{ModelName, Quantity, Rate, RequirementView, SCHEMA_VERSION, SettingView, Size, View};
 use crate::render::{Align, BAD, CAUTION, COMMAND, Cell, DIM, GOOD, HEADING, Table, Text, styled};
 use loadmaster::planner::emit::Invocation;
-use loadmaster::planner::plan::{Alternative, Budget, Change, Downgrade, NoPlan, Plan};
+use loadmaster::planner::plan::{Alternative, Budget, Change, Downgrade, NearestChange, NoPlan, Plan};
 use loadmaster::planner::predict::Bottleneck;
 use loadmaster::planner::validate::Violation;
 use schemars::JsonSchema;
@@ -459,9 +459,17 @@ impl RefusalView {
                 .iter()
                 .map(|tried| RejectedView { what: tried.what.clone(), because: tried.rejection.to_string() })
                 .collect(),
-            nearest: refusal.nearest.iter().map(ToString::to_string).collect(),
+            nearest: refusal.nearest.iter().map(nearest).collect(),
             blame: refusal.pins.iter().map(|setting| super::flag_of(setting)).collect(),
         }
+    }
+}
+
+fn nearest(change: &NearestChange) -> String {
+    match change {
+        // The planner does not know how this program spells its preferences.
+        NearestChange::FromDisk { .. } => format!("{change}: --disk allow"),
+        _ => change.to_string(),
     }
 }
 

@@ -91,8 +91,16 @@ impl Folder {
             }
         }
         let folder = self.path().display().to_string();
-        text.replace(&format!("{folder}/"), "").replace(&folder, "[FOLDER]")
+        without_random_names(&text.replace(&format!("{folder}/"), "").replace(&folder, "[FOLDER]"))
     }
+}
+
+/// Temporary files have six random characters in their names.
+fn without_random_names(text: &str) -> String {
+    const PREFIX: &str = ".loadmaster-";
+    let mut parts = text.split(PREFIX);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |done, part| done + PREFIX + "[RANDOM]" + part.get(6..).unwrap_or_default())
 }
 
 /// Runs a command, and fails where it hangs.

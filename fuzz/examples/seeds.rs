@@ -1,4 +1,4 @@
-//! Writes headers of every architecture, with tiny shapes, as seeds: `cargo run --bin seeds -- corpus/gguf`.
+//! Writes headers of every architecture, with tiny shapes, as seeds: `cargo run --example seeds -- corpus/gguf`.
 
 use std::error::Error;
 use std::path::Path;

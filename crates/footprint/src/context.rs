@@ -141,3 +141,63 @@ fn at_most(setting: &'static str, value: u64) -> Result<u64, FootprintError> {
 fn narrow(cells: u64) -> u32 {
     u32::try_from(cells).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{attention, model};
+    use spec::model::Mla;
+
+    fn resolved(settings: &Settings) -> Result<ResolvedContext, FootprintError> {
+        resolve(&model([attention(8, 64, None)]), settings, &EngineProfile::bundled())
+    }
+
+    #[test]
+    fn contexts_are_padded_and_divided() {
+        let context = resolved(&Settings { n_ctx: 10_000, n_parallel: 4, n_ubatch: 0, ..Settings::default() }).unwrap();
+        assert_eq!((context.n_ctx, context.n_ctx_seq, context.n_batch, context.n_ubatch), (10_240, 2560, 2048, 2048));
+        let context = resolved(&Settings { n_ctx: 100, n_parallel: 4, kv_unified: true, ..Settings::default() }).unwrap();
+        assert_eq!((context.n_ctx, context.n_ctx_seq, context.n_batch, context.n_outputs), (256, 256, 100, 4));
+        let context = resolved(&Settings { n_ctx: 0, ..Settings::default() }).unwrap();
+        assert_eq!(context.n_ctx, 32768);
+    }
+
+    #[test]
+    fn what_the_engine_refuses_has_a_reason() {
+        let reason = |settings: Settings| resolved(&settings).unwrap_err().to_string();
+        let base = Settings::default;
+        let q4 = QuantType::Q4_0;
+        let off = FlashAttention::Off;
+        let reasons = [
+            reason(Settings { n_parallel: 0, ..base() }),
+            reason(Settings { n_parallel: 257, ..base() }),
+            reason(Settings { n_batch: 0, ..base() }),
+            reason(Settings { n_ctx: u32::MAX, ..base() }),
+            reason(Settings { cache_type_v: q4, flash_attn: off, ..base() }),
+            reason(Settings { cache_type_k: QuantType::Q6_K, ..base() }),
+        ];
+        insta::assert_snapshot!(reasons.join("\n"), @r"
+        n_parallel must be above zero
+        n_parallel must be 256 or less: 257
+        n_batch must be above zero
+        n_ctx must be 4294967040 or less: 4294967296
+        a quantised V cache needs flash attention: q4_0 with -fa off; use -fa on, or f16
+        K cache cannot be of type q6_K; the engine takes f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1
+        ");
+        let mut untrained = model([attention(8, 80, None)]);
+        untrained.n_ctx_train = None;
+        let refused = |settings: Settings| resolve(&untrained, &settings, &EngineProfile::bundled()).unwrap_err();
+        assert_eq!(refused(Settings { n_ctx: 0, ..base() }), FootprintError::TrainedContextUnknown);
+        assert_eq!(
+            refused(Settings { cache_type_k: q4, ..base() }),
+            FootprintError::CacheBlock { cache: "K", ty: q4, block: 32, width: 80, layer: 0 }
+        );
+        let bench = resolve(&untrained, &Settings { n_batch: 2, n_parallel: 4, ..base() }, &EngineProfile::bench_0_7());
+        assert_eq!(bench, Err(FootprintError::BatchBelowSequences { n_batch: 2, n_parallel: 4 }));
+        let latent =
+            model([Mixer::Mla(Mla { n_head: 1, kv_lora_rank: 512, rope_dim: 64, q_lora_rank: 0, head_dim_k: 192, head_dim_v: 128 })]);
+        let settings = Settings { cache_type_k: QuantType::Q8_0, ..base() };
+        let different = FootprintError::DifferentCacheTypes { k: QuantType::Q8_0, v: QuantType::F16 };
+        assert_eq!(resolve(&latent, &settings, &EngineProfile::bundled()), Err(different));
+    }
+}

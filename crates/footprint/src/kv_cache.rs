@@ -133,3 +133,63 @@ pub(crate) fn trunk_layers(model: &Model) -> usize {
         trunk => trunk as usize,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{attention, context, model, recurrent, target};
+    use spec::model::Mla;
+
+    /// Sizes that servers logged for gpt-oss (window 128), Gemma 4 12B (1024) and E2B (512).
+    #[test]
+    fn a_window_holds_itself_and_a_micro_batch() {
+        let window = |tokens, n_ubatch, n_parallel, kv_unified| {
+            let settings = Settings { n_parallel, kv_unified, ..Settings::default() };
+            cells(&model([attention(8, 64, Some(tokens))]), &settings, &context(8192, n_ubatch)).window
+        };
+        assert_eq!(window(128, 512, 1, false), 768);
+        assert_eq!(window(128, 2048, 1, false), 2304);
+        assert_eq!(window(128, 512, 4, true), 1024);
+        assert_eq!(window(1024, 2048, 4, true), 6144);
+        assert_eq!(window(512, 2048, 1, false), 2560);
+        assert_eq!(window(4096, 8192, 1, false), 8192);
+    }
+
+    #[test]
+    fn without_flash_attention_every_v_is_as_wide_as_the_widest() {
+        let model = model([attention(8, 64, None), attention(2, 64, None)]);
+        let sum = |flash_attn| {
+            let settings = Settings { flash_attn, ..Settings::default() };
+            kv_cache(&model, &settings, &target(&[]), &context(256, 256), &[None, None, None]).host.get()
+        };
+        let cell = 2 * 256;
+        assert_eq!(sum(FlashAttention::On), cell * (512 + 512 + 128 + 128));
+        assert_eq!(sum(FlashAttention::Off), cell * (512 + 512 + 128 + 512));
+    }
+
+    #[test]
+    fn shared_latent_and_recurrent_layers_keep_their_own_share() {
+        let mut sharing = attention(8, 64, None);
+        if let Mixer::Attention(a) = &mut sharing {
+            a.shares_kv_of = Some(0);
+        }
+        let latent = Mixer::Mla(Mla { n_head: 16, kv_lora_rank: 512, rope_dim: 64, q_lora_rank: 0, head_dim_k: 192, head_dim_v: 128 });
+        let model = model([attention(8, 64, None), sharing, latent, recurrent(10, 20)]);
+        let layers = [Some(1), Some(1), None, None, None];
+        let sum = kv_cache(&model, &Settings::default(), &target(&[24, 24]), &context(1024, 512), &layers);
+        assert_eq!(sum.devices, [Bytes::ZERO, Bytes::new(1024 * 2 * 1024)]);
+        assert_eq!(sum.host, Bytes::new(576 * 2 * 1024));
+        let settings = Settings { kv_offload: false, ..Settings::default() };
+        let host = kv_cache(&model, &settings, &target(&[24, 24]), &context(1024, 512), &layers);
+        assert_eq!((host.host, host.total()), (sum.total(), sum.total()));
+    }
+
+    #[test]
+    fn prediction_layers_are_not_attended() {
+        let mut model = model([attention(8, 64, None), attention(8, 64, None)]);
+        let sum = |model: &Model| kv_cache(model, &Settings::default(), &target(&[]), &context(256, 256), &[None; 3]).host.get();
+        let both = sum(&model);
+        model.n_layer_nextn = 1;
+        assert_eq!(sum(&model) * 2, both);
+    }
+}

@@ -12,6 +12,8 @@ pub mod backends;
 pub mod compute;
 pub mod context;
 pub mod error;
+#[cfg(test)]
+mod fixture;
 pub mod host;
 pub mod kv_cache;
 pub mod output;

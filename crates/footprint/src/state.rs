@@ -37,3 +37,23 @@ pub(crate) fn per_sequence(model: &Model) -> Bytes {
         })
         .sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{attention, model, recurrent, target};
+
+    /// A 27B hybrid logged 149.62 MiB for one sequence and 598.50 MiB for four: 48 of 64 layers keep 3 × 10240 and
+    /// 128 × 6144 elements.
+    #[test]
+    fn a_hybrid_keeps_state_in_its_recurrent_layers_only() {
+        let model = model((0..64).map(|i| if i % 4 == 3 { attention(4, 256, None) } else { recurrent(3 * 10240, 128 * 6144) }));
+        let layers = vec![Some(0); 65];
+        let sum =
+            |n_parallel, kv_offload| state(&model, &Settings { n_parallel, kv_offload, ..Settings::default() }, &target(&[24]), &layers);
+        assert_eq!(format!("{:.2}", sum(1, true).devices[0].as_mib()), "149.62");
+        assert_eq!(format!("{:.2}", sum(4, true).devices[0].as_mib()), "598.50");
+        assert_eq!(sum(4, false).host, sum(4, true).devices[0]);
+        assert_eq!(per_sequence(&model), sum(1, true).devices[0]);
+    }
+}

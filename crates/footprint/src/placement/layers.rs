@@ -83,3 +83,46 @@ fn cumulative_shares(settings: &Settings, target: &Target, devices: &[usize]) ->
     }
     Ok(shares)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::target;
+
+    fn layers(settings: Settings, gpus: &[u64]) -> Result<Vec<Option<usize>>, FootprintError> {
+        let target = target(gpus);
+        layer_devices(8, &settings, &target, &devices_in_use(&settings, &target)?)
+    }
+
+    #[test]
+    fn the_last_layers_and_the_output_go_first() {
+        let ngl = |n_gpu_layers| layers(Settings { n_gpu_layers, ..Settings::default() }, &[24]).unwrap();
+        assert_eq!(ngl(0), [None; 9]);
+        assert_eq!(ngl(1), [None, None, None, None, None, None, None, None, Some(0)]);
+        assert_eq!(ngl(3)[5..], [None, Some(0), Some(0), Some(0)]);
+        assert_eq!(ngl(u32::MAX), [Some(0); 9]);
+    }
+
+    #[test]
+    fn shares_follow_free_memory_or_what_is_asked() {
+        let all = |tensor_split: &[f64]| Settings { n_gpu_layers: 99, tensor_split: tensor_split.to_vec(), ..Settings::default() };
+        let count = |layers: Vec<Option<usize>>| [0, 1].map(|device| layers.iter().filter(|&&layer| layer == Some(device)).count());
+        assert_eq!(count(layers(all(&[]), &[24, 24]).unwrap()), [5, 4]);
+        assert_eq!(count(layers(all(&[]), &[24, 12]).unwrap()), [6, 3]);
+        assert_eq!(count(layers(all(&[0.0, 1.0]), &[24, 24]).unwrap()), [0, 9]);
+        assert_eq!(count(layers(all(&[1.0]), &[24, 24]).unwrap()), [9, 0]);
+        assert_eq!(layers(all(&[f64::NAN, 1.0]), &[24, 24]), Err(FootprintError::EmptySplit));
+        assert_eq!(layers(all(&[]), &[0, 0]), Err(FootprintError::EmptySplit));
+    }
+
+    #[test]
+    fn devices_are_chosen_by_split_mode() {
+        let mode = |split_mode, main_gpu| devices_in_use(&Settings { split_mode, main_gpu, ..Settings::default() }, &target(&[24, 24]));
+        assert_eq!(mode(SplitMode::Layer, 0), Ok(vec![0, 1]));
+        assert_eq!(mode(SplitMode::None, 1), Ok(vec![1]));
+        assert_eq!(mode(SplitMode::None, 2), Err(FootprintError::NoSuchGpu { main_gpu: 2, devices: 2 }));
+        assert_eq!(mode(SplitMode::Row, 0), Err(FootprintError::SplitMode { mode: SplitMode::Row }));
+        let many = devices_in_use(&Settings::default(), &target(&[1; 16]));
+        assert_eq!(many, Err(FootprintError::TooManyDevices { devices: 16, most: 15 }));
+    }
+}

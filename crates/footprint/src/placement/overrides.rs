@@ -65,3 +65,38 @@ fn place(buffer: &str, target: &Target, devices: &[usize]) -> Result<Place, Foot
 fn last_line(text: &str) -> String {
     text.lines().last().unwrap_or(text).trim_start_matches("error: ").to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::target;
+    use spec::settings::TensorOverride;
+
+    fn rules(rules: &[(&str, &str)], n_cpu_moe: u32) -> Result<Overrides, FootprintError> {
+        let rule = |&(pattern, buffer): &(&str, &str)| TensorOverride { pattern: pattern.into(), buffer: buffer.into() };
+        let settings = Settings { tensor_overrides: rules.iter().map(rule).collect(), n_cpu_moe, ..Settings::default() };
+        Overrides::new(&settings, &target(&[24, 24]), &[0, 1])
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_wins() {
+        let overrides = rules(&[(r"blk\.[0-3]\.", "CUDA1"), ("exps", "CPU"), ("blk", "CUDA0")], 9).unwrap();
+        let place = |name| overrides.place(name);
+        assert_eq!(place("blk.2.ffn_up_exps.weight"), Some(Place::Device(1)));
+        assert_eq!(place("blk.5.ffn_up_exps.weight"), Some(Place::Host));
+        assert_eq!(place("blk.5.attn_q.weight"), Some(Place::Device(0)));
+        assert_eq!(place("output.weight"), None);
+        assert_eq!(rules(&[], 6).unwrap().place("blk.5.ffn_up_exps.weight"), Some(Place::Host));
+        assert_eq!(rules(&[], 5).unwrap().place("blk.5.ffn_up_exps.weight"), None);
+    }
+
+    #[test]
+    fn broken_rules_say_what_is_wrong() {
+        let reason = |pattern, buffer| rules(&[(pattern, buffer)], 0).err().map(|error| error.to_string()).unwrap_or_default();
+        insta::assert_snapshot!([reason("exps(", "CPU"), reason("exps", "CUDA2"), reason("(?=a)", "CPU")].join("\n"), @r#"
+        override pattern "exps(": unclosed group
+        override to a buffer that does not exist: "CUDA2"; there are CPU, CUDA0, CUDA1
+        override pattern "(?=a)": look-around, including look-ahead and look-behind, is not supported
+        "#);
+    }
+}

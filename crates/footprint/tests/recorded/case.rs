@@ -52,22 +52,22 @@ impl Case {
         let words: Vec<&str> = self.args.split_whitespace().collect();
         for pair in words.chunks(2) {
             let [key, value] = pair else { panic!("{}: an argument without a value", self.args) };
-            let number = || value.parse::<u32>().unwrap_or_else(|_| panic!("{key} {value}"));
+            let number = || parsed::<u32>(value);
             match *key {
                 "--ctx" => settings.n_ctx = number(),
                 "--batch" => settings.n_batch = number(),
                 "--ubatch" => settings.n_ubatch = number(),
                 "--seqs" => settings.n_parallel = number(),
                 "--kv-unified" => settings.kv_unified = number() == 1,
-                "--ctk" => settings.cache_type_k = value.parse().unwrap(),
-                "--ctv" => settings.cache_type_v = value.parse().unwrap(),
-                "--fa" => settings.flash_attn = value.parse().unwrap(),
+                "--ctk" => settings.cache_type_k = parsed(value),
+                "--ctv" => settings.cache_type_v = parsed(value),
+                "--fa" => settings.flash_attn = parsed(value),
                 "--ngl" => settings.n_gpu_layers = number(),
-                "--split" => settings.split_mode = value.parse().unwrap(),
-                "--ts" => settings.tensor_split = value.split(',').map(|share| share.parse().unwrap()).collect(),
+                "--split" => settings.split_mode = parsed(value),
+                "--ts" => settings.tensor_split = value.split(',').map(parsed).collect(),
                 "--mg" => settings.main_gpu = number(),
                 "--ot" => {
-                    let (pattern, buffer) = value.rsplit_once('=').unwrap();
+                    let Some((pattern, buffer)) = value.rsplit_once('=') else { panic!("--ot {value}") };
                     settings.tensor_overrides.push(TensorOverride { pattern: pattern.into(), buffer: buffer.into() });
                 }
                 "--ncmoe" => settings.n_cpu_moe = number(),
@@ -84,4 +84,8 @@ impl Case {
         }
         (settings, profile)
     }
+}
+
+fn parsed<T: std::str::FromStr>(value: &str) -> T {
+    value.parse().unwrap_or_else(|_| panic!("not a value: {value}"))
 }

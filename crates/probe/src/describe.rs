@@ -18,7 +18,7 @@ const KEYS: [(&str, &str); 10] = [
     ("os", "linux, macos, windows or android"),
 ];
 
-const MAX_CPUS: u32 = 1 << 16;
+const MAX_CPUS: u32 = 1 << 13;
 const SOURCE: &str = "description";
 
 /// What a fresh system leaves of its memory: the part that is free without `free=`, and its interval.
@@ -355,9 +355,9 @@ mod tests {
             colour=red: no such key: "colour"; the keys are ram, free, swap, cores, threads, bandwidth, gpu, features, arch, os
             ram=64: "ram=64": 64 B is too small; write the unit, e.g. 64GiB
             ram=64GiB,ram=32GiB: ram= stands twice; only gpu= may be repeated
-            cores=0: "cores=0": not a number from 1 to 65536
-            cores=-1: "cores=-1": not a number from 1 to 65536
-            cores=99999999999: "cores=99999999999": not a number from 1 to 65536
+            cores=0: "cores=0": not a number from 1 to 8192
+            cores=-1: "cores=-1": not a number from 1 to 8192
+            cores=99999999999: "cores=99999999999": not a number from 1 to 8192
             gpu=big: "gpu=big": not a size: "big"; write a number and B, KiB, MiB, GiB or TiB (KB, MB, GB, TB are powers of ten) (a GPU is [NAME:]SIZE[@RATE], e.g. RTX4090:24GiB@1008GB/s)
             gpu=RTX4090:: "gpu=RTX4090:": not a size: ""; write a number and B, KiB, MiB, GiB or TiB (KB, MB, GB, TB are powers of ten) (a GPU is [NAME:]SIZE[@RATE], e.g. RTX4090:24GiB@1008GB/s)
             gpu=24GiB@fast: "gpu=24GiB@fast": not a rate; write for example 80GB/s

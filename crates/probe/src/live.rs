@@ -186,3 +186,89 @@ fn serve(libraries: &[&str], inbox: &Receiver<NvmlQuestion>, outbox: &Sender<Res
         }
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::host::NvmlField;
+    use std::time::Instant;
+
+    /// A library with the interface of NVIDIA's, one device, and one function that does not return for a second.
+    const FAKE: &str = r#"
+        #include <string.h>
+        #include <unistd.h>
+        struct memory { unsigned long long total, free, used; };
+        struct pci { char legacy[16]; unsigned domain, bus, device, id, subsystem; char address[32]; };
+        int nvmlInit_v2(void) { return 0; }
+        int nvmlDeviceGetCount_v2(unsigned *n) { *n = 1; return 0; }
+        int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { *d = (void *)(long)(i + 1); return i == 0 ? 0 : 2; }
+        int nvmlDeviceGetName(void *d, char *text, unsigned n) { strncpy(text, "NVIDIA Test GPU", n); return 0; }
+        int nvmlDeviceGetMemoryInfo(void *d, struct memory *m) { m->total = 24ull << 30; m->free = 23ull << 30; return 0; }
+        int nvmlDeviceGetCudaComputeCapability(void *d, int *major, int *minor) { *major = 8; *minor = 9; return 0; }
+        int nvmlDeviceGetPciInfo_v3(void *d, struct pci *p) { p->domain = 0; p->bus = 0x65; p->device = 0; return 0; }
+        int nvmlDeviceGetMemoryBusWidth(void *d, unsigned *n) { return 3; }
+        int nvmlDeviceGetMigMode(void *d, unsigned *a, unsigned *b) { return 4; }
+        int nvmlDeviceGetNumGpuCores(void *d, unsigned *n) { sleep(1); *n = 7; return 0; }
+    "#;
+
+    fn ask(live: &Live, field: NvmlField) -> Result<String, Refusal> {
+        let host: &dyn Host = live;
+        host.text(&Question::Nvml(NvmlQuestion::Device(0, field)))
+    }
+
+    #[test]
+    fn a_driver_is_asked_and_one_that_hangs_costs_one_deadline() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, library) = (folder.path().join("fake.c"), folder.path().join("libfake.so"));
+        std::fs::write(&source, FAKE).unwrap();
+        let built = std::process::Command::new("cc").args(["-shared", "-fPIC", "-w", "-o"]).args([&library, &source]).status();
+        if !built.is_ok_and(|status| status.success()) {
+            println!("SKIPPED: no C compiler to build a library in the place of NVIDIA's");
+            return;
+        }
+        let library: &'static str = Box::leak(library.to_string_lossy().into_owned().into_boxed_str());
+        let deadline = Duration::from_millis(400);
+        let driver = Driver { deadline, libraries: Box::leak(Box::new(["/nowhere/libnone.so", library])), worker: Mutex::default() };
+        let live = Live { driver };
+        assert_eq!(ask(&live, NvmlField::Name).as_deref(), Ok("NVIDIA Test GPU"));
+        assert_eq!(ask(&live, NvmlField::MemoryTotal), Ok((24u64 << 30).to_string()));
+        assert_eq!(ask(&live, NvmlField::ComputeCapability).as_deref(), Ok("8.9"));
+        assert_eq!(ask(&live, NvmlField::PciAddress).as_deref(), Ok("0000:65:00.0"));
+        // The library's own refusals stay apart, and a function that it lacks is one more.
+        assert_eq!(ask(&live, NvmlField::MemoryBusBits), Err(Refusal::NotSupported));
+        assert_eq!(ask(&live, NvmlField::Mig), Err(Refusal::Denied));
+        assert_eq!(ask(&live, NvmlField::Uuid), Err(Refusal::NotSupported));
+
+        let start = Instant::now();
+        assert_eq!(ask(&live, NvmlField::CudaCores), Err(Refusal::TimedOut));
+        // While the first hangs, no other waits.
+        assert_eq!(ask(&live, NvmlField::Name), Err(Refusal::TimedOut));
+        assert_eq!(ask(&live, NvmlField::MemoryTotal), Err(Refusal::TimedOut));
+        assert!(start.elapsed() < deadline * 2);
+        while ask(&live, NvmlField::Name).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(60), "the driver never came back");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(ask(&live, NvmlField::Name).as_deref(), Ok("NVIDIA Test GPU"));
+    }
+
+    #[test]
+    fn no_library_is_no_gpu() {
+        let driver = Driver { libraries: &["/nowhere/libnone.so"], ..Driver::default() };
+        let live = Live { driver };
+        assert_eq!(ask(&live, NvmlField::Name), Err(Refusal::NotFound));
+        assert_eq!(ask(&live, NvmlField::Name), Err(Refusal::NotFound));
+    }
+
+    #[test]
+    fn files_folders_and_variables() {
+        let live = Live::new();
+        let host: &dyn Host = &live;
+        assert!(host.read("/proc/self/status").unwrap().contains("Cpus_allowed_list"));
+        assert_eq!(host.read("/nowhere"), Err(Refusal::NotFound));
+        assert_eq!(host.read("/proc/self/status/nowhere"), Err(Refusal::NotFound));
+        assert!(host.read("/proc").is_err());
+        assert!(host.list("/proc/self").unwrap().contains(&"status".to_owned()));
+        assert_eq!(host.env("NO_SUCH_VARIABLE_HERE"), None);
+    }
+}

@@ -62,7 +62,7 @@ pub struct Cpu {
     /// Caches, one entry per distinct level, type and size.
     pub caches: Vec<Cache>,
     /// Instruction-set extensions in the kernel's or vendor's spelling, lower case: `avx2`, `avx512f`, `avx512_vnni`,
-    /// `avx512_bf16`, `avx512_vbmi`, `avx_vnni`, `amx_tile`, `amx_int8`, `f16c`, `fma`; `neon`, `dotprod`, `i8mm`, `sve`.
+    /// `avx512_bf16`, `avx512vbmi`, `avx_vnni`, `amx_tile`, `amx_int8`, `f16c`, `fma`; `neon`, `dotprod`, `i8mm`, `sve`.
     pub features: BTreeSet<String>,
     /// Peak rate of sequential reads from memory by all cores.
     pub memory_bandwidth: Known<BytesPerSec>,

@@ -10,6 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// No processor has more; the folder is not listed, to save a read per core.
 const MAX_INDEX: usize = 8;
 
+/// First-level data and instruction, second, third.
+const USUAL: usize = 4;
+
 /// The caches of these CPUs, one entry per level, kind and size, closest first. Each cache is read once, through the first
 /// CPU that uses it.
 pub(crate) fn read(host: &dyn Host, cpus: &BTreeSet<u32>) -> Vec<Cache> {
@@ -20,7 +23,10 @@ pub(crate) fn read(host: &dyn Host, cpus: &BTreeSet<u32>) -> Vec<Cache> {
             if seen.contains(cpu) {
                 continue;
             }
-            let Some((level, kind, size, users)) = cache(host, *cpu, index) else { break };
+            let Some((level, kind, size, users)) = cache(host, *cpu, index) else {
+                // A hypervisor may hide one of the usual four; past them the first gap is the end.
+                if index < USUAL { continue } else { break }
+            };
             seen.insert(*cpu);
             seen.extend(&users);
             let shared_by = users.intersection(cpus).count().max(1);

@@ -221,7 +221,8 @@ fn share(quota: u64, period: u64) -> Option<f64> {
 /// The CPUs of the innermost group that names any, and the file.
 pub(crate) fn cpuset(host: &dyn Host, groups: &Groups) -> Option<(BTreeSet<u32>, String)> {
     let (v1, v2) = groups.folders("cpuset");
-    let files_v1 = v1.iter().flat_map(|folder| ["cpuset.effective_cpus", "cpuset.cpus"].map(|name| format!("{folder}/{name}")));
+    // The last name is that of mounts with `noprefix`, which batch systems of clusters use.
+    let files_v1 = v1.iter().flat_map(|folder| ["cpuset.effective_cpus", "cpuset.cpus", "cpus"].map(|name| format!("{folder}/{name}")));
     let files_v2 = v2.iter().map(|folder| format!("{folder}/cpuset.cpus.effective"));
     let mut sets = files_v1.chain(files_v2).filter_map(|file| Some((cpulist::parse(&host.read(&file).ok()?)?, file)));
     sets.find(|(cpus, _)| !cpus.is_empty())

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-/// More CPUs than any kernel supports; a larger number is a broken file.
-const MAX_CPU: u32 = 1 << 16;
+/// The most CPUs that a kernel can be built for (x86 and POWER, Linux 6.12); a larger number is a broken file.
+pub(crate) const MAX_CPU: u32 = 1 << 13;
 
 /// The CPUs of a list such as `0-3,8,10-20:2/4`; `None` where it is none. An empty text is the empty set.
 pub(crate) fn parse(text: &str) -> Option<BTreeSet<u32>> {

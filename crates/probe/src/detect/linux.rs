@@ -3,7 +3,7 @@
 use super::cpuinfo::{self, CpuInfo};
 use super::topology::Topology;
 use super::{caches, cgroup, cpulist, features, kinds, memory, numa, nvidia, topology};
-use crate::host::{Host, Question};
+use crate::host::{Host, Question, Refusal};
 use spec::machine::{Cpu, Facts, Free, Limits, Machine, Memory, NumaNode, Platform};
 use spec::{Bytes, Known};
 use std::collections::BTreeSet;
@@ -18,8 +18,8 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
         warnings.push(format!("CPUs {} are present and switched off", cpulist::format(&topology.offline)));
     }
     let numa = numa::read(host);
-    let meminfo = host.read(MEMINFO).map(|text| memory::parse(&text)).unwrap_or_default();
-    let total = total_memory(&meminfo, numa.gpu_memory, &mut warnings);
+    let meminfo = host.read(MEMINFO).map(|text| memory::parse(&text));
+    let total = total_memory(&meminfo, &numa, &mut warnings);
     let available = available_memory(&meminfo);
     let mut gpus = nvidia::read(host, &nvidia::HostMemory { total: &total, available: &available });
     warnings.append(&mut gpus.warnings);
@@ -37,8 +37,8 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
         memory: cgroup::memory_limits(host, &groups, total.get()),
         visible_gpus: gpus.visible,
     };
-    let free = Free { memory: available, swap: meminfo_field(meminfo.swap_free, "SwapFree"), gpu_memory: gpus.free };
-    let memory = Memory { swap_total: meminfo_field(meminfo.swap_total, "SwapTotal"), page: page_size(host), total };
+    let free = Free { memory: available, swap: field(&meminfo, "SwapFree", |info| info.swap_free), gpu_memory: gpus.free };
+    let memory = Memory { swap_total: field(&meminfo, "SwapTotal", |info| info.swap_total), page: page_size(host), total };
     let facts = Facts {
         numa: nodes(numa.nodes, &topology, &memory.total),
         cpu: cpu(host, &arch, &info, &topology),
@@ -87,30 +87,37 @@ fn extensions(host: &dyn Host, arch: &str, info: &CpuInfo) -> BTreeSet<String> {
     }
 }
 
-fn total_memory(meminfo: &memory::MemInfo, of_gpus: Option<Bytes>, warnings: &mut Vec<String>) -> Known<Bytes> {
-    let total = meminfo_field(meminfo.total, "MemTotal");
-    match of_gpus {
-        Some(of_gpus) => {
-            warnings.push(format!("the kernel counts {of_gpus} of GPU memory as memory of the host; taken off"));
-            total.map(|total| total.saturating_sub(of_gpus))
-        }
-        None => total,
+fn total_memory(meminfo: &Asked, numa: &numa::Numa, warnings: &mut Vec<String>) -> Known<Bytes> {
+    let total = field(meminfo, "MemTotal", |info| info.total);
+    if let Some(of_gpus) = numa.gpu_memory.filter(|_| total.is_exact()) {
+        warnings.push(format!("the kernel counts {of_gpus} of GPU memory as memory of the host; taken off"));
+        return total.map(|total| total.saturating_sub(of_gpus));
+    }
+    let nodes = numa.nodes.iter().map(|node| node.memory.get()).sum::<Option<Bytes>>();
+    match (total, nodes.filter(|sum| !sum.is_zero())) {
+        (Known::Unknown { .. }, Some(sum)) => Known::exact(sum, "sum of the NUMA nodes"),
+        (total, _) => total,
     }
 }
 
-fn available_memory(meminfo: &memory::MemInfo) -> Known<Bytes> {
-    match (meminfo.available, meminfo.free_and_cached) {
-        (None, Some(upper)) => {
+fn available_memory(meminfo: &Asked) -> Known<Bytes> {
+    match meminfo {
+        Ok(memory::MemInfo { available: None, free_and_cached: Some(upper), .. }) => {
             // Shared memory and dirty pages are in the cache and cannot be dropped.
             let (value, low) = (upper.scale(0.8), upper.scale(0.5));
-            Known::estimated(value, low, upper, "/proc/meminfo MemFree + Buffers + Cached")
+            Known::estimated(value, low, *upper, "/proc/meminfo MemFree + Buffers + Cached")
         }
-        (available, _) => meminfo_field(available, "MemAvailable"),
+        _ => field(meminfo, "MemAvailable", |info| info.available),
     }
 }
 
-fn meminfo_field(value: Option<Bytes>, field: &str) -> Known<Bytes> {
-    Known::from_option(value, format!("{MEMINFO} {field}"), format!("no {field} in {MEMINFO}"))
+type Asked = Result<memory::MemInfo, Refusal>;
+
+fn field(meminfo: &Asked, name: &str, value: impl Fn(&memory::MemInfo) -> Option<Bytes>) -> Known<Bytes> {
+    match meminfo {
+        Ok(info) => Known::from_option(value(info), format!("{MEMINFO} {name}"), format!("no {name} in {MEMINFO}")),
+        Err(refusal) => Known::unknown(format!("{MEMINFO}: {refusal}")),
+    }
 }
 
 fn page_size(host: &dyn Host) -> Known<Bytes> {

@@ -54,9 +54,8 @@ fn device(host: &dyn Host, index: u32, memory: &HostMemory<'_>, found: &mut Gpus
     let capability = ask(NvmlField::ComputeCapability).ok().and_then(|text| parse_capability(&text));
     let (total, unified) = total_memory(ask(NvmlField::MemoryTotal), memory);
     let free = if unified { memory.available.clone() } else { bytes(ask(NvmlField::MemoryFree), "NVML memory.free") };
-    let sms = capability.and_then(|capability| nvidia_rate::multiprocessors(capability, number(NvmlField::CudaCores)?));
-    let compute = match (capability, sms, number(NvmlField::SmClockMhz)) {
-        (Some(capability), Some(sms), Some(mhz)) => nvidia_rate::half_precision(name.as_deref().unwrap_or(""), capability, sms, mhz),
+    let compute = match (capability, number(NvmlField::CudaCores), number(NvmlField::SmClockMhz)) {
+        (Some(capability), Some(cores), Some(mhz)) => nvidia_rate::half_precision(name.as_deref().unwrap_or(""), capability, cores, mhz),
         _ => Known::unknown("NVML names no cores or no clock for this device"),
     };
     let link = (number(NvmlField::PcieGeneration), number(NvmlField::PcieLanes));

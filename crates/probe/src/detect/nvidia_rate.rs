@@ -38,13 +38,8 @@ fn row(capability: (u32, u32)) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.capability == capability)
 }
 
-/// Multiprocessors from the number of CUDA cores.
-pub(crate) fn multiprocessors(capability: (u32, u32), cuda_cores: u64) -> Option<u64> {
-    Some(cuda_cores / row(capability)?.cores).filter(|&count| count > 0)
-}
-
 /// The rate with FP32 sums; GeForce cards run that at half the rate of FP16 sums, which is then the upper end.
-pub(crate) fn half_precision(name: &str, capability: (u32, u32), multiprocessors: u64, clock_mhz: u64) -> Known<OpsPerSec> {
+pub(crate) fn half_precision(name: &str, capability: (u32, u32), cuda_cores: u64, clock_mhz: u64) -> Known<OpsPerSec> {
     let Some(row) = row(capability) else {
         return Known::unknown(format!("no half-precision rate in the table for compute capability {}.{}", capability.0, capability.1));
     };
@@ -53,6 +48,7 @@ pub(crate) fn half_precision(name: &str, capability: (u32, u32), multiprocessors
         return Known::unknown("no tensor cores");
     }
     let consumer = name.contains("GeForce") || name.contains("TITAN");
+    let multiprocessors = cuda_cores / row.cores;
     let full = row.ops as f64 * multiprocessors as f64 * clock_mhz as f64 * 1e6;
     let rate = if consumer { full / 2.0 } else { full };
     match (OpsPerSec::new(rate * SUSTAINED), OpsPerSec::new(rate * SUSTAINED_LOW), OpsPerSec::new(full)) {
@@ -78,12 +74,12 @@ mod tests {
             ("NVIDIA GeForce RTX 5090", (12, 0), 21760, 3090, 209.5),
         ];
         for (name, capability, cores, mhz, tflops) in cards {
-            let rate = half_precision(name, capability, multiprocessors(capability, cores).unwrap(), mhz);
+            let rate = half_precision(name, capability, cores, mhz);
             let (low, high) = (rate.low().unwrap().get() / 1e12, rate.high().unwrap().get() / 1e12);
             assert!(low < tflops && tflops < high * 1.01, "{name}: {low} < {tflops} < {high}");
             assert!((rate.get().unwrap().get() / 1e12 / tflops - 1.0).abs() < 0.25, "{name}: {rate:?}");
         }
-        assert!(half_precision("NVIDIA GeForce GTX 1660", (7, 5), 22, 2100).is_unknown());
-        assert!(half_precision("GTX 1080", (6, 1), 20, 1900).is_unknown());
+        assert!(half_precision("NVIDIA GeForce GTX 1660", (7, 5), 1408, 2100).is_unknown());
+        assert!(half_precision("GTX 1080", (6, 1), 2560, 1900).is_unknown());
     }
 }

@@ -132,7 +132,7 @@ fn cpus(host: &dyn Host, arm: bool, info: &CpuInfo) -> (BTreeSet<u32>, &'static 
             }
             match &present {
                 Some(present) => (present.clone(), "/sys/devices/system/cpu/present", BTreeSet::new()),
-                None => ((0..info.processors.min(1 << 16)).collect(), "/proc/cpuinfo", BTreeSet::new()),
+                None => ((0..info.processors.min(cpulist::MAX_CPU)).collect(), "/proc/cpuinfo", BTreeSet::new()),
             }
         }
     }
@@ -142,7 +142,7 @@ fn cpus(host: &dyn Host, arm: bool, info: &CpuInfo) -> (BTreeSet<u32>, &'static 
 fn folders(host: &dyn Host) -> BTreeSet<u32> {
     let names = host.list(CPU).unwrap_or_default();
     let numbers = names.iter().filter_map(|name| name.strip_prefix("cpu")?.parse::<u32>().ok());
-    numbers.filter(|cpu| host.number(&format!("{CPU}/cpu{cpu}/online")) != Some(0)).collect()
+    numbers.filter(|cpu| *cpu < cpulist::MAX_CPU && host.number(&format!("{CPU}/cpu{cpu}/online")) != Some(0)).collect()
 }
 
 /// The CPUs that share a core with this one, and where that was read.

@@ -1,0 +1,279 @@
+//! Against captures of real machines that hwloc, util-linux and cpuinfo publish with what they hold: physical cores,
+//! threads, packages and NUMA nodes. Runs where `../shared` stands beside the workspace.
+
+mod common;
+
+use common::Tree;
+use probe::detect;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// The figures of a capture by the names of the columns: physical cores, threads that may be used, packages, NUMA nodes,
+/// memory, and each cache as `SIZE x INSTANCES`.
+type Figures = BTreeMap<&'static str, String>;
+
+/// Where detection gives another figure than the capture's own project: the capture, the figure, ours, and why.
+const EXPLAINED: &[(&str, &str, &str, &str)] = &[
+    (
+        "hwloc-linux/16em64t-4s2ca2c-cpusetreorder",
+        "L1d",
+        "16384x16",
+        "counts what is inside the cpuset of the capture; ours is the whole machine",
+    ),
+    ("hwloc-linux/256ppc-8n8s4t", "packages", "unknown", "the hypervisor gives −1 for every package; hwloc takes each core for one"),
+    ("hwloc-linux/32amd64-4s2n4c-cgroup2", "L1d", "65536x32", "counts what is inside the cpuset of the capture; ours is the whole machine"),
+    ("hwloc-linux/32amd64-4s2n4c-cgroup2", "L2", "524288x32", "counts what is inside the cpuset of the capture; ours is the whole machine"),
+    ("hwloc-linux/32amd64-4s2n4c-cgroup2", "L3", "5240832x8", "counts what is inside the cpuset of the capture; ours is the whole machine"),
+    (
+        "hwloc-linux/32amd64-4s2n4c-cgroup2",
+        "memory",
+        "135470768128",
+        "counts what is inside the cpuset of the capture; ours is the whole machine",
+    ),
+    ("hwloc-linux/32amd64-4s2n4c-cgroup2", "numa", "8", "counts what is inside the cpuset of the capture; ours is the whole machine"),
+    ("hwloc-linux/32amd64-4s2n4c-cgroup2", "packages", "4", "counts what is inside the cpuset of the capture; ours is the whole machine"),
+    (
+        "hwloc-linux/32em64t-2n8c+dax+nvme+mic+dimms",
+        "memory",
+        "33624072192",
+        "hwloc adds up the nodes, which count pages that the kernel keeps for itself",
+    ),
+    (
+        "hwloc-linux/40intel64-2g2n4c+pcilocality",
+        "memory",
+        "542134673408",
+        "hwloc adds up the nodes, which count pages that the kernel keeps for itself",
+    ),
+    (
+        "hwloc-linux/40intel64-4n10c+pci-conflicts",
+        "L3",
+        "31457280x4",
+        "edited: masks that contradict each other, of which hwloc drops one; the files name four",
+    ),
+    (
+        "hwloc-linux/40intel64-4n10c+pci-conflicts",
+        "packages",
+        "4",
+        "edited: masks that contradict each other, of which hwloc drops one; the files name four",
+    ),
+    ("hwloc-linux/64fake-4n2s2ca2c2t", "L1d", "32768x63", "synthetic: lists and masks contradict each other; ours follows the lists"),
+    ("hwloc-linux/64fake-4n2s2ca2c2t", "L2", "262144x63", "synthetic: lists and masks contradict each other; ours follows the lists"),
+    ("hwloc-linux/64fake-4n2s2ca2c2t", "L3", "8388608x57", "synthetic: lists and masks contradict each other; ours follows the lists"),
+    (
+        "hwloc-linux/fakeheteromemtiers",
+        "numa",
+        "7",
+        "the table counted the lines of the distance matrix too; hwloc's own output says 7 nodes",
+    ),
+    ("hwloc-linux/memorysidecaches", "L3", "28835840x2", "the kernel says 28160K; the text output of hwloc rounds to 28 MiB"),
+    ("hwloc-linux/nvidiagpunumanodes-kept", "cores", "4", "effective_cpus of the group is 0-87; hwloc reads the configured 0-175"),
+    ("hwloc-linux/nvidiagpunumanodes-kept", "threads", "16", "effective_cpus of the group is 0-87; hwloc reads the configured 0-175"),
+    (
+        "hwloc-x86+linux/64amd64-4p2n4ca2co",
+        "cores",
+        "32",
+        "ambiguous: two integer cores of a Bulldozer module share its floating-point unit, and the kernel calls them siblings",
+    ),
+];
+
+struct Row {
+    id: String,
+    android: bool,
+    real: bool,
+    input: PathBuf,
+    expected: Figures,
+}
+
+fn rows(folder: &Path) -> Vec<Row> {
+    let text = std::fs::read_to_string(folder.join("captures.csv")).unwrap();
+    let mut lines = csv(&text).into_iter();
+    let names = lines.next().unwrap();
+    let mut rows = Vec::new();
+    for line in lines {
+        let field: BTreeMap<&str, &str> = names.iter().map(String::as_str).zip(line.iter().map(String::as_str)).collect();
+        let kind = field["kind"];
+        if !matches!(kind, "linux-sysfs" | "sysfs+cpuid" | "linux-sysfs(android)") {
+            continue;
+        }
+        let mut expected: Figures = ["cores", "threads", "packages", "numa"].map(|name| (name, field[name].to_owned())).into();
+        for name in ["L1d", "L2", "L3"] {
+            expected.insert(name, caches(field[name]));
+        }
+        // The others are rounded to three digits.
+        if field["memory_note"] == "exact" {
+            expected.insert("memory", field["memory_bytes"].to_owned());
+        }
+        expected.retain(|_, value| !value.is_empty());
+        rows.push(Row {
+            id: field["id"].to_owned(),
+            android: kind.ends_with("(android)"),
+            real: field["tier"].starts_with("real"),
+            input: folder.join("captures").join(field["input"]),
+            expected,
+        });
+    }
+    rows
+}
+
+/// `{"32768": 8}` as `32768x8`; nothing where the capture's project does not know the number of instances.
+fn caches(json: &str) -> String {
+    let Ok(serde_json::Value::Object(sizes)) = serde_json::from_str(json) else { return String::new() };
+    let mut sizes: Vec<(u64, u64)> = sizes.iter().filter_map(|(size, count)| Some((size.parse().ok()?, count.as_u64()?))).collect();
+    sizes.sort_unstable();
+    sizes.iter().map(|(size, count)| format!("{size}x{count}")).collect::<Vec<_>>().join(" ")
+}
+
+/// Rows of a file of comma-separated values with quoted fields.
+fn csv(text: &str) -> Vec<Vec<String>> {
+    let (mut rows, mut row, mut field, mut quoted) = (Vec::new(), Vec::new(), String::new(), false);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                field.push('"');
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => row.push(std::mem::take(&mut field)),
+            '\n' if !quoted => {
+                row.push(std::mem::take(&mut field));
+                rows.push(std::mem::take(&mut row));
+            }
+            '\r' => {}
+            c => field.push(c),
+        }
+    }
+    rows
+}
+
+/// The machine in an archive. hwloc puts it below `NAME/` or `NAME/fsroot/`.
+fn unpack(path: &Path) -> Tree {
+    let bytes = std::fs::read(path).unwrap();
+    let reader: Box<dyn Read> = match path.extension().and_then(|ending| ending.to_str()) {
+        Some("bz2") => Box::new(bzip2::read::BzDecoder::new(&bytes[..])),
+        _ => Box::new(flate2::read::GzDecoder::new(&bytes[..])),
+    };
+    let mut tree = Tree::default();
+    for entry in tar::Archive::new(reader).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().to_string_lossy().into_owned();
+        let Some((_, below)) = name.trim_start_matches("./").split_once('/') else { continue };
+        let path = format!("/{}", below.strip_prefix("fsroot/").unwrap_or(below).trim_end_matches('/'));
+        match entry.header().entry_type() {
+            tar::EntryType::Regular => {
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes).unwrap();
+                tree.files.insert(path.clone(), bytes);
+            }
+            tar::EntryType::Symlink => {
+                let target = entry.link_name().unwrap().unwrap().to_string_lossy().into_owned();
+                tree.links.insert(path.clone(), target);
+            }
+            _ => {
+                tree.folders.entry(path.clone()).or_default();
+            }
+        }
+        tree.add(&path);
+    }
+    tree
+}
+
+fn host(row: &Row) -> Tree {
+    let mut tree = unpack(&row.input);
+    let text = |tree: &Tree, path: &str| tree.files.get(path).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let cpuinfo = text(&tree, "/proc/cpuinfo").unwrap_or_default();
+    let arm = cpuinfo.contains("CPU implementer") || row.id.contains("arm");
+    tree.os = if row.android { "android" } else { "linux" }.to_owned();
+    tree.arch = if arm { "arm" } else { "x86_64" }.to_owned();
+    // Captures hold `mounts` and, the older ones, only the path of the cpuset.
+    if let Some(mounts) = text(&tree, "/proc/mounts") {
+        let line = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            words
+                .get(2)
+                .filter(|kind| kind.starts_with("cgroup"))
+                .map(|kind| format!("1 1 0:1 / {} rw - {kind} none {}\n", words[1], words[3]))
+        };
+        let mountinfo: String = mounts.lines().filter_map(line).collect();
+        tree.files.insert("/proc/self/mountinfo".into(), mountinfo.into_bytes());
+    }
+    if let (None, Some(cpuset)) = (text(&tree, "/proc/self/cgroup"), text(&tree, "/proc/self/cpuset")) {
+        let cpuset = cpuset.trim();
+        tree.files.insert("/proc/self/cgroup".into(), format!("1:cpuset:{cpuset}\n0::{cpuset}\n").into_bytes());
+    }
+    tree
+}
+
+fn found(tree: &Tree) -> Figures {
+    let machine = detect(tree).unwrap();
+    let text = |number: Option<u32>| number.map_or_else(|| "unknown".to_owned(), |number| number.to_string());
+    let cache = |level: u8, kind: &str| {
+        let fits = |cache: &&spec::machine::Cache| cache.level == level && (cache.kind == kind || cache.kind == "unified");
+        let sizes = machine.facts.cpu.caches.iter().filter(fits).map(|cache| format!("{}x{}", cache.size.get(), cache.instances));
+        sizes.collect::<Vec<_>>().join(" ")
+    };
+    BTreeMap::from([
+        ("cores", text(machine.limits.allowed_physical_cores.get())),
+        ("threads", text(machine.limits.allowed_cpus.value().map(|cpus| u32::try_from(cpus.len()).unwrap()))),
+        ("packages", text(machine.facts.cpu.sockets.get())),
+        ("numa", machine.facts.numa.len().to_string()),
+        ("memory", machine.facts.memory.total.get().map_or_else(|| "unknown".to_owned(), |bytes| bytes.get().to_string())),
+        ("L1d", cache(1, "data")),
+        ("L2", cache(2, "data")),
+        ("L3", cache(3, "data")),
+    ])
+}
+
+#[test]
+fn captures_of_real_machines() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/hardware");
+    if !folder.is_dir() {
+        println!("SKIPPED: no ../shared/data/hardware beside the workspace: the captures of real machines were not compared");
+        return;
+    }
+    let mut score: BTreeMap<(&str, &str), (u32, u32)> = BTreeMap::new();
+    let (mut unexplained, mut used) = (Vec::new(), Vec::new());
+    let mut most_questions = (0, String::new());
+    for row in rows(&folder) {
+        let tree = host(&row);
+        let ours = found(&tree);
+        let questions = tree.asked.lock().unwrap().len();
+        if questions > most_questions.0 {
+            most_questions = (questions, row.id.clone());
+        }
+        for (&name, expected) in &row.expected {
+            let ours = &ours[name];
+            let (right, all) = score
+                .entry((
+                    name,
+                    if !row.real {
+                        "synthetic"
+                    } else if row.android {
+                        "Android"
+                    } else {
+                        "Linux"
+                    },
+                ))
+                .or_default();
+            *all += 1;
+            if ours == expected {
+                *right += 1;
+                continue;
+            }
+            match EXPLAINED.iter().find(|(id, figure, value, _)| *id == row.id && *figure == name && value == ours) {
+                Some(explained) => {
+                    used.push(explained);
+                    println!("{}: {name} {ours}, there {expected}: {}", row.id, explained.3);
+                }
+                None => unexplained.push(format!("{}: {name} {ours}, expected {expected}", row.id)),
+            }
+        }
+    }
+    for ((name, group), (right, all)) in &score {
+        println!("{name}, {group}: {right} of {all}");
+    }
+    println!("most questions: {} ({})", most_questions.0, most_questions.1);
+    assert!(unexplained.is_empty(), "not explained:\n{}", unexplained.join("\n"));
+    assert_eq!(used.len(), EXPLAINED.len(), "an explained difference is gone: take it out of the list");
+}

@@ -5,6 +5,7 @@ use super::search::Found;
 use super::site::{Candidate, Reach, Residency, Rung, Site};
 use super::verdict::{Alternative, Binding, Change, Choice, Origin, Pool, Strategy};
 use crate::emit::flags::{flags, value_text};
+use crate::predict::HostState;
 use spec::settings::SplitMode;
 use spec::{Bytes, Known, QuantType, Settings};
 
@@ -84,7 +85,7 @@ impl Site<'_> {
 
     fn context_reason(&self, settings: &Settings) -> String {
         let use_case = self.request.use_case;
-        match self.model.n_ctx_train {
+        match self.trained_context() {
             Some(trained) if trained <= settings.n_ctx => format!("{use_case}: the trained context"),
             _ if settings.n_ctx >= self.needs.want => format!("{use_case}: {} tokens wanted", self.needs.want),
             _ if settings.n_ctx >= self.needs.enough => {
@@ -138,7 +139,7 @@ impl Site<'_> {
                 Binding::Memory(self.device_pool())
             }
             _ if pins.n_ctx.is_some() => Binding::Pins(vec!["n_ctx"]),
-            _ if self.model.n_ctx_train == Some(candidate.settings.n_ctx) => Binding::TrainedContext,
+            _ if self.trained_context().is_some_and(|trained| candidate.settings.n_ctx >= trained) => Binding::TrainedContext,
             _ => Binding::UseCase,
         }
     }
@@ -229,9 +230,7 @@ impl Site<'_> {
             return None;
         }
         let missing = candidate.requirement.host.resident().high()?.saturating_sub(self.pools.host.limit?);
-        let mut site = self.again();
-        site.pools.host.limit = site.pools.host.limit.map(|limit| limit + missing);
-        let decode = site.resident_speed(candidate);
+        let decode = self.resident_speed(candidate);
         Some(Change {
             what: format!("{missing} more host memory"),
             then: format!("the weights stay in memory: decode {} instead of {}", central(&decode), central(&candidate.prediction.decode)),
@@ -245,7 +244,7 @@ impl Site<'_> {
             return None;
         }
         let settings = &found.candidate.settings;
-        let trained = self.model.n_ctx_train.filter(|&trained| trained > settings.n_ctx)?;
+        let trained = self.trained_context().filter(|&trained| trained > settings.n_ctx)?;
         let rung = found.rung;
         let fits = |n_ctx: u32| {
             let longer = Settings { n_ctx, ..settings.clone() };
@@ -326,7 +325,7 @@ impl Site<'_> {
 
     /// Speed of a candidate if its weights stayed in memory.
     fn resident_speed(&self, candidate: &Candidate) -> Known<spec::TokensPerSec> {
-        let state = crate::predict::HostState { missing: 0.0, ..crate::predict::HostState::of(self.machine, &candidate.requirement) };
+        let state = HostState::of(None, &candidate.requirement);
         let devices = &candidate.requirement.layer_devices;
         self.predictor.speed(&candidate.settings, devices, &self.moved, &state, candidate.prediction.depth).decode
     }

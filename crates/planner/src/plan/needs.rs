@@ -1,6 +1,6 @@
 //! What each use case asks for, in numbers.
 
-use super::request::{DevicePreference, Request, UseCase};
+use super::request::{DevicePreference, Priority, Request, UseCase};
 use spec::Model;
 
 /// What a use case asks for and what it can do without.
@@ -12,7 +12,8 @@ use spec::Model;
 /// | speed | 8192 | 4096 | 2048 | q8_0, to keep all layers on the GPU |
 /// | quality | 16384 | 8192 | 2048 | never |
 ///
-/// All cut to the trained context. Between wanted and enough the planner chooses freely (to keep all layers on the GPU);
+/// All cut to the trained context, and times the slots where the user has pinned several with a cache of their own.
+/// Between wanted and enough the planner chooses freely (to keep all layers on the GPU);
 /// below enough is a downgrade, and below the floor there is no plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Needs {
@@ -39,15 +40,28 @@ impl Needs {
             UseCase::Speed => (8192, 4096, 2048, 512, 256),
         };
         let trained = model.n_ctx_train.filter(|&n| n > 0).unwrap_or(UNSTATED_CONTEXT);
+        let slots = Self::slots(request);
+        let context = |n_ctx: u32| Self::whole_blocks(trained.min(n_ctx)).saturating_mul(slots);
         Self {
-            want: trained.min(want),
-            enough: trained.min(enough),
-            floor: trained.min(floor),
+            want: context(want),
+            enough: context(enough),
+            floor: context(floor),
             quantised_cache: request.use_case != UseCase::Quality,
             gpu_first: request.use_case == UseCase::Speed || request.preferences.device == DevicePreference::Gpu,
             prompt,
             output,
         }
+    }
+
+    /// Slots with a cache of their own: each has a share of the context.
+    pub(crate) fn slots(request: &Request) -> u32 {
+        let shared = request.pins.kv_unified.unwrap_or(request.preferences.priority == Priority::Throughput);
+        if shared { 1 } else { request.pins.n_parallel.unwrap_or(1).max(1) }
+    }
+
+    /// Rounded down to whole blocks of 256 tokens, to which the engine would round up (`src/llama-context.cpp:292`).
+    pub(crate) fn whole_blocks(n_ctx: u32) -> u32 {
+        if n_ctx < 256 { n_ctx } else { n_ctx / 256 * 256 }
     }
 
     /// Contexts from `from` down to `to`, halved each time, `to` included.
@@ -56,7 +70,7 @@ impl Needs {
         let mut n_ctx = from;
         while n_ctx > to {
             contexts.push(n_ctx);
-            n_ctx /= 2;
+            n_ctx = Self::whole_blocks(n_ctx / 2);
         }
         contexts.push(to.min(from));
         contexts
@@ -70,7 +84,7 @@ mod tests {
     #[test]
     fn halvings_end_at_the_floor() {
         assert_eq!(Needs::halvings(16384, 8192), [16384, 8192]);
-        assert_eq!(Needs::halvings(10000, 4096), [10000, 5000, 4096]);
+        assert_eq!(Needs::halvings(10240, 4096), [10240, 5120, 4096]);
         assert_eq!(Needs::halvings(2048, 2048), [2048]);
     }
 }

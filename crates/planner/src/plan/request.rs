@@ -117,7 +117,8 @@ choice! {
 choice! {
     /// Whether a model larger than memory may run from its mapped file.
     DiskPolicy {
-        /// Where nothing else is left, and half a token per second is within the estimate.
+        /// Where nothing else is left, and half of the weights stay in memory or half a token per second is within the
+        /// estimate.
         #[default]
         Auto = "auto",
         /// Where nothing else is left, however slow.

@@ -66,9 +66,13 @@ pub(crate) struct Candidate {
     pub(crate) seconds: f64,
 }
 
-/// Decode speed under which a plan that reads from disk is of no use, at the upper end of its estimate: 300 tokens of
-/// answer would take ten minutes even if all goes well.
-pub(crate) const SLOWEST: f64 = 0.5;
+/// Decode speed in tokens per second under which a plan that reads from disk is of no use, at the upper end of its
+/// estimate: 300 tokens of answer would take ten minutes even if all goes well.
+const SLOWEST: f64 = 0.5;
+
+/// Share of the mapped weights that may be missing from memory whatever the speed: with most of them there, closing a
+/// program or a faster drive may be all it takes, and the user is told the cost.
+const MISSING: f64 = 0.5;
 
 /// Threads where the machine says nothing of its CPUs: hardly any has fewer cores, and decode is seldom faster with more
 /// than memory can feed.
@@ -108,6 +112,12 @@ impl<'a> Site<'a> {
             moved: moved_by_overrides(model, target, &pinned),
             require,
         }
+    }
+
+    /// The trained context over all slots that do not share a cache, in whole blocks of the cache.
+    pub(crate) fn trained_context(&self) -> Option<u32> {
+        let slots = Needs::slots(self.request);
+        Some(Needs::whole_blocks(self.model.n_ctx_train?).saturating_mul(slots))
     }
 
     /// The source of requirements.
@@ -215,10 +225,12 @@ impl<'a> Site<'a> {
     /// Completes an evaluation that fits.
     pub(crate) fn candidate(&self, settings: Settings, requirement: Requirement, residency: Residency) -> Result<Candidate, Rejection> {
         let prediction = self.predict(&settings, &requirement);
-        if let (Residency::FromDisk, DiskPolicy::Auto, Some(decode)) = (residency, self.request.preferences.disk, prediction.decode.high())
-            && decode.get() < SLOWEST
+        if let (Residency::FromDisk, DiskPolicy::Auto, Some(&decode)) = (residency, self.request.preferences.disk, prediction.decode.high())
         {
-            return Err(Rejection::TooSlow { at_most: *decode });
+            let missing = HostState::of(self.pools.host.limit, &requirement).missing;
+            if decode.get() < SLOWEST && missing > MISSING {
+                return Err(Rejection::TooSlow { at_most: decode });
+            }
         }
         let seconds = self.request_seconds(&prediction);
         Ok(Candidate { settings, requirement, prediction, residency, seconds })
@@ -227,7 +239,7 @@ impl<'a> Site<'a> {
     /// Speed of settings, decode at the depth of the use case's typical request.
     pub(crate) fn predict(&self, settings: &Settings, requirement: &Requirement) -> Prediction {
         let depth = self.depth(settings);
-        let state = HostState::of(self.machine, requirement);
+        let state = HostState::of(self.pools.host.limit, requirement);
         self.predictor.speed(settings, &requirement.layer_devices, &self.moved, &state, depth)
     }
 

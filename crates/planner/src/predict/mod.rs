@@ -92,13 +92,8 @@ pub fn predict(
 ) -> Prediction {
     let inventory = Inventory::of(model);
     let moved = moved_by_overrides(model, target, settings);
-    Predictor::new(machine, target, &inventory).speed(
-        settings,
-        &requirement.layer_devices,
-        &moved,
-        &HostState::of(machine, requirement),
-        depth,
-    )
+    let state = HostState::of(machine.effective_memory_available().get(), requirement);
+    Predictor::new(machine, target, &inventory).speed(settings, &requirement.layer_devices, &moved, &state, depth)
 }
 
 /// How the host's weights lie in memory.
@@ -112,15 +107,16 @@ pub(crate) struct HostState {
 }
 
 impl HostState {
-    pub(crate) fn of(machine: &Machine, requirement: &Requirement) -> Self {
+    /// With this much host memory for the program; as if there were enough where that is not known.
+    pub(crate) fn of(memory: Option<Bytes>, requirement: &Requirement) -> Self {
         let host = &requirement.host;
         let bytes = |known: &Known<Bytes>| known.get().unwrap_or(Bytes::ZERO).as_f64();
         let mapped = bytes(&host.weights_mapped);
         let copies = bytes(&host.weights_repacked);
         let all = mapped.max(bytes(&host.weights_anonymous)).max(copies).max(1.0);
-        let missing = match machine.effective_memory_available().get() {
-            Some(available) if mapped > 0.0 => {
-                let room = available.saturating_sub(host.anonymous().get().unwrap_or(Bytes::ZERO)).as_f64();
+        let missing = match memory {
+            Some(memory) if mapped > 0.0 => {
+                let room = memory.saturating_sub(host.anonymous().get().unwrap_or(Bytes::ZERO)).as_f64();
                 ((mapped - room) / mapped).clamp(0.0, 1.0)
             }
             _ => 0.0,

@@ -48,10 +48,13 @@ pub(super) fn numbers(_: &Context<'_>, settings: &Settings, found: &mut Vec<Viol
 
 /// Context against the trained one and the slots.
 pub(super) fn context_size(context: &Context<'_>, settings: &Settings, author: Author<'_>, found: &mut Vec<Violation>) {
+    let slots = settings.n_parallel.max(1);
+    let each = if settings.kv_unified { settings.n_ctx } else { settings.n_ctx / slots };
     match context.model.n_ctx_train {
-        Some(trained) if settings.n_ctx > trained => {
-            let message = format!("{} tokens are above the trained context of {trained}: text degrades past it", settings.n_ctx);
-            let fix = format!("take -c {trained}, or give the engine a RoPE scaling that the model supports");
+        Some(trained) if each > trained => {
+            let message = format!("{each} tokens are above the trained context of {trained}: text degrades past it");
+            let most = if settings.kv_unified { trained } else { trained.saturating_mul(slots) };
+            let fix = format!("take -c {most}, or give the engine a RoPE scaling that the model supports");
             let chosen_by_planner = matches!(author, Author::Planner { pinned } if !pinned.contains(&"n_ctx"));
             let make = if chosen_by_planner { error } else { warning };
             found.push(make("context-above-trained", "n_ctx", message, fix));
@@ -63,7 +66,6 @@ pub(super) fn context_size(context: &Context<'_>, settings: &Settings, author: A
         _ => {}
     }
     let total = if settings.n_ctx == 0 { context.model.n_ctx_train.unwrap_or(0) } else { settings.n_ctx };
-    let slots = settings.n_parallel.max(1);
     if slots > 1 && !settings.kv_unified && total / slots < SMALL_SLOT {
         let message = format!("{total} tokens over {slots} slots leave {} for each", total / slots);
         let fix = format!("take -c {} or --kv-unified", SMALL_SLOT.saturating_mul(slots));

@@ -4,7 +4,7 @@
 //! line and version it follows (llama.cpp v0.6.0-dev as bundled in the crate llama-cpp-sys-2 0.1.161), and has a
 //! recorded oracle that checks it.
 //!
-//! [`require`] is the whole: it resolves the context ([`context`]), places layers and tensors ([`placement`]), and adds up
+//! [`require()`] is the whole: it resolves the context ([`context`]), places layers and tensors ([`placement`]), and adds up
 //! [`weights`], [`kv_cache`], [`state`], [`compute`], [`output`] and what the host program itself takes ([`host`]).
 #![forbid(unsafe_code)]
 

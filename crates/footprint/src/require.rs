@@ -5,10 +5,11 @@ use crate::kv_cache::{self, ByPlace};
 use crate::placement::{self, Placement};
 use crate::requirement::{DeviceRequirement, HostRequirement, Requirement};
 use crate::weights::{self, Weights};
-use crate::{ComputeBuffers, EngineProfile, ResolvedContext, Target};
+use crate::{ComputeBuffers, Device, EngineProfile, ResolvedContext, Target};
 use crate::{compute, context, host, output, state};
 use spec::model::Support;
 use spec::{Bytes, Known, Model, Settings};
+use std::collections::BTreeMap;
 
 /// What `model` needs under `settings` on `target` with the engine of `profile`, by device and component.
 ///
@@ -20,56 +21,50 @@ use spec::{Bytes, Known, Model, Settings};
 pub fn require(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
     let context = context::resolve(model, settings, profile)?;
     let placement = placement::place(model, settings, target, profile)?;
-    let weights = weights::weights(model, target, profile, &placement);
-    let kv = kv_cache::kv_cache(model, settings, target, &context, &placement.layer_devices);
-    let recurrent = state::state(model, settings, target, &placement.layer_devices);
-    let buffers = compute::buffers(model, settings, target, profile, &placement, &context);
-
-    let devices = devices(model, target, &placement, &weights, &kv, &recurrent, &buffers);
-    let host = host(model, settings, target, profile, &context, &placement, &weights, &kv, &recurrent, &buffers);
+    let parts = Parts {
+        weights: weights::weights(model, target, profile, &placement),
+        kv_cache: kv_cache::kv_cache(model, settings, target, &context, &placement.layer_devices),
+        state: state::state(model, settings, target, &placement.layer_devices),
+        compute: compute::buffers(model, settings, target, profile, &placement, &context),
+    };
     Ok(Requirement {
-        notes: notes(model, settings, &placement, &weights),
+        devices: devices(model, target, &placement, &parts),
+        host: host(model, settings, target, profile, &context, &placement, &parts),
+        notes: notes(model, settings, &placement, &parts.weights),
+        graph: parts.compute.graph,
         layer_devices: placement.layer_devices,
-        graph: buffers.graph,
         context,
-        devices,
-        host,
     })
+}
+
+/// Buffers by component, each over all places.
+struct Parts {
+    weights: Weights,
+    kv_cache: ByPlace,
+    state: ByPlace,
+    compute: ComputeBuffers,
 }
 
 const WEIGHTS: &str = "tensor directory of the file, padded as the buffer pads (ggml-backend.cpp:57-89)";
 const KV_CACHE: &str = "llama-kv-cache.cpp:65-250";
 const STATE: &str = "llama-memory-recurrent.cpp:70-125";
 
-fn devices(
-    model: &Model,
-    target: &Target,
-    placement: &Placement,
-    weights: &Weights,
-    kv: &ByPlace,
-    recurrent: &ByPlace,
-    buffers: &ComputeBuffers,
-) -> Vec<DeviceRequirement> {
+fn devices(model: &Model, target: &Target, placement: &Placement, parts: &Parts) -> Vec<DeviceRequirement> {
     let none = || Known::exact(Bytes::ZERO, "the engine does not use this device");
-    target
-        .devices
-        .iter()
-        .enumerate()
-        .map(|(index, device)| {
-            let used = placement.devices.contains(&index);
-            DeviceRequirement {
-                name: device.name.clone(),
-                weights: Known::exact(weights.devices[index], WEIGHTS),
-                kv_cache: known_cache(model, kv.devices[index]),
-                state: known_state(model, recurrent.devices[index]),
-                compute: if used { buffers.devices.get(index).cloned().unwrap_or_else(none) } else { none() },
-                runtime: if used { device.backend.runtime.clone() } else { none() },
-            }
-        })
-        .collect()
+    let device = |(index, device): (usize, &Device)| {
+        let used = placement.devices.contains(&index);
+        DeviceRequirement {
+            name: device.name.clone(),
+            weights: Known::exact(parts.weights.devices[index], WEIGHTS),
+            kv_cache: known_cache(model, parts.kv_cache.devices[index]),
+            state: known_state(model, parts.state.devices[index]),
+            compute: parts.compute.devices.get(index).filter(|_| used).cloned().unwrap_or_else(none),
+            runtime: if used { device.backend.runtime.clone() } else { none() },
+        }
+    };
+    target.devices.iter().enumerate().map(device).collect()
 }
 
-#[allow(clippy::too_many_arguments)]
 fn host(
     model: &Model,
     settings: &Settings,
@@ -77,35 +72,32 @@ fn host(
     profile: &EngineProfile,
     context: &ResolvedContext,
     placement: &Placement,
-    weights: &Weights,
-    kv: &ByPlace,
-    recurrent: &ByPlace,
-    buffers: &ComputeBuffers,
+    parts: &Parts,
 ) -> HostRequirement {
+    let weights = &parts.weights;
     let (mapped, plain) = if placement.mapped {
         (weights.host_file, Bytes::ZERO)
     } else {
         (weights.host_lazy, weights.host.saturating_sub(weights.host_lazy))
     };
-    let runtime = placement
-        .devices
-        .iter()
-        .map(|&device| &target.devices[device].backend)
-        .map(|backend| (backend.name.as_str(), &backend.runtime_host))
-        .collect::<std::collections::BTreeMap<_, _>>()
-        .into_values()
-        .fold(host::runtime(model, context), |sum, driver| sum.plus(driver));
     HostRequirement {
         weights_mapped: Known::exact(mapped, WEIGHTS),
         weights_anonymous: Known::exact(plain + weights.pinned, WEIGHTS),
         weights_repacked: Known::exact(weights.repacked + weights.amx, WEIGHTS),
-        kv_cache: known_cache(model, kv.host),
-        state: known_state(model, recurrent.host),
-        compute: buffers.host.clone(),
+        kv_cache: known_cache(model, parts.kv_cache.host),
+        state: known_state(model, parts.state.host),
+        compute: parts.compute.host.clone(),
         output: Known::exact(output::output(model, settings), "llama-context.cpp:2118-2260"),
-        runtime,
+        runtime: runtime(model, target, context, placement),
         growth_limit: host::growth_limit(model, settings, profile, context),
     }
+}
+
+/// The program and, once per backend in use, its driver.
+fn runtime(model: &Model, target: &Target, context: &ResolvedContext, placement: &Placement) -> Known<Bytes> {
+    let backends = placement.devices.iter().map(|&device| &target.devices[device].backend);
+    let drivers: BTreeMap<_, _> = backends.map(|backend| (backend.name.as_str(), &backend.runtime_host)).collect();
+    drivers.into_values().fold(host::runtime(model, context), |sum, driver| sum.plus(driver))
 }
 
 fn known_cache(model: &Model, bytes: Bytes) -> Known<Bytes> {

@@ -2,7 +2,6 @@
 //!
 //! Each row is a log that its owner published; sizes are MiB with two decimals, as the engine prints them. Builds differ, so
 //! only what has not changed between them is compared: weights and caches.
-#![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod recorded;
 

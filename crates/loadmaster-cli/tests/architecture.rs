@@ -1,5 +1,6 @@
 //! The rules of ARCHITECTURE.md that a compiler does not hold: who may depend on whom, where `unsafe` may stand, that
 //! every file says what it is for, that nothing names the machine it was written on.
+#![allow(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

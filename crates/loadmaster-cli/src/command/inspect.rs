@@ -1,16 +1,32 @@
 //! `inspect`: shows a model.
 
-use super::{Shared, failure};
+use super::{Shared, failure, newest_server};
 use crate::args::InspectArgs;
 use crate::exit::Outcome;
-use crate::view::{AnalysisView, InspectView, ModelName};
-use loadmaster::{formats, open};
+use crate::view::{InspectView, ModelName};
+use loadmaster::planner::plan::Plan;
+use loadmaster::{formats, open, planner};
+use spec::Model;
 
-/// Shows the model and its analysis.
+/// Shows the model, its analysis, and what it waits for on the machine.
 pub fn inspect(shared: &Shared, args: &InspectArgs) -> Outcome {
     let model = open::open(&args.model).map_err(|error| failure(&error.into()))?;
-    let machine = shared.machine()?;
     let analysis = formats::analysis::analyze(&model);
     let name = ModelName::new(&model, &args.model);
-    shared.output.show(&InspectView::new(&model, name, AnalysisView::new(&analysis, &machine)))
+    let plan = on_machine(shared, &model)?;
+    shared.output.show(&InspectView::new(&model, name, &analysis, plan.as_ref()))
+}
+
+/// What a general plan says of the model; nothing where there is no plan. No engine is asked: a model can be looked at
+/// where none is installed.
+fn on_machine(shared: &Shared, model: &Model) -> Result<Option<Plan>, crate::exit::Failure> {
+    let machine = match shared.machine() {
+        Ok(machine) => machine,
+        // A machine that was named must exist; this one may be of a kind that cannot be detected yet.
+        Err(_) if shared.is_live() => return Ok(None),
+        Err(failure) => return Err(failure),
+    };
+    let target = planner::target(&machine, &planner::GpuSupport::Native);
+    let request = planner::Request { profile: newest_server().profile, ..planner::Request::default() };
+    Ok(planner::plan(&machine, model, &target, &request).ok())
 }

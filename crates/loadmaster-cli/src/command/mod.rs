@@ -93,7 +93,10 @@ impl Shared {
         match named {
             Some("bundled") => EngineChoice::Bundled,
             // A bare name is a file here: only without --engine is anything searched on PATH.
-            Some(path) => EngineChoice::External { tool: Tool::Server, path: Some(Path::new(".").join(path)) },
+            Some(path) if !path.contains(std::path::MAIN_SEPARATOR) => {
+                EngineChoice::External { tool: Tool::Server, path: Some(Path::new(".").join(path)) }
+            }
+            Some(path) => EngineChoice::External { tool: Tool::Server, path: Some(PathBuf::from(path)) },
             None if self.is_live() && engine::locate(Tool::Server, None).is_ok() => {
                 EngineChoice::External { tool: Tool::Server, path: None }
             }
@@ -114,7 +117,7 @@ impl Shared {
 }
 
 /// The rules of the newest llama-server that is known, for machines that have none at hand.
-fn newest_server() -> EngineRules {
+pub fn newest_server() -> EngineRules {
     EngineRules { tool: Tool::Server, version: None, accepted: None, profile: loadmaster::footprint::EngineProfile::server_0_7() }
 }
 

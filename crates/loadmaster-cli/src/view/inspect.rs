@@ -1,13 +1,14 @@
 //! `inspect`: a model, and what it asks of a machine.
 
-use super::{ModelName, SCHEMA_VERSION, Size, View};
+use super::plan::bottleneck;
+use super::{ModelName, Quantity, Rate, SCHEMA_VERSION, Size, View};
 use crate::render::{Align, CAUTION, Cell, DIM, HEADING, Table, Text, grouped, short_count};
-use loadmaster::formats::Analysis;
+use loadmaster::formats::analysis::{Analysis, TypeShare};
+use loadmaster::planner::plan::Plan;
 use schemars::JsonSchema;
 use serde::Serialize;
 use spec::model::{FeedForward, Layer, Mixer, Support, Tokenizer};
-use spec::{Machine, Model, QuantType};
-use std::collections::BTreeMap;
+use spec::{Model, QuantType};
 
 /// Result of `loadmaster inspect`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -65,13 +66,13 @@ pub struct TypeView {
     #[serde(rename = "type")]
     pub ty: &'static str,
     /// How many tensors.
-    pub tensors: usize,
-    /// Their elements.
-    pub elements: u64,
+    pub tensors: u64,
+    /// Weights in them.
+    pub weights: u64,
     /// Their size.
     pub size_bytes: Size,
-    /// Bits per element of this type.
-    pub bits_per_element: f64,
+    /// Bits per weight of this type.
+    pub bits_per_weight: f64,
 }
 
 /// Consecutive layers of the same kind.
@@ -98,18 +99,83 @@ pub struct TokenizerView {
     pub chat_template: bool,
 }
 
-/// What a model computes and reads.
+/// What a model computes and reads, from its shapes alone.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct AnalysisView {
     /// Weights in all.
     pub parameters: u64,
-    /// Weights that one token touches.
+    /// Weights that one token passes.
     pub active_parameters: u64,
+    /// Bits per weight over the whole file.
+    pub bits_per_weight: f64,
+    /// Bytes of weights that one token reads, decoded alone.
+    pub active_bytes: Size,
+    /// Operations to decode one token into an empty context; a multiply-add counts as two.
+    pub decode_ops: u64,
+    /// Bytes of cache per token of context, in f16.
+    pub cache_bytes_per_token: Size,
+    /// Bytes of recurrent state that a token reads and writes, per sequence.
+    pub state_bytes: Size,
+    /// Operations per byte of weights when one token is decoded.
+    pub decode_ops_per_byte: f64,
+    /// Operations per byte of weights when a micro-batch of 512 tokens is computed.
+    pub prefill_ops_per_byte: f64,
+    /// Shapes of weight matrices, those with most weights first.
+    pub matrices: Vec<MatrixView>,
+    /// What can be divided between devices or computed together.
+    pub parallelism: ParallelismView,
+    /// What it waits for on this machine; null where that cannot be said.
+    pub on_machine: Option<OnMachineView>,
+}
+
+/// Matrices of one shape.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct MatrixView {
+    /// Width of the input.
+    pub columns: u64,
+    /// Width of the output.
+    pub rows: u64,
+    /// Matrices in one tensor.
+    pub stacked: u64,
+    /// Tensors of this shape.
+    pub count: u64,
+    /// What they are.
+    pub roles: Vec<String>,
+}
+
+/// What can be divided between devices or computed together.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct ParallelismView {
+    /// Pieces of a split by layer: layers and the output.
+    pub layers: u32,
+    /// Routed experts, which can stay in host memory at little cost.
+    pub expert_bytes: Size,
+    /// Largest number of devices that divide the key/value heads evenly.
+    pub head_split: Option<u32>,
+    /// True where several sequences can be decoded in one batch.
+    pub batched_sequences: bool,
+    /// True where all tokens of a prompt are computed at once.
+    pub parallel_prompt: bool,
+}
+
+/// A model on a machine, with the settings that a general plan would take.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct OnMachineView {
+    /// `CPU only`, `GPU only`, `hybrid`.
+    pub strategy: String,
+    /// What decode waits for.
+    pub decode_bottleneck: &'static str,
+    /// What prefill waits for.
+    pub prefill_bottleneck: &'static str,
+    /// Tokens per second while generating.
+    pub decode_tokens_per_s: Quantity<Rate>,
+    /// Tokens per second while reading a prompt.
+    pub prefill_tokens_per_s: Quantity<Rate>,
 }
 
 impl InspectView {
     /// The view of a model.
-    pub fn new(model: &Model, name: ModelName, analysis: AnalysisView) -> Self {
+    pub fn new(model: &Model, name: ModelName, analysis: &Analysis, plan: Option<&Plan>) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
             model: name,
@@ -124,7 +190,7 @@ impl InspectView {
                 .collect(),
             tensor_bytes: model.tensor_bytes().into(),
             tensors: model.tensors.len(),
-            types: types(model),
+            types: analysis.types.iter().map(type_share).collect(),
             n_ctx_train: model.n_ctx_train,
             n_embd: model.n_embd,
             n_vocab: model.n_vocab,
@@ -134,34 +200,23 @@ impl InspectView {
             tied_embeddings: model.tied_embeddings,
             layers: layers(&model.layers),
             tokenizer: model.tokenizer.as_ref().map(tokenizer),
-            analysis,
+            analysis: AnalysisView::new(analysis, plan),
         }
+    }
+}
+
+fn type_share(share: &TypeShare) -> TypeView {
+    TypeView {
+        ty: share.ty.name(),
+        tensors: share.tensors,
+        weights: share.weights,
+        size_bytes: share.bytes.into(),
+        bits_per_weight: share.ty.bits_per_weight(),
     }
 }
 
 fn tokenizer(tokenizer: &Tokenizer) -> TokenizerView {
     TokenizerView { model: tokenizer.model.clone(), n_tokens: tokenizer.n_tokens, chat_template: tokenizer.chat_template }
-}
-
-/// Tensor types, the largest share first.
-fn types(model: &Model) -> Vec<TypeView> {
-    let mut by_type: BTreeMap<QuantType, TypeView> = BTreeMap::new();
-    for tensor in &model.tensors {
-        let block = tensor.ty.block();
-        let view = by_type.entry(tensor.ty).or_insert_with(|| TypeView {
-            ty: tensor.ty.name(),
-            tensors: 0,
-            elements: 0,
-            size_bytes: Size(0),
-            bits_per_element: block.bytes.as_f64() * 8.0 / block.weights as f64,
-        });
-        view.tensors += 1;
-        view.elements = view.elements.saturating_add(tensor.elements());
-        view.size_bytes = Size(view.size_bytes.0.saturating_add(tensor.bytes.get()));
-    }
-    let mut types: Vec<_> = by_type.into_values().collect();
-    types.sort_by_key(|view| std::cmp::Reverse(view.size_bytes.0));
-    types
 }
 
 fn layers(layers: &[Layer]) -> Vec<LayersView> {
@@ -257,7 +312,7 @@ impl View for InspectView {
         let mut table = Table::new([Align::Left, Align::Right, Align::Right, Align::Right]);
         table.header(["type", "size", "tensors", "bits per weight"]);
         for ty in &self.types {
-            table.row([ty.ty.to_owned(), ty.size_bytes.to_string(), ty.tensors.to_string(), format!("{:.2}", ty.bits_per_element)]);
+            table.row([ty.ty.to_owned(), ty.size_bytes.to_string(), ty.tensors.to_string(), format!("{:.2}", ty.bits_per_weight)]);
         }
         text.table(&table);
         self.analysis.text(text);
@@ -276,10 +331,105 @@ impl InspectView {
 }
 
 impl AnalysisView {
-    /// The view of an analysis on a machine.
-    pub fn new(analysis: &Analysis, _machine: &Machine) -> Self {
-        Self { parameters: analysis.parameters, active_parameters: analysis.active_parameters }
+    fn new(analysis: &Analysis, plan: Option<&Plan>) -> Self {
+        let split = &analysis.parallelism;
+        Self {
+            parameters: analysis.parameters,
+            active_parameters: analysis.active_parameters,
+            bits_per_weight: analysis.bits_per_weight(),
+            active_bytes: analysis.active_bytes.into(),
+            decode_ops: analysis.decode_ops(0),
+            cache_bytes_per_token: analysis.cache_bytes(1, QuantType::F16, QuantType::F16).into(),
+            state_bytes: analysis.state_bytes().into(),
+            decode_ops_per_byte: analysis.intensity(1),
+            prefill_ops_per_byte: analysis.intensity(512),
+            matrices: analysis
+                .matrices
+                .iter()
+                .map(|shape| MatrixView {
+                    columns: shape.columns,
+                    rows: shape.rows,
+                    stacked: shape.stacked,
+                    count: shape.count,
+                    roles: shape.roles.iter().cloned().collect(),
+                })
+                .collect(),
+            parallelism: ParallelismView {
+                layers: split.layers,
+                expert_bytes: split.expert_bytes.into(),
+                head_split: split.head_split,
+                batched_sequences: split.batched_sequences,
+                parallel_prompt: split.parallel_prompt,
+            },
+            on_machine: plan.map(|plan| OnMachineView {
+                strategy: plan.strategy.to_string(),
+                decode_bottleneck: bottleneck(plan.prediction.decode_bottleneck),
+                prefill_bottleneck: bottleneck(plan.prediction.prefill_bottleneck),
+                decode_tokens_per_s: Quantity::of(&plan.prediction.decode),
+                prefill_tokens_per_s: Quantity::of(&plan.prediction.prefill),
+            }),
+        }
     }
 
-    fn text(&self, _text: &mut Text) {}
+    fn text(&self, text: &mut Text) {
+        text.section("Per token");
+        let mut fields = vec![
+            ("reads", format!("{} of weights", self.active_bytes)),
+            ("computes", format!("{} operations", short_count(self.decode_ops))),
+            (
+                "intensity",
+                format!("{:.1} operations per byte in decode, {:.0} in prefill", self.decode_ops_per_byte, self.prefill_ops_per_byte),
+            ),
+        ];
+        if self.cache_bytes_per_token.0 > 0 {
+            fields.push(("cache", format!("{} per token of context in f16", self.cache_bytes_per_token)));
+        }
+        if self.state_bytes.0 > 0 {
+            fields.push(("state", format!("{} read and written per sequence", self.state_bytes)));
+        }
+        text.fields(fields);
+        self.parallelism_text(text);
+        text.section("On this machine");
+        match &self.on_machine {
+            Some(here) => text.fields([
+                ("placement", here.strategy.clone()),
+                ("decode", format!("{}, limited by {}", text.quantity(&here.decode_tokens_per_s), here.decode_bottleneck)),
+                ("prefill", format!("{}, limited by {}", text.quantity(&here.prefill_tokens_per_s), here.prefill_bottleneck)),
+            ]),
+            None => text.line("  no plan: `loadmaster plan` says why"),
+        }
+    }
+
+    fn parallelism_text(&self, text: &mut Text) {
+        let split = &self.parallelism;
+        text.section("Can be divided");
+        let mut fields = vec![("by layer", format!("into {} pieces", split.layers))];
+        if let Some(most) = split.head_split.filter(|most| *most > 1) {
+            fields.push(("by head", format!("over up to {most} devices")));
+        }
+        if split.expert_bytes.0 > 0 {
+            fields.push(("experts", format!("{} can stay in host memory at little cost", split.expert_bytes)));
+        }
+        fields.push((
+            "in batches",
+            match (split.batched_sequences, split.parallel_prompt) {
+                (true, true) => "several sequences, and all tokens of a prompt",
+                (true, false) => "several sequences; a prompt's tokens one after another in recurrent layers",
+                (false, true) => "all tokens of a prompt",
+                (false, false) => "no",
+            }
+            .to_owned(),
+        ));
+        text.fields(fields);
+        if text.verbose() {
+            text.section("Matrices");
+            let mut table = Table::new([Align::Right, Align::Right, Align::Right, Align::Left]);
+            table.header(["count", "columns", "rows", "what"]);
+            for shape in &self.matrices {
+                let count = if shape.stacked > 1 { format!("{} x {}", shape.count, shape.stacked) } else { shape.count.to_string() };
+                table.row([count, shape.columns.to_string(), shape.rows.to_string(), shape.roles.join(" ")]);
+            }
+            text.table(&table);
+        }
+    }
 }

@@ -12,7 +12,7 @@ mod receipt;
 mod validate;
 
 pub use detect::DetectView;
-pub use inspect::{AnalysisView, InspectView};
+pub use inspect::InspectView;
 pub use memory::{MemoryView, RequirementView};
 pub use plan::{PlanView, RefusalView, Subject};
 pub use quantity::{Quantity, Rate, Size};

@@ -289,7 +289,8 @@ fn alternative(other: &Alternative) -> AlternativeView {
     AlternativeView { what: other.what.clone(), decode_tokens_per_s: Quantity::of(&other.decode), why_not: other.why_not.clone() }
 }
 
-fn bottleneck(bottleneck: Bottleneck) -> &'static str {
+/// What a phase waits for, for people.
+pub fn bottleneck(bottleneck: Bottleneck) -> &'static str {
     match bottleneck {
         Bottleneck::Bandwidth => "memory bandwidth",
         Bottleneck::Compute => "arithmetic",

@@ -231,8 +231,15 @@ fn tie_to_parent() -> bool {
     getppid() == parent
 }
 
+/// Keeps a way to standard output; what else writes there is not kept off it.
+#[cfg(windows)]
+fn take_stdout() -> std::io::Result<File> {
+    use std::os::windows::io::AsHandle;
+    Ok(File::from(std::io::stdout().as_handle().try_clone_to_owned()?))
+}
+
 /// Elsewhere the end of standard input ends the child after what it is serving.
-#[cfg(all(unix, not(target_os = "linux")))]
+#[cfg(not(target_os = "linux"))]
 fn tie_to_parent() -> bool {
     true
 }

@@ -4,6 +4,7 @@ use crate::detect::detect;
 use crate::host::{Answer, Host, Question, Refusal};
 use crate::recording::Recording;
 use crate::scrub::Scrubber;
+use spec::Machine;
 use std::cell::RefCell;
 
 /// The recording of a machine, without what identifies it or its owner (see `scrub`). Detection over the recording gives the
@@ -11,8 +12,20 @@ use std::cell::RefCell;
 pub fn capture(host: &dyn Host) -> Recording {
     let recorder = Recorder::new(host);
     // A platform that cannot be detected yet is recorded as far as it was asked: that is what its support starts from.
-    let _ = detect(&recorder);
-    recorder.finish()
+    let summary = detect(&recorder).map_or_else(|error| error.to_string(), |machine| summary(&machine));
+    let mut recording = recorder.finish();
+    recording.description = summary;
+    recording
+}
+
+/// One line that tells recordings apart.
+fn summary(machine: &Machine) -> String {
+    let facts = &machine.facts;
+    let gpus = facts.gpus.iter().map(|gpu| gpu.name.value().map_or("GPU", String::as_str).to_owned());
+    let cores = facts.cpu.physical_cores.get().map(|cores| format!("{cores} cores"));
+    let memory = facts.memory.total.get().map(|memory| memory.to_string());
+    let parts: Vec<String> = facts.cpu.model.value().cloned().into_iter().chain(cores).chain(memory).chain(gpus).collect();
+    parts.join(", ")
 }
 
 /// A host that writes down what it is asked.

@@ -1,4 +1,5 @@
 //! This machine: recorded, replayed, and inside real control groups.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -62,9 +63,9 @@ fn this_machine_is_known() {
     assert!(machine.free.memory.get().unwrap() <= machine.facts.memory.total.get().unwrap());
     assert!(machine.facts.cpu.logical_cpus.get().unwrap() >= 1);
     assert!(machine.effective_cpus() >= 1);
-    // What the standard library counts is affinity within quota as well.
+    // The standard library counts affinity within quota as well, but does not find every mount of version 1.
     let parallelism = u32::try_from(std::thread::available_parallelism().unwrap().get()).unwrap();
-    assert_eq!(machine.effective_cpus(), parallelism, "{}", common::render(&machine));
+    assert!(machine.effective_cpus() <= parallelism, "{}", common::render(&machine));
     #[cfg(target_arch = "x86_64")]
     assert_eq!(machine.facts.cpu.features.contains("avx2"), std::is_x86_feature_detected!("avx2"));
 }

@@ -1,4 +1,5 @@
 //! Recorded machines, each with the machine that detection makes of it, to be read by people.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 

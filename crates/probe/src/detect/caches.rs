@@ -52,7 +52,10 @@ fn cache(host: &dyn Host, cpu: u32, index: usize) -> Option<(u8, String, Bytes, 
     let kind = file("type")?.trim().to_ascii_lowercase();
     // "32K", on some kernels "1M"; a hypervisor that hides the size leaves the file out or empty.
     let size = file("size")?.trim().parse::<Bytes>().ok().filter(|size| !size.is_zero())?;
-    let users = file("shared_cpu_list").and_then(|text| cpulist::parse(&text)).or_else(|| cpulist::parse_mask(&file("shared_cpu_map")?));
+    // A cache that its own CPU does not use is a broken file; the mask may be right.
+    let uses = |users: &BTreeSet<u32>| users.contains(&cpu);
+    let list = file("shared_cpu_list").and_then(|text| cpulist::parse(&text)).filter(uses);
+    let users = list.or_else(|| cpulist::parse_mask(&file("shared_cpu_map")?).filter(uses));
     Some((level, kind, size, users.unwrap_or_else(|| BTreeSet::from([cpu]))))
 }
 

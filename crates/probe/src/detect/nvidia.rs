@@ -35,7 +35,7 @@ pub(crate) fn read(host: &dyn Host, memory: &HostMemory<'_>) -> Gpus {
         }
         Err(Refusal::TimedOut) => {
             found.warnings.push(
-                "the NVIDIA driver did not answer in time; it may be starting (no persistence daemon?): ask again, and it will be ready"
+                "the NVIDIA driver did not answer in time; where nothing holds it in memory it starts anew for each program, which takes seconds: run nvidia-persistenced"
                     .into(),
             );
             known_to_the_kernel(host, &mut found);

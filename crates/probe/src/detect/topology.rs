@@ -174,8 +174,8 @@ fn package(host: &dyn Host, cpu: u32, info: &CpuInfo) -> Option<Package> {
     match id {
         Some(-1) => None,
         Some(id) => match first_set(host, cpu, &["package_cpus_list", "core_siblings_list"], "core_siblings") {
-            Some((cpus, _)) if cpus.contains(&cpu) => Some(Package::Cpus(cpus)),
-            _ => u64::try_from(id).ok().map(Package::Id),
+            Some((cpus, _)) => Some(Package::Cpus(cpus)),
+            None => u64::try_from(id).ok().map(Package::Id),
         },
         None => info.ids.get(&cpu).map(|(package, _)| Package::Id(u64::from(*package))),
     }
@@ -183,8 +183,10 @@ fn package(host: &dyn Host, cpu: u32, info: &CpuInfo) -> Option<Package> {
 
 fn first_set(host: &dyn Host, cpu: u32, lists: &[&str], mask: &str) -> Option<(BTreeSet<u32>, usize)> {
     let read = |name: &str| host.read(&format!("{CPU}/cpu{cpu}/topology/{name}")).ok();
-    let from_list = lists.iter().enumerate().find_map(|(which, name)| Some((cpulist::parse(&read(name)?)?, which)));
-    from_list.or_else(|| Some((cpulist::parse_mask(&read(mask)?)?, lists.len()))).filter(|(cpus, _)| !cpus.is_empty())
+    // A set without the CPU itself is a broken file; the next source may be right.
+    let holds = |cpus: &BTreeSet<u32>| cpus.contains(&cpu);
+    let from_list = lists.iter().enumerate().find_map(|(which, name)| Some((cpulist::parse(&read(name)?).filter(holds)?, which)));
+    from_list.or_else(|| Some((cpulist::parse_mask(&read(mask)?).filter(holds)?, lists.len())))
 }
 
 #[cfg(test)]

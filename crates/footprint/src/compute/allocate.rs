@@ -34,8 +34,10 @@ impl BufferRules {
             && tensor.ty.is_quantized()
             && !tensor.ne[0].is_multiple_of(padding)
         {
+            // Views of heads may end within a block; the engine rounds down (`ggml_row_size`).
             let missing = padding - tensor.ne[0] % padding;
-            size = size.saturating_add(tensor.ty.row_bytes(missing).map_or(0, |bytes| bytes.get()));
+            let block = tensor.ty.block();
+            size = size.saturating_add(block.bytes.get().saturating_mul(missing) / block.weights);
         }
         if self.attention_scratch && tensor.op == Op::FlashAttention {
             for &cached in tensor.sources().iter().skip(1).take(2) {

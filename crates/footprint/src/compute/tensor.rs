@@ -40,7 +40,6 @@ pub(super) enum Op {
     Mul,
     MulMat,
     MulMatId,
-    Norm,
     Pad,
     Repeat,
     RmsNorm,
@@ -172,11 +171,11 @@ impl Tensor {
         if self.ne.contains(&0) {
             return 0;
         }
-        let per_block = self.ty.block().weights;
-        let first = if per_block == 1 {
-            self.nb[0].saturating_add((self.ne[0] - 1).saturating_mul(self.nb[0]))
+        let block = self.ty.block();
+        let first = if block.weights == 1 {
+            block.bytes.get().saturating_add((self.ne[0] - 1).saturating_mul(self.nb[0]))
         } else {
-            self.ne[0].saturating_mul(self.nb[0]) / per_block
+            self.ne[0].saturating_mul(self.nb[0]) / block.weights
         };
         (1..4).fold(first, |sum, i| sum.saturating_add((self.ne[i] - 1).saturating_mul(self.nb[i])))
     }
@@ -203,6 +202,9 @@ mod tests {
         let mut view = Tensor::new(QuantType::F32, [4, 3, 1, 1]);
         view.nb[1] = 40;
         assert_eq!(view.bytes(), 16 + 80);
+        view.ne.swap(0, 1);
+        view.nb.swap(0, 1);
+        assert_eq!(view.bytes(), 16 + 80, "transposed");
         assert!(!view.is_contiguous());
         assert_eq!(Tensor::new(QuantType::F32, [u64::MAX, u64::MAX, 2, 2]).bytes(), u64::MAX);
     }

@@ -3,6 +3,7 @@
 //! Runs over a stand-in for llama-server, and over a real one where `scripts/get-engine` or `LOADMASTER_TEST_ENGINE_DIR`
 //! provides it. Has its own main, because a supervisor must be a program with the subcommand `supervise`.
 #![cfg_attr(not(unix), allow(dead_code, unused_imports))]
+#![expect(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a test program")]
 
 use loadmaster::advise::{Advice, EngineChoice, Request};
 use loadmaster::launch::server::{ServerOptions, command, start};

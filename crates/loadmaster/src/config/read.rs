@@ -100,7 +100,8 @@ impl Reader<'_> {
     }
 
     fn known(&self, table: &Map<String, Value>, name: &str, keys: &[&str]) -> Result<(), ConfigError> {
-        match table.keys().find(|key| !keys.contains(&key.as_str()) && !(name.is_empty() && *key == SCHEMA_KEY)) {
+        let is_known = |key: &str| keys.contains(&key) || (name.is_empty() && key == SCHEMA_KEY);
+        match table.keys().find(|key| !is_known(key)) {
             None => Ok(()),
             Some(key) => {
                 let nearest = nearest(key, name, keys);

@@ -101,10 +101,12 @@ impl Session {
         interrupts: &Interrupts,
         on: &mut dyn FnMut(Event<'_>),
     ) -> Result<Generated, LaunchError> {
+        // A conversation goes on where it was; a single prompt is computed whole, so that its time is that of the whole.
+        let cache_prompt = matches!(prompt, Prompt::Chat(_));
         let (prompt, bytes) = to_protocol(prompt);
         let Generation { n_predict, temperature, top_k, top_p, seed } = *generation;
         let sampling = protocol::Sampling { temperature, top_k, top_p, seed };
-        self.child.send(&Request::Generate(protocol::Generate { prompt, n_predict, sampling }))?;
+        self.child.send(&Request::Generate(protocol::Generate { prompt, n_predict, cache_prompt, sampling }))?;
         let silence = prefill_allowance(self.prefill, bytes, self.silence);
         let mut waiting = Waiting { during: "generating".into(), silence, cancels: true };
         let mut text = String::new();

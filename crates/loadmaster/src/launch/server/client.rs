@@ -96,8 +96,8 @@ fn request(prompt: &Prompt, generation: &Generation) -> (&'static str, Value) {
     let Generation { n_predict, temperature, top_k, top_p, seed } = generation;
     let mut body = json!({
         "stream": true, "temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed,
-        // Each launch is measured, so nothing comes from an earlier prompt.
-        "cache_prompt": false,
+        // A conversation goes on where it was; a single prompt is computed whole, so that its time is that of the whole.
+        "cache_prompt": matches!(prompt, Prompt::Chat(_)),
     });
     let path = match prompt {
         Prompt::Text(text) => {

@@ -1,5 +1,7 @@
 //! Launches of a stand-in for llama-server: a good one, and every way to misbehave.
 
+#![cfg(unix)]
+
 use super::*;
 use crate::launch::BufferUse;
 use std::collections::BTreeMap;

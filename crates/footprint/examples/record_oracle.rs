@@ -1,12 +1,11 @@
 //! Asks the engine's own dry run about a list of cases and records its answers in `tests/oracle`.
 //!
 //! ```text
-//! cargo run -p loadmaster-footprint --example record_oracle -- --probe PROGRAM --backend LIBRARY [--only PRESET]
+//! cargo build --release -p loadmaster-llama --example oracle
+//! cargo run -p loadmaster-footprint --example record_oracle -- target/release/examples/oracle [PRESET]
 //! ```
 //!
-//! PROGRAM prints llama.cpp's memory breakdown as JSON (see `Oracle::ask`). LIBRARY is a ggml backend that pretends to be
-//! GPUs: FAKE0, FAKE1, ... with the MiB listed in the environment variable FAKEGPU, CUDA's alignment and padding, asynchronous
-//! if FAKEGPU_PIPELINE is 1, with a pinned host buffer `FAKE_Host` if FAKEGPU_HOST is 1.
+//! Run it when the bundled engine changes, and read the difference before it is committed.
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a development tool: it runs a program, writes files and speaks")]
 
 #[path = "record_oracle/cases.rs"]
@@ -21,23 +20,13 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-struct Oracle {
-    probe: PathBuf,
-    backend: PathBuf,
-}
+/// A program that answers as the example `oracle` of loadmaster-llama does.
+struct Oracle(PathBuf);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let (mut probe, mut backend, mut only) = (None, None, None);
-    while let (Some(key), Some(value)) = (args.next(), args.next()) {
-        match key.as_str() {
-            "--probe" => probe = Some(PathBuf::from(value)),
-            "--backend" => backend = Some(PathBuf::from(value)),
-            "--only" => only = Some(value),
-            _ => return Err(format!("unknown argument {key}").into()),
-        }
-    }
-    let oracle = Oracle { probe: probe.ok_or("--probe is missing")?, backend: backend.ok_or("--backend is missing")? };
+    let oracle = Oracle(args.next().ok_or("no oracle program was named")?.into());
+    let only = args.next();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
     let mut files: BTreeMap<String, Vec<Case>> = BTreeMap::new();
     for case in cases::all() {
@@ -79,25 +68,25 @@ impl Oracle {
     }
 
     /// The program prints one object with `llama_version` and `dry`: `context` (`n_ctx`, ...), `buffers` (a list of
-    /// `buffer_type`, `model`, `context`, `compute` in bytes) and `graph`; or `dry.error`.
+    /// `buffer_type`, `model`, `context`, `compute` in bytes), `output_bytes` and `graph`; or `error`.
     fn ask(&self, model: &Path, case: &Case) -> Result<(String, Answer), Box<dyn Error>> {
-        let mut command = Command::new(&self.probe);
+        let mut command = Command::new(&self.0);
         command.arg(model).args(["--mode", "dry"]).args(case.args.split_whitespace());
         if !case.devices.is_empty() {
             let sizes: Vec<String> = case.devices.iter().map(u64::to_string).collect();
-            command.arg("--backend").arg(&self.backend).env("FAKEGPU", sizes.join(","));
             let switch = |on: bool| if on { "1" } else { "0" };
-            command.env("FAKEGPU_PIPELINE", switch(case.pipeline)).env("FAKEGPU_HOST", switch(case.host_buffer));
+            command.args(["--prefix", "FAKE", "--gpus", &sizes.join(",")]);
+            command.args(["--pipeline", switch(case.pipeline), "--host-buffer", switch(case.host_buffer)]);
         }
         let output = command.output()?;
         let Ok(answer) = serde_json::from_slice::<Value>(&output.stdout) else {
             return Ok((String::new(), Answer::Refused(format!("the engine ended: {}", output.status))));
         };
         let version = answer["llama_version"].as_str().unwrap_or_default().to_owned();
-        let dry = &answer["dry"];
-        if let Some(stage) = dry["error"].as_str() {
-            return Ok((version, Answer::Refused(stage.to_owned())));
+        if let Some(reason) = answer["error"].as_str() {
+            return Ok((version, Answer::Refused(reason.replace(&*model.to_string_lossy(), "MODEL"))));
         }
+        let dry = &answer["dry"];
         let number = |value: &Value| value.as_u64().ok_or("a number is missing");
         let mut context = [0; 4];
         for (slot, key) in context.iter_mut().zip(["n_ctx", "n_ctx_seq", "n_batch", "n_ubatch"]) {
@@ -109,7 +98,8 @@ impl Oracle {
             buffers.insert(buffer["buffer_type"].as_str().ok_or("no buffer type")?.to_owned(), sizes);
         }
         let graph = ["nodes_pp", "splits_pp"].map(|key| dry["graph"][key].as_i64().unwrap_or(-1));
-        Ok((version, Answer::Figures(Figures { context, buffers, graph })))
+        let output = number(&dry["output_bytes"])?;
+        Ok((version, Answer::Figures(Figures { context, buffers, output, graph })))
     }
 }
 

@@ -100,7 +100,8 @@ impl Draw {
 fn drawn(model: &str, draw: &mut Draw) -> Case {
     let count = draw.of(&[0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 4]);
     let devices: Vec<u64> = (0..count).map(|_| draw.of(&[4096, 8192, 12288, 16384, 24576, 49152])).collect();
-    let mut args = format!("--ngl {}", draw.of(&[0, 1, 2, 4, 7, 13, 24, 999, 999, 999, 999, 999]));
+    let layers = draw.of(&[0, 1, 2, 4, 7, 13, 24, 999, 999, 999, 999, 999]);
+    let mut args = format!("--ngl {}", if count == 0 { 0 } else { layers });
     let mut add = |text: String| {
         args.push(' ');
         args.push_str(&text);

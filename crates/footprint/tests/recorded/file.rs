@@ -32,6 +32,8 @@ pub struct Figures {
     pub context: [u32; 4],
     /// By buffer type: model, context, compute.
     pub buffers: BTreeMap<String, [u64; 3]>,
+    /// The buffer of logits, which the breakdown leaves out.
+    pub output: u64,
     /// Nodes and splits of the prefill graph.
     pub graph: [i64; 2],
 }

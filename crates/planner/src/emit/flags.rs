@@ -233,3 +233,67 @@ const _: () = {
     // The words of the table are those of the types; a new variant must be entered in both.
     assert!(FlashAttention::ALL.len() == 3 && SplitMode::ALL.len() == 4 && LoadMode::ALL.len() == 6);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_table_has_every_setting_once_in_order() {
+        let names: Vec<&str> = FLAGS.iter().map(|flag| flag.setting).collect();
+        assert_eq!(names, Pins::from(Settings::default()).names());
+    }
+
+    #[test]
+    fn no_spelling_means_two_things_and_each_leads_back() {
+        let spellings: Vec<&str> = FLAGS.iter().flat_map(Flag::all_spellings).collect();
+        assert_eq!(spellings.iter().collect::<BTreeSet<_>>().len(), spellings.len());
+        for flag in FLAGS {
+            assert!(flag.long().starts_with("--"), "{}", flag.setting);
+            assert!(!flag.help.is_empty() && flag.metavar.is_empty() == (flag.kind == ValueKind::Switch), "{}", flag.setting);
+            assert!(flag.all_spellings().all(|spelling| spelled(spelling).is_some_and(|(found, _)| found.setting == flag.setting)));
+        }
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let settings = Settings {
+            tensor_split: vec![3.0, 1.5],
+            tensor_overrides: vec![spec::settings::TensorOverride { pattern: r"blk\.1\.".into(), buffer: "CPU".into() }],
+            cache_ram_mib: super::super::ALL,
+            kv_unified: true,
+            repack: false,
+            ..Settings::default()
+        };
+        let mut pins = Pins::default();
+        FLAGS.iter().for_each(|flag| flag.read(&flag.write(&settings), &mut pins).unwrap());
+        assert_eq!(pins, Pins::from(settings));
+    }
+
+    #[test]
+    fn the_words_of_the_engine_are_taken_and_others_are_not() {
+        let read = |setting: &str, text: &str| {
+            let mut pins = Pins { threads: Some(3), ..Pins::default() };
+            flag(setting).unwrap().read(text, &mut pins).map(|()| pins)
+        };
+        assert_eq!(read("threads", "-1").unwrap().threads, None);
+        assert_eq!(read("n_gpu_layers", "all").unwrap().n_gpu_layers, Some(super::super::ALL));
+        assert_eq!(read("n_gpu_layers", "auto").unwrap().n_gpu_layers, None);
+        assert_eq!(read("flash_attn", "1").unwrap().flash_attn, Some(FlashAttention::On));
+        assert_eq!(read("load_mode", "none").unwrap().load_mode, Some(LoadMode::None));
+        for (setting, text) in [
+            ("n_ctx", "-5"),
+            ("n_ctx", "many"),
+            ("n_ctx", "99999999999"),
+            ("cache_type_k", "q4_K"),
+            ("tensor_split", "0,0"),
+            ("tensor_split", "1,x"),
+            ("tensor_overrides", "no-buffer"),
+            ("split_mode", "diagonal"),
+            ("repack", "perhaps"),
+        ] {
+            assert!(read(setting, text).is_err(), "{setting} {text}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Predictions against measured speeds, and their direction.
+//!
+//! Measured: llama-bench rows of github.com/XiongjieDai/GPU-Benchmarks-on-LLM-Inference at aa72e0ec8 (May 2024, CUDA, whole
+//! model on the GPU, tg1024).
+
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
+mod common;
+
+use common::{machine, model, native};
+use planner::{Prediction, Request, plan, predict};
+use spec::settings::Pins;
+
+fn predicted(description: &str, name: &str, depth: u32, pins: Pins) -> Prediction {
+    let (machine, model) = (machine(description), model(name, "Q4_K_M"));
+    let target = native(&machine);
+    let plan = plan(&machine, &model, &target, &Request { pins, ..Request::default() }).unwrap();
+    predict(&machine, &model, &target, &plan.settings, &plan.requirement, depth)
+}
+
+fn decode(description: &str, name: &str, depth: u32) -> f64 {
+    predicted(description, name, depth, Pins::default()).decode.get().unwrap().get()
+}
+
+#[test]
+fn measured_speeds_lie_inside_the_interval_and_near_its_middle() {
+    let rows = [
+        ("cores=16,ram=64GiB,gpu=24GiB@1008GB/s", "llama-3.1-8b", 127.74),
+        ("cores=16,ram=64GiB,gpu=12GiB@912.4GB/s", "llama-3.1-8b", 106.71),
+        ("cores=16,ram=64GiB,gpu=24GiB@1008GB/s,gpu=24GiB@1008GB/s", "llama-3.1-70b", 19.06),
+    ];
+    for (description, name, measured) in rows {
+        let prediction = predicted(description, name, 512, Pins::default());
+        let (low, middle, high) =
+            (prediction.decode.low().unwrap().get(), prediction.decode.get().unwrap().get(), prediction.decode.high().unwrap().get());
+        assert!(low < measured && measured < high, "{description} {name}: {measured} outside {low} to {high}");
+        assert!((middle / measured - 1.0).abs() < 0.25, "{description} {name}: {middle} for {measured}");
+    }
+}
+
+#[test]
+fn decode_follows_bandwidth_depth_and_place() {
+    let fast = decode("cores=8,ram=64GiB,gpu=24GiB@1008GB/s", "llama-3.1-8b", 512);
+    let slow = decode("cores=8,ram=64GiB,gpu=24GiB@300GB/s", "llama-3.1-8b", 512);
+    let deep = decode("cores=8,ram=64GiB,gpu=24GiB@1008GB/s", "llama-3.1-8b", 16000);
+    let host = decode("cores=8,ram=64GiB", "llama-3.1-8b", 512);
+    let disk = decode("cores=8,ram=32GiB", "llama-3.1-70b", 512);
+    let memory = decode("cores=8,ram=64GiB", "llama-3.1-70b", 512);
+    assert!(fast > slow && fast > deep && slow > host, "{fast} {slow} {deep} {host}");
+    assert!(memory > 2.0 * disk, "{memory} {disk}");
+}
+
+#[test]
+fn an_assumption_is_named_and_a_known_rate_is_none() {
+    let assumed = predicted("cores=8,ram=64GiB,gpu=24GiB", "llama-3.1-8b", 512, Pins::default());
+    assert!(assumed.assumptions.iter().any(|text| text.contains("bandwidth of CUDA0 not known")), "{:?}", assumed.assumptions);
+    let known = predicted("cores=8,ram=64GiB,gpu=24GiB@1008GB/s", "llama-3.1-8b", 512, Pins::default());
+    assert!(known.assumptions.is_empty(), "{:?}", known.assumptions);
+}
+
+#[test]
+fn experts_moved_by_pattern_cost_what_they_cost_by_count() {
+    let machine = "cores=8,ram=64GiB,gpu=24GiB@1008GB/s";
+    let by_count = Pins { n_gpu_layers: Some(49), n_cpu_moe: Some(48), n_ubatch: Some(512), ..Pins::default() };
+    let rule = spec::settings::TensorOverride { pattern: "ffn_(up|down|gate)_exps".into(), buffer: "CPU".into() };
+    let by_pattern =
+        Pins { n_gpu_layers: Some(49), n_cpu_moe: Some(0), n_ubatch: Some(512), tensor_overrides: Some(vec![rule]), ..Pins::default() };
+    let count = predicted(machine, "qwen3-30b-a3b", 512, by_count).prefill.get().unwrap().get();
+    let pattern = predicted(machine, "qwen3-30b-a3b", 512, by_pattern).prefill.get().unwrap().get();
+    assert!((count / pattern - 1.0).abs() < 0.01, "{count} {pattern}");
+}

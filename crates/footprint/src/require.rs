@@ -80,8 +80,15 @@ fn host(
     } else {
         (weights.host_lazy, weights.host.saturating_sub(weights.host_lazy))
     };
+    let (span, touched) = if placement.mapped {
+        (weights::mapped_span(model, placement), weights::mapped_touched(model, placement))
+    } else {
+        (weights.host_lazy, weights.host_lazy)
+    };
     HostRequirement {
         weights_mapped: Known::exact(mapped, WEIGHTS),
+        mapped_span: Known::exact(span, "llama-model.cpp:1856-1876"),
+        mapped_touched: Known::exact(touched, WEIGHTS),
         weights_anonymous: Known::exact(plain + weights.pinned, WEIGHTS),
         weights_repacked: Known::exact(weights.repacked + weights.amx, WEIGHTS),
         kv_cache: known_cache(model, parts.kv_cache.host),

@@ -78,6 +78,11 @@ impl DeviceRequirement {
 pub struct HostRequirement {
     /// Weights used in place from the mapped file: page cache, reclaimable, but read for every token.
     pub weights_mapped: Known<Bytes>,
+    /// What the engine reports for the mapped file: in each file everything from the first to the last tensor used in
+    /// place, whatever lies between them.
+    pub mapped_span: Known<Bytes>,
+    /// File pages that loading touches: weights used in place and the originals of repacked ones. Page cache, reclaimable.
+    pub mapped_touched: Known<Bytes>,
     /// Weights read into anonymous memory.
     pub weights_anonymous: Known<Bytes>,
     /// Second, repacked copies of weights for the CPU's kernels; anonymous.

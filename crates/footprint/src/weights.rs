@@ -11,6 +11,7 @@ use crate::roles::Use;
 use crate::target::Target;
 use spec::model::Tensor;
 use spec::{Bytes, Model};
+use std::collections::BTreeMap;
 
 /// Alignment of tensors in host buffers.
 pub(crate) const HOST_ALIGNMENT: u64 = 32;
@@ -47,6 +48,27 @@ pub fn weights(model: &Model, target: &Target, profile: &EngineProfile, placemen
         }
     }
     weights
+}
+
+/// Size of the mapped regions that serve as the plain host buffer: per file, from the first to the last tensor in it.
+///
+/// Upstream: `llama-model.cpp:1856-1876` takes each file's range from `llama-model-loader.cpp:1447-1462`.
+pub fn mapped_span(model: &Model, placement: &Placement) -> Bytes {
+    let mut ranges: BTreeMap<usize, (Bytes, Bytes)> = BTreeMap::new();
+    for (tensor, _) in model.tensors.iter().zip(&placement.homes).filter(|(_, home)| **home == Home::Host) {
+        let end = tensor.offset + tensor.bytes;
+        let range = ranges.entry(tensor.file).or_insert((tensor.offset, end));
+        *range = (range.0.min(tensor.offset), range.1.max(end));
+    }
+    let lazy = model.tensors.iter().zip(&placement.homes).filter(|(_, home)| **home == Home::HostLazy).map(|(tensor, _)| tensor.bytes);
+    ranges.values().map(|(first, end)| end.saturating_sub(*first)).chain(lazy).sum()
+}
+
+/// Bytes of the mapped file that loading reads on behalf of the host: tensors used in place and originals of repacked
+/// ones; a tensor that has both uses counts once.
+pub fn mapped_touched(model: &Model, placement: &Placement) -> Bytes {
+    let touched = |home: &Home| matches!(home, Home::Host | Home::HostLazy | Home::HostRepacked | Home::HostAmx);
+    model.tensors.iter().zip(&placement.homes).filter(|(_, home)| touched(home)).map(|(tensor, _)| tensor.bytes).sum()
 }
 
 impl Weights {

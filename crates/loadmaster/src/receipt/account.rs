@@ -76,7 +76,7 @@ fn device_parts(device: &DeviceRequirement) -> [(&'static str, Known<Bytes>); 3]
 /// Parts of the host, in the order of a receipt.
 fn host_parts(host: &HostRequirement) -> [(&'static str, Known<Bytes>); 6] {
     [
-        ("weights_mapped", host.weights_mapped.clone()),
+        ("weights_mapped", host.mapped_span.clone()),
         ("weights", host.weights_anonymous.clone()),
         ("weights_repacked", host.weights_repacked.clone()),
         ("context", host.kv_cache.plus(&host.state)),
@@ -100,13 +100,17 @@ fn places(advice: &Advice, outcome: &Outcome) -> Vec<PlaceLine> {
         let reported = Reported::at(Place::Device(index), &outcome.buffers, &names);
         place_line(&device.name, &device_parts(device), &reported, limit(Some(index)))
     });
-    let reported = Reported::at(Place::Host, &outcome.buffers, &names);
+    let reported = Reported { gaps: super::mapped::gaps(advice), ..Reported::at(Place::Host, &outcome.buffers, &names) };
     let host = place_line("host", &host_parts(&plan.requirement.host), &reported, limit(None));
     devices.chain(std::iter::once(host)).collect()
 }
 
 /// What an engine reports at one place; `None` where it reports nothing at all.
-struct Reported<'a>(Option<Vec<(&'static str, &'a ReportedBuffer)>>);
+struct Reported<'a> {
+    buffers: Option<Vec<(&'static str, &'a ReportedBuffer)>>,
+    /// What of a mapped range is none of the plan's memory.
+    gaps: Bytes,
+}
 
 impl<'a> Reported<'a> {
     fn at(at: Place, buffers: &'a [ReportedBuffer], names: &[String]) -> Self {
@@ -114,12 +118,13 @@ impl<'a> Reported<'a> {
             let (place, part) = place(buffer, names);
             (place == at).then_some((part, buffer))
         });
-        Self((!buffers.is_empty()).then(|| here.collect()))
+        Self { buffers: (!buffers.is_empty()).then(|| here.collect()), gaps: Bytes::ZERO }
     }
 
     fn part(&self, part: &str) -> Option<u64> {
-        let sizes = self.0.as_ref()?.iter().filter(|(name, _)| *name == part).map(|(_, buffer)| buffer.size);
-        Some(sizes.sum::<Bytes>().get())
+        let sizes = self.buffers.as_ref()?.iter().filter(|(name, _)| *name == part).map(|(_, buffer)| buffer.size);
+        let size = sizes.sum::<Bytes>();
+        Some(if part == "weights_mapped" { size.saturating_sub(self.gaps) } else { size }.get())
     }
 }
 
@@ -149,9 +154,19 @@ fn process(host: &HostRequirement, outcome: &Outcome) -> ProcessLine {
     ProcessLine {
         anonymous_at_load: size_line("anonymous_at_load", &host.anonymous_at_load(), outcome.memory_at_load.anonymous.map(Bytes::get)),
         anonymous: size_line("anonymous", &host.anonymous(), memory.anonymous_peak.map(Bytes::get)),
-        mapped: size_line("mapped", &host.weights_mapped, memory.mapped.map(Bytes::get)),
+        mapped: size_line("mapped", &host.mapped_touched.plus(&program_pages()), memory.mapped.map(Bytes::get)),
         peak: memory.peak.map(Bytes::get),
     }
+}
+
+/// Code and libraries of the engine's process that are mapped files.
+fn program_pages() -> Known<Bytes> {
+    Known::estimated(
+        Bytes::from_mib(11),
+        Bytes::from_mib(8),
+        Bytes::from_mib(15),
+        "mapped pages of loads of six models, less their weights",
+    )
 }
 
 fn speed(predicted: &Known<TokensPerSec>, measured: &Timing) -> SpeedLine {

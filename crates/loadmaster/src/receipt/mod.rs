@@ -3,6 +3,7 @@
 //! Serialises as JSON with a version; [`schema`] is its JSON schema.
 
 mod account;
+mod mapped;
 mod place;
 
 use crate::error::{WriteError, exit};
@@ -134,7 +135,8 @@ pub struct SizeLine {
     pub component: String,
     /// What was planned; none where it was not known.
     pub planned: Option<Planned>,
-    /// What was reported or measured; none where nothing was.
+    /// What was reported or measured; none where nothing was. Of a mapped range of the file, the bytes between the tensors
+    /// that are used in place are taken off.
     pub reported: Option<u64>,
     /// Reported over the planned central value, less one; none where either is missing or the plan is zero.
     pub relative_error: Option<f64>,

@@ -31,7 +31,7 @@ fn outcome(advice: &Advice, factor: f64) -> Outcome {
     };
     let host = &requirement.host;
     let mut buffers = vec![
-        buffer("CPU_Mapped", BufferUse::Weights, &host.weights_mapped),
+        buffer("CPU_Mapped", BufferUse::Weights, &host.mapped_span),
         buffer("CPU", BufferUse::Weights, &host.weights_anonymous),
         buffer("CPU_REPACK", BufferUse::Weights, &host.weights_repacked),
         buffer("CPU", BufferUse::Context, &host.kv_cache),
@@ -44,7 +44,7 @@ fn outcome(advice: &Advice, factor: f64) -> Outcome {
         buffers.push(buffer(&device.name, BufferUse::Compute, &device.compute));
     }
     let anonymous = host.anonymous().get().map(|size| size.scale(factor));
-    let memory = ProcessMemory { anonymous, mapped: host.weights_mapped.get(), peak: anonymous, anonymous_peak: anonymous };
+    let memory = ProcessMemory { anonymous, mapped: host.mapped_touched.get(), peak: anonymous, anonymous_peak: anonymous };
     Outcome {
         engine: "test".into(),
         load: Some(Duration::from_millis(1500)),

@@ -51,6 +51,11 @@ impl Output {
         }
     }
 
+    /// Shows a view on stderr even where nothing but results is wanted: it says why there is none.
+    pub fn insist(&self, view: &impl View) {
+        to_stderr(&self.text(view, std::io::stderr().is_terminal()));
+    }
+
     /// Writes data to stdout as it is. A reader that has gone away has what it wanted.
     pub fn data(&self, data: &str) -> Outcome {
         match write(&mut anstream::stdout().lock(), data.as_bytes()) {

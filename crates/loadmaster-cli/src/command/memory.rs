@@ -11,7 +11,7 @@ use loadmaster::footprint;
 pub fn memory(shared: &Shared, args: &MemoryArgs) -> Outcome {
     let request = Request { machine: shared.machine.clone(), engine: shared.engine(args.engine.as_deref()), ..Request::new(&args.model) };
     let survey = survey(&request).map_err(|error| failure(&error))?;
-    let settings = settings(&args.pins.pins, &survey.model, &survey.machine);
+    let settings = settings(&args.pins.pins, &survey);
     let profile = &survey.engine.rules.profile;
     let requirement = footprint::require(&survey.model, &settings, &survey.target, profile)
         .map_err(|error| Failure::new(Exit::Usage, crate::exit::chain(&error)))?;

@@ -13,15 +13,15 @@ mod validate;
 use crate::args::{Cli, Command, Wishes};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::Output;
-use crate::view::{ModelName, RefusalView};
-use loadmaster::advise::{Advice, EngineChoice};
+use crate::view::{ModelName, Quantity, Rate, RefusalView};
+use loadmaster::advise::{Advice, EngineChoice, Survey};
 use loadmaster::config::ConfigFile;
 use loadmaster::machine::MachineSource;
 use loadmaster::planner::plan::{Preferences, Request};
 use loadmaster::planner::{EngineRules, Tool};
 use loadmaster::{Error, engine};
 use spec::settings::Pins;
-use spec::{Machine, Model, Settings};
+use spec::{Machine, Settings};
 use std::path::{Path, PathBuf};
 
 /// Does what the command line says.
@@ -104,14 +104,25 @@ impl Shared {
         }
     }
 
-    /// A refusal or an invalid plan is a result as well: shown as data where it is what was asked for.
-    pub fn refuse(&self, error: Error, model: &ModelName, machine: &Machine) -> Outcome {
+    /// A command that was asked for a plan and has none: the refusal is its result.
+    pub fn refusal(&self, error: Error, model: &ModelName, machine: &Machine) -> Outcome {
         match error {
             Error::Refused(refusal) => {
                 self.output.show(&RefusalView::new(model.clone(), machine_name(machine), &refusal))?;
                 Ok(Exit::Refused)
             }
             error => Err(failure(&error)),
+        }
+    }
+
+    /// A command that was asked for more than a plan and has none: the refusal is told, unless results are JSON.
+    pub fn refuse(&self, error: Error, model: &ModelName, machine: &Machine) -> Outcome {
+        match error {
+            Error::Refused(refusal) if !self.output.json() => {
+                self.output.insist(&RefusalView::new(model.clone(), machine_name(machine), &refusal));
+                Ok(Exit::Refused)
+            }
+            error => self.refusal(error, model, machine),
         }
     }
 }
@@ -146,16 +157,24 @@ pub fn machine_name(machine: &Machine) -> String {
     if parts.is_empty() { machine.origin.clone() } else { parts.join(", ") }
 }
 
-/// The pins over the engine's defaults, with what those defaults take from model and machine.
-pub fn settings(pins: &Pins, model: &Model, machine: &Machine) -> Settings {
-    let mut settings = Settings { threads: machine.effective_cores(), threads_batch: machine.effective_cores(), ..Settings::default() };
+/// The pins over llama-server's defaults, with what those take from model, machine and devices: as many threads as
+/// cores, all layers on GPUs where there are any (`common/arg.cpp`, `--n-gpu-layers auto`).
+pub fn settings(pins: &Pins, survey: &Survey) -> Settings {
+    let (model, machine) = (&survey.model, &survey.machine);
+    let all_layers = model.n_layer_all().saturating_add(1);
+    let mut settings = Settings {
+        threads: machine.effective_cores(),
+        threads_batch: machine.effective_cores(),
+        n_gpu_layers: if survey.target.devices.is_empty() { 0 } else { all_layers },
+        ..Settings::default()
+    };
     settings.n_ctx = settings.n_ctx.min(model.n_ctx_train.unwrap_or(u32::MAX));
     pins.apply(&mut settings);
     // Zero asks for the trained context, and "all" is more than any model has.
     if settings.n_ctx == 0 {
         settings.n_ctx = model.n_ctx_train.unwrap_or(Settings::default().n_ctx);
     }
-    settings.n_gpu_layers = settings.n_gpu_layers.min(model.n_layer_all().saturating_add(1));
+    settings.n_gpu_layers = settings.n_gpu_layers.min(all_layers);
     settings.n_cpu_moe = settings.n_cpu_moe.min(model.n_layer_all());
     settings
 }
@@ -217,10 +236,8 @@ pub fn announce(output: &Output, advice: &Advice) {
     let plan = advice.plan.plan();
     let context = &plan.requirement.context;
     let name = ModelName::new(&advice.model, &advice.path);
-    output.say(format_args!(
-        "{}: {}, {}, context {}, decode {} estimated",
-        name, plan.verdict, plan.strategy, context.n_ctx, plan.prediction.decode
-    ));
+    let decode = Quantity::<Rate>::of(&plan.prediction.decode);
+    output.say(format_args!("{name}: {}, {}, context {}, decode {decode} estimated", plan.verdict, plan.strategy, context.n_ctx));
     for step in plan.verdict.downgrades() {
         output.warn(step);
     }
@@ -235,5 +252,12 @@ pub fn announce(output: &Output, advice: &Advice) {
 /// A failure of the library, as the program reports it.
 pub fn failure(error: &Error) -> Failure {
     let message = crate::exit::chain(error);
-    Failure { exit: Exit::from_code(error.exit_code()), message, hint: error.hint() }
+    let hint = match error {
+        Error::Invalid(report) => {
+            let fixes: Vec<&str> = report.errors().map(|violation| violation.fix.as_str()).collect();
+            Some(fixes.join("; ")).filter(|text| !text.is_empty())
+        }
+        _ => error.hint(),
+    };
+    Failure { exit: Exit::from_code(error.exit_code()), message, hint }
 }

@@ -16,7 +16,7 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
     let (model, machine) = (ModelName::new(&survey.model, &survey.path), survey.machine.clone());
     let advice = match survey.advise(&request(&args.wishes, args.pins.pins)) {
         Ok(advice) => advice,
-        Err(error) => return shared.refuse(error, &model, &machine),
+        Err(error) => return shared.refusal(error, &model, &machine),
     };
     let invocation = advice.invocation(&CommandOptions::default());
     shared.output.show(&view(&advice, &invocation))?;

@@ -29,7 +29,7 @@ pub fn validate(shared: &Shared, args: &ValidateArgs) -> Outcome {
     let name = ModelName::new(&survey.model, &survey.path);
     let (report, refusal) = report(&survey, &request);
     if let (true, Some(refusal)) = (report.is_valid(), refusal) {
-        return shared.refuse(refusal, &name, &survey.machine);
+        return shared.refusal(refusal, &name, &survey.machine);
     }
     let engine = survey.engine.rules.profile.name.clone();
     let view = ValidateView::new(args.file.display().to_string(), name, machine_name(&survey.machine), engine, &report);
@@ -70,7 +70,7 @@ fn report(survey: &Survey, request: &planner::Request) -> (Report, Option<Error>
         Ok(advice) => (Report { violations: advice.plan.warnings().to_vec() }, None),
         Err(Error::Invalid(report)) => (*report, None),
         Err(error) => {
-            let settings = settings(&request.pins, &survey.model, &survey.machine);
+            let settings = settings(&request.pins, survey);
             (planner::check(&survey.context(), &settings), Some(error))
         }
     }

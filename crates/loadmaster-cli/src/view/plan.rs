@@ -468,15 +468,18 @@ impl RefusalView {
 
 fn nearest(change: &NearestChange) -> String {
     match change {
-        // The planner does not know how this program spells its preferences.
+        // The planner does not know how this program spells preferences and settings.
         NearestChange::FromDisk { .. } => format!("{change}: --disk allow"),
+        NearestChange::Unpin { setting, pinned, instead } => {
+            format!("{} {instead} instead of the pinned {pinned}", super::flag_of(setting))
+        }
         _ => change.to_string(),
     }
 }
 
 impl View for RefusalView {
     fn text(&self, text: &mut Text) {
-        text.line(format_args!("{}  {} does not fit on {}", styled(BAD, "refused"), self.model, self.machine));
+        text.line(format_args!("{}  no plan for {} on {}", styled(BAD, "refused"), self.model, self.machine));
         if !self.tried.is_empty() {
             text.section("Tried");
             text.notes(self.tried.iter().map(|tried| format!("{}: {}", tried.what, tried.because)));

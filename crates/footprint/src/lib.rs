@@ -31,6 +31,6 @@ pub use compute::ComputeBuffers;
 pub use error::FootprintError;
 pub use placement::{Home, Placement};
 pub use profile::{EngineProfile, Outputs};
-pub use require::require;
+pub use require::{dry_run, require};
 pub use requirement::{DeviceRequirement, GraphSize, HostRequirement, Requirement, ResolvedContext};
 pub use target::{Backend, Device, Target};

@@ -8,6 +8,7 @@ use crate::weights::{self, Weights};
 use crate::{ComputeBuffers, Device, EngineProfile, ResolvedContext, Target};
 use crate::{compute, context, host, output, state};
 use spec::model::Support;
+use spec::settings::LoadMode;
 use spec::{Bytes, Known, Model, Settings};
 use std::collections::BTreeMap;
 
@@ -21,20 +22,46 @@ use std::collections::BTreeMap;
 pub fn require(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
     let context = context::resolve(model, settings, profile)?;
     let placement = placement::place(model, settings, target, profile)?;
+    let compute = compute::buffers(model, settings, target, profile, &placement, &context);
+    Ok(assemble(model, settings, target, profile, context, placement, compute))
+}
+
+/// What the engine's own dry run (`no_alloc`) reports for the same configuration: nothing is mapped, and compute buffers are
+/// those of the first prefill graph ([`compute::dry_run`]). For comparing with it, not for planning.
+///
+/// # Errors
+/// As [`require`].
+pub fn dry_run(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
+    let settings = &Settings { load_mode: LoadMode::None, ..settings.clone() };
+    let context = context::resolve(model, settings, profile)?;
+    let placement = placement::place(model, settings, target, profile)?;
+    let compute = compute::dry_run(model, settings, target, &placement, &context);
+    Ok(assemble(model, settings, target, profile, context, placement, compute))
+}
+
+fn assemble(
+    model: &Model,
+    settings: &Settings,
+    target: &Target,
+    profile: &EngineProfile,
+    context: ResolvedContext,
+    placement: Placement,
+    compute: ComputeBuffers,
+) -> Requirement {
     let parts = Parts {
         weights: weights::weights(model, target, profile, &placement),
         kv_cache: kv_cache::kv_cache(model, settings, target, &context, &placement.layer_devices),
         state: state::state(model, settings, target, &placement.layer_devices),
-        compute: compute::buffers(model, settings, target, profile, &placement, &context),
+        compute,
     };
-    Ok(Requirement {
+    Requirement {
         devices: devices(model, target, &placement, &parts),
         host: host(model, settings, target, profile, &context, &placement, &parts),
         notes: notes(model, settings, &placement, &parts.weights),
         graph: parts.compute.graph,
         layer_devices: placement.layer_devices,
         context,
-    })
+    }
 }
 
 /// Buffers by component, each over all places.

@@ -11,12 +11,12 @@ use std::time::Duration;
 #[cfg(feature = "bundled")]
 mod session;
 #[cfg(feature = "bundled")]
-pub use session::{Session, start};
+pub use session::{Session, dry_run, start};
 
 #[cfg(not(feature = "bundled"))]
 mod absent;
 #[cfg(not(feature = "bundled"))]
-pub use absent::{Session, start};
+pub use absent::{Session, dry_run, start};
 
 /// The hidden subcommand of the executable that runs the engine: it calls `llama::child::main`.
 pub const SUBCOMMAND: &str = "engine-child";
@@ -38,6 +38,15 @@ impl Default for BundledOptions {
     fn default() -> Self {
         Self { executable: None, silence: SILENCE, grace: GRACE, warm_up: true }
     }
+}
+
+/// What the engine would allocate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DryRun {
+    /// The engine's version.
+    pub engine: String,
+    /// Its buffers.
+    pub buffers: Vec<super::ReportedBuffer>,
 }
 
 /// What to continue.

@@ -107,8 +107,7 @@ fn a_broken_header_is_named_with_its_byte() {
     let path = folder.path().join("m.gguf");
     let file = small();
     let header = file.header.as_slice();
-    let mut text = String::new();
-    let mut case = |name: &str, bytes: &[u8], size: u64| {
+    let case = |text: &mut String, name: &str, bytes: &[u8], size: u64| {
         let mut bytes = bytes.to_vec();
         bytes.resize(bytes.len().max(size.min(1 << 20) as usize), 0);
         std::fs::write(&path, bytes).unwrap();
@@ -120,14 +119,22 @@ fn a_broken_header_is_named_with_its_byte() {
         bytes[at..at + with.len()].copy_from_slice(with);
         bytes
     };
-    case("version 1", &patched(4, &1u32.to_le_bytes()), file.size.get());
-    case("big-endian", &patched(4, &3u32.to_be_bytes()), file.size.get());
-    case("2^63 tensors", &patched(8, &(1u64 << 63).to_le_bytes()), file.size.get());
-    case("2^63 pairs", &patched(16, &(1u64 << 63).to_le_bytes()), file.size.get());
-    case("key of 2^63 bytes", &patched(24, &(1u64 << 63).to_le_bytes()), file.size.get());
-    case("header cut", &header[..1000], 1000);
-    case("data cut", header, file.size.get() / 2);
+    let mut text = String::new();
+    case(&mut text, "version 1", &patched(4, &1u32.to_le_bytes()), file.size.get());
+    case(&mut text, "big-endian", &patched(4, &3u32.to_be_bytes()), file.size.get());
+    case(&mut text, "2^63 tensors", &patched(8, &(1u64 << 63).to_le_bytes()), file.size.get());
+    case(&mut text, "2^63 pairs", &patched(16, &(1u64 << 63).to_le_bytes()), file.size.get());
+    case(&mut text, "key of 2^63 bytes", &patched(24, &(1u64 << 63).to_le_bytes()), file.size.get());
+    case(&mut text, "header cut", &header[..1000], 1000);
     insta::assert_snapshot!(text);
+    let mut text = String::new();
+    case(&mut text, "data cut", header, file.size.get() / 2);
+    let says = format!(
+        "tensor token_embd.weight ends at byte {}, the file at byte {}",
+        file.tensors[0].offset.get() + file.tensors[0].bytes.get(),
+        file.size.get() / 2
+    );
+    assert!(text.contains(&says) && text.contains("truncated"), "{text}");
 }
 
 #[cfg(unix)]

@@ -74,9 +74,10 @@ fn device_parts(device: &DeviceRequirement) -> [(&'static str, Known<Bytes>); 3]
 }
 
 /// Parts of the host, in the order of a receipt.
-fn host_parts(host: &HostRequirement) -> [(&'static str, Known<Bytes>); 6] {
+fn host_parts(advice: &Advice) -> [(&'static str, Known<Bytes>); 6] {
+    let host = &advice.plan.plan().requirement.host;
     [
-        ("weights_mapped", host.mapped_span.clone()),
+        ("weights_mapped", super::mapped::reported_as(advice)),
         ("weights", host.weights_anonymous.clone()),
         ("weights_repacked", host.weights_repacked.clone()),
         ("context", host.kv_cache.plus(&host.state)),
@@ -100,17 +101,13 @@ fn places(advice: &Advice, outcome: &Outcome) -> Vec<PlaceLine> {
         let reported = Reported::at(Place::Device(index), &outcome.buffers, &names);
         place_line(&device.name, &device_parts(device), &reported, limit(Some(index)))
     });
-    let reported = Reported { gaps: super::mapped::gaps(advice), ..Reported::at(Place::Host, &outcome.buffers, &names) };
-    let host = place_line("host", &host_parts(&plan.requirement.host), &reported, limit(None));
+    let reported = Reported::at(Place::Host, &outcome.buffers, &names);
+    let host = place_line("host", &host_parts(advice), &reported, limit(None));
     devices.chain(std::iter::once(host)).collect()
 }
 
 /// What an engine reports at one place; `None` where it reports nothing at all.
-struct Reported<'a> {
-    buffers: Option<Vec<(&'static str, &'a ReportedBuffer)>>,
-    /// What of a mapped range is none of the plan's memory.
-    gaps: Bytes,
-}
+struct Reported<'a>(Option<Vec<(&'static str, &'a ReportedBuffer)>>);
 
 impl<'a> Reported<'a> {
     fn at(at: Place, buffers: &'a [ReportedBuffer], names: &[String]) -> Self {
@@ -118,13 +115,12 @@ impl<'a> Reported<'a> {
             let (place, part) = place(buffer, names);
             (place == at).then_some((part, buffer))
         });
-        Self { buffers: (!buffers.is_empty()).then(|| here.collect()), gaps: Bytes::ZERO }
+        Self((!buffers.is_empty()).then(|| here.collect()))
     }
 
     fn part(&self, part: &str) -> Option<u64> {
-        let sizes = self.buffers.as_ref()?.iter().filter(|(name, _)| *name == part).map(|(_, buffer)| buffer.size);
-        let size = sizes.sum::<Bytes>();
-        Some(if part == "weights_mapped" { size.saturating_sub(self.gaps) } else { size }.get())
+        let sizes = self.0.as_ref()?.iter().filter(|(name, _)| *name == part).map(|(_, buffer)| buffer.size);
+        Some(sizes.sum::<Bytes>().get())
     }
 }
 

@@ -135,8 +135,7 @@ pub struct SizeLine {
     pub component: String,
     /// What was planned; none where it was not known.
     pub planned: Option<Planned>,
-    /// What was reported or measured; none where nothing was. Of a mapped range of the file, the bytes between the tensors
-    /// that are used in place are taken off.
+    /// What was reported or measured; none where nothing was.
     pub reported: Option<u64>,
     /// Reported over the planned central value, less one; none where either is missing or the plan is zero.
     pub relative_error: Option<f64>,

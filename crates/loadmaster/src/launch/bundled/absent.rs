@@ -1,9 +1,11 @@
 //! The same interface in a build without an engine.
 
-use super::{BundledOptions, Generated, Generation, Prompt};
+use super::{BundledOptions, DryRun, Generated, Generation, Prompt};
 use crate::advise::Advice;
 use crate::engine::EngineError;
 use crate::launch::{Event, Interrupts, LaunchError, Outcome};
+use spec::Settings;
+use std::path::Path;
 
 /// A loaded model. In this build there is none.
 #[derive(Debug)]
@@ -19,6 +21,21 @@ pub fn start(
     _interrupts: &Interrupts,
     _on: &mut dyn FnMut(Event<'_>),
 ) -> Result<Session, LaunchError> {
+    Err(EngineError::NotBundled.into())
+}
+
+/// Asks the engine what it would allocate.
+///
+/// # Errors
+/// Always [`EngineError::NotBundled`].
+pub fn dry_run(
+    _model: &Path,
+    _settings: &Settings,
+    _devices: &[footprint::Device],
+    _n_outputs: u32,
+    _options: &BundledOptions,
+    _interrupts: &Interrupts,
+) -> Result<DryRun, LaunchError> {
     Err(EngineError::NotBundled.into())
 }
 

@@ -1,15 +1,15 @@
 //! A conversation with the engine's child process.
 
-use super::{BundledOptions, Generated, Generation, Prompt, SUBCOMMAND, Stop, prefill_allowance};
+use super::{BundledOptions, DryRun, Generated, Generation, Prompt, SUBCOMMAND, Stop, prefill_allowance};
 use crate::advise::Advice;
 use crate::engine::EngineError;
 use crate::engine::run::{describe_exit, kill_group, own_group};
 use crate::launch::log::Log;
 use crate::launch::{BufferUse, Event, Interrupts, LaunchError, Outcome, ProcessMemory, ReportedBuffer, Stage, Timing, signal_name};
 use llama::protocol::{self, FailureKind, Message, Request};
-use spec::{Bytes, TokensPerSec};
+use spec::{Bytes, Settings, TokensPerSec};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -152,6 +152,54 @@ impl Session {
         self.outcome.memory.look(self.child.child.id());
         self.child.end(self.grace);
         std::mem::take(&mut self.outcome)
+    }
+}
+
+/// Asks the engine, in its child process, what it would allocate for `settings` on GPUs that it pretends to have; nothing
+/// is allocated but the buffer of logits.
+///
+/// # Errors
+/// The engine was built for another processor, does not start, refuses the model, ends, shows no sign of life for too
+/// long, or a signal comes.
+pub fn dry_run(
+    model: &Path,
+    settings: &Settings,
+    devices: &[footprint::Device],
+    n_outputs: u32,
+    options: &BundledOptions,
+    interrupts: &Interrupts,
+) -> Result<DryRun, LaunchError> {
+    let missing = super::missing_features();
+    if !missing.is_empty() {
+        return Err(EngineError::MissingFeatures { missing }.into());
+    }
+    let mut child = Engine::spawn(options)?;
+    let mut waiting = Waiting { during: "a dry run".to_owned(), silence: options.silence, cancels: false };
+    let engine = match child.next(&mut waiting, interrupts, &mut |_| {})? {
+        Message::Hello(hello) if hello.protocol == protocol::VERSION => hello.engine,
+        other => return Err(unexpected(&other)),
+    };
+    let devices = devices.iter().map(pretended).collect();
+    child.send(&Request::DryRun(protocol::DryRun { paths: vec![model.to_owned()], settings: settings.clone(), devices, n_outputs }))?;
+    loop {
+        match child.next(&mut waiting, interrupts, &mut |_| {})? {
+            Message::Progress { .. } => {}
+            Message::DryRun(breakdown) => {
+                child.end(options.grace);
+                return Ok(DryRun { engine, buffers: buffers(&breakdown) });
+            }
+            Message::Failed { kind, reason } => return Err(child.refused(kind, reason)),
+            other => return Err(unexpected(&other)),
+        }
+    }
+}
+
+fn pretended(device: &footprint::Device) -> protocol::PretendedDevice {
+    protocol::PretendedDevice {
+        name: Some(device.name.clone()),
+        memory: device.free.get().or(device.total.get()).unwrap_or(Bytes::from_gib(1024)),
+        pipeline: device.backend.pipeline,
+        host_buffer: device.backend.host_buffer,
     }
 }
 

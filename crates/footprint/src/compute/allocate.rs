@@ -319,3 +319,102 @@ impl Walk<'_> {
         self.states[id.index()].allocated = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::schedule::{Scheduler, schedule};
+    use super::*;
+    use QuantType::{F16, F32, Q8_0};
+
+    fn sizes_of(mut graph: Graph, rules: BufferRules) -> Vec<u64> {
+        let schedule = schedule(&mut graph, Scheduler { backends: 1, op_offload: true, copies: 1 });
+        chunk_sizes(&graph, &schedule, &[rules]).remove(0)
+    }
+
+    fn arena(max_chunk: u64) -> Arena {
+        Arena::new(&BufferRules { max_buffer: max_chunk, ..BufferRules::HOST })
+    }
+
+    #[test]
+    fn the_smallest_hole_that_fits_is_used_and_neighbours_merge() {
+        let mut arena = arena(NO_LIMIT);
+        let at: Vec<Address> = [64, 32, 96, 32, 32].into_iter().map(|size| arena.allocate(size)).collect();
+        assert_eq!(at.iter().map(|a| a.offset).collect::<Vec<_>>(), [0, 64, 96, 192, 224]);
+        arena.free(at[0], 64);
+        arena.free(at[2], 96);
+        assert_eq!(arena.allocate(60).offset, 0, "the hole of 64, not that of 96");
+        arena.free(Address { chunk: 0, offset: 0 }, 60);
+        arena.free(at[1], 32);
+        assert_eq!(arena.chunks[0].free.len(), 2, "three holes became one, and the end");
+        assert_eq!(arena.allocate(192).offset, 0);
+        assert_eq!(arena.chunks[0].high_water, 256);
+        assert_eq!(arena.allocate(1).offset, 256);
+    }
+
+    #[test]
+    fn a_limited_buffer_grows_by_chunks_and_a_larger_tensor_gets_its_own() {
+        let mut arena = arena(128);
+        assert_eq!(arena.allocate(96), Address { chunk: 0, offset: 0 });
+        assert_eq!(arena.allocate(64), Address { chunk: 1, offset: 0 });
+        assert_eq!(arena.allocate(32), Address { chunk: 0, offset: 96 }, "the end that needs the least growth");
+        assert_eq!(arena.allocate(256), Address { chunk: 2, offset: 0 });
+        assert_eq!(arena.chunks.iter().map(|chunk| chunk.high_water).collect::<Vec<_>>(), [128, 64, 256]);
+    }
+
+    #[test]
+    fn an_element_wise_operation_takes_over_its_source() {
+        let mut graph = Graph::default();
+        let x = graph.input(F32, [64, 1, 1, 1]);
+        let w = graph.placed(F32, [64, 64, 1, 1], Memory::Weights { backend: 0, host: true });
+        let y = graph.mul_mat(w, x);
+        let z = graph.scale(y);
+        graph.expand(z);
+        // 256 bytes of input and 256 of y, which z takes over.
+        assert_eq!(sizes_of(graph, BufferRules::HOST), [512]);
+    }
+
+    #[test]
+    fn a_source_with_another_user_a_view_or_a_reader_outside_is_kept() {
+        let build = |change: fn(&mut Graph, Id)| {
+            let mut graph = Graph::default();
+            let x = graph.input(F32, [64, 1, 1, 1]);
+            let w = graph.placed(F32, [64, 64, 1, 1], Memory::Weights { backend: 0, host: true });
+            let y = graph.mul_mat(w, x);
+            let z = graph.scale(y);
+            change(&mut graph, y);
+            graph.expand(z);
+            let last = graph.mul_mat(w, z);
+            graph.expand(last);
+            sizes_of(graph, BufferRules::HOST)
+        };
+        assert_eq!(build(|_, _| {}), [512], "x is free when the last product needs room");
+        assert_eq!(build(|graph, y| graph.tensor_mut(y).output = true), [768]);
+        let second_user = |graph: &mut Graph, y| {
+            let sum = graph.sum_rows(y);
+            graph.expand(sum);
+        };
+        assert_eq!(build(second_user), [768], "the sum lies where x was, so that the last product finds no room there");
+        let view = |graph: &mut Graph, y| {
+            let view = graph.reshape(y, [32, 2, 1, 1]);
+            graph.expand(view);
+        };
+        assert_eq!(build(view), [768], "the view of y has no user, so y stays");
+    }
+
+    #[test]
+    fn quantised_copies_are_padded_and_fused_attention_may_keep_copies_of_its_cache() {
+        let rules = BufferRules { quantized_row_padding: Some(512), attention_scratch: true, ..BufferRules::HOST };
+        let mut graph = Graph::default();
+        let weight = graph.input(Q8_0, [576, 10, 1, 1]);
+        assert_eq!(rules.size(&graph, graph.tensor(weight)), 6120 + 476);
+        assert_eq!(BufferRules::HOST.size(&graph, graph.tensor(weight)), 6120);
+
+        let q = graph.input(F32, [64, 4, 8, 1]);
+        let mask = graph.input(F16, [256, 4, 1, 1]);
+        for (ty, scratch) in [(F16, 0), (Q8_0, 2 * 64 * 256 * 2 * 2)] {
+            let [k, v] = [(); 2].map(|()| graph.placed(ty, [64, 256, 2, 1], Memory::Cache { backend: 0 }));
+            let y = graph.flash_attention(q, k, v, mask, None);
+            assert_eq!(rules.size(&graph, graph.tensor(y)), 64 * 8 * 4 * 4 + scratch);
+        }
+    }
+}

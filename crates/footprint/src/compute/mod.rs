@@ -21,7 +21,7 @@ mod weights;
 
 use crate::kv_cache::cells;
 use crate::placement::Placement;
-use crate::{EngineProfile, GraphSize, ResolvedContext, Target};
+use crate::{Device, EngineProfile, GraphSize, ResolvedContext, Target};
 use allocate::{BufferRules, NO_LIMIT, chunk_sizes};
 use builder::{Batch, Builder, Missing, Options};
 use decoder::Decoder;
@@ -39,6 +39,10 @@ pub struct ComputeBuffers {
     pub devices: Vec<Known<Bytes>>,
     /// Size of the prefill graph, where it was simulated.
     pub graph: Option<GraphSize>,
+    /// Whether flash attention is in use once the engine has resolved `auto`; where the graph was not simulated, as the
+    /// context says. It is off where a layer's attention would not run on the layer's own device (`--no-kv-offload`
+    /// together with overrides), which also rules out a quantised V cache.
+    pub flash_attn: bool,
 }
 
 const SIMULATED: &str = "simulation of graph, splits and allocator (llama-context.cpp:616-770, ggml-backend.cpp:1205-1740, ggml-alloc.c)";
@@ -69,13 +73,7 @@ pub fn buffers(
 /// It differs from a load in two ways: only the first prefill graph is measured, and the measuring resets the scheduler,
 /// so that nodes which the model has fixed to a device are free to move (`ggml_backend_sched_reserve_size`,
 /// ggml-backend.cpp, against `ggml_backend_sched_reserve`). With several GPUs the two differ by activations at the borders.
-pub fn dry_run(
-    model: &Model,
-    settings: &Settings,
-    target: &Target,
-    placement: &Placement,
-    context: &ResolvedContext,
-) -> ComputeBuffers {
+pub fn dry_run(model: &Model, settings: &Settings, target: &Target, placement: &Placement, context: &ResolvedContext) -> ComputeBuffers {
     simulate(model, settings, target, placement, context, Run::Dry)
 }
 
@@ -101,7 +99,7 @@ fn simulate(
     };
     let setup = Setup::new(model, settings, target, placement, context);
     match setup.reserve(&decoder, context, run) {
-        Ok((sizes, graph)) => setup.known(target, &sizes, graph),
+        Ok(reserved) => setup.known(target, &reserved),
         Err(missing) => estimate::buffers(model, settings, target, placement, context, &missing.to_string()),
     }
 }
@@ -178,7 +176,7 @@ impl<'a> Setup<'a> {
     }
 
     /// What the engine reserves, in its order: prefill, decode, prefill again; a buffer that is too small is replaced.
-    fn reserve(&self, decoder: &Decoder, context: &ResolvedContext, run: Run) -> Result<(Vec<u64>, GraphSize), Missing> {
+    fn reserve(&self, decoder: &Decoder, context: &ResolvedContext, run: Run) -> Result<Reserved, Missing> {
         let n_seqs = self.options.n_seq_max;
         let n_tokens = u64::from(context.n_ctx.min(context.n_ubatch));
         let whole = n_tokens.next_multiple_of(n_seqs);
@@ -194,7 +192,7 @@ impl<'a> Setup<'a> {
             }
         }
         let total = |chunks: &Vec<u64>| chunks.iter().fold(0, |sum: u64, &size| sum.saturating_add(size));
-        Ok((held.iter().map(total).collect(), graph))
+        Ok(Reserved { sizes: held.iter().map(total).collect(), graph, flash_attn: options.flash_attn })
     }
 
     fn measure(&self, decoder: &Decoder, options: &Options, batch: Batch, run: Run) -> Result<(Vec<Vec<u64>>, GraphSize), Missing> {
@@ -215,16 +213,56 @@ impl<'a> Setup<'a> {
         Ok(options)
     }
 
-    fn known(&self, target: &Target, sizes: &[u64], graph: GraphSize) -> ComputeBuffers {
-        let plausible = |size: u64| if size < MAX_TENSOR { Known::exact(Bytes::new(size), SIMULATED) } else { too_large() };
+    fn known(&self, target: &Target, reserved: &Reserved) -> ComputeBuffers {
+        let certainty = |device: Option<&Device>| match device.map(|device| device.backend.name.as_str()) {
+            // Fusions of routed experts keep tensors longer (ggml-cuda.cu:4603-4715).
+            Some("CUDA" | "ROCm") if self.model.has_experts() => Certainty::AtLeast,
+            None | Some("CUDA" | "ROCm" | "FAKE") => Certainty::Exact,
+            Some(_) => Certainty::Reordered,
+        };
         let mut devices = vec![Known::exact(Bytes::ZERO, "the engine does not use this device"); target.devices.len()];
-        for (&device, &size) in self.placement.devices.iter().zip(sizes) {
+        for (&device, &size) in self.placement.devices.iter().zip(&reserved.sizes) {
             if let Some(slot) = devices.get_mut(device) {
-                *slot = plausible(size);
+                *slot = certainty(target.devices.get(device)).of(size);
             }
         }
-        let host = sizes.last().map_or_else(too_large, |&size| plausible(size));
-        ComputeBuffers { host, devices, graph: Some(graph) }
+        let host = reserved.sizes.last().map_or_else(too_large, |&size| Certainty::Exact.of(size));
+        ComputeBuffers { host, devices, graph: Some(reserved.graph), flash_attn: reserved.flash_attn }
+    }
+}
+
+/// What a simulation yields.
+struct Reserved {
+    /// Bytes per backend; the host is last.
+    sizes: Vec<u64>,
+    graph: GraphSize,
+    flash_attn: bool,
+}
+
+/// How well a backend keeps to the common rules of graph and allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Certainty {
+    /// To the byte.
+    Exact,
+    /// The backend makes some tensors live longer.
+    AtLeast,
+    /// The backend reorders the graph, or adds scratch to results (Vulkan, Metal and others).
+    Reordered,
+}
+
+impl Certainty {
+    fn of(self, size: u64) -> Known<Bytes> {
+        if size >= MAX_TENSOR {
+            return too_large();
+        }
+        let size = Bytes::new(size);
+        match self {
+            Self::Exact => Known::exact(size, SIMULATED),
+            Self::AtLeast => Known::estimated(size, size, size.scale(1.15), format!("{SIMULATED}; the backend's fusions may add to it")),
+            Self::Reordered => {
+                Known::estimated(size, size.scale(0.9), size.scale(1.25), format!("{SIMULATED}; the backend may reorder the graph"))
+            }
+        }
     }
 }
 

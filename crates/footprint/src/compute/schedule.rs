@@ -310,3 +310,85 @@ fn batch_rows(tensor: &Tensor) -> u64 {
         _ => tensor.rows(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spec::QuantType::F32;
+
+    const GPU: u8 = 0;
+    const HOST: u8 = 1;
+
+    fn weight(graph: &mut Graph, backend: u8) -> Id {
+        graph.placed(F32, [64, 64, 1, 1], Memory::Weights { backend, host: backend == HOST })
+    }
+
+    /// Two products in a row, over weights on `first` and `second`.
+    fn products(first: u8, second: u8, tokens: u64) -> (Graph, [Id; 4]) {
+        let mut graph = Graph::default();
+        let x = graph.input(F32, [64, tokens, 1, 1]);
+        let w = [first, second].map(|backend| weight(&mut graph, backend));
+        let y = graph.mul_mat(w[0], x);
+        let y = graph.scale(y);
+        let z = graph.mul_mat(w[1], y);
+        graph.expand(z);
+        (graph, [w[0], w[1], y, z])
+    }
+
+    fn run(graph: &mut Graph, op_offload: bool, copies: usize) -> Schedule {
+        schedule(graph, Scheduler { backends: 2, op_offload, copies })
+    }
+
+    #[test]
+    fn work_is_done_where_the_weights_are_and_what_crosses_over_is_copied() {
+        let (mut graph, [.., y, z]) = products(HOST, GPU, 4);
+        let tensors = graph.len();
+        let schedule = run(&mut graph, true, 1);
+        assert_eq!((schedule.splits, schedule.backend(y), schedule.backend(z)), (2, Some(GPU), Some(GPU)), "a GPU spreads upwards");
+        let copy = graph.tensor(z).sources()[1];
+        assert_eq!(copy, y, "the scaled product is on the GPU already");
+        let scaled = graph.tensor(y).sources()[0];
+        assert!(scaled.index() >= tensors, "its source is a copy of what the host computed");
+        assert_eq!(graph.ne(scaled), [64, 4, 1, 1]);
+    }
+
+    #[test]
+    fn large_batches_over_host_weights_go_to_the_gpu_with_copies_of_the_weights() {
+        for (tokens, offload, on, splits) in [(31, true, HOST, 1), (32, true, GPU, 2), (32, false, HOST, 1)] {
+            let (mut graph, [w0, w1, y, z]) = products(HOST, HOST, tokens);
+            let schedule = run(&mut graph, offload, 1);
+            assert_eq!((schedule.backend(y), schedule.backend(z), schedule.splits), (Some(on), Some(on), splits), "{tokens} {offload}");
+            let copied = |node: Id, weight: Id| graph.tensor(node).sources()[0] != weight;
+            let first = graph.tensor(y).sources()[0];
+            assert_eq!((copied(first, w0), copied(z, w1)), (on == GPU, on == GPU));
+        }
+    }
+
+    #[test]
+    fn repacked_weights_stay_with_the_host() {
+        let mut graph = Graph::default();
+        let x = graph.input(F32, [64, 512, 1, 1]);
+        let w = graph.placed(F32, [64, 64, 1, 1], Memory::Weights { backend: HOST, host: false });
+        let y = graph.mul_mat(w, x);
+        graph.expand(y);
+        assert_eq!(run(&mut graph, true, 1).backend(y), Some(HOST));
+    }
+
+    #[test]
+    fn a_pin_overrules_the_neighbourhood() {
+        let (mut graph, [.., y, z]) = products(GPU, GPU, 4);
+        graph.pins.push((y, HOST));
+        let schedule = run(&mut graph, true, 1);
+        assert_eq!((schedule.backend(y), schedule.backend(z), schedule.splits), (Some(HOST), Some(GPU), 3));
+    }
+
+    #[test]
+    fn a_pipeline_keeps_four_of_every_input() {
+        let (mut graph, _) = products(GPU, GPU, 4);
+        let leafs = graph.leafs.len();
+        let schedule = run(&mut graph, true, PIPELINE_COPIES);
+        // The input four times on the host, four copies on the GPU, and the leafs themselves.
+        assert_eq!(schedule.leafs.len(), 4 + 4 + leafs);
+        assert!(schedule.leafs[..8].iter().all(|&(id, _)| graph.tensor(id).output));
+    }
+}

@@ -1,0 +1,114 @@
+//! Compute buffers and graphs equal the engine's to the byte: its dry run over all recorded cases, and real loads.
+
+mod recorded;
+
+use footprint::compute::{ComputeBuffers, dry_run};
+use footprint::{EngineProfile, ResolvedContext, Target, context, placement, require};
+use recorded::{Answer, Case, Recording};
+use spec::{Bytes, Known, Model, Settings};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Context, placement and the simulated dry run of a case.
+fn simulate(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> (ResolvedContext, ComputeBuffers) {
+    let context = context::resolve(model, settings, profile).unwrap();
+    let place = placement::place(model, settings, target, profile).unwrap();
+    let buffers = dry_run(model, settings, target, &place, &context);
+    (context, buffers)
+}
+
+fn recordings() -> Vec<Recording> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let texts = paths.filter(|path| path.extension().is_some_and(|end| end == "jsonl"));
+    texts.map(|path| Recording::parse(&std::fs::read_to_string(path).unwrap()).unwrap()).collect()
+}
+
+#[test]
+fn the_dry_run_is_the_engines_to_the_byte() {
+    let (mut asked, mut wrong) = (0, Vec::new());
+    for recording in recordings() {
+        let mut models: BTreeMap<String, Model> = BTreeMap::new();
+        for (case, answer) in &recording.cases {
+            let Answer::Figures(figures) = answer else { continue };
+            let model = models.entry(case.model.clone()).or_insert_with(|| recorded::model::model(&case.model));
+            let target = case.target(&recording.host);
+            let (settings, profile) = case.settings();
+            let (_, ours) = simulate(model, &settings, &target, &profile);
+            asked += 1;
+            let names: Vec<&str> = target.devices.iter().map(|device| device.name.as_str()).collect();
+            let on_host = |(name, _): &(&String, &[u64; 3])| !names.contains(&name.as_str());
+            let theirs_host: u64 = figures.buffers.iter().filter(on_host).map(|(_, sizes)| sizes[2]).sum();
+            let mut found = Vec::new();
+            let mut compare = |name: &str, ours: &Known<Bytes>, theirs: u64| {
+                if !ours.is_exact() || ours.get() != Some(Bytes::new(theirs)) {
+                    found.push(format!("{name}: {ours} instead of {theirs} B"));
+                }
+            };
+            compare("host", &ours.host, theirs_host);
+            for (name, ours) in names.iter().zip(&ours.devices) {
+                compare(name, ours, figures.buffers.get(*name).map_or(0, |sizes| sizes[2]));
+            }
+            let graph = ours.graph.map(|graph| [i64::from(graph.nodes), i64::from(graph.splits)]);
+            if graph != Some(figures.graph) {
+                found.push(format!("nodes and splits: {graph:?} instead of {:?}", figures.graph));
+            }
+            wrong.extend(found.into_iter().map(|difference| format!("{case:?}\n    {difference}")));
+        }
+    }
+    assert!(asked >= 1900, "{asked} cases");
+    assert!(wrong.is_empty(), "{} differences in {asked} cases:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Compute bytes after real loads (`probe --mode load`, bundled engine): the host, then each pretended GPU.
+const LOADS: &[(&str, u64, bool, &[u64])] = &[
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa on --ngl 0", 0, false, &[2183712]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa on --ngl 0", 1, false, &[954912, 2327552]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa on --ngl 3", 1, false, &[954912, 2327552]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa on --ngl 99", 1, false, &[856608, 2035328]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa on --ngl 3", 2, false, &[954912, 2327552, 129152]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa on --ngl 99", 2, false, &[856608, 2035200, 1886848]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa on --ngl 99", 2, true, &[2541696, 4601856, 3123712]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa on --ngl 99 --kv-offload 0", 2, true, &[856608, 2213376, 2032128]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa off --ngl 0", 0, false, &[4853280]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa off --ngl 0", 1, false, &[1412640, 5882880]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa off --ngl 3", 1, false, &[1412640, 5882880]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa off --ngl 99", 1, false, &[1412640, 4704896]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa off --ngl 3", 2, false, &[1412640, 5882880, 129152]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa off --ngl 99", 2, false, &[1412640, 4704768, 4556416]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa off --ngl 99", 2, true, &[4765824, 8939520, 7608832]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa off --ngl 99 --kv-offload 0", 2, true, &[4558368, 1771008, 1622528]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa on --ngl 0", 0, false, &[1026336]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa on --ngl 0", 1, false, &[590592, 2867712]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa on --ngl 3", 1, false, &[411936, 2867712]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa on --ngl 99", 1, false, &[362784, 952192]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa on --ngl 3", 2, false, &[411936, 2867712, 516608]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa on --ngl 99", 2, false, &[362784, 952064, 877952]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa on --ngl 99", 2, true, &[1008768, 2038784, 1299968]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa on --ngl 99 --kv-offload 0", 2, true, &[362784, 2802432, 2720000]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa off --ngl 0", 0, false, &[1509152]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa off --ngl 0", 1, false, &[624416, 3719680]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa off --ngl 3", 1, false, &[624416, 3719680]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa off --ngl 99", 1, false, &[575264, 1435008]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa off --ngl 3", 2, false, &[624416, 3719680, 516608]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa off --ngl 99", 2, false, &[575264, 1434880, 1360768]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa off --ngl 99", 2, true, &[1858688, 3159040, 2493952]),
+    ("--ctx 2048 --batch 512 --ubatch 64 --seqs 4 --outputs 4 --fa off --ngl 99 --kv-offload 0", 2, true, &[1361696, 885504, 811264]),
+    ("--ctx 1024 --batch 512 --ubatch 128 --seqs 4 --kv-unified 1 --outputs 4 --fa auto --ngl 99", 2, true, &[2541696, 4601856, 3123712]),
+    ("--ctx 512 --batch 512 --ubatch 1 --seqs 8 --outputs 8 --fa on --ngl 2", 1, false, &[124224, 1033216]),
+];
+
+#[test]
+fn a_load_is_the_engines_to_the_byte() {
+    let host = recordings().remove(0).host;
+    for &(args, gpus, pipeline, theirs) in LOADS {
+        let devices = vec![24576; gpus as usize];
+        let case = Case { model: "stories15m Q4_K_M".into(), devices, pipeline, host_buffer: false, args: args.into() };
+        let (settings, profile) = case.settings();
+        let need = require(&recorded::model::model(&case.model), &settings, &case.target(&host), &profile).unwrap();
+        let ours: Vec<_> = std::iter::once(&need.host.compute).chain(need.devices.iter().map(|device| &device.compute)).collect();
+        assert!(ours.iter().all(|size| size.is_exact()), "{args}");
+        let ours: Vec<u64> = ours.into_iter().filter_map(|size| size.get()).map(Bytes::get).collect();
+        assert_eq!(ours, theirs, "{args}, {gpus} GPUs, pipeline {pipeline}");
+    }
+}

@@ -158,7 +158,7 @@ pub fn resolve(choice: &EngineChoice, machine: &MachineSource) -> Result<Resolve
 }
 
 /// The rules of the bundled engine as this program was built.
-fn bundled_rules() -> EngineRules {
+pub(crate) fn bundled_rules() -> EngineRules {
     let rules = EngineRules::bundled();
     #[cfg(feature = "bundled")]
     let rules = {

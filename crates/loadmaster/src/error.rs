@@ -73,6 +73,9 @@ pub enum Error {
     /// The plan breaks rules of the engine or the machine.
     #[error("the plan is not valid: {}", summary(.0))]
     Invalid(Box<planner::Report>),
+    /// The engine would refuse the settings.
+    #[error(transparent)]
+    Settings(footprint::FootprintError),
     /// No usable engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -92,6 +95,7 @@ impl Error {
             Self::Machine(error) => error.exit_code(),
             Self::Config(error) => error.exit_code(),
             Self::Refused(_) | Self::Invalid(_) => exit::REFUSED,
+            Self::Settings(_) => exit::USAGE,
             Self::Engine(_) => exit::NO_ENGINE,
             Self::Launch(error) => error.exit_code(),
             Self::Write(_) => exit::SYSTEM,
@@ -104,7 +108,7 @@ impl Error {
             Self::Open(error) => error.hint(),
             Self::Machine(error) => error.hint(),
             Self::Config(error) => error.hint(),
-            Self::Refused(_) | Self::Invalid(_) => None,
+            Self::Refused(_) | Self::Invalid(_) | Self::Settings(_) => None,
             Self::Engine(error) => error.hint(),
             Self::Launch(error) => error.hint(),
             Self::Write(error) => error.hint(),

@@ -22,12 +22,14 @@ pub mod error;
 pub mod launch;
 pub mod machine;
 pub mod open;
+pub mod prove;
 pub mod receipt;
 pub mod store;
 
 pub use advise::{Advice, Request, advise};
 pub use error::Error;
 pub use open::open;
+pub use prove::prove;
 
 pub use footprint;
 pub use formats;

@@ -131,6 +131,15 @@ pub fn missing_features() -> Vec<String> {
     Vec::new()
 }
 
+/// Instruction sets that the kernels of the engine inside were built for; `None` where there is no engine or they are not
+/// known by name.
+pub fn cpu_features() -> Option<std::collections::BTreeSet<String>> {
+    #[cfg(feature = "bundled")]
+    return Some(llama::build_info().cpu_features).filter(|features| !features.is_empty());
+    #[cfg(not(feature = "bundled"))]
+    None
+}
+
 /// Time that a prompt may take: the silence that is allowed, and four times what the plan predicts for it at worst.
 #[cfg(feature = "bundled")]
 fn prefill_allowance(slowest: Option<spec::TokensPerSec>, prompt_bytes: usize, silence: Duration) -> Duration {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::advise::Advice;
 use crate::launch::{Outcome, ReportedBuffer, Timing};
-use footprint::{DeviceRequirement, HostRequirement};
+use footprint::{DeviceRequirement, HostRequirement, Requirement};
 use planner::plan::{Budget, Pool};
 use spec::{Bytes, Known, TokensPerSec};
 
@@ -74,10 +74,9 @@ fn device_parts(device: &DeviceRequirement) -> [(&'static str, Known<Bytes>); 3]
 }
 
 /// Parts of the host, in the order of a receipt.
-fn host_parts(advice: &Advice) -> [(&'static str, Known<Bytes>); 6] {
-    let host = &advice.plan.plan().requirement.host;
+fn host_parts(host: &HostRequirement, mapped: Known<Bytes>) -> [(&'static str, Known<Bytes>); 6] {
     [
-        ("weights_mapped", super::mapped::reported_as(advice)),
+        ("weights_mapped", mapped),
         ("weights", host.weights_anonymous.clone()),
         ("weights_repacked", host.weights_repacked.clone()),
         ("context", host.kv_cache.plus(&host.state)),
@@ -88,7 +87,6 @@ fn host_parts(advice: &Advice) -> [(&'static str, Known<Bytes>); 6] {
 
 fn places(advice: &Advice, outcome: &Outcome) -> Vec<PlaceLine> {
     let plan = advice.plan.plan();
-    let names: Vec<String> = plan.requirement.devices.iter().map(|device| device.name.clone()).collect();
     let limit = |index: Option<usize>| {
         let is = |budget: &&Budget| match &budget.pool {
             Pool::Device { index: of, .. } => Some(*of) == index,
@@ -97,12 +95,23 @@ fn places(advice: &Advice, outcome: &Outcome) -> Vec<PlaceLine> {
         };
         plan.budgets.iter().find(is).and_then(|budget| budget.limit).map(Bytes::get)
     };
-    let devices = plan.requirement.devices.iter().enumerate().map(|(index, device)| {
-        let reported = Reported::at(Place::Device(index), &outcome.buffers, &names);
+    compare(&plan.requirement, super::mapped::reported_as(advice), &outcome.buffers, &limit)
+}
+
+/// Every place's parts, planned and reported. `limit` is what the plan allowed itself on a device, or on the host.
+pub(super) fn compare(
+    requirement: &Requirement,
+    mapped: Known<Bytes>,
+    buffers: &[ReportedBuffer],
+    limit: &dyn Fn(Option<usize>) -> Option<u64>,
+) -> Vec<PlaceLine> {
+    let names: Vec<String> = requirement.devices.iter().map(|device| device.name.clone()).collect();
+    let devices = requirement.devices.iter().enumerate().map(|(index, device)| {
+        let reported = Reported::at(Place::Device(index), buffers, &names);
         place_line(&device.name, &device_parts(device), &reported, limit(Some(index)))
     });
-    let reported = Reported::at(Place::Host, &outcome.buffers, &names);
-    let host = place_line("host", &host_parts(advice), &reported, limit(None));
+    let reported = Reported::at(Place::Host, buffers, &names);
+    let host = place_line("host", &host_parts(&requirement.host, mapped), &reported, limit(None));
     devices.chain(std::iter::once(host)).collect()
 }
 

@@ -5,6 +5,7 @@
 mod account;
 mod mapped;
 mod place;
+mod proof;
 
 use crate::error::{WriteError, exit};
 use schemars::JsonSchema;
@@ -13,6 +14,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use account::receipt;
+pub use proof::Proof;
+pub(crate) use proof::proof;
 
 /// Version of the receipt's JSON.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -11,7 +11,8 @@ use super::weights::Part;
 use spec::Model;
 use spec::model::MetaValue;
 
-const LLAMA: Decoder = Decoder {
+/// Llama, which most families resemble.
+pub(super) const LLAMA: Decoder = Decoder {
     embedding: Scaling::None,
     attention: Style { query_scale: false, soft_cap: false },
     feed_forward_norm: Part::FfnNorm,

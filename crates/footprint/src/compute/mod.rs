@@ -55,7 +55,7 @@ const MAX_TENSOR: u64 = 1 << 50;
 /// reservations for prefill and for decode take.
 ///
 /// Exact for declared architectures on the host and on backends whose allocation is known to follow the common rules;
-/// elsewhere an estimate.
+/// elsewhere an estimate: from Llama's graph over the model's tensors, or else from closed forms.
 pub fn buffers(
     model: &Model,
     settings: &Settings,
@@ -94,13 +94,16 @@ fn simulate(
     context: &ResolvedContext,
     run: Run,
 ) -> ComputeBuffers {
-    let Some(decoder) = arch::decoder(model).filter(|_| !model.encoder && model.layers.len() <= MAX_LAYERS) else {
-        return estimate::buffers(model, settings, target, placement, context, "this architecture's graph is not declared");
-    };
+    let closed_forms = |reason: &str| estimate::buffers(model, settings, target, placement, context, reason);
+    if model.encoder || model.layers.len() > MAX_LAYERS {
+        return closed_forms("no decoder of at most 512 layers");
+    }
+    let declared = arch::decoder(model);
     let setup = Setup::new(model, settings, target, placement, context);
-    match setup.reserve(&decoder, context, run) {
-        Ok(reserved) => setup.known(target, &reserved),
-        Err(missing) => estimate::buffers(model, settings, target, placement, context, &missing.to_string()),
+    match (setup.reserve(&declared.unwrap_or(arch::LLAMA), context, run), declared) {
+        (Ok(reserved), Some(_)) => setup.known(target, &reserved, None),
+        (Ok(reserved), None) => setup.known(target, &reserved, Some(Certainty::StandIn)),
+        (Err(missing), _) => closed_forms(&missing.to_string()),
     }
 }
 
@@ -213,21 +216,23 @@ impl<'a> Setup<'a> {
         Ok(options)
     }
 
-    fn known(&self, target: &Target, reserved: &Reserved) -> ComputeBuffers {
-        let certainty = |device: Option<&Device>| match device.map(|device| device.backend.name.as_str()) {
+    fn known(&self, target: &Target, reserved: &Reserved, at_best: Option<Certainty>) -> ComputeBuffers {
+        let by_backend = |device: Option<&Device>| match device.map(|device| device.backend.name.as_str()) {
             // Fusions of routed experts keep tensors longer (ggml-cuda.cu:4603-4715).
             Some("CUDA" | "ROCm") if self.model.has_experts() => Certainty::AtLeast,
             None | Some("CUDA" | "ROCm" | "FAKE") => Certainty::Exact,
             Some(_) => Certainty::Reordered,
         };
+        let certainty = |device| at_best.unwrap_or_else(|| by_backend(device));
         let mut devices = vec![Known::exact(Bytes::ZERO, "the engine does not use this device"); target.devices.len()];
         for (&device, &size) in self.placement.devices.iter().zip(&reserved.sizes) {
             if let Some(slot) = devices.get_mut(device) {
                 *slot = certainty(target.devices.get(device)).of(size);
             }
         }
-        let host = reserved.sizes.last().map_or_else(too_large, |&size| Certainty::Exact.of(size));
-        ComputeBuffers { host, devices, graph: Some(reserved.graph), flash_attn: reserved.flash_attn }
+        let host = reserved.sizes.last().map_or_else(too_large, |&size| certainty(None).of(size));
+        let graph = at_best.is_none().then_some(reserved.graph);
+        ComputeBuffers { host, devices, graph, flash_attn: reserved.flash_attn }
     }
 }
 
@@ -248,6 +253,8 @@ enum Certainty {
     AtLeast,
     /// The backend reorders the graph, or adds scratch to results (Vulkan, Metal and others).
     Reordered,
+    /// The graph is that of another family.
+    StandIn,
 }
 
 impl Certainty {
@@ -261,6 +268,10 @@ impl Certainty {
             Self::AtLeast => Known::estimated(size, size, size.scale(1.15), format!("{SIMULATED}; the backend's fusions may add to it")),
             Self::Reordered => {
                 Known::estimated(size, size.scale(0.9), size.scale(1.25), format!("{SIMULATED}; the backend may reorder the graph"))
+            }
+            Self::StandIn => {
+                let source = format!("{SIMULATED}, with Llama's graph in place of one that is not declared");
+                Known::estimated(size, size.scale(0.6), size.scale(1.6), source)
             }
         }
     }

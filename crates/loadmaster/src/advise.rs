@@ -206,3 +206,69 @@ impl Advice {
         planner::emit(&self.plan, &program)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spec::settings::Pins;
+    use std::path::Path;
+
+    /// The header of a model with as much of nothing behind it as its tensors are long.
+    fn model(folder: &Path, preset: &str) -> PathBuf {
+        let path = folder.join(format!("{preset}.gguf"));
+        let shape = synthetic::preset(preset).unwrap();
+        let file = synthetic::gguf(&shape, synthetic::FileType::Q4_K_M, &synthetic::Options::default()).unwrap();
+        std::fs::write(&path, &file.header).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(file.size.get()).unwrap();
+        path
+    }
+
+    fn request(model: PathBuf, machine: &str) -> Request {
+        Request { machine: MachineSource::Description(machine.into()), ..Request::new(model) }
+    }
+
+    #[test]
+    fn a_model_that_fits_is_planned_and_can_be_emitted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = model(folder.path(), "llama-3.2-1b");
+        let mut request = request(path.clone(), "ram=16GiB,cores=4,gpu=8GiB");
+        request.engine = EngineChoice::Assumed(Box::new(EngineRules { tool: Tool::Server, ..EngineRules::bundled() }));
+        let advice = advise(&request).unwrap();
+        assert!(!advice.is_downgraded());
+        assert_eq!(advice.plan.plan().settings.n_gpu_layers, advice.model.n_layer_all() + 1);
+        let options = CommandOptions { listen: Some(Listen { host: "127.0.0.1".into(), port: 8080 }), extra: vec!["--verbose".into()] };
+        let line = advice.invocation(&options).to_string();
+        for part in ["llama-server ", &path.display().to_string(), "--port 8080", "--ctx-size", "--verbose"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_and_broken_pins_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let large = request(model(folder.path(), "llama-3.1-70b"), "ram=2GiB,cores=4");
+        let large = Request { plan: planner::Request { preferences: never_from_disk(), ..large.plan.clone() }, ..large };
+        let error = advise(&large).unwrap_err();
+        assert!(matches!(error, Error::Refused(_)), "{error}");
+        assert_eq!(error.exit_code(), 3);
+
+        let mut pinned = request(model(folder.path(), "llama-3.2-1b"), "ram=16GiB,cores=4");
+        pinned.plan.pins = Pins { n_ctx: Some(8192), n_batch: Some(0), ..Pins::default() };
+        let error = advise(&pinned).unwrap_err();
+        assert!(matches!(error, Error::Invalid(_) | Error::Refused(_)), "{error}");
+        assert_eq!(error.exit_code(), 3);
+    }
+
+    fn never_from_disk() -> planner::Preferences {
+        planner::Preferences { disk: planner::plan::DiskPolicy::Never, ..planner::Preferences::default() }
+    }
+
+    #[test]
+    fn an_engine_is_needed_only_where_it_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let nowhere = EngineChoice::External { tool: Tool::Server, path: Some(folder.path().to_owned()) };
+        let request = Request { engine: nowhere, ..request(model(folder.path(), "smollm2-135m"), "ram=16GiB,cores=4") };
+        assert_eq!(advise(&request).unwrap_err().exit_code(), 5);
+        assert!(advise(&Request { engine: EngineChoice::Bundled, ..request }).is_ok());
+    }
+}

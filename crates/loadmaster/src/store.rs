@@ -77,4 +77,43 @@ mod tests {
         assert_eq!(error.source.kind(), std::io::ErrorKind::IsADirectory);
         assert!(folder.path().is_dir());
     }
+
+    /// A file system of 64 KiB, where this program may mount one; `None` and a word about it elsewhere.
+    #[cfg(target_os = "linux")]
+    fn tiny_disk(options: &str) -> Option<(tempfile::TempDir, impl Drop)> {
+        struct Mount(std::path::PathBuf);
+        impl Drop for Mount {
+            fn drop(&mut self) {
+                let _ = std::process::Command::new("umount").arg(&self.0).status();
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        let mount = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(folder.path()).stderr(std::process::Stdio::null()).status();
+        if !mount.is_ok_and(|status| status.success()) {
+            println!("SKIPPED: mounting a file system needs root");
+            return None;
+        }
+        let mount = Mount(folder.path().to_owned());
+        Some((folder, mount))
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_keeps_the_old_file_and_a_read_only_one_is_named() {
+        if let Some((folder, _mount)) = tiny_disk("size=64k") {
+            let path = folder.path().join("a.json");
+            write_atomically(&path, b"old").unwrap();
+            let error = write_atomically(&path, &vec![b'x'; 1 << 20]).unwrap_err();
+            assert_eq!(error.source.kind(), std::io::ErrorKind::StorageFull);
+            assert!(error.hint().unwrap().contains("space"));
+            assert_eq!(std::fs::read(&path).unwrap(), b"old");
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+        if let Some((folder, _mount)) = tiny_disk("ro") {
+            let error = write_atomically(&folder.path().join("a.json"), b"x").unwrap_err();
+            assert_eq!(error.source.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+            assert!(error.hint().unwrap().contains("read-only"));
+        }
+    }
 }

@@ -50,7 +50,7 @@ fn become_engine(args: &[OsString]) -> ExitCode {
 fn run_apart() -> ExitCode {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.env(MARK, folder.path()).env("XDG_CACHE_HOME", folder.path()).env("LLAMA_ARG_N_CPU_MOE", "3");
+    command.env(MARK, folder.path()).env("XDG_CACHE_HOME", folder.path()).env("LLAMA_ARG_N_CPU_MOE", "three");
     let status = command.status().expect("it starts");
     if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -109,7 +109,7 @@ fn chain(folder: &Path, engine: &Path, tolerance: f64) {
 
     let receipt = receipt(&advice, &outcome);
     receipt.save(&folder.join("receipt.json")).expect("a receipt");
-    assert!(receipt.notes.iter().any(|note| note.contains("LLAMA_ARG_N_CPU_MOE=3 was taken out")), "{:?}", receipt.notes);
+    assert!(receipt.notes.iter().any(|note| note.contains("LLAMA_ARG_N_CPU_MOE=three was taken out")), "{:?}", receipt.notes);
     assert!(receipt.decode.measured > Some(0.0) && receipt.prefill.measured > Some(0.0));
     assert!(receipt.load_ms > Some(0.0) && receipt.process.anonymous.reported > Some(0));
     let host = receipt.places.last().expect("the host");

@@ -18,6 +18,7 @@
 //! that names its line and the nearest key that exists. Older versions are migrated, newer ones refused.
 
 mod error;
+mod json;
 mod migrate;
 mod read;
 mod schema;

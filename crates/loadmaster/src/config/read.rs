@@ -1,6 +1,7 @@
 //! From text to [`ConfigFile`].
 
 use super::error::{ConfigError, ConfigErrorKind};
+use super::json::Strict;
 use super::{ConfigFile, VERSION, migrate};
 use planner::emit::flags::{Flag, ValueKind, flag, flags, spelled};
 use planner::plan::Margin;
@@ -65,7 +66,10 @@ fn to_table(text: &str) -> Result<Map<String, Value>, ConfigError> {
             let reason = message.split(" at line ").next().unwrap_or(&message).to_owned();
             syntax("JSON", reason, Some(error.line()))
         };
-        return serde_json::from_str(text).map_err(told);
+        return match serde_json::from_str(text).map_err(told)? {
+            Strict(Value::Object(map)) => Ok(map),
+            Strict(_) => Err(syntax("JSON", "an object is meant".into(), None)),
+        };
     }
     let told = |error: toml::de::Error| {
         let line = error.span().map(|span| line_at(text, span.start));

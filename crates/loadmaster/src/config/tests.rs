@@ -94,6 +94,8 @@ fn what_is_wrong_is_named_with_its_line() {
         "loadmaster = 1\nloadmaster = 1\n",
         "{\"loadmaster\": 1,\n \"settings\": {\"n_ctx\": 5,}}",
         "{\"loadmaster\": 1,\n \"settings\": {\n  \"n_ctz\": 5}}",
+        "{\"loadmaster\": 1,\n \"settings\": {\"n_ctx\": 5,\n  \"n_ctx\": 6}}",
+        "{\"loadmaster\": 1}\n{}",
         "{\"loadmaster\": 1,\n \"settings\": {\n  \"n_ctx\": null}}",
     ];
     let mut text = String::new();

@@ -86,7 +86,8 @@ fn place(file: &Path, line: usize) -> String {
     format!("{}:{line}", file.display())
 }
 
-const PREFIX: &str = "LLAMA_ARG_";
+/// Begins the names of variables that stand for options.
+pub(super) const PREFIX: &str = "LLAMA_ARG_";
 
 /// What follows [`PREFIX`] in variables that decide how a server talks, not how it computes. What is not named here is
 /// taken to interfere, so that a variable of a newer build is on the safe side.

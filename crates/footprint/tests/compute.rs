@@ -1,4 +1,10 @@
 //! Compute buffers and graphs equal the engine's to the byte: its dry run over all recorded cases, and real loads.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a test reads its recordings, shows what is wrong, and fails"
+)]
 
 mod recorded;
 

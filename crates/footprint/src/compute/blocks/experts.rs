@@ -18,10 +18,16 @@ pub(in super::super) struct Routing {
     pub(in super::super) groups: Option<(u64, u64)>,
 }
 
+/// `LLAMA_MAX_EXPERTS`; what a file states beyond it is no model.
+const MAX_EXPERTS: u32 = 1024;
+
 /// The routed experts of one layer, without shared ones.
 pub(in super::super) fn experts(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, x: Id) -> Result<Id, Missing> {
     let [n_embd, n_tokens, ..] = b.graph.ne(x);
     let n_used = u64::from(shape.used);
+    if shape.used > MAX_EXPERTS {
+        return Err(Missing { layer: Some(layer), part: Part::FfnDownExps });
+    }
     let (chosen, weights) = route(b, layer, shape, routing, x)?;
     b.graph.expand(weights);
     let x = b.graph.reshape(x, [n_embd, 1, n_tokens, 1]);

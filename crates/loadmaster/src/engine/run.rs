@@ -31,8 +31,9 @@ pub(crate) fn ask(program: &Path, args: &[&str], deadline: Duration) -> Result<S
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // One of them with a wrong value makes the engine refuse even to tell its version.
-    let settings = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with(super::ambient::PREFIX));
-    settings.for_each(|name| drop(command.env_remove(name)));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with(super::ambient::PREFIX)) {
+        command.env_remove(name);
+    }
     own_group(&mut command);
     let mut child = loop {
         match command.spawn() {

@@ -126,6 +126,10 @@ pub struct MemoryArgs {
     /// the newest one known
     #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
     pub engine: Option<String>,
+    /// Ask the bundled engine for its own dry run on pretended GPUs of these sizes and compare to the byte; exit with 6 where
+    /// they disagree
+    #[arg(long)]
+    pub prove: bool,
     /// Fixed settings.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -150,6 +154,10 @@ pub struct PlanArgs {
     /// Accept no downgrade: exit with 4 where the wish does not fit as it is
     #[arg(long)]
     pub strict: bool,
+    /// Ask the bundled engine for its own dry run on pretended GPUs of these sizes and compare to the byte; exit with 6 where
+    /// they disagree
+    #[arg(long)]
+    pub prove: bool,
     /// Fixed settings.
     #[command(flatten)]
     pub pins: PinArgs,

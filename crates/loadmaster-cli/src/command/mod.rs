@@ -16,12 +16,16 @@ use crate::output::Output;
 use crate::view::{ModelName, Quantity, Rate, RefusalView};
 use loadmaster::advise::{Advice, EngineChoice, Survey};
 use loadmaster::config::ConfigFile;
+use loadmaster::footprint::Target;
+use loadmaster::launch::Interrupts;
+use loadmaster::launch::bundled::BundledOptions;
 use loadmaster::machine::MachineSource;
 use loadmaster::planner::plan::{Preferences, Request};
 use loadmaster::planner::{EngineRules, Tool};
+use loadmaster::receipt::Proof;
 use loadmaster::{Error, engine};
 use spec::settings::Pins;
-use spec::{Machine, Settings};
+use spec::{Machine, Model, Settings};
 use std::path::{Path, PathBuf};
 
 /// Does what the command line says.
@@ -125,6 +129,12 @@ impl Shared {
             error => self.refusal(error, model, machine),
         }
     }
+}
+
+/// What the bundled engine says of settings, beside what was computed.
+pub fn proof(path: &Path, model: &Model, settings: &Settings, target: &Target) -> Result<Proof, Failure> {
+    let interrupts = Interrupts::install().unwrap_or_else(|_| Interrupts::none());
+    loadmaster::prove(path, model, settings, target, &BundledOptions::default(), &interrupts).map_err(|error| failure(&error))
 }
 
 /// The rules of the newest llama-server that is known, for machines that have none at hand.

@@ -1,6 +1,6 @@
 //! `plan`: the settings to run a model with, and why.
 
-use super::{Shared, failure, machine_name, request};
+use super::{Shared, failure, machine_name, proof, request};
 use crate::args::PlanArgs;
 use crate::exit::{Exit, Outcome};
 use crate::view::{ModelName, PlanView, Subject};
@@ -19,13 +19,24 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
         Err(error) => return shared.refusal(error, &model, &machine),
     };
     let invocation = advice.invocation(&CommandOptions::default());
-    shared.output.show(&view(&advice, &invocation))?;
+    let proof = match args.prove {
+        true => Some(proof(&advice.path, &advice.model, &advice.plan.plan().settings, &advice.target)?),
+        false => None,
+    };
+    let disputed = proof.as_ref().is_some_and(|proof| !proof.agrees);
+    shared.output.show(&PlanView { proof, ..view(&advice, &invocation) })?;
     if let Some(path) = &args.output {
         let config = ConfigFile::from_plan(advice.plan.plan(), &from_folder_of(path, &advice.path));
         config.save(path).map_err(|error| failure(&error.into()))?;
         shared.output.say(format_args!("wrote {}: use it with `loadmaster run --config`", path.display()));
     }
-    Ok(if args.strict && advice.is_downgraded() { Exit::Downgraded } else { Exit::Done })
+    Ok(if disputed {
+        Exit::Engine
+    } else if args.strict && advice.is_downgraded() {
+        Exit::Downgraded
+    } else {
+        Exit::Done
+    })
 }
 
 /// The view of advice and its command.

@@ -3,6 +3,7 @@
 use super::{ModelName, Quantity, SettingView, Size, View};
 use crate::render::{Align, CAUTION, Cell, HEADING, Table, Text};
 use loadmaster::footprint::{DeviceRequirement, HostRequirement, Requirement};
+use loadmaster::receipt::Proof;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -19,6 +20,9 @@ pub struct MemoryView {
     pub settings: Vec<SettingView>,
     /// What they need.
     pub requirement: RequirementView,
+    /// The bundled engine's dry run beside what was computed, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
 }
 
 /// Memory of one configuration.
@@ -178,6 +182,9 @@ impl View for MemoryView {
     fn text(&self, text: &mut Text) {
         text.line(format_args!("{} on {}", self.model, self.engine));
         self.requirement.text(text);
+        if let Some(proof) = &self.proof {
+            super::receipt::proof_text(proof, text);
+        }
         if text.verbose() {
             text.section("Settings");
             text.fields(self.settings.iter().map(|setting| (setting.flag.clone(), setting.value.clone())));

@@ -7,6 +7,7 @@ use loadmaster::planner::emit::Invocation;
 use loadmaster::planner::plan::{Alternative, Budget, Change, Downgrade, NearestChange, NoPlan, Plan};
 use loadmaster::planner::predict::Bottleneck;
 use loadmaster::planner::validate::Violation;
+use loadmaster::receipt::Proof;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -49,6 +50,9 @@ pub struct PlanView {
     pub warnings: Vec<String>,
     /// The command that starts it.
     pub command: CommandView,
+    /// The bundled engine's dry run beside what was computed, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
 }
 
 /// Whether a wish is met.
@@ -250,6 +254,7 @@ impl PlanView {
             alternatives: plan.alternatives.iter().map(alternative).collect(),
             warnings: plan.warnings.iter().cloned().chain(subject.warnings.iter().map(violation_line)).collect(),
             command: invocation.into(),
+            proof: None,
         }
     }
 }
@@ -319,6 +324,9 @@ impl View for PlanView {
             for warning in &self.warnings {
                 text.note(CAUTION, "!", warning);
             }
+        }
+        if let Some(proof) = &self.proof {
+            super::receipt::proof_text(proof, text);
         }
         text.section("Command");
         text.line(format_args!("  {}", styled(COMMAND, &self.command.line)));

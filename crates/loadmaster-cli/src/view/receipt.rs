@@ -2,7 +2,7 @@
 
 use super::{SCHEMA_VERSION, Size, View};
 use crate::render::{Align, BAD, CAUTION, Cell, DIM, GOOD, HEADING, Table, Text, styled};
-use loadmaster::receipt::{Receipt, SizeLine, SpeedLine};
+use loadmaster::receipt::{Proof, Receipt, SizeLine, SpeedLine};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -69,6 +69,22 @@ impl View for ReceiptView<'_> {
             text.note(CAUTION, "!", note);
         }
     }
+}
+
+/// The engine's dry run beside what was computed.
+pub fn proof_text(proof: &Proof, text: &mut Text) {
+    let verdict = if proof.agrees { styled(GOOD, "the engine agrees") } else { styled(BAD, "the engine disagrees") };
+    text.section(format_args!("Proof  {verdict}"));
+    let mut table = Table::new([Align::Left, Align::Left, Align::Right, Align::Right, Align::Right]);
+    table.header(["memory", "", "computed", "dry run", "difference"]);
+    for place in &proof.places {
+        for part in place.parts.iter().filter(|part| !is_nothing(part)) {
+            size_row(&mut table, &place.name, part, false);
+        }
+        size_row(&mut table, &place.name, &place.total, true);
+    }
+    text.table(&table);
+    text.note(DIM, "-", format_args!("dry run of {} on this CPU; nothing is mapped in a dry run", proof.engine));
 }
 
 /// A part that neither the plan nor the engine knows of.

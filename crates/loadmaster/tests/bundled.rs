@@ -23,13 +23,13 @@ fn main() -> ExitCode {
         _ => {}
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let tests: [(&str, &dyn Fn(&Path)); 6] = [
-        ("the plan holds to the byte", &plan_holds),
-        ("a signal ends a text and not the session", &signal_ends_text),
-        ("an engine that is killed is an error", &killed_engine),
-        ("an engine that stops is not waited for", &stopped_engine),
-        ("a model that breaks after planning is refused", &broken_model),
-        ("a killed parent takes its engine along", &killed_parent),
+    let tests: [(&str, fn(&Path)); 6] = [
+        ("the plan holds to the byte", plan_holds),
+        ("a signal ends a text and not the session", signal_ends_text),
+        ("an engine that is killed is an error", killed_engine),
+        ("an engine that stops is not waited for", stopped_engine),
+        ("a model that breaks after planning is refused", broken_model),
+        ("a killed parent takes its engine along", killed_parent),
     ];
     for (name, test) in tests {
         println!("test {name} ...");

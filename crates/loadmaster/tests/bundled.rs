@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+/// A test, with a folder of its own to use.
+type Test = fn(&Path);
+
 /// The subcommand of the copy that loads a model and waits to be killed.
 const PARENT: &str = "start-and-wait";
 
@@ -23,7 +26,7 @@ fn main() -> ExitCode {
         _ => {}
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let tests: [(&str, fn(&Path)); 6] = [
+    let tests: [(&str, Test); 6] = [
         ("the plan holds to the byte", plan_holds),
         ("a signal ends a text and not the session", signal_ends_text),
         ("an engine that is killed is an error", killed_engine),

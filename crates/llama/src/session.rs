@@ -219,13 +219,22 @@ impl Session {
     }
 
     /// Keeps the first `count` tokens in the KV cache. False where the model's memory cannot be cut there; then it is empty.
+    ///
+    /// A cache of sliding windows drops what its window has passed, and a recurrent state has no past at all: cut back,
+    /// either would answer as if the dropped tokens had never been. The engine does not refuse that, so it is asked for the
+    /// oldest position that it still holds (as `tools/server/server-context.cpp` does).
     pub(crate) fn keep(&mut self, count: usize) -> bool {
         if count == self.cached.len() {
             return true;
         }
         let from = i32::try_from(count).unwrap_or(i32::MAX);
+        let window = i32::try_from(self.breakdown.model.n_swa).unwrap_or(i32::MAX).max(1);
         // SAFETY: the context is valid.
-        let cut = unsafe { sys::llama_memory_seq_rm(sys::llama_get_memory(self.context.as_ptr()), 0, from, -1) };
+        let cut = unsafe {
+            let memory = sys::llama_get_memory(self.context.as_ptr());
+            let oldest = sys::llama_memory_seq_pos_min(memory, 0);
+            oldest <= from.saturating_sub(window).max(0) && sys::llama_memory_seq_rm(memory, 0, from, -1)
+        };
         if cut {
             self.cached.truncate(count);
         } else {

@@ -127,8 +127,8 @@ fn a_cancel_stops_the_text_and_nothing_after_it() {
     assert!(matches!(engine.answer().1, Message::Hello(_)));
     assert!(matches!(engine.answer().1, Message::Loaded(_)));
     let mut stopped = false;
-    // A text may end by itself first; of twenty, most do not.
-    for _ in 0..20 {
+    // A text may end by itself first; of eight, most do not.
+    for _ in 0..8 {
         engine.ask(&generate(4000));
         engine.ask(&Request::Cancel);
         match engine.answer().1 {

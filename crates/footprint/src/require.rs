@@ -23,6 +23,10 @@ pub fn require(model: &Model, settings: &Settings, target: &Target, profile: &En
     let context = context::resolve(model, settings, profile)?;
     let placement = placement::place(model, settings, target, profile)?;
     let compute = compute::buffers(model, settings, target, profile, &placement, &context);
+    // Only the placed graph tells what `auto` becomes, and so whether the engine refuses the cache.
+    if settings.cache_type_v.is_quantized() && !compute.flash_attn {
+        return Err(FootprintError::QuantizedVWithoutFlashAttention { ty: settings.cache_type_v });
+    }
     Ok(assemble(model, settings, target, profile, context, placement, compute))
 }
 
@@ -59,8 +63,8 @@ fn assemble(
         host: host(model, settings, target, profile, &context, &placement, &parts),
         notes: notes(model, settings, &placement, &parts.weights),
         graph: parts.compute.graph,
+        context: ResolvedContext { flash_attn: parts.compute.flash_attn, ..context },
         layer_devices: placement.layer_devices,
-        context,
     }
 }
 

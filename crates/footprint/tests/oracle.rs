@@ -109,39 +109,3 @@ fn weights_caches_state_and_output_are_the_engines_to_the_byte() {
     assert!(asked >= 2000, "{asked} cases");
     assert!(wrong.is_empty(), "{} differences in {asked} cases:\n{}", wrong.len(), wrong.join("\n"));
 }
-
-/// How well compute buffers and graphs of one architecture are simulated.
-#[derive(Default)]
-struct Score {
-    cases: usize,
-    exact: usize,
-    graphs: usize,
-    worst: f64,
-}
-
-#[test]
-fn compute_buffers_are_scored() {
-    let mut scores: BTreeMap<String, Score> = BTreeMap::new();
-    each(|case, host, model, answer| {
-        let Answer::Figures(figures) = answer else { return };
-        let (need, buffers) = breakdown(case, host, model);
-        let score = scores.entry(model.architecture.clone()).or_default();
-        let mut exact = true;
-        for (name, ours, theirs) in pairs(&buffers, figures).map(|(name, ours, theirs)| (name, ours[2], theirs[2])) {
-            if ours != theirs {
-                exact = false;
-                score.worst = score.worst.max((ours as f64 - theirs as f64).abs() / theirs.max(1 << 20) as f64);
-                if std::env::var_os("SHOW_COMPUTE").is_some() {
-                    println!("{case:?} {name}: {ours} instead of {theirs}");
-                }
-            }
-        }
-        score.cases += 1;
-        score.exact += usize::from(exact);
-        let graph = need.graph.map(|graph| [i64::from(graph.nodes), i64::from(graph.splits)]);
-        score.graphs += usize::from(graph == Some(figures.graph));
-    });
-    for (architecture, Score { cases, exact, graphs, worst }) in &scores {
-        println!("{architecture:10} {exact:4} of {cases} exact, {graphs} graphs equal, worst {:.2} %", worst * 100.0);
-    }
-}

@@ -205,6 +205,9 @@ impl Server {
                     (generated.prefill, generated.decode) = timings.unwrap_or_default();
                     self.prefill.add(generated.prefill);
                     self.decode.add(generated.decode);
+                    // It calls both a limit: fewer tokens than asked for means that there was no room for more.
+                    let full = stop == Stop::Length && (1..u64::from(generation.n_predict)).contains(&generated.decode.tokens);
+                    let stop = if full { Stop::ContextFull } else { stop };
                     return Ok(Generated { stop, ..generated });
                 }
                 // A dead engine tells more than a broken connection.

@@ -108,6 +108,8 @@ fn request(prompt: &Prompt, generation: &Generation) -> (&'static str, Value) {
         Prompt::Chat(turns) => {
             body["messages"] = turns.iter().map(|turn| json!({ "role": turn.role, "content": turn.content })).collect();
             body["max_tokens"] = json!(n_predict);
+            // What a model thinks is a part of its text, as it is for the bundled engine.
+            body["reasoning_format"] = json!("none");
             "/v1/chat/completions"
         }
     };
@@ -135,7 +137,9 @@ fn piece(line: &str) -> Option<Piece> {
     if finished {
         return Some(Piece::End { stop: stop(&event), timings: timings(&event) });
     }
-    let text = event.get("content").or_else(|| choice?.pointer("/delta/content"));
+    // Servers that split off what a model thinks in spite of what was asked for.
+    let delta = |key: &str| choice?.get("delta")?.get(key).filter(|text| text.is_string());
+    let text = event.get("content").or_else(|| delta("content")).or_else(|| delta("reasoning_content"));
     let text = text.and_then(Value::as_str).unwrap_or_default();
     (!text.is_empty()).then(|| Piece::Text(text.to_owned()))
 }
@@ -208,16 +212,17 @@ mod tests {
         ];
         let openai = [
             r#"data: {"choices":[{"finish_reason":null,"delta":{"role":"assistant","content":null}}]}"#,
+            r#"data: {"choices":[{"finish_reason":null,"delta":{"reasoning_content":" a"}}]}"#,
             r#"data: {"choices":[{"finish_reason":null,"delta":{"content":" a"}}]}"#,
             r#"data: {"choices":[{"finish_reason":"length","delta":{}}],"timings":{"prompt_n":2,"prompt_ms":4.0,"predicted_n":1,"predicted_ms":10.0}}"#,
             "data: [DONE]",
         ];
-        for lines in [&native[..], &openai[..]] {
+        for (lines, texts) in [(&native[..], 1), (&openai[..], 2)] {
             let pieces: Vec<_> = lines.iter().filter_map(|line| piece(line)).collect();
-            assert!(matches!(&pieces[0], Piece::Text(text) if text == " a"), "{pieces:?}");
+            assert!(pieces[..texts].iter().all(|piece| matches!(piece, Piece::Text(text) if text == " a")), "{pieces:?}");
             let expected = (Timing { tokens: 2, time: Duration::from_millis(4) }, Timing { tokens: 1, time: Duration::from_millis(10) });
-            assert!(matches!(&pieces[1], Piece::End { stop: Stop::Length, timings: Some(timings) } if *timings == expected), "{pieces:?}");
-            assert_eq!(pieces.len(), 2);
+            assert!(matches!(&pieces[texts], Piece::End { stop: Stop::Length, timings: Some(timings) } if *timings == expected), "{pieces:?}");
+            assert_eq!(pieces.len(), texts + 1);
         }
     }
 

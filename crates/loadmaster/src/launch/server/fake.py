@@ -103,6 +103,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(400, json.dumps({"error": {"code": 400, "message": "the request exceeds the context size"}}))
         timings = {"prompt_n": 21, "prompt_ms": 100.0, "predicted_n": 8, "predicted_ms": 64.0}
         events = [{"content": " a"}, {"content": " text"}, {"content": "", "stop": True, "stop_type": "limit", "timings": timings}]
+        if self.path == "/v1/chat/completions":
+            events = [{"choices": [{"finish_reason": None, "delta": {"content": event["content"]}}]} for event in events[:-1]]
+            events.append({"choices": [{"finish_reason": "stop", "delta": {}}], "timings": timings})
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()

@@ -143,6 +143,10 @@ impl<'a> Talk<'a> {
             transcript.push_str(&answer);
             transcript.push('\n');
             turns.push(ChatMessage { role: "assistant".to_owned(), content: answer });
+            // SIGINT ends an answer, SIGTERM and SIGHUP all of it.
+            if self.interrupts.is_ending() {
+                break;
+            }
             if stop == Stop::ContextFull {
                 output.warn("the context is full: the conversation ends here");
                 break;

@@ -78,6 +78,8 @@ fn help_of_a_command_shows_the_pins() {
           --engine <bundled|PATH>  The engine whose rules apply: `bundled`, or the path of a
                                    llama-server; without it, the llama-server on PATH, or the newest one
                                    known
+          --prove                  Ask the bundled engine for its own dry run on pretended GPUs of these
+                                   sizes and compare to the byte; exit with 6 where they disagree
       -V, --version                Print version
 
     Settings to keep fixed, as llama-server spells them:

@@ -33,18 +33,13 @@ pub(crate) fn create_atomically(path: &Path, fill: impl FnOnce(&mut std::fs::Fil
     let error = |source| WriteError { path: path.to_owned(), source };
     // A bare file name has the empty path as its parent.
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".loadmaster-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // What any program asks for; the user's umask takes off what it should.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
     if path.is_dir() {
         return Err(error(std::io::ErrorKind::IsADirectory.into()));
     }
-    let mut file = builder.tempfile_in(folder).map_err(error)?;
+    // Opened here and not by `tempfile`, whose errors name the temporary file; and with the permissions that any program
+    // asks for, of which the user's umask takes off what it should.
+    let open = |temporary: &Path| std::fs::OpenOptions::new().write(true).create_new(true).open(temporary);
+    let mut file = tempfile::Builder::new().prefix(".loadmaster-").make_in(folder, open).map_err(error)?;
     fill(file.as_file_mut()).map_err(error)?;
     file.as_file().sync_all().map_err(error)?;
     file.persist(path).map_err(|failed| error(failed.error))?;
@@ -68,6 +63,28 @@ mod tests {
         assert!(error.to_string().contains("a.json"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_error_names_the_file_asked_for_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("none/a.json");
+        let error = write_atomically(&path, b"x").unwrap_err();
+        assert_eq!((error.source.kind(), &error.path), (std::io::ErrorKind::NotFound, &path));
+        let said = error.to_string();
+        assert!(said.contains("none/a.json") && !said.contains(".loadmaster-"), "{said}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn others_may_read_what_the_umask_lets_them() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+        let (ours, plain) = (folder.path().join("ours"), folder.path().join("plain"));
+        write_atomically(&ours, b"x").unwrap();
+        std::fs::write(&plain, b"x").unwrap();
+        assert_eq!(mode(&ours), mode(&plain));
     }
 
     #[test]

@@ -91,16 +91,8 @@ impl Folder {
             }
         }
         let folder = self.path().display().to_string();
-        without_random_names(&text.replace(&format!("{folder}/"), "").replace(&folder, "[FOLDER]"))
+        text.replace(&format!("{folder}/"), "").replace(&folder, "[FOLDER]")
     }
-}
-
-/// Temporary files have six random characters in their names.
-fn without_random_names(text: &str) -> String {
-    const PREFIX: &str = ".loadmaster-";
-    let mut parts = text.split(PREFIX);
-    let first = parts.next().unwrap_or_default().to_owned();
-    parts.fold(first, |done, part| done + PREFIX + "[RANDOM]" + part.get(6..).unwrap_or_default())
 }
 
 /// Figures that follow from the size of a test file say nothing to a reader: `#` in their place, the exit code stays.

@@ -104,6 +104,7 @@ fn absurd_counts_and_lengths_are_refused_before_anything_is_allocated() {
         ("key of 2^63", long_file(&with(&[&huge]))),
         ("key of 2^20", long_file(&with(&[&(1_u64 << 20).to_le_bytes()]))),
         ("string of 2^63", long_file(&with(&[key, &ty(8), &huge]))),
+        ("string of 2^39", long_file(&with(&[key, &ty(8), &(1_u64 << 39).to_le_bytes()]))),
         ("string of 2^40", long_file(&with(&[key, &ty(8), &(1_u64 << 40).to_le_bytes()]))),
         ("array of 2^63", long_file(&with(&[key, &ty(9), &ty(4), &huge]))),
         ("array past the end", error(&with(&[key, &ty(9), &ty(10), &100_u64.to_le_bytes()]), 200)),
@@ -115,21 +116,23 @@ fn absurd_counts_and_lengths_are_refused_before_anything_is_allocated() {
     pairs 2^63: byte 16: more metadata pairs than the limit of 65536: 9223372036854775808
         hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
     more tensors than fit: byte 8: more tensors stated than fit into the 84 B left of the file: 1000
-        hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
+        hint: the download looks truncated: compare the size with the source, then fetch the file again
     more pairs than fit: byte 16: more metadata pairs stated than fit into the 76 B left of the file: 1000
-        hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
+        hint: the download looks truncated: compare the size with the source, then fetch the file again
     key of 2^63: byte 24: key longer than the 1024.00 TiB left of the file: 9223372036854775808 bytes stated
         hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
     key of 2^20: byte 24: key longer than 65535 bytes: 1048576
         hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
     string of 2^63: byte 37: string longer than the 1024.00 TiB left of the file: 9223372036854775808 bytes stated
         hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
+    string of 2^39: byte 37: string longer than 1073741824 bytes: 549755813888
+        hint: the download looks truncated: compare the size with the source, then fetch the file again
     string of 2^40: byte 37: string longer than 1073741824 bytes: 1099511627776
         hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
     array of 2^63: byte 41: more array elements than the limit of 1073741824: 9223372036854775808
         hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
     array past the end: byte 41: more array elements stated than fit into the 151 B left of the file: 100
-        hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
+        hint: the download looks truncated: compare the size with the source, then fetch the file again
     strings of 2^63: byte 41: more array elements than the limit of 1073741824: 9223372036854775808
         hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
     string in array of 2^63: byte 49: string of an array longer than the 1024.00 TiB left of the file: 9223372036854775808 bytes stated

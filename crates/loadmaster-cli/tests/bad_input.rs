@@ -70,7 +70,7 @@ fn a_truncated_header() {
     exit 7
     --- stderr
     error: m.gguf: byte #: more array elements stated than fit into the #.# KiB left of the file: #
-    hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
+    hint: the download looks truncated: compare the size with the source, then fetch the file again
     ");
 }
 
@@ -405,14 +405,14 @@ fn a_target_that_cannot_be_written() {
     assert_snapshot!(text, @r#"
     exit 7
     --- stderr
-    error: cannot write nowhere/plan.toml: No such file or directory (os error 2) at path "nowhere/.loadmaster-[RANDOM]"
+    error: cannot write nowhere/plan.toml: No such file or directory (os error 2)
     hint: its folder does not exist: create it first
     exit 7
     --- stderr
     error: cannot write folder: is a directory
     exit 7
     --- stderr
-    error: cannot write /proc/plan.toml: No such file or directory (os error 2) at path "/proc/.loadmaster-[RANDOM]"
+    error: cannot write /proc/plan.toml: No such file or directory (os error 2)
     hint: its folder does not exist: create it first
     "#);
 }
@@ -479,7 +479,7 @@ fn a_full_disk_and_a_read_only_mount() {
     hint: free some space there, or name a file on another disk
     exit 7
     --- stderr
-    error: cannot write small/here.json: Read-only file system (os error 30) at path "small/.loadmaster-[RANDOM]"
+    error: cannot write small/here.json: Read-only file system (os error 30)
     hint: that file system is mounted read-only: name a file elsewhere
     "#);
 }

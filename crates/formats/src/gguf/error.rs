@@ -218,6 +218,11 @@ pub enum GgufErrorKind {
     },
 }
 
+/// A string of a tebibyte is none.
+const IMPLAUSIBLE: u64 = 1 << 40;
+
+const MISLEADING: &str = "the header is damaged, or was made to mislead: fetch the file again from a source you trust";
+
 impl GgufError {
     /// How much of the file to read before trying again; `None` where more bytes do not help.
     pub fn need_more(&self) -> Option<Bytes> {
@@ -231,7 +236,9 @@ impl GgufError {
     pub fn hint(&self) -> Option<&'static str> {
         use GgufErrorKind as K;
         match &self.kind {
-            K::Empty | K::Truncated { .. } | K::TensorPastEnd { .. } => {
+            K::LengthPastEnd { declared, .. } if *declared >= IMPLAUSIBLE => Some(MISLEADING),
+            // A count that passed its limit and a length that a file can have: it is the file that is too short.
+            K::Empty | K::Truncated { .. } | K::TensorPastEnd { .. } | K::CountPastEnd { .. } | K::LengthPastEnd { .. } => {
                 Some("the download looks truncated: compare the size with the source, then fetch the file again")
             }
             K::NotGguf { found } => found.hint(),
@@ -242,9 +249,7 @@ impl GgufError {
             K::RemovedTensorType { .. } => Some("quantise the model again with a type that exists"),
             K::UnknownTensorType { .. } => Some("the file may come from a fork of llama.cpp, or be newer than this program"),
             K::BitNetType { .. } => Some("bitnet.cpp runs this file; for llama.cpp, fetch or make a TQ1_0 or TQ2_0 one"),
-            K::CountPastEnd { .. } | K::TooMany { .. } | K::LengthPastEnd { .. } | K::TooLong { .. } | K::ShapeTooLarge { .. } => {
-                Some("the header is damaged, or was made to mislead: fetch the file again from a source you trust")
-            }
+            K::TooMany { .. } | K::TooLong { .. } | K::ShapeTooLarge { .. } => Some(MISLEADING),
             _ => None,
         }
     }

@@ -104,7 +104,8 @@ fn absurd_counts_and_lengths_are_refused_before_anything_is_allocated() {
         ("key of 2^63", long_file(&with(&[&huge]))),
         ("key of 2^20", long_file(&with(&[&(1_u64 << 20).to_le_bytes()]))),
         ("string of 2^63", long_file(&with(&[key, &ty(8), &huge]))),
-        ("string of 2^39", long_file(&with(&[key, &ty(8), &(1_u64 << 39).to_le_bytes()]))),
+        ("string of 2^39 past the end", error(&with(&[key, &ty(8), &(1_u64 << 39).to_le_bytes()]), 200)),
+        ("string of 2^40 past the end", error(&with(&[key, &ty(8), &(1_u64 << 40).to_le_bytes()]), 200)),
         ("string of 2^40", long_file(&with(&[key, &ty(8), &(1_u64 << 40).to_le_bytes()]))),
         ("array of 2^63", long_file(&with(&[key, &ty(9), &ty(4), &huge]))),
         ("array past the end", error(&with(&[key, &ty(9), &ty(10), &100_u64.to_le_bytes()]), 200)),
@@ -125,8 +126,10 @@ fn absurd_counts_and_lengths_are_refused_before_anything_is_allocated() {
         hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
     string of 2^63: byte 37: string longer than the 1024.00 TiB left of the file: 9223372036854775808 bytes stated
         hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
-    string of 2^39: byte 37: string longer than 1073741824 bytes: 549755813888
+    string of 2^39 past the end: byte 37: string longer than the 155 B left of the file: 549755813888 bytes stated
         hint: the download looks truncated: compare the size with the source, then fetch the file again
+    string of 2^40 past the end: byte 37: string longer than the 155 B left of the file: 1099511627776 bytes stated
+        hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
     string of 2^40: byte 37: string longer than 1073741824 bytes: 1099511627776
         hint: the header is damaged, or was made to mislead: fetch the file again from a source you trust
     array of 2^63: byte 41: more array elements than the limit of 1073741824: 9223372036854775808

@@ -82,7 +82,8 @@ pub(crate) fn loads(
     }
     let output = slot(layer_devices.last().copied().flatten());
     pools[output].weights += inventory.output.as_f64();
-    pools[output].elements += inventory.output_elements as f64;
+    // Prefill computes the logits of one token only, whatever the length of the batch.
+    pools[output].elements += inventory.output_elements as f64 / f64::from(tokens.max(1));
     for tensor in moved {
         let Some(layer) = inventory.layers.get(tensor.layer).filter(|layer| layer.computed) else { continue };
         let device = layer_devices.get(tensor.layer).copied().flatten();

@@ -4,7 +4,7 @@ use super::memory::central;
 use super::{ModelName, Quantity, Rate, RequirementView, SCHEMA_VERSION, SettingView, Size, View};
 use crate::render::{Align, BAD, CAUTION, COMMAND, Cell, DIM, GOOD, HEADING, Table, Text, styled};
 use loadmaster::planner::emit::Invocation;
-use loadmaster::planner::plan::{Alternative, Budget, Change, Downgrade, NearestChange, NoPlan, Plan};
+use loadmaster::planner::plan::{Alternative, Budget, Change, Downgrade, NearestChange, NoPlan, Plan, Rejected, Rejection};
 use loadmaster::planner::predict::Bottleneck;
 use loadmaster::planner::validate::Violation;
 use loadmaster::receipt::Proof;
@@ -463,15 +463,32 @@ impl RefusalView {
             verdict: VerdictView::Refused,
             model,
             machine,
-            tried: refusal
-                .tried
-                .iter()
-                .map(|tried| RejectedView { what: tried.what.clone(), because: tried.rejection.to_string() })
-                .collect(),
+            tried: tried(&refusal.tried),
             nearest: refusal.nearest.iter().map(nearest).collect(),
             blame: refusal.pins.iter().map(|setting| super::flag_of(setting)).collect(),
         }
     }
+}
+
+/// Candidates that read the same are one: they differ in what the words do not tell, such as whether weights may be read
+/// from disk. Of two that need too much of one memory, the first is told.
+fn tried(rejected: &[Rejected]) -> Vec<RejectedView> {
+    let mut rows: Vec<(&str, Vec<&Rejection>)> = Vec::new();
+    for Rejected { what, rejection, .. } in rejected {
+        let Some((_, known)) = rows.iter_mut().find(|(row, _)| row == what) else {
+            rows.push((what, vec![rejection]));
+            continue;
+        };
+        let told = known.iter().any(|known| match (known, rejection) {
+            (Rejection::DoesNotFit { pool, .. }, Rejection::DoesNotFit { pool: other, .. }) => pool == other,
+            (known, other) => known.to_string() == other.to_string(),
+        });
+        if !told {
+            known.push(rejection);
+        }
+    }
+    let because = |reasons: Vec<&Rejection>| reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    rows.into_iter().map(|(what, reasons)| RejectedView { what: what.to_owned(), because: because(reasons) }).collect()
 }
 
 fn nearest(change: &NearestChange) -> String {
@@ -500,5 +517,34 @@ impl View for RefusalView {
             text.section("It would fit with");
             text.notes(&self.nearest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loadmaster::planner::plan::Pool;
+    use spec::{Bytes, Settings};
+
+    #[test]
+    fn candidates_that_read_the_same_are_one_row() {
+        let needs = |gib| Rejection::DoesNotFit { pool: Pool::Host, needs: Bytes::from_gib(gib), limit: Bytes::from_gib(8) };
+        let rejected = |what: &str, rejection| Rejected { what: what.to_owned(), settings: Settings::default(), rejection };
+        let impossible = || Rejection::NotPossible("not with this engine".to_owned());
+        let rows = tried(&[
+            rejected("a", needs(20)),
+            rejected("b", needs(30)),
+            rejected("a", needs(15)),
+            rejected("a", impossible()),
+            rejected("a", impossible()),
+        ]);
+        let rows: Vec<_> = rows.iter().map(|row| format!("{}: {}", row.what, row.because)).collect();
+        assert_eq!(
+            rows,
+            [
+                "a: needs 20.00 GiB on host, where 8.00 GiB may be used; not with this engine",
+                "b: needs 30.00 GiB on host, where 8.00 GiB may be used"
+            ]
+        );
     }
 }

@@ -269,7 +269,9 @@ impl<'a> Site<'a> {
     }
 
     fn describe_context(&self, settings: &Settings) -> String {
-        format!("{} tokens, cache in {}", settings.n_ctx, settings.cache_type_k)
+        let given_up = !settings.repack && self.request.pins.repack.is_none();
+        let repack = if given_up { ", weights not repacked" } else { "" };
+        format!("{} tokens, cache in {}{repack}", settings.n_ctx, settings.cache_type_k)
     }
 
     /// A rejection that holds for every placement.

@@ -13,7 +13,11 @@ use std::ffi::OsStr;
 
 /// Rules that `settings` break on two GPUs of 24 GiB, as `severity rule`.
 fn broken(name: &str, file_type: &str, change: impl FnOnce(&mut Settings)) -> Vec<String> {
-    let (machine, model) = (machine("cores=8,ram=64GiB,gpu=24GiB,gpu=24GiB"), model(name, file_type));
+    broken_on("cores=8,ram=64GiB,gpu=24GiB,gpu=24GiB", name, file_type, change)
+}
+
+fn broken_on(machine: &str, name: &str, file_type: &str, change: impl FnOnce(&mut Settings)) -> Vec<String> {
+    let (machine, model) = (common::machine(machine), model(name, file_type));
     let target = native(&machine);
     let context = Context { machine: &machine, model: &model, target: &target, engine: &EngineRules::bundled() };
     let mut settings = Settings { threads: 8, threads_batch: 8, ..Settings::default() };
@@ -46,6 +50,41 @@ fn context_and_slots() {
 }
 
 #[test]
+fn a_context_that_the_engine_rounds_is_told_with_what_it_becomes() {
+    assert_eq!(dense(|s| s.n_ctx = 1000), ["warning context-rounded"]);
+    assert_eq!(dense(|s| (s.n_ctx, s.n_parallel) = (2, 4)), ["warning context-rounded", "warning slot-context-small"]);
+    // A multiple of 256 whose quarters are none.
+    assert_eq!(dense(|s| (s.n_ctx, s.n_parallel) = (4352, 4)), ["warning context-rounded"]);
+    let mut request = Request::default();
+    (request.pins.n_ctx, request.pins.n_parallel) = (Some(2), Some(4));
+    let (machine, model) = (machine("cores=8,ram=64GiB"), model("qwen3-0.6b", "Q4_K_M"));
+    let (target, engine) = (native(&machine), rules(Tool::Server, None));
+    let context = Context { machine: &machine, model: &model, target: &target, engine: &engine };
+    let valid = validate(plan(&machine, &model, &target, &request).unwrap(), &context).unwrap();
+    let told: Vec<String> = valid.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "warning [context-rounded] n_ctx: 2 tokens become 1024: the engine rounds up to a multiple of 256 for each of 4 slots; take -c 1024",
+            "warning [slot-context-small] n_ctx: 1024 tokens over 4 slots leave 256 for each; take -c 4096 or --kv-unified"
+        ]
+    );
+}
+
+#[test]
+fn what_is_asked_of_gpus_that_are_not_there() {
+    let cpu = |change: fn(&mut Settings)| broken_on("cores=8,ram=64GiB", "qwen3-0.6b", "Q4_K_M", change);
+    assert_eq!(cpu(|s| s.n_gpu_layers = 20), ["warning no-device"]);
+    assert_eq!(cpu(|s| s.tensor_split = vec![1.0, 2.0]), ["warning no-device"]);
+    assert_eq!(cpu(|s| s.main_gpu = 1), ["warning no-device"]);
+    let mut request = Request::default();
+    request.pins.n_gpu_layers = Some(20);
+    let (machine, model) = (machine("cores=8,ram=64GiB"), model("qwen3-0.6b", "Q4_K_M"));
+    let plan = plan(&machine, &model, &native(&machine), &request).unwrap();
+    assert_eq!(plan.strategy, planner::plan::Strategy::CpuOnly);
+}
+
+#[test]
 fn the_types_of_the_cache() {
     let no_flash = |s: &mut Settings| (s.cache_type_v, s.flash_attn) = (QuantType::Q8_0, FlashAttention::Off);
     assert!(dense(no_flash).contains(&"error quantised-v-without-flash-attention".to_owned()));
@@ -61,6 +100,9 @@ fn placement() {
     assert_eq!(dense(|s| (s.n_gpu_layers, s.tensor_split) = (29, vec![1.0])), ["warning tensor-split-length"]);
     assert!(dense(|s| s.tensor_split = vec![0.0, 0.0]).contains(&"error tensor-split-empty".to_owned()));
     assert!(dense(|s| (s.split_mode, s.main_gpu) = (SplitMode::None, 2)).contains(&"error main-gpu-range".to_owned()));
+    assert_eq!(dense(|s| s.main_gpu = 2), ["error main-gpu-range"]);
+    let none = |s: &mut Settings| (s.split_mode, s.tensor_split) = (SplitMode::None, vec![1.0, 1.0]);
+    assert_eq!(dense(none), ["warning tensor-split-unused"]);
     assert_eq!(dense(|s| s.n_cpu_moe = 3), ["warning no-experts"]);
 }
 

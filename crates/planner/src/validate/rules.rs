@@ -65,9 +65,17 @@ pub(super) fn context_size(context: &Context<'_>, settings: &Settings, author: A
         }
         _ => {}
     }
-    let total = if settings.n_ctx == 0 { context.model.n_ctx_train.unwrap_or(0) } else { settings.n_ctx };
-    if slots > 1 && !settings.kv_unified && total / slots < SMALL_SLOT {
-        let message = format!("{total} tokens over {slots} slots leave {} for each", total / slots);
+    // Where the engine refuses the context, the memory's rule tells so.
+    let Ok(resolved) = footprint::context::resolve(context.model, settings, &context.engine.profile) else { return };
+    let own = matches!(author, Author::Planner { pinned } if !pinned.contains(&"n_ctx"));
+    if settings.n_ctx > 0 && resolved.n_ctx != settings.n_ctx && !own {
+        // `src/llama-context.cpp`: both the whole and what each sequence gets are padded to 256.
+        let per = if slots > 1 && !settings.kv_unified { format!(" for each of {slots} slots") } else { String::new() };
+        let message = format!("{} tokens become {}: the engine rounds up to a multiple of 256{per}", settings.n_ctx, resolved.n_ctx);
+        found.push(warning("context-rounded", "n_ctx", message, format!("take -c {}", resolved.n_ctx)));
+    }
+    if slots > 1 && !settings.kv_unified && resolved.n_ctx_seq < SMALL_SLOT {
+        let message = format!("{} tokens over {slots} slots leave {} for each", resolved.n_ctx, resolved.n_ctx_seq);
         let fix = format!("take -c {} or --kv-unified", SMALL_SLOT.saturating_mul(slots));
         found.push(warning("slot-context-small", "n_ctx", message, fix));
     }
@@ -132,29 +140,19 @@ fn block_divides(
 pub(super) fn placement(context: &Context<'_>, settings: &Settings, found: &mut Vec<Violation>) {
     let devices = context.target.devices.len();
     let all = context.model.n_layer_all().saturating_add(1);
-    if settings.n_gpu_layers > 0 && devices == 0 {
-        let message = "layers for a GPU, and the engine has none here".to_owned();
-        found.push(warning("no-device", "n_gpu_layers", message, "take -ngl 0, or an engine with GPU support"));
+    if devices == 0 {
+        no_device(settings, found);
     } else if settings.n_gpu_layers > all && settings.n_gpu_layers != ALL {
         let message = format!("{} layers, and the model has {all} with its output: the engine takes all", settings.n_gpu_layers);
         found.push(warning("gpu-layers-clamped", "n_gpu_layers", message, format!("take -ngl {all}")));
     }
-    let shares = &settings.tensor_split;
-    let nonsense = shares.iter().any(|share| !share.is_finite() || *share < 0.0) || shares.iter().all(|share| *share == 0.0);
-    if !shares.is_empty() && nonsense {
-        let message = format!("shares {} give no device anything", value_text(settings, "tensor_split"));
-        found.push(error("tensor-split-empty", "tensor_split", message, "give at least one device a share above 0"));
-    }
-    if shares.len() > devices && devices > 0 {
-        let message = format!("{} shares for {devices} devices", shares.len());
-        found.push(error("tensor-split-length", "tensor_split", message, format!("give {devices}, one for each device")));
-    } else if !shares.is_empty() && shares.len() < devices {
-        let message = format!("{} shares for {devices} devices: the others get nothing", shares.len());
-        found.push(warning("tensor-split-length", "tensor_split", message, format!("give {devices}, 0 for a device to leave out")));
-    }
-    if settings.split_mode == SplitMode::None && devices > 0 && settings.main_gpu as usize >= devices {
+    tensor_split(settings, devices, found);
+    if devices > 0 && settings.main_gpu as usize >= devices {
+        // Split mode none: `src/llama.cpp:293` refuses. The other modes ignore it, and it cannot have been meant.
         let message = format!("GPU {} of {devices}, counted from 0", settings.main_gpu);
-        found.push(error("main-gpu-range", "main_gpu", message, format!("take -mg 0 to {}", devices - 1)));
+        let most = devices - 1;
+        let fix = if most == 0 { "take -mg 0".to_owned() } else { format!("take -mg 0 to {most}") };
+        found.push(error("main-gpu-range", "main_gpu", message, fix));
     }
     match settings.split_mode {
         SplitMode::Row if devices > 0 => found.push(warning(
@@ -174,6 +172,45 @@ pub(super) fn placement(context: &Context<'_>, settings: &Settings, found: &mut 
     if settings.n_cpu_moe > 0 && !context.model.has_experts() {
         let message = "experts for the CPU, and the model has none".to_owned();
         found.push(warning("no-experts", "n_cpu_moe", message, "take --n-cpu-moe 0"));
+    }
+}
+
+/// What is asked of GPUs where the engine has none.
+fn no_device(settings: &Settings, found: &mut Vec<Violation>) {
+    let fix = "or take an engine with GPU support on a machine with a GPU that it can use";
+    let mut none = |setting, what: &str, instead: &str| {
+        let message = format!("{what}, and the engine has no GPU here: everything stays on the CPU");
+        found.push(warning("no-device", setting, message, format!("{instead}, {fix}")));
+    };
+    if settings.n_gpu_layers > 0 {
+        none("n_gpu_layers", "layers for a GPU", "take -ngl 0");
+    }
+    if !settings.tensor_split.is_empty() {
+        none("tensor_split", "shares for GPUs", "leave out -ts");
+    }
+    if settings.main_gpu > 0 {
+        none("main_gpu", "a GPU by its number", "leave out -mg");
+    }
+}
+
+/// Shares against the devices that take them (`src/llama-model.cpp:1559-1578`).
+fn tensor_split(settings: &Settings, devices: usize, found: &mut Vec<Violation>) {
+    let shares = &settings.tensor_split;
+    let nonsense = shares.iter().any(|share| !share.is_finite() || *share < 0.0) || shares.iter().all(|share| *share == 0.0);
+    if !shares.is_empty() && nonsense {
+        let message = format!("shares {} give no device anything", value_text(settings, "tensor_split"));
+        found.push(error("tensor-split-empty", "tensor_split", message, "give at least one device a share above 0"));
+    }
+    if settings.split_mode == SplitMode::None && !shares.is_empty() && devices > 0 {
+        let message = format!("shares {} under split mode none: one GPU takes all", value_text(settings, "tensor_split"));
+        found.push(warning("tensor-split-unused", "tensor_split", message, "leave out -ts, or take -sm layer"));
+    }
+    if shares.len() > devices && devices > 0 {
+        let message = format!("{} shares for {devices} devices", shares.len());
+        found.push(error("tensor-split-length", "tensor_split", message, format!("give {devices}, one for each device")));
+    } else if !shares.is_empty() && shares.len() < devices && settings.split_mode != SplitMode::None {
+        let message = format!("{} shares for {devices} devices: the others get nothing", shares.len());
+        found.push(warning("tensor-split-length", "tensor_split", message, format!("give {devices}, 0 for a device to leave out")));
     }
 }
 

@@ -16,6 +16,7 @@ pub mod model;
 pub mod quant;
 pub mod settings;
 pub mod units;
+mod words;
 
 pub use known::{Known, Source};
 pub use machine::Machine;

@@ -4,42 +4,7 @@
 //! Both come from one table, so they cannot drift apart.
 
 use crate::quant::QuantType;
-use std::fmt;
-use std::str::FromStr;
-
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($(#[$vdoc])* $variant,)* }
-
-        impl $name {
-            /// Every choice.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-            /// The word that llama-server takes.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = String;
-            /// The word itself; the error lists what is possible.
-            fn from_str(word: &str) -> Result<Self, Self::Err> {
-                Self::ALL.iter().copied().find(|choice| choice.as_str() == word).ok_or_else(|| {
-                    let choices: Vec<_> = Self::ALL.iter().map(|choice| choice.as_str()).collect();
-                    format!("{word:?} is not one of {}", choices.join(", "))
-                })
-            }
-        }
-    };
-}
+use crate::words;
 
 words! {
     /// Flash attention (`-fa`).

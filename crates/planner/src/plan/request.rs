@@ -3,6 +3,7 @@
 use footprint::EngineProfile;
 use spec::Bytes;
 use spec::settings::Pins;
+use spec::words;
 use std::fmt;
 use std::str::FromStr;
 
@@ -26,42 +27,9 @@ impl Default for Request {
     }
 }
 
-macro_rules! choice {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-        pub enum $name { $($(#[$vdoc])* $variant,)* }
-
-        impl $name {
-            /// Every choice.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-            /// The word for it on the command line and in files.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = String;
-            /// The word itself; the error lists what is possible.
-            fn from_str(word: &str) -> Result<Self, Self::Err> {
-                Self::ALL.iter().copied().find(|choice| choice.as_str() == word).ok_or_else(|| {
-                    let words: Vec<_> = Self::ALL.iter().map(|choice| choice.as_str()).collect();
-                    format!("{word:?} is not one of {}", words.join(", "))
-                })
-            }
-        }
-    };
-}
-
-choice! {
+words! {
     /// What a model is for. Decides the context, the cache's precision and what is given up first.
+    #[derive(Default)]
     UseCase {
         /// Chat and everyday work.
         #[default]
@@ -75,8 +43,9 @@ choice! {
     }
 }
 
-choice! {
+words! {
     /// Which processors the user wants to see working.
+    #[derive(Default)]
     DevicePreference {
         /// Whatever is fastest.
         #[default]
@@ -88,8 +57,9 @@ choice! {
     }
 }
 
-choice! {
+words! {
     /// What to favour where speed for one and speed for many differ.
+    #[derive(Default)]
     Priority {
         /// Neither in particular.
         #[default]
@@ -101,8 +71,9 @@ choice! {
     }
 }
 
-choice! {
+words! {
     /// How much power may be drawn.
+    #[derive(Default)]
     Power {
         /// The default.
         #[default]
@@ -114,8 +85,9 @@ choice! {
     }
 }
 
-choice! {
+words! {
     /// Whether a model larger than memory may run from its mapped file.
+    #[derive(Default)]
     DiskPolicy {
         /// Where nothing else is left, and half of the weights stay in memory or half a token per second is within the
         /// estimate.

@@ -4,8 +4,6 @@ use footprint::EngineProfile;
 use spec::Bytes;
 use spec::settings::Pins;
 use spec::words;
-use std::fmt;
-use std::str::FromStr;
 
 /// A request for a plan.
 #[derive(Clone, Debug, PartialEq)]

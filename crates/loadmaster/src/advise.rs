@@ -109,7 +109,8 @@ pub struct Survey {
 /// # Errors
 /// An input that cannot be read, or no engine.
 pub fn survey(request: &Request) -> Result<Survey, Error> {
-    let machine = request.machine.load()?;
+    // A GPU that is missed because its driver was asleep makes a plan for another machine.
+    let machine = request.machine.load_patiently()?;
     let opened = crate::open::open_files(&request.model)?;
     let engine = resolve(&request.engine, &request.machine)?;
     let analysis = formats::analysis::analyze(&opened.model);

@@ -4,6 +4,7 @@ use crate::error::exit;
 use spec::Machine;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Which machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,6 +92,10 @@ impl MachineError {
     }
 }
 
+/// How long a driver may take for an answer where a plan depends on it: an NVIDIA driver that no program holds in memory
+/// needs seconds to start.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A recording is text; the largest seen is some 200 kB.
 const MAX_RECORDING: u64 = 64 << 20;
 
@@ -101,8 +106,20 @@ impl MachineSource {
     /// Detection fails, the file is no recording that this program reads, or the description cannot be understood. The
     /// error tells which of the three was tried.
     pub fn load(&self) -> Result<Machine, MachineError> {
+        self.load_with(&probe::Live::new())
+    }
+
+    /// As [`MachineSource::load`], and waits for a driver that has to start first. For what depends on the GPUs.
+    ///
+    /// # Errors
+    /// As [`MachineSource::load`].
+    pub fn load_patiently(&self) -> Result<Machine, MachineError> {
+        self.load_with(&probe::Live::with_deadline(PATIENCE))
+    }
+
+    fn load_with(&self, live: &probe::Live) -> Result<Machine, MachineError> {
         match self {
-            Self::Live => probe::detect(&probe::Live::new()).map_err(MachineError::Detect),
+            Self::Live => probe::detect(live).map_err(MachineError::Detect),
             Self::Recording(path) => {
                 let text = read(path).map_err(|source| MachineError::Read { path: path.clone(), source })?;
                 let recording = probe::Recording::parse(&text).map_err(|source| MachineError::Recording { path: path.clone(), source })?;
@@ -164,5 +181,7 @@ mod tests {
     fn this_machine_has_a_processor() {
         let machine = MachineSource::Live.load().unwrap();
         assert!(machine.effective_cpus() >= 1);
+        let patient = MachineSource::Live.load_patiently().unwrap();
+        assert_eq!(patient.effective_cpus(), machine.effective_cpus());
     }
 }

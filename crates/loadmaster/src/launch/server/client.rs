@@ -221,7 +221,10 @@ mod tests {
             let pieces: Vec<_> = lines.iter().filter_map(|line| piece(line)).collect();
             assert!(pieces[..texts].iter().all(|piece| matches!(piece, Piece::Text(text) if text == " a")), "{pieces:?}");
             let expected = (Timing { tokens: 2, time: Duration::from_millis(4) }, Timing { tokens: 1, time: Duration::from_millis(10) });
-            assert!(matches!(&pieces[texts], Piece::End { stop: Stop::Length, timings: Some(timings) } if *timings == expected), "{pieces:?}");
+            assert!(
+                matches!(&pieces[texts], Piece::End { stop: Stop::Length, timings: Some(timings) } if *timings == expected),
+                "{pieces:?}"
+            );
             assert_eq!(pieces.len(), texts + 1);
         }
     }

@@ -90,7 +90,7 @@ fn bundled(shared: &Shared, advice: &Advice, args: &RunArgs) -> Outcome {
     };
     let session = bundled::start(advice, &options, &interrupts, &mut on).map_err(|error| failure(&error.into()))?;
     drop(progress);
-    let (text, speaker) = Talk::new(shared, &interrupts, Speaker::Bundled(session), args.predict).hold(args)?;
+    let (text, speaker) = Talk::new(shared, &interrupts, Speaker::Bundled(Box::new(session)), args.predict).hold(args)?;
     show(shared, advice, &speaker.finish(), args, text)
 }
 

@@ -24,7 +24,7 @@ fn write_text(text: &str) -> Result<bool, Failure> {
 /// Who answers.
 pub enum Speaker {
     /// The engine inside this program.
-    Bundled(Session),
+    Bundled(Box<Session>),
     /// An external llama-server.
     Server {
         /// The server.

@@ -114,8 +114,10 @@ impl Session {
             match self.child.next(&mut waiting, interrupts, on)? {
                 Message::Progress { .. } => {}
                 Message::Token { text: piece } => {
-                    // The prompt is done; from here on every token is a sign of life.
-                    waiting.silence = self.silence;
+                    // The prompt is done; from here on every token is a sign of life, but for one that is to stop.
+                    if waiting.cancels {
+                        waiting.silence = self.silence;
+                    }
                     on(Event::Text(&piece));
                     text.push_str(&piece);
                 }
@@ -301,6 +303,17 @@ impl Engine {
         let mut memory = ProcessMemory::default();
         let mut resident = Bytes::ZERO;
         loop {
+            // Before anything is received: while tokens stream there is always something to receive.
+            if let Some(signal) = interrupts.take() {
+                if !waiting.cancels {
+                    return Err(LaunchError::Interrupted { signal: signal_name(signal) });
+                }
+                self.send(&Request::Cancel)?;
+                // A second signal, or an engine that does not stop, ends the launch.
+                waiting.cancels = false;
+                waiting.silence = super::GRACE;
+                last_sign = Instant::now();
+            }
             let lines = self.log.facts().take_waiting();
             lines.iter().for_each(|line| on(Event::Log(line)));
             match self.messages.recv_timeout(LOOK) {
@@ -312,16 +325,6 @@ impl Engine {
                 Ok(Err(what)) => return Err(LaunchError::Protocol { what }),
                 Err(RecvTimeoutError::Disconnected) => return Err(self.ended(&waiting.during)),
                 Err(RecvTimeoutError::Timeout) => {}
-            }
-            if let Some(signal) = interrupts.take() {
-                if !waiting.cancels {
-                    return Err(LaunchError::Interrupted { signal: signal_name(signal) });
-                }
-                self.send(&Request::Cancel)?;
-                // A second signal, or an engine that does not stop, ends the launch.
-                waiting.cancels = false;
-                waiting.silence = super::GRACE;
-                last_sign = Instant::now();
             }
             memory.look(self.child.id());
             if memory.resident() > resident + Bytes::from_mib(1) {

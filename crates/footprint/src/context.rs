@@ -6,7 +6,7 @@ use crate::error::FootprintError;
 use crate::profile::{EngineProfile, Outputs};
 use crate::requirement::ResolvedContext;
 use spec::model::Mixer;
-use spec::settings::FlashAttention;
+use spec::settings::{CACHE_TYPES, FlashAttention};
 use spec::{Model, QuantType, Settings};
 
 /// Contexts are padded to whole multiples of this (`llama-context.cpp:292`).
@@ -15,19 +15,6 @@ const CONTEXT_PADDING: u64 = 256;
 const MAX_SEQUENCES: u32 = 256;
 /// Cells are counted in 32 bits; the padding must not pass them.
 const MAX_CONTEXT: u64 = (u32::MAX - 255) as u64;
-
-/// Types that a cache can have (`common/arg.cpp`, `kv_cache_types`).
-const CACHE_TYPES: &[QuantType] = &[
-    QuantType::F32,
-    QuantType::F16,
-    QuantType::BF16,
-    QuantType::Q8_0,
-    QuantType::Q4_0,
-    QuantType::Q4_1,
-    QuantType::IQ4_NL,
-    QuantType::Q5_0,
-    QuantType::Q5_1,
-];
 
 /// The context of `model` under `settings`.
 ///

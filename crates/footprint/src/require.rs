@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 pub fn require(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
     let context = context::resolve(model, settings, profile)?;
     let placement = placement::place(model, settings, target, profile)?;
-    let compute = compute::buffers(model, settings, target, profile, &placement, &context);
+    let compute = compute::buffers(model, settings, target, &placement, &context);
     // Only the placed graph tells what `auto` becomes, and so whether the engine refuses the cache.
     if settings.cache_type_v.is_quantized() && !compute.flash_attn {
         return Err(FootprintError::QuantizedVWithoutFlashAttention { ty: settings.cache_type_v });

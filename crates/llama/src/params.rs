@@ -2,24 +2,11 @@
 
 use crate::LlamaError;
 use llama_cpp_sys_2 as sys;
-use spec::settings::{FlashAttention, LoadMode, SplitMode};
+use spec::settings::{CACHE_TYPES, FlashAttention, LoadMode, SplitMode};
 use spec::{QuantType, Settings};
 use std::ffi::{CStr, CString};
 use std::os::raw::c_int;
 use std::ptr;
-
-/// Types that the engine's command line takes for a cache (llama.cpp v0.6.0-dev, `common/arg.cpp`, `kv_cache_types`).
-const CACHE_TYPES: [QuantType; 9] = [
-    QuantType::F32,
-    QuantType::F16,
-    QuantType::BF16,
-    QuantType::Q8_0,
-    QuantType::Q4_0,
-    QuantType::Q4_1,
-    QuantType::IQ4_NL,
-    QuantType::Q5_0,
-    QuantType::Q5_1,
-];
 
 /// Most sequences (`src/llama-cparams.h`, `LLAMA_MAX_SEQ`).
 const MAX_SEQUENCES: u32 = 256;

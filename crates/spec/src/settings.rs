@@ -50,6 +50,19 @@ words! {
     }
 }
 
+/// Types that a KV cache can have (llama.cpp v0.6.0-dev, `common/arg.cpp`, `kv_cache_types`).
+pub const CACHE_TYPES: &[QuantType] = &[
+    QuantType::F32,
+    QuantType::F16,
+    QuantType::BF16,
+    QuantType::Q8_0,
+    QuantType::Q4_0,
+    QuantType::Q4_1,
+    QuantType::IQ4_NL,
+    QuantType::Q5_0,
+    QuantType::Q5_1,
+];
+
 /// A rule that puts matching tensors into another buffer (`-ot PATTERN=BUFFER`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TensorOverride {

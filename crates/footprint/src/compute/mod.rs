@@ -21,7 +21,7 @@ mod weights;
 
 use crate::kv_cache::cells;
 use crate::placement::Placement;
-use crate::{Device, EngineProfile, GraphSize, ResolvedContext, Target};
+use crate::{Device, GraphSize, ResolvedContext, Target};
 use allocate::{BufferRules, NO_LIMIT, chunk_sizes};
 use builder::{Batch, Builder, Missing, Options};
 use decoder::Decoder;
@@ -56,15 +56,7 @@ const MAX_TENSOR: u64 = 1 << 50;
 ///
 /// Exact for declared architectures on the host and on backends whose allocation is known to follow the common rules;
 /// elsewhere an estimate: from Llama's graph over the model's tensors, or else from closed forms.
-pub fn buffers(
-    model: &Model,
-    settings: &Settings,
-    target: &Target,
-    profile: &EngineProfile,
-    placement: &Placement,
-    context: &ResolvedContext,
-) -> ComputeBuffers {
-    let _ = profile;
+pub fn buffers(model: &Model, settings: &Settings, target: &Target, placement: &Placement, context: &ResolvedContext) -> ComputeBuffers {
     simulate(model, settings, target, placement, context, Run::Load)
 }
 

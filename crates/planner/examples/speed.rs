@@ -1,6 +1,7 @@
-//! How long a plan takes, for people: `cargo test --release -p loadmaster-planner --test speed -- --nocapture --ignored`.
-#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+//! How long a plan takes: `cargo run --release -p loadmaster-planner --example speed`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a stopwatch for the terminal")]
 
+#[path = "../tests/common/mod.rs"]
 mod common;
 
 use common::{machine, model, native};
@@ -8,10 +9,8 @@ use planner::{Request, plan};
 use std::cell::Cell;
 use std::time::Duration;
 
-#[test]
-#[ignore = "prints times, asserts none"]
-#[expect(clippy::disallowed_methods, reason = "this test is a stopwatch")]
-fn times() {
+#[expect(clippy::disallowed_methods, reason = "a stopwatch reads the clock")]
+fn main() {
     for (name, ty) in [("llama-3.1-70b", "Q4_K_M"), ("deepseek-v3", "Q4_K_M"), ("gpt-oss-120b", "MXFP4_MOE"), ("llama-3.1-8b", "Q4_K_M")] {
         let model = model(name, ty);
         for description in ["gpu=24GiB,ram=64GiB", "gpu=24GiB,gpu=24GiB,ram=128GiB", "gpu=8GiB,ram=32GiB", "ram=16GiB,cores=8"] {

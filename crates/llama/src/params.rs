@@ -2,8 +2,8 @@
 
 use crate::LlamaError;
 use llama_cpp_sys_2 as sys;
+use spec::Settings;
 use spec::settings::{CACHE_TYPES, FlashAttention, LoadMode, SplitMode};
-use spec::{QuantType, Settings};
 use std::ffi::{CStr, CString};
 use std::os::raw::c_int;
 use std::ptr;
@@ -53,7 +53,8 @@ pub(crate) fn check(settings: &Settings, devices: usize) -> Result<(), LlamaErro
     }
     for (name, ty) in [("cache_type_k", settings.cache_type_k), ("cache_type_v", settings.cache_type_v)] {
         if !CACHE_TYPES.contains(&ty) {
-            return Err(refuse(name, format!("one of {}, found {ty}", CACHE_TYPES.map(QuantType::name).join(", "))));
+            let names: Vec<_> = CACHE_TYPES.iter().map(|ty| ty.name()).collect();
+            return Err(refuse(name, format!("one of {}, found {ty}", names.join(", "))));
         }
     }
     if settings.n_gpu_layers > 0 && devices == 0 {

@@ -1,17 +1,30 @@
-//! Writes a model file of a known shape: `write SHAPE FILE_TYPE PATH [zero] [figure=value ...]`; without arguments, the
-//! known shapes.
+//! Writes a model file of a known shape: `write SHAPE FILE_TYPE PATH [zero] [figure=value ...]`, or of an outline, where the
+//! only figure is `n_layer`; an outline may also be a text file. Without arguments, the known shapes.
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
 use std::error::Error;
 use std::path::Path;
-use synthetic::{Fill, Options, demo, gguf, preset, presets, write::write};
+use synthetic::{Fill, Options, Outline, demo, gguf, outline, outline_file, outlines, preset, presets, write::write};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [name, file_type, path, rest @ ..] = arguments.as_slice() else {
         presets().for_each(|shape| println!("{:20} {}", shape.name, shape.architecture));
+        outlines().filter_map(outline).for_each(|outline| println!("{:20} {}", outline.name, outline.architecture));
         return Ok(());
     };
+    if let Some(mut outline) = find_outline(name)? {
+        for word in rest {
+            if let Some(n) = word.strip_prefix("n_layer=") {
+                outline = outline.shortened(n.parse()?);
+            }
+        }
+        let fill = if rest.iter().any(|word| word == "zero") { Fill::Zero } else { Fill::Random { seed: 1 } };
+        let file = outline_file(&outline, file_type.parse()?, &Options::default())?;
+        write(&file, fill, Path::new(path))?;
+        println!("{path}: {} tensors, {}", file.tensors.len(), file.size);
+        return Ok(());
+    }
     let mut shape = if name == "demo" { demo() } else { preset(name).ok_or("no such shape")? };
     let mut fill = Fill::Random { seed: 1 };
     for word in rest {
@@ -25,4 +38,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     write(&file, fill, Path::new(path))?;
     println!("{path}: {} tensors, {}", file.tensors.len(), file.size);
     Ok(())
+}
+
+fn find_outline(name: &str) -> Result<Option<Outline>, Box<dyn Error>> {
+    if name.ends_with(".txt") {
+        #[expect(clippy::disallowed_methods, reason = "a development tool reads the outline that it is given")]
+        let text = std::fs::read_to_string(name)?;
+        return Ok(Some(Outline::parse(name, &text)?));
+    }
+    Ok(outline(name))
 }

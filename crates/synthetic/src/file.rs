@@ -1,7 +1,9 @@
 //! A model file as a value: where everything lies, and what any byte of it is.
 
 use crate::file_type::FileType;
+use crate::outline::Outline;
 use crate::shape::{Shape, ShapeError};
+use crate::tensors::Plain;
 use crate::writer::{Header, TensorEntry, Value};
 use crate::{metadata, mixture, noise, tensors, tokenizer};
 use spec::{Bytes, QuantType};
@@ -181,26 +183,59 @@ struct Parts {
 fn parts(shape: &Shape, file_type: FileType, options: &Options) -> Result<Parts, ShapeError> {
     shape.check()?;
     let tensors = tensors::tensors(shape);
-    let types = mixture::types(shape, &tensors, file_type);
+    let types = mixture::types(mixture::Figures::of(shape), &tensors, file_type);
     let parameters = tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum();
     let mut metadata = metadata::metadata(shape, file_type, parameters);
-    metadata.extend(match options.vocabulary {
-        Vocabulary::None => tokenizer::none(),
-        Vocabulary::Sentencepiece if shape.n_vocab < tokenizer::MIN_TOKENS => {
-            let problem = format!("n_vocab is below the {} that the tokenizer needs: {}", tokenizer::MIN_TOKENS, shape.n_vocab);
-            return Err(ShapeError::Inconsistent { shape: shape.name.clone(), problem });
+    metadata.extend(vocabulary(&shape.name, shape.n_vocab, options)?);
+    Ok(Parts { metadata, tensors: typed(&shape.name, tensors, types, options)? })
+}
+
+/// The file of an outline and type.
+///
+/// # Errors
+/// The outline has too few tokens for a tokenizer, or a tensor cannot be stored.
+pub fn outline_file(outline: &Outline, file_type: FileType, options: &Options) -> Result<File, ShapeError> {
+    let tensors = outline.tensors();
+    let heads = outline.number("attention.head_count").unwrap_or(0);
+    let figures = mixture::Figures {
+        n_layer: outline.n_layer(),
+        n_gqa: heads.checked_div(outline.number("attention.head_count_kv").unwrap_or(heads)).unwrap_or(0),
+        n_expert: outline.number("expert_count").unwrap_or(0),
+        is_70b: false,
+    };
+    let types = mixture::types(figures, &tensors, file_type);
+    let parameters = tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum();
+    let mut metadata = metadata::general(&outline.name, &outline.architecture, file_type, parameters);
+    metadata.extend(outline.keys.iter().cloned());
+    if !metadata.iter().any(|(key, _)| key.starts_with("tokenizer.")) {
+        let n_vocab = tensors.iter().find(|tensor| tensor.name == "token_embd.weight").and_then(|tensor| tensor.shape.get(1));
+        metadata.extend(vocabulary(&outline.name, n_vocab.copied().unwrap_or(0), options)?);
+    }
+    Ok(file(metadata, typed(&outline.name, tensors, types, options)?))
+}
+
+fn vocabulary(name: &str, n_vocab: u64, options: &Options) -> Result<Vec<(String, Value)>, ShapeError> {
+    match options.vocabulary {
+        Vocabulary::None => Ok(tokenizer::none()),
+        Vocabulary::Sentencepiece if n_vocab < tokenizer::MIN_TOKENS => {
+            let problem = format!("n_vocab is below the {} that the tokenizer needs: {n_vocab}", tokenizer::MIN_TOKENS);
+            Err(ShapeError::Inconsistent { shape: name.to_owned(), problem })
         }
-        Vocabulary::Sentencepiece => tokenizer::sentencepiece(shape.n_vocab),
-    });
+        Vocabulary::Sentencepiece => Ok(tokenizer::sentencepiece(n_vocab)),
+    }
+}
+
+/// Tensors with their types; where they lie is not settled yet.
+fn typed(name: &str, tensors: Vec<Plain>, types: Vec<QuantType>, options: &Options) -> Result<Vec<TensorSpec>, ShapeError> {
     let tensors = tensors.into_iter().zip(types).map(|(tensor, ty)| {
         let over = options.overrides.iter().rfind(|over| ty != QuantType::F32 && tensor.name.contains(&over.part));
         let ty = over.map_or(ty, |over| over.ty);
         let bytes =
-            bytes(&tensor.shape, ty).ok_or_else(|| ShapeError::Tensor { shape: shape.name.clone(), tensor: tensor.name.clone(), ty })?;
+            bytes(&tensor.shape, ty).ok_or_else(|| ShapeError::Tensor { shape: name.to_owned(), tensor: tensor.name.clone(), ty })?;
         let content = content(&tensor.name, &tensor.shape, ty);
         Ok(TensorSpec { name: tensor.name, ty, shape: tensor.shape, bytes, offset: Bytes::ZERO, content })
     });
-    Ok(Parts { metadata, tensors: tensors.collect::<Result<_, _>>()? })
+    tensors.collect()
 }
 
 fn bytes(shape: &[u64], ty: QuantType) -> Option<Bytes> {

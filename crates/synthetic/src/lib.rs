@@ -20,6 +20,7 @@ mod file_type;
 mod metadata;
 mod mixture;
 mod noise;
+mod outline;
 mod preset;
 mod shape;
 mod tensors;
@@ -28,7 +29,8 @@ mod tokenizer;
 pub mod write;
 pub mod writer;
 
-pub use file::{Content, File, Fill, Options, Override, TensorSpec, Vocabulary, fill, gguf, shards};
+pub use file::{Content, File, Fill, Options, Override, TensorSpec, Vocabulary, fill, gguf, outline_file, shards};
 pub use file_type::{FileType, ParseFileTypeError};
+pub use outline::{Outline, OutlineError, outline, outlines};
 pub use preset::{demo, preset, presets};
 pub use shape::{Architecture, Shape, ShapeError};

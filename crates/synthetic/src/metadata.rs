@@ -24,15 +24,8 @@ impl Keys<'_> {
 
 /// Metadata without the tokenizer.
 pub(crate) fn metadata(shape: &Shape, file_type: FileType, parameters: u64) -> Vec<(String, Value)> {
-    let general = [
-        ("general.architecture", Value::from(shape.architecture.name())),
-        ("general.type", "model".into()),
-        ("general.name", format!("synthetic {}", engine_safe(&shape.name)).into()),
-        ("general.size_label", size_label(parameters).into()),
-        ("general.quantization_version", QUANTIZATION_VERSION.into()),
-        ("general.file_type", file_type.id().into()),
-    ];
-    let mut keys = Keys { shape, keys: general.map(|(key, value)| (key.to_owned(), value)).into() };
+    let keys = general(&shape.name, shape.architecture.name(), file_type, parameters);
+    let mut keys = Keys { shape, keys };
     keys.count("block_count", shape.n_layer);
     keys.count("context_length", shape.n_ctx);
     keys.count("embedding_length", shape.n_embd);
@@ -43,6 +36,19 @@ pub(crate) fn metadata(shape: &Shape, file_type: FileType, parameters: u64) -> V
         transformer(&mut keys);
     }
     keys.keys
+}
+
+/// What every file states.
+pub(crate) fn general(name: &str, architecture: &str, file_type: FileType, parameters: u64) -> Vec<(String, Value)> {
+    let keys = [
+        ("general.architecture", Value::from(architecture)),
+        ("general.type", "model".into()),
+        ("general.name", format!("synthetic {}", engine_safe(name)).into()),
+        ("general.size_label", size_label(parameters).into()),
+        ("general.quantization_version", QUANTIZATION_VERSION.into()),
+        ("general.file_type", file_type.id().into()),
+    ];
+    keys.map(|(key, value)| (key.to_owned(), value)).into()
 }
 
 /// The name without what would make llama.cpp expect the tokens of the real Phi-3 (`src/llama-vocab.cpp:3152`).

@@ -66,15 +66,33 @@ struct State {
     i_up: u64,
 }
 
+/// The figures of a model that the rules read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Figures {
+    pub(crate) n_layer: u64,
+    /// Query heads per key/value head; 0 without attention.
+    pub(crate) n_gqa: u64,
+    pub(crate) n_expert: u64,
+    /// `LLM_TYPE_70B`.
+    pub(crate) is_70b: bool,
+}
+
+impl Figures {
+    pub(crate) fn of(shape: &Shape) -> Self {
+        let n_gqa = shape.n_head.checked_div(shape.kv_heads()).unwrap_or(0);
+        Self { n_layer: shape.n_layer, n_gqa, n_expert: shape.n_expert, is_70b: is_70b(shape) }
+    }
+}
+
 /// The type of each tensor, parallel to `tensors`.
-pub(crate) fn types(shape: &Shape, tensors: &[Plain], file_type: FileType) -> Vec<QuantType> {
+pub(crate) fn types(figures: Figures, tensors: &[Plain], file_type: FileType) -> Vec<QuantType> {
     let categories = || tensors.iter().map(|tensor| category(&tensor.name));
     let mut state = State {
         file_type,
-        n_layer: shape.n_layer,
-        n_gqa: shape.n_head.checked_div(shape.kv_heads()).unwrap_or(0),
-        n_expert: shape.n_expert,
-        is_70b: is_70b(shape),
+        n_layer: figures.n_layer,
+        n_gqa: figures.n_gqa,
+        n_expert: figures.n_expert,
+        is_70b: figures.is_70b,
         tied: !categories().any(|category| category == Category::Output),
         n_attention_v: categories().filter(|category| *category == Category::AttentionV).count() as u64,
         i_attention_v: 0,
@@ -312,7 +330,7 @@ mod tests {
         let shape = preset(name).unwrap();
         let list = tensors(&shape);
         let mut lines: Vec<(String, QuantType, Vec<u64>)> = Vec::new();
-        for (tensor, ty) in list.iter().zip(types(&shape, &list, file_type)).filter(|(tensor, _)| quantizable(tensor)) {
+        for (tensor, ty) in list.iter().zip(types(Figures::of(&shape), &list, file_type)).filter(|(tensor, _)| quantizable(tensor)) {
             let (stem, layer) = match tensor.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
                 Some((layer, stem)) => (stem, layer.parse().ok()),
                 None => (tensor.name.as_str(), None),

@@ -3,20 +3,19 @@
 //! Has its own main, because the engine runs in a child process of the same program.
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a test program")]
 
+mod processes;
+
 use loadmaster::advise::{Advice, Request};
 use loadmaster::launch::bundled::{BundledOptions, Generation, Prompt, SUBCOMMAND, Session, Stop, start};
 use loadmaster::launch::{Event, Interrupts, LaunchError};
 use loadmaster::receipt::receipt;
-use std::io::{BufRead, BufReader};
+use processes::{PARENT, engine_ends_with_its_parent, is_alive, signal};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Duration;
 
 /// A test, with a folder of its own to use.
 type Test = fn(&Path);
-
-/// The subcommand of the copy that loads a model and waits to be killed.
-const PARENT: &str = "start-and-wait";
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
         ("an engine that is killed is an error", killed_engine),
         ("an engine that stops is not waited for", stopped_engine),
         ("a model that breaks after planning is refused", broken_model),
-        ("a killed parent takes its engine along", killed_parent),
+        ("a killed parent takes its engine along", |_| engine_ends_with_its_parent(None)),
     ];
     for (name, test) in tests {
         println!("test {name} ...");
@@ -136,38 +135,10 @@ fn broken_model(folder: &Path) {
     println!("  {error}");
 }
 
-/// The copy of this program that the next test kills.
+/// The copy of this program that a test kills.
 fn start_and_wait() -> ExitCode {
     let (_session, engine, _) = started(&BundledOptions::default());
     println!("{engine}");
     std::thread::sleep(Duration::from_secs(100));
     ExitCode::FAILURE
-}
-
-fn killed_parent(_: &Path) {
-    if !cfg!(target_os = "linux") {
-        return println!("  SKIPPED: only Linux kills children of a killed parent");
-    }
-    let mut parent = Command::new(std::env::current_exe().expect("this program"));
-    let mut parent = parent.arg(PARENT).stdout(Stdio::piped()).spawn().expect("it starts");
-    let mut line = String::new();
-    BufReader::new(parent.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
-    let engine: u32 = line.trim().parse().expect("a process id");
-    assert!(is_alive(engine));
-    parent.kill().expect("SIGKILL");
-    parent.wait().expect("its end");
-    let end = Instant::now() + Duration::from_secs(10);
-    while is_alive(engine) {
-        assert!(Instant::now() < end, "the engine outlives its parent");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn signal(name: &str, pid: u32) {
-    assert!(Command::new("kill").arg(name).arg(pid.to_string()).status().expect("kill").success());
-}
-
-/// True while a process exists that is not a zombie.
-fn is_alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }

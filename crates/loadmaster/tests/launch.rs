@@ -5,22 +5,22 @@
 #![cfg_attr(not(unix), allow(dead_code, unused_imports))]
 #![expect(clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a test program")]
 
+mod processes;
+
 use loadmaster::advise::{Advice, EngineChoice, Request};
 use loadmaster::launch::server::{ServerOptions, command, start};
 use loadmaster::launch::{Event, Interrupts, supervise};
 use loadmaster::machine::MachineSource;
 use loadmaster::planner::Tool;
 use loadmaster::receipt::receipt;
+use processes::{PARENT, engine_ends_with_its_parent, is_alive};
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 /// Set for the copy of this program that runs the tests, with a cache folder of its own.
 const MARK: &str = "LOADMASTER_TEST_FOLDER";
-/// The subcommand of the copy that starts a server and waits to be killed.
-const PARENT: &str = "start-and-wait";
 
 fn main() -> ExitCode {
     if !cfg!(unix) {
@@ -60,7 +60,7 @@ fn run(folder: &Path) -> ExitCode {
     let tests: [(&str, &dyn Fn()); 5] = [
         ("the chain over a stand-in", &|| chain(folder, &fake, 0.0)),
         ("the command is the one that runs", &|| exact_command(folder, &fake)),
-        ("a killed parent takes its engine along", &|| killed_parent(&fake)),
+        ("a killed parent takes its engine along", &|| engine_ends_with_its_parent(Some(&fake))),
         ("an engine that is none is said to be none", &|| no_engine(folder)),
         ("the chain over a real llama-server", &|| match real_engine() {
             Some(engine) => chain(folder, &engine, 0.03),
@@ -134,32 +134,13 @@ fn exact_command(folder: &Path, fake: &Path) {
     assert!(!cached.is_empty());
 }
 
-/// The copy of this program that the next test kills.
+/// The copy of this program that a test kills.
 fn start_and_wait(fake: &Path) -> ExitCode {
     let advice = advise(fake).expect("a plan");
     let server = start(&advice, &options(), &Interrupts::none(), &mut |_| {}).expect("a server");
     println!("{}", server.pid());
     std::thread::sleep(Duration::from_secs(100));
     ExitCode::FAILURE
-}
-
-fn killed_parent(fake: &Path) {
-    if !cfg!(target_os = "linux") {
-        return println!("  SKIPPED: only Linux kills children of a killed parent");
-    }
-    let mut parent = Command::new(std::env::current_exe().expect("this program"));
-    let mut parent = parent.arg(PARENT).arg(fake).stdout(Stdio::piped()).spawn().expect("it starts");
-    let mut line = String::new();
-    BufReader::new(parent.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
-    let engine: u32 = line.trim().parse().expect("a process id");
-    assert!(is_alive(engine));
-    parent.kill().expect("SIGKILL");
-    parent.wait().expect("its end");
-    let end = Instant::now() + Duration::from_secs(10);
-    while is_alive(engine) {
-        assert!(Instant::now() < end, "the engine outlives its parent");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn no_engine(folder: &Path) {
@@ -171,9 +152,4 @@ fn no_engine(folder: &Path) {
         assert!(error.to_string().contains(says), "{error}");
         assert_eq!((error.exit_code(), error.hint().is_some()), (5, true));
     }
-}
-
-/// True while a process exists that is not a zombie.
-fn is_alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }

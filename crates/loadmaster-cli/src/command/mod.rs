@@ -14,7 +14,7 @@ use crate::args::{Cli, Command, Wishes};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::Output;
 use crate::view::{ModelName, Quantity, Rate, RefusalView};
-use loadmaster::advise::{Advice, EngineChoice, Survey};
+use loadmaster::advise::{Advice, EngineChoice, Request as Facts, Survey, survey};
 use loadmaster::config::ConfigFile;
 use loadmaster::footprint::Target;
 use loadmaster::launch::Interrupts;
@@ -26,6 +26,7 @@ use loadmaster::receipt::Proof;
 use loadmaster::{Error, engine};
 use spec::settings::Pins;
 use spec::{Machine, Model, Settings};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Does what the command line says.
@@ -239,6 +240,21 @@ impl Wish {
 /// The program itself, for the processes of the engine that it starts.
 pub fn this_program() -> Result<PathBuf, Failure> {
     std::env::current_exe().map_err(|error| Failure::new(Exit::Engine, format!("cannot find this program's own file: {error}")))
+}
+
+/// What a launch begins with: facts, then a plan. Breaks off with the exit code where nothing is to be launched.
+pub fn advise(shared: &Shared, facts: &Facts, wish: &Request, strict: bool) -> Result<ControlFlow<Exit, Box<Advice>>, Failure> {
+    let survey = survey(facts).map_err(|error| failure(&error))?;
+    let (model, machine) = (ModelName::new(&survey.model, &survey.path), survey.machine.clone());
+    let advice = match survey.advise(wish) {
+        Ok(advice) => advice,
+        Err(error) => return shared.refuse(error, &model, &machine).map(ControlFlow::Break),
+    };
+    if strict && advice.is_downgraded() {
+        announce(&shared.output, &advice);
+        return Ok(ControlFlow::Break(Exit::Downgraded));
+    }
+    Ok(ControlFlow::Continue(Box::new(advice)))
 }
 
 /// What a plan says before it is launched, on stderr.

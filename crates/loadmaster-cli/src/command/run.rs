@@ -3,16 +3,17 @@
 mod talk;
 
 use super::serve::{finish, only_here};
-use super::{Shared, Wish, announce, failure, this_program};
+use super::{Shared, Wish, advise, announce, failure, this_program};
 use crate::args::RunArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Progress;
-use crate::view::{ModelName, RunView};
-use loadmaster::advise::{Advice, CommandOptions, EngineChoice, Request, survey};
+use crate::view::RunView;
+use loadmaster::advise::{Advice, CommandOptions, EngineChoice, Request};
 use loadmaster::launch::bundled::{self, BundledOptions};
 use loadmaster::launch::{Event, Interrupts};
 use loadmaster::planner::Tool;
 use loadmaster::receipt::receipt;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 use talk::{Speaker, Talk};
@@ -28,16 +29,10 @@ pub fn run(shared: &Shared, args: RunArgs) -> Outcome {
         None => demo(shared)?,
     };
     let facts = Request { machine: shared.machine.clone(), engine: engine(shared, &args), ..Request::new(path) };
-    let survey = survey(&facts).map_err(|error| failure(&error))?;
-    let (model, machine) = (ModelName::new(&survey.model, &survey.path), survey.machine.clone());
-    let advice = match survey.advise(&wish.request) {
-        Ok(advice) => advice,
-        Err(error) => return shared.refuse(error, &model, &machine),
+    let advice = match advise(shared, &facts, &wish.request, args.strict)? {
+        ControlFlow::Continue(advice) => advice,
+        ControlFlow::Break(exit) => return Ok(exit),
     };
-    if args.strict && advice.is_downgraded() {
-        announce(&shared.output, &advice);
-        return Ok(Exit::Downgraded);
-    }
     if args.dry_run {
         let invocation = advice.invocation(&CommandOptions::default());
         return shared.output.show(&super::plan::view(&advice, &invocation));

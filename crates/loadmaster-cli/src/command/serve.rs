@@ -1,17 +1,18 @@
 //! `serve`: a model behind llama-server, with settings that fit.
 
-use super::{Shared, Wish, announce, failure, this_program};
+use super::{Shared, Wish, advise, announce, failure, this_program};
 use crate::args::{ServeArgs, SuperviseArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Progress;
-use crate::view::{ModelName, ReceiptView};
-use loadmaster::advise::{Advice, CommandOptions, EngineChoice, Request, survey};
+use crate::view::ReceiptView;
+use loadmaster::advise::{Advice, CommandOptions, EngineChoice, Request};
 use loadmaster::launch::server::{self, Server, ServerOptions};
 use loadmaster::launch::{Event, Interrupts, supervise};
 use loadmaster::planner::Tool;
 use loadmaster::planner::emit::{Invocation, Listen};
 use loadmaster::receipt::receipt;
 use std::ffi::OsString;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// Plans, starts the server, waits, and tells what it used.
@@ -28,16 +29,10 @@ pub fn serve(shared: &Shared, args: ServeArgs) -> Outcome {
         named => shared.engine(named),
     };
     let facts = Request { machine: shared.machine.clone(), engine, ..Request::new(&args.model) };
-    let survey = survey(&facts).map_err(|error| failure(&error))?;
-    let (model, machine) = (ModelName::new(&survey.model, &survey.path), survey.machine.clone());
-    let advice = match survey.advise(&wish.request) {
-        Ok(advice) => advice,
-        Err(error) => return shared.refuse(error, &model, &machine),
+    let advice = match advise(shared, &facts, &wish.request, args.strict)? {
+        ControlFlow::Continue(advice) => advice,
+        ControlFlow::Break(exit) => return Ok(exit),
     };
-    if args.strict && advice.is_downgraded() {
-        announce(&shared.output, &advice);
-        return Ok(Exit::Downgraded);
-    }
     let options = options(&args)?;
     if args.dry_run {
         return shared.output.show(&super::plan::view(&advice, &dry(&advice, &options)?));

@@ -163,10 +163,6 @@ impl Site<'_> {
         for pool in self.pools.devices.iter().chain([&self.pools.host]).filter(|pool| pool.limit.is_none()) {
             warnings.push(format!("free memory of {} is not known ({}): nothing is checked there", pool.pool, pool.free.source()));
         }
-        if found.candidate.residency == Residency::FromDisk {
-            let decode = &found.candidate.prediction.decode;
-            warnings.push(format!("the weights do not fit into memory and are read from disk for every token: {decode}"));
-        }
         if self.request.preferences.device == DevicePreference::Gpu && self.target.devices.is_empty() {
             warnings.push("a GPU was asked for, and the engine has none here".to_owned());
         }

@@ -30,7 +30,7 @@ pub mod weights;
 pub use compute::ComputeBuffers;
 pub use error::FootprintError;
 pub use placement::{Home, Placement};
-pub use profile::{EngineProfile, Outputs};
+pub use profile::{EngineProfile, LatentCache, Outputs, Rules, WindowCells};
 pub use require::{dry_run, require};
 pub use requirement::{DeviceRequirement, GraphSize, HostRequirement, Requirement, ResolvedContext};
 pub use target::{Backend, Device, Target};

@@ -57,14 +57,18 @@ impl Engine {
             Tool::Server | Tool::Cli => EngineProfile::server_0_7(),
             Tool::Bench => EngineProfile::bench_0_7(),
         };
-        // Releases are numbered since 0.5; a bare build number is older, and reserved logits for the whole batch.
-        let outputs = if self.version.release >= Some((0, 6, 0)) { newest.outputs } else { Outputs::PerBatch };
+        // Releases are numbered since 0.5; of older ones and bare builds the age tells.
+        let aged = match (self.version.release, self.version.build) {
+            (Some(release), _) if release >= (0, 6, 0) => newest,
+            (_, Some(build)) if self.tool == Tool::Bench => EngineProfile { outputs: Outputs::PerBatch, ..EngineProfile::of_build(build) },
+            (_, Some(build)) => EngineProfile::of_build(build),
+            _ => EngineProfile { outputs: Outputs::PerBatch, ..newest },
+        };
         EngineProfile {
             name: format!("{} {}", self.tool, self.version),
-            outputs,
             repack: self.tool == Tool::Bench || self.flags.accepts("--no-repack"),
-            amx: newest.amx,
-            prompt_cache: newest.prompt_cache && self.flags.accepts("--cache-ram"),
+            prompt_cache: self.tool != Tool::Bench && self.flags.accepts("--cache-ram"),
+            ..aged
         }
     }
 }

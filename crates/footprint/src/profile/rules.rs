@@ -1,0 +1,77 @@
+//! The rules that changed from one age of the engine to the next.
+
+/// How many cells the cache of a layer with a sliding window has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowCells {
+    /// As many as the whole context: windows are only masked.
+    Full,
+    /// The window and one logical batch (pull request 13194, 2025-05).
+    Batch,
+    /// The window and one micro-batch (`llama-kv-cache-iswa.cpp:73-80`).
+    MicroBatch,
+}
+
+/// What is cached of latent attention (DeepSeek's MLA).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LatentCache {
+    /// Keys and values of every head, decompressed (before pull request 12801, 2025-04).
+    PerHead,
+    /// The compressed row, and its first part a second time as values.
+    KeysAndValues,
+    /// The compressed row alone (`llama-kv-cache.cpp:218`, since 2026-01).
+    Keys,
+}
+
+/// The rules of one age of the engine. Before [`Rules::CURRENT`] they are known from the project's pull requests and
+/// from logged allocations, not from its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// A context is padded to whole multiples of this many cells without flash attention; with it, of 256.
+    pub context_padding: u32,
+    /// Cells of layers with windows.
+    pub window: WindowCells,
+    /// Such caches are padded to whole multiples of this; without flash attention of [`Rules::context_padding`] if that is
+    /// smaller.
+    pub window_padding: u32,
+    /// Sequences may have caches of their own; without this they share one, and each gets its part of the context.
+    pub streams: bool,
+    /// What is cached of latent attention.
+    pub latent: LatentCache,
+    /// Masks of fused attention are made as F16; without this as F32, of which each backend casts a copy.
+    pub half_mask: bool,
+    /// `auto` is a value of the flash attention setting, and its default; without this it is off unless asked for.
+    pub auto_flash_attention: bool,
+    /// F16 copies of a quantised cache for fused attention are part of CUDA's compute buffer; without this they are taken
+    /// from its pool at run time.
+    pub attention_scratch: bool,
+    /// Gates are applied by one operation; without this by an activation and a product.
+    pub fused_gate: bool,
+    /// Caches are written row by row at given places; without this at one place, by a copy.
+    pub indexed_store: bool,
+    /// A quantised cache is rotated before it is written (2026-04).
+    pub rotated_cache: bool,
+    /// Tensors that a rule moves to the CPU may be repacked there.
+    pub overrides_repack: bool,
+    /// True where the source was read and every rule is confirmed by recorded dry runs; compute buffers under other rules
+    /// are estimates.
+    pub confirmed: bool,
+}
+
+impl Rules {
+    /// The bundled engine, and 0.7.0.
+    pub const CURRENT: Self = Self {
+        context_padding: 256,
+        window: WindowCells::MicroBatch,
+        window_padding: 256,
+        streams: true,
+        latent: LatentCache::Keys,
+        half_mask: true,
+        auto_flash_attention: true,
+        attention_scratch: true,
+        fused_gate: true,
+        indexed_store: true,
+        rotated_cache: true,
+        overrides_repack: true,
+        confirmed: true,
+    };
+}

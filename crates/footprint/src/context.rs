@@ -9,7 +9,7 @@ use spec::model::Mixer;
 use spec::settings::{CACHE_TYPES, FlashAttention};
 use spec::{Model, QuantType, Settings};
 
-/// Contexts are padded to whole multiples of this (`llama-context.cpp:292`).
+/// Contexts are padded to whole multiples of this (`llama-context.cpp:292`); older engines without flash attention less.
 const CONTEXT_PADDING: u64 = 256;
 /// Most sequences (`src/llama-cparams.h:8`).
 const MAX_SEQUENCES: u32 = 256;
@@ -22,6 +22,7 @@ const MAX_CONTEXT: u64 = (u32::MAX - 255) as u64;
 /// A configuration that the engine refuses: no context, no batch, no sequence, or cache types that do not go with the
 /// model or with flash attention.
 pub fn resolve(model: &Model, settings: &Settings, profile: &EngineProfile) -> Result<ResolvedContext, FootprintError> {
+    let settings = &*profile.rules.apply(settings);
     check_sequences(settings)?;
     check_cache_types(model, settings)?;
     let asked = match settings.n_ctx {
@@ -32,12 +33,13 @@ pub fn resolve(model: &Model, settings: &Settings, profile: &EngineProfile) -> R
     let n_batch = if model.encoder { settings.n_batch } else { asked.min(settings.n_batch) };
     let n_ubatch = n_batch.min(if settings.n_ubatch == 0 { settings.n_batch } else { settings.n_ubatch });
 
-    let padded = padded("n_ctx", u64::from(asked))?;
+    let padding = if flash_attention(model, settings) { CONTEXT_PADDING } else { u64::from(profile.rules.context_padding) };
+    let padded = padded("n_ctx", u64::from(asked), padding)?;
     let n_seq_max = u64::from(settings.n_parallel);
     let (n_ctx, n_ctx_seq) = if settings.kv_unified {
         (padded, padded)
     } else {
-        let per_sequence = self::padded("n_ctx", padded / n_seq_max)?;
+        let per_sequence = self::padded("n_ctx", padded / n_seq_max, padding)?;
         (at_most("n_ctx", per_sequence * n_seq_max)?, per_sequence)
     };
     let n_outputs_max = match profile.outputs {
@@ -54,6 +56,7 @@ pub fn resolve(model: &Model, settings: &Settings, profile: &EngineProfile) -> R
         n_ubatch,
         n_outputs: n_outputs_max.min(n_ubatch),
         flash_attn: flash_attention(model, settings),
+        rules: profile.rules,
     })
 }
 
@@ -116,8 +119,8 @@ fn check_block(cache: &'static str, ty: QuantType, width: u64, layer: usize) -> 
     if width.is_multiple_of(block) { Ok(()) } else { Err(FootprintError::CacheBlock { cache, ty, block, width, layer }) }
 }
 
-fn padded(setting: &'static str, value: u64) -> Result<u64, FootprintError> {
-    at_most(setting, value.next_multiple_of(CONTEXT_PADDING))
+fn padded(setting: &'static str, value: u64, padding: u64) -> Result<u64, FootprintError> {
+    at_most(setting, value.next_multiple_of(padding.max(1)))
 }
 
 fn at_most(setting: &'static str, value: u64) -> Result<u64, FootprintError> {

@@ -1,5 +1,6 @@
 //! Models that consist of layers only, for unit tests.
 
+use crate::profile::Rules;
 use crate::requirement::ResolvedContext;
 use crate::target::{Backend, Device, Target};
 use spec::model::{Attention, FeedForward, Layer, Mixer, Recurrent, Support};
@@ -52,5 +53,5 @@ pub(crate) fn target(gpus: &[u64]) -> Target {
 
 /// A context of one sequence.
 pub(crate) fn context(n_ctx: u32, n_ubatch: u32) -> ResolvedContext {
-    ResolvedContext { n_ctx, n_ctx_seq: n_ctx, n_batch: 2048, n_ubatch, n_outputs: 1, flash_attn: true }
+    ResolvedContext { n_ctx, n_ctx_seq: n_ctx, n_batch: 2048, n_ubatch, n_outputs: 1, flash_attn: true, rules: Rules::CURRENT }
 }

@@ -3,10 +3,11 @@
 //! Upstream: `src/llama-kv-cache.cpp:65-250` (one K and one V tensor per layer), `src/llama-kv-cache-iswa.cpp:66-96` (window
 //! sizes), `src/llama-model.cpp:2358-2898` (which cache an architecture gets).
 
+use crate::profile::{LatentCache, WindowCells};
 use crate::requirement::ResolvedContext;
 use crate::target::Target;
 use crate::weights::HOST_ALIGNMENT;
-use spec::model::{Attention, Mixer};
+use spec::model::{Attention, Mixer, Mla};
 use spec::settings::FlashAttention;
 use spec::{Bytes, Model, QuantType, Settings};
 
@@ -54,13 +55,16 @@ pub struct Cells {
 /// A window holds its own tokens (of every sequence, where they share the cache) and one micro-batch, in whole multiples
 /// of 256 and never more than the full cache.
 pub fn cells(model: &Model, settings: &Settings, context: &ResolvedContext) -> Cells {
+    let rules = &context.rules;
     let streams = if settings.kv_unified { 1 } else { settings.n_parallel };
     let full = context.n_ctx_seq;
     let window = match window_of(model) {
         Some(tokens) if !settings.swa_full => {
             let sequences = if settings.kv_unified { settings.n_parallel } else { 1 };
-            let wanted = u64::from(tokens) * u64::from(sequences) + u64::from(context.n_ubatch);
-            u32::try_from(wanted.min(u64::from(full)).next_multiple_of(256)).unwrap_or(full)
+            let batch = if rules.window == WindowCells::Batch { context.n_batch } else { context.n_ubatch };
+            let wanted = u64::from(tokens) * u64::from(sequences) + u64::from(batch);
+            let padding = if context.flash_attn { 256 } else { rules.context_padding };
+            u32::try_from(wanted.min(u64::from(full)).next_multiple_of(u64::from(padding).max(1))).unwrap_or(full)
         }
         _ => full,
     };
@@ -117,13 +121,25 @@ pub fn kv_cache(
                 sum.add(settings.cache_type_v, v_width, rows(a.window), device, target);
             }
             Mixer::Mla(m) => {
-                let width = u64::from(m.kv_lora_rank) + u64::from(m.rope_dim);
-                sum.add(settings.cache_type_k, width, rows(None), device, target);
+                let (k_width, v_width) = latent_widths(m, context.rules.latent);
+                sum.add(settings.cache_type_k, k_width, rows(None), device, target);
+                sum.add(settings.cache_type_v, v_width, rows(None), device, target);
             }
             _ => {}
         }
     }
     sum
+}
+
+/// Elements per cell of the K and the V cache of latent attention; no V cache has none.
+fn latent_widths(shape: &Mla, latent: LatentCache) -> (u64, u64) {
+    let (rank, heads) = (u64::from(shape.kv_lora_rank), u64::from(shape.n_head));
+    let row = rank + u64::from(shape.rope_dim);
+    match latent {
+        LatentCache::Keys => (row, 0),
+        LatentCache::KeysAndValues => (row, rank),
+        LatentCache::PerHead => (heads * u64::from(shape.head_dim_k), heads * u64::from(shape.head_dim_v)),
+    }
 }
 
 /// Layers that the main context attends to: without the trailing prediction layers (`src/llama-model.cpp:2812-2820`).

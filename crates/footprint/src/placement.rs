@@ -115,6 +115,7 @@ pub fn place(model: &Model, settings: &Settings, target: &Target, profile: &Engi
         kernels: (profile.repack && settings.repack).then(|| Kernels::of(&target.cpu_arch, &target.cpu_features, profile.amx)),
         pinned: devices.iter().copied().find(|&device| target.devices[device].backend.host_buffer),
         mapped,
+        overrides_repack: profile.rules.overrides_repack,
     };
 
     let mut homes = Vec::with_capacity(model.tensors.len());
@@ -165,6 +166,8 @@ struct Buffers<'a> {
     /// The first device with a pinned host buffer.
     pinned: Option<usize>,
     mapped: bool,
+    /// What a rule moves to the host may be repacked there.
+    overrides_repack: bool,
 }
 
 impl Buffers<'_> {
@@ -174,6 +177,7 @@ impl Buffers<'_> {
         }
         match self.overrides.place(&tensor.name) {
             Some(Place::Device(device)) => return Home::Device(device),
+            Some(Place::Host) if !self.overrides_repack => return Home::Host,
             Some(Place::Host) => return self.on_host(tensor, used),
             None => {}
         }

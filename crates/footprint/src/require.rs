@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 /// # Errors
 /// A configuration that the engine refuses ([`FootprintError`] names the setting), or one whose rules are not modelled.
 pub fn require(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
+    let settings = &*profile.rules.apply(settings);
     let context = context::resolve(model, settings, profile)?;
     let placement = placement::place(model, settings, target, profile)?;
     let compute = compute::buffers(model, settings, target, &placement, &context);
@@ -36,7 +37,7 @@ pub fn require(model: &Model, settings: &Settings, target: &Target, profile: &En
 /// # Errors
 /// As [`require`].
 pub fn dry_run(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
-    let settings = &Settings { load_mode: LoadMode::None, ..settings.clone() };
+    let settings = &Settings { load_mode: LoadMode::None, ..profile.rules.apply(settings).into_owned() };
     let context = context::resolve(model, settings, profile)?;
     let placement = placement::place(model, settings, target, profile)?;
     let compute = compute::dry_run(model, settings, target, &placement, &context);

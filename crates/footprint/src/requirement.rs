@@ -1,5 +1,6 @@
 //! What a model needs, by device and component. Totals are functions of the parts.
 
+use crate::profile::Rules;
 use spec::{Bytes, Known};
 
 /// What one configuration of one model needs, right after load and at peak.
@@ -34,6 +35,8 @@ pub struct ResolvedContext {
     pub n_outputs: u32,
     /// Whether flash attention is in use after `auto` is resolved.
     pub flash_attn: bool,
+    /// The engine's rules under which it was resolved.
+    pub rules: Rules,
 }
 
 /// Size of a simulated graph.

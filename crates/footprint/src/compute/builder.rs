@@ -4,6 +4,7 @@ use super::graph::Graph;
 use super::tensor::{Id, Memory, Op};
 use super::weights::{Part, Suffix, Weights};
 use crate::placement::{Home, Placement};
+use crate::profile::Rules;
 use spec::{Model, QuantType};
 
 /// One micro-batch as the engine reserves for it.
@@ -36,6 +37,7 @@ pub(super) struct Options {
     pub(super) cells_window: u64,
     /// Context of one sequence.
     pub(super) n_ctx_seq: u64,
+    pub(super) rules: Rules,
     pub(super) kv_offload: bool,
     /// Every layer and the output are on GPUs.
     pub(super) full_offload: bool,
@@ -82,7 +84,7 @@ impl<'a> Builder<'a> {
     /// An empty graph over a model that is placed.
     pub(super) fn new(model: &'a Model, weights: &'a Weights, placement: &'a Placement, options: &'a Options, batch: Batch) -> Self {
         Self {
-            graph: Graph::with_capacity(64 + 56 * model.layers.len()),
+            graph: Graph::new(64 + 56 * model.layers.len(), options.rules.fused_gate),
             model,
             options,
             batch,

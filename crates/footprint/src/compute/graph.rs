@@ -18,17 +18,20 @@ pub(super) struct Graph {
     pub(super) leafs: Vec<Id>,
     /// Nodes that the model fixes to a backend before scheduling.
     pub(super) pins: Vec<(Id, u8)>,
+    /// Gates are spelt out: an activation and a product.
+    split_gates: bool,
 }
 
 impl Graph {
     /// An empty graph with room for this many tensors.
-    pub(super) fn with_capacity(tensors: usize) -> Self {
+    pub(super) fn new(tensors: usize, fused_gate: bool) -> Self {
         Self {
             tensors: Vec::with_capacity(tensors),
             visited: Vec::with_capacity(tensors),
             nodes: Vec::with_capacity(tensors),
             leafs: Vec::with_capacity(tensors / 2),
             pins: Vec::new(),
+            split_gates: !fused_gate,
         }
     }
     /// Number of tensors, whether part of the order or not.
@@ -219,12 +222,24 @@ impl Graph {
     }
     /// Gated unit of two tensors of one shape (`ggml_swiglu_split` and its like).
     pub(super) fn gated(&mut self, gate: Id, up: Id) -> Id {
+        if self.split_gates {
+            let gate = self.unary(gate);
+            return self.mul(gate, up);
+        }
         self.like(Op::GatedUnit, &[gate, up])
     }
     /// Gated unit of the two halves of each row (`ggml_swiglu`).
     pub(super) fn gated_halves(&mut self, a: Id) -> Id {
         let (ty, mut ne) = (self.tensor(a).ty, self.ne(a));
         ne[0] /= 2;
+        if self.split_gates {
+            let nb = self.tensor(a).nb;
+            let [gate, up] = [(); 2].map(|()| {
+                let half = self.view(a, ne, [nb[1], nb[2], nb[3]]);
+                self.cont(half)
+            });
+            return self.gated(gate, up);
+        }
         self.compute(Op::GatedUnit, ty, ne, &[a])
     }
     /// `a` and `b` joined along dimension 0.

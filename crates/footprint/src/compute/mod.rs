@@ -131,7 +131,7 @@ impl<'a> Setup<'a> {
                 alignment: device.backend.alignment,
                 max_buffer: device.backend.max_buffer.map_or(NO_LIMIT, Bytes::get),
                 quantized_row_padding: device.backend.quantized_row_padding,
-                attention_scratch: matches!(device.backend.name.as_str(), "CUDA" | "ROCm"),
+                attention_scratch: context.rules.attention_scratch && matches!(device.backend.name.as_str(), "CUDA" | "ROCm"),
             })
             .collect();
         rules.push(BufferRules::HOST);
@@ -149,6 +149,7 @@ impl<'a> Setup<'a> {
                 cells: u64::from(cells.full),
                 cells_window: u64::from(cells.window),
                 n_ctx_seq: u64::from(context.n_ctx_seq),
+                rules: context.rules,
                 kv_offload: settings.kv_offload,
                 full_offload,
                 backends,
@@ -215,7 +216,8 @@ impl<'a> Setup<'a> {
             None | Some("CUDA" | "ROCm" | "FAKE") => Certainty::Exact,
             Some(_) => Certainty::Reordered,
         };
-        let certainty = |device| at_best.unwrap_or_else(|| by_backend(device));
+        let by_age = (!self.options.rules.confirmed).then_some(Certainty::OlderRules);
+        let certainty = |device| at_best.or(by_age).unwrap_or_else(|| by_backend(device));
         let mut devices = vec![Known::exact(Bytes::ZERO, "the engine does not use this device"); target.devices.len()];
         for (&device, &size) in self.placement.devices.iter().zip(&reserved.sizes) {
             if let Some(slot) = devices.get_mut(device) {
@@ -245,6 +247,8 @@ enum Certainty {
     AtLeast,
     /// The backend reorders the graph, or adds scratch to results (Vulkan, Metal and others).
     Reordered,
+    /// The engine is older than the rules that were read in its source.
+    OlderRules,
     /// The graph is that of another family.
     StandIn,
 }
@@ -260,6 +264,10 @@ impl Certainty {
             Self::AtLeast => Known::estimated(size, size, size.scale(1.15), format!("{SIMULATED}; the backend's fusions may add to it")),
             Self::Reordered => {
                 Known::estimated(size, size.scale(0.9), size.scale(1.25), format!("{SIMULATED}; the backend may reorder the graph"))
+            }
+            Self::OlderRules => {
+                let source = format!("{SIMULATED}, with the rules of an older engine as far as they are known");
+                Known::estimated(size, size.scale(0.8), size.scale(1.25), source)
             }
             Self::StandIn => {
                 let source = format!("{SIMULATED}, with Llama's graph in place of one that is not declared");

@@ -1,5 +1,9 @@
 //! The rules that changed from one age of the engine to the next.
 
+use spec::Settings;
+use spec::settings::FlashAttention;
+use std::borrow::Cow;
+
 /// How many cells the cache of a layer with a sliding window has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowCells {
@@ -26,13 +30,11 @@ pub enum LatentCache {
 /// from logged allocations, not from its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// A context is padded to whole multiples of this many cells without flash attention; with it, of 256.
+    /// A context and the caches of windows are padded to whole multiples of this many cells without flash attention; with
+    /// it, of 256.
     pub context_padding: u32,
     /// Cells of layers with windows.
     pub window: WindowCells,
-    /// Such caches are padded to whole multiples of this; without flash attention of [`Rules::context_padding`] if that is
-    /// smaller.
-    pub window_padding: u32,
     /// Sequences may have caches of their own; without this they share one, and each gets its part of the context.
     pub streams: bool,
     /// What is cached of latent attention.
@@ -62,7 +64,6 @@ impl Rules {
     pub const CURRENT: Self = Self {
         context_padding: 256,
         window: WindowCells::MicroBatch,
-        window_padding: 256,
         streams: true,
         latent: LatentCache::Keys,
         half_mask: true,
@@ -74,4 +75,20 @@ impl Rules {
         overrides_repack: true,
         confirmed: true,
     };
+
+    /// The settings that have the same effect under [`Rules::CURRENT`], as far as settings can say it: what an age cannot do
+    /// is left out.
+    pub fn apply<'s>(&self, settings: &'s Settings) -> Cow<'s, Settings> {
+        let mut settings = Cow::Borrowed(settings);
+        if !self.streams && !settings.kv_unified {
+            settings.to_mut().kv_unified = true;
+        }
+        if self.window == WindowCells::Full && !settings.swa_full {
+            settings.to_mut().swa_full = true;
+        }
+        if !self.auto_flash_attention && settings.flash_attn == FlashAttention::Auto {
+            settings.to_mut().flash_attn = FlashAttention::Off;
+        }
+        settings
+    }
 }

@@ -25,6 +25,10 @@ impl CacheInputs {
     pub(super) const fn k_slots(&self) -> Id {
         self.k_slots
     }
+    /// Where each token's value goes.
+    pub(super) const fn v_slots(&self) -> Id {
+        self.v_slots
+    }
     /// Which cells each token sees.
     pub(super) const fn mask(&self) -> Id {
         self.mask
@@ -74,16 +78,19 @@ fn cache_inputs(b: &mut Builder<'_>, cells: u64, windowed: bool) -> CacheInputs 
     let (n_tokens, n_stream) = (b.batch.n_tokens, b.options.n_stream);
     let v_width = b.model.layers.iter().filter_map(attention_of).map(Attention::v_width).max().unwrap_or(1);
     let v_slots = if b.options.v_transposed { n_tokens.saturating_mul(v_width) } else { n_tokens };
-    let mask_type = if b.options.flash_attn { QuantType::F16 } else { QuantType::F32 };
+    let half = b.options.flash_attn && b.options.rules.half_mask;
+    let mask_type = if half { QuantType::F16 } else { QuantType::F32 };
     let of_this_cache = |attention: &&Attention| attention.window.is_some() == windowed;
     let layers = || b.model.layers.iter().filter_map(attention_of).filter(of_this_cache);
-    let k_rotation = rotation(b.options.type_k, layers().map(|attention| attention.head_dim_k), true);
-    let v_rotation = rotation(b.options.type_v, layers().map(|attention| attention.head_dim_v), false);
+    let rotated = b.options.rules.rotated_cache;
+    let k_rotation = rotation(b.options.type_k, layers().map(|attention| attention.head_dim_k), true).filter(|_| rotated);
+    let v_rotation = rotation(b.options.type_v, layers().map(|attention| attention.head_dim_v), false).filter(|_| rotated);
+    let mask = b.graph.input(mask_type, [cells, n_tokens / n_stream.max(1), 1, n_stream]);
     CacheInputs {
         cells,
         k_slots: b.graph.input(QuantType::I64, [n_tokens, 1, 1, 1]),
         v_slots: b.graph.input(QuantType::I64, [v_slots, 1, 1, 1]),
-        mask: b.graph.input(mask_type, [cells, n_tokens / n_stream.max(1), 1, n_stream]),
+        mask: if b.options.flash_attn && !half { b.graph.cast(mask, QuantType::F16) } else { mask },
         k_rotation: k_rotation.map(|n| b.graph.input(QuantType::F32, [n, n, 1, 1])),
         v_rotation: v_rotation.map(|n| b.graph.input(QuantType::F32, [n, n, 1, 1])),
     }
@@ -175,7 +182,7 @@ fn cached(b: &mut Builder<'_>, layer: usize, shape: &Attention, cache: &CacheInp
     if let Some(rotation) = cache.v_rotation {
         v = hadamard(b, v, rotation);
     }
-    for id in if two_caches { [q, k, v] } else { [q, v, k] } {
+    for id in if two_caches || !b.options.rules.indexed_store { [q, k, v] } else { [q, v, k] } {
         b.graph.expand(id);
     }
     let memory = Memory::Cache { backend: b.cache_backend(layer) };
@@ -222,6 +229,12 @@ fn hadamard(b: &mut Builder<'_>, x: Id, rotation: Id) -> Id {
 pub(super) fn store(b: &mut Builder<'_>, cache: Id, x: Id, slots: Id) {
     let (ne, row) = (b.graph.ne(x), b.graph.tensor(x).nb[2]);
     let width = ne[0].saturating_mul(ne[1]);
+    if !b.options.rules.indexed_store {
+        let target = b.graph.view_1d(cache, width.saturating_mul(ne[2]));
+        let stored = b.graph.copy_into(x, target);
+        b.graph.expand(stored);
+        return;
+    }
     let x = b.graph.view_2d(x, width, ne[2], row);
     let [_, cells, n_stream, _] = b.graph.ne(cache);
     let cache = if n_stream > 1 { b.graph.reshape(cache, [width, cells.saturating_mul(n_stream), 1, 1]) } else { cache };
@@ -230,11 +243,19 @@ pub(super) fn store(b: &mut Builder<'_>, cache: Id, x: Id, slots: Id) {
 }
 
 /// Writes values into a transposed cache, one element per row.
-fn store_transposed(b: &mut Builder<'_>, cache: Id, x: Id, slots: Id) {
+pub(super) fn store_transposed(b: &mut Builder<'_>, cache: Id, x: Id, slots: Id) {
     let (ne, row) = (b.graph.ne(x), b.graph.tensor(x).nb[2]);
     let width = ne[0].saturating_mul(ne[1]);
     let flat = [width, ne[2], 1, 1];
     let mut x = if row == width.saturating_mul(4) { b.graph.reshape(x, flat) } else { b.graph.cont_as(x, flat) };
+    if !b.options.rules.indexed_store {
+        let x = b.graph.transpose(x);
+        let column = b.graph.tensor(cache).nb[0].saturating_mul(b.graph.ne(cache)[1]);
+        let target = b.graph.view_2d(cache, ne[2], width, column);
+        let stored = b.graph.copy_into(x, target);
+        b.graph.expand(stored);
+        return;
+    }
     let cache_width = b.graph.ne(cache)[0];
     if width < cache_width {
         x = b.graph.pad_rows(x, cache_width);
@@ -256,7 +277,7 @@ pub(super) fn rows_of(b: &mut Builder<'_>, cache: Id, dim: u64, heads: u64, cell
 }
 
 /// The transposed cache: `[cells, heads, dim, streams]`.
-fn columns_of(b: &mut Builder<'_>, cache: Id, dim: u64, heads: u64, cells: u64) -> Id {
+pub(super) fn columns_of(b: &mut Builder<'_>, cache: Id, dim: u64, heads: u64, cells: u64) -> Id {
     let tensor = b.graph.tensor(cache);
     let (element, stream, n_stream) = (tensor.nb[0], tensor.nb[2], tensor.ne[2]);
     let column = element.saturating_mul(cells);

@@ -3,7 +3,8 @@
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::{Id, Memory, Op};
 use super::super::weights::{Part, Suffix};
-use super::attention::{AttentionInputs, Score, attend, rows_of, store};
+use super::attention::{AttentionInputs, Score, attend, columns_of, rows_of, store, store_transposed};
+use crate::profile::LatentCache;
 use spec::model::Mla;
 
 /// Latent attention of one layer, from the normed stream to the block's output.
@@ -63,7 +64,26 @@ fn cached(b: &mut Builder<'_>, layer: usize, rank: u64, inputs: &AttentionInputs
     store(b, cache, k, inputs.full.k_slots());
     let k = rows_of(b, cache, width, 1, cells);
     let (ne, nb) = (b.graph.ne(k), b.graph.tensor(k).nb);
-    let v = b.graph.view(k, [rank, ne[1], ne[2], ne[3]], [nb[1], nb[2], nb[3]]);
-    let score = Score { mask: inputs.full.mask(), sinks: None, soft_cap: false, v_transposed: false, decompress: Some(decompress) };
+    let values = b.options.rules.latent == LatentCache::KeysAndValues;
+    let v = if values {
+        cached_values(b, [rank, cells, n_stream], memory, inputs, v)
+    } else {
+        b.graph.view(k, [rank, ne[1], ne[2], ne[3]], [nb[1], nb[2], nb[3]])
+    };
+    let v_transposed = values && b.options.v_transposed;
+    let score = Score { mask: inputs.full.mask(), sinks: None, soft_cap: false, v_transposed, decompress: Some(decompress) };
     attend(b, layer, [q, k, v], score)
+}
+
+/// Stores values of their own and returns them, as engines did that keep both.
+fn cached_values(b: &mut Builder<'_>, shape: [u64; 3], memory: Memory, inputs: &AttentionInputs, v: Id) -> Id {
+    let [rank, cells, n_stream] = shape;
+    let cache = b.graph.placed(b.options.type_v, [rank, cells, n_stream, 1], memory);
+    if b.options.v_transposed {
+        store_transposed(b, cache, v, inputs.full.v_slots());
+        columns_of(b, cache, rank, 1, cells)
+    } else {
+        store(b, cache, v, inputs.full.v_slots());
+        rows_of(b, cache, rank, 1, cells)
+    }
 }

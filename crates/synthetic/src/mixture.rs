@@ -46,10 +46,32 @@ fn category(name: &str) -> Category {
 /// `tensor_allows_quantization`, as far as this crate has such tensors.
 fn quantizable(tensor: &Plain) -> bool {
     let dimensions = tensor.shape.iter().rposition(|&extent| extent > 1).map_or(1, |last| last + 1);
-    dimensions >= 2
-        && tensor.name.ends_with("weight")
-        && !["_norm.weight", "ffn_gate_inp.weight", "ssm_conv1d"].iter().any(|part| tensor.name.contains(part))
+    dimensions >= 2 && tensor.name.ends_with("weight") && !NEVER_QUANTIZED.iter().any(|part| tensor.name.contains(part))
 }
+
+/// Parts of the names of tensors that stay as they are.
+const NEVER_QUANTIZED: [&str; 20] = [
+    "_norm.weight",
+    "ffn_gate_inp.weight",
+    "ssm_conv1d",
+    "shortconv.conv.weight",
+    "time_mix_first.weight",
+    "time_mix_w0.weight",
+    "time_mix_w1.weight",
+    "time_mix_w2.weight",
+    "time_mix_v0.weight",
+    "time_mix_v1.weight",
+    "time_mix_v2.weight",
+    "time_mix_a0.weight",
+    "time_mix_a1.weight",
+    "time_mix_a2.weight",
+    "time_mix_g1.weight",
+    "time_mix_g2.weight",
+    "time_mix_decay_w1.weight",
+    "time_mix_decay_w2.weight",
+    "time_mix_lerp_fused.weight",
+    "attn_rel_b.weight",
+];
 
 /// Counters and figures that the rules read.
 struct State {

@@ -115,15 +115,26 @@ impl Outline {
         Ok(())
     }
 
-    /// The same model with its first `n` layers only. Lists with one entry per layer are cut too.
+    /// The same model with `n` layers: its first ones and those behind them that only predict further tokens
+    /// (`nextn_predict_layers`). Lists with one entry per layer are cut alike.
     pub fn shortened(mut self, n: u64) -> Self {
         let all = self.n_layer();
-        self.layers.retain(|&layer, _| layer < n);
+        let dropped = all.saturating_sub(n);
+        let trunk = n.saturating_sub(self.number("nextn_predict_layers").unwrap_or(0));
+        let kept = |layer: u64| if layer < trunk { Some(layer) } else { (layer >= trunk + dropped).then(|| layer - dropped) };
+        self.layers =
+            std::mem::take(&mut self.layers).into_iter().filter_map(|(layer, tensors)| kept(layer).map(|layer| (layer, tensors))).collect();
         let block_count = format!("{}.block_count", self.architecture);
         for (key, value) in &mut self.keys {
             match value {
-                Value::U32(count) if *key == block_count => *count = u32::try_from(n).unwrap_or(u32::MAX),
-                Value::Array { items, .. } if items.len() as u64 == all => items.truncate(usize::try_from(n).unwrap_or(usize::MAX)),
+                Value::U32(count) if *key == block_count => *count = u32::try_from(n.min(all)).unwrap_or(u32::MAX),
+                Value::Array { items, .. } if items.len() as u64 == all => {
+                    let mut layer = 0;
+                    items.retain(|_| {
+                        layer += 1;
+                        kept(layer - 1).is_some()
+                    });
+                }
                 _ => {}
             }
         }
@@ -213,7 +224,27 @@ macro_rules! outlines {
 }
 
 outlines! {
+    "arwkv7-7b",
+    "falcon-h1-1.5b",
     "gemma2-2b",
+    "granite4-h-micro",
+    "granite4-h-tiny",
+    "jamba-v0.1",
+    "kimi-linear-48b",
+    "lfm2-1.2b",
+    "lfm2-8b-a1b",
+    "mamba-codestral-7b",
+    "minimax-text-01",
+    "nemotron-3-nano-30b",
+    "nemotron-h-8b",
+    "plamo-2-1b",
+    "qrwkv6-32b",
+    "qwen3-next-80b",
+    "qwen3.5-2b",
+    "qwen3.5-35b-a3b",
+    "qwen3.5-9b",
+    "rwkv6-1.6b",
+    "rwkv7-1.5b",
 }
 
 /// The outlines that come with this crate, by name.
@@ -254,7 +285,13 @@ mod tests {
         let names: Vec<String> = outline.clone().shortened(2).tensors().into_iter().map(|tensor| tensor.name).collect();
         assert_eq!(names, ["token_embd.weight", "blk.0.q.weight", "blk.1.q.weight", "blk.1.v.weight"]);
         assert_eq!(outline.clone().shortened(2).n_layer(), 2);
-        assert_eq!(outline.shortened(2).keys[1].1, Value::array([1_u32, 1]));
+        assert_eq!(outline.clone().shortened(2).keys[1].1, Value::array([1_u32, 1]));
+        let mut predicting = outline;
+        predicting.keys.push(("x.nextn_predict_layers".to_owned(), Value::U32(1)));
+        let predicting = predicting.shortened(2);
+        let names: Vec<String> = predicting.tensors().into_iter().map(|tensor| tensor.name).collect();
+        assert_eq!(names, ["token_embd.weight", "blk.0.q.weight", "blk.1.q.weight", "blk.1.v.weight"]);
+        assert_eq!((predicting.n_layer(), &predicting.keys[1].1), (2, &Value::array([1_u32, 1])));
     }
 
     #[test]

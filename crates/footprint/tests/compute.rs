@@ -128,7 +128,7 @@ fn undeclared(model: &Model) -> Model {
 fn strange(model: &Model) -> Model {
     let mut model = undeclared(model);
     for tensor in &mut model.tensors {
-        tensor.name = tensor.name.replace(".attn_norm.", ".strange_norm.");
+        tensor.name = tensor.name.replace("output_norm.", "strange_norm.");
     }
     model
 }

@@ -16,8 +16,8 @@
 //! tensor attn_v.weight 2304 1024
 //! ```
 //!
-//! A key without a dot-separated architecture is given the architecture's prefix; one that begins with `general.` or
-//! `tokenizer.` is taken as it is. Values: whole numbers are U32, negative ones I32, numbers with a point F32, `true` and
+//! A key without a dot-separated architecture is given the architecture's prefix; one that begins with `general.`,
+//! `tokenizer.` or `xielu.` is taken as it is. Values: whole numbers are U32, negative ones I32, numbers with a point F32, `true` and
 //! `false` BOOL, quoted text STRING, and lists of these ARRAY. Tensors after `layers` are in each of these layers, under
 //! `blk.N.`; layers may be given several times. `#` begins a comment.
 //!
@@ -90,7 +90,7 @@ impl Outline {
             "source" => self.source = rest.to_owned(),
             "key" => {
                 let (key, value) = rest.split_once(char::is_whitespace).ok_or_else(|| format!("a key without value: {rest}"))?;
-                let full = ["general.", "tokenizer."].iter().any(|prefix| key.starts_with(prefix));
+                let full = ["general.", "tokenizer.", "xielu."].iter().any(|prefix| key.starts_with(prefix));
                 let key = if full { key.to_owned() } else { format!("{}.{key}", self.architecture) };
                 let value = value.trim();
                 self.keys.push((key, self::value(value).ok_or_else(|| format!("no value: {value}"))?));
@@ -224,27 +224,73 @@ macro_rules! outlines {
 }
 
 outlines! {
+    "afm-4.5b",
+    "apertus-8b",
     "arwkv7-7b",
+    "baichuan2-13b",
+    "baichuan2-7b",
+    "bloom-1b7",
+    "codeshell-7b",
+    "command-r-35b",
+    "command-r7b",
+    "ernie-4.5-0.3b",
+    "exaone-3.5-7.8b",
+    "exaone-4-1.2b",
+    "exaone-4-32b",
+    "falcon-40b",
+    "falcon-7b",
     "falcon-h1-1.5b",
+    "gemma-2b",
     "gemma2-2b",
+    "glm-4-9b",
+    "glm-4-9b-0414",
+    "gpt2",
+    "granite-3.1-8b",
     "granite4-h-micro",
     "granite4-h-tiny",
+    "hunyuan-1.8b",
+    "internlm2-7b",
+    "jais-family-590m",
     "jamba-v0.1",
     "kimi-linear-48b",
     "lfm2-1.2b",
     "lfm2-8b-a1b",
     "mamba-codestral-7b",
+    "minicpm-2b",
     "minimax-text-01",
+    "ministral-3-8b",
+    "minitron-4b",
+    "mpt-7b-storywriter",
     "nemotron-3-nano-30b",
     "nemotron-h-8b",
+    "olmo-1.7-7b",
+    "olmo-2-7b",
+    "olmo-3-7b",
+    "openelm-270m",
+    "orion-14b",
+    "phi-2",
+    "plamo-13b",
     "plamo-2-1b",
+    "pythia-1.4b",
     "qrwkv6-32b",
+    "qwen-7b",
+    "qwen2.5-vl-3b",
     "qwen3-next-80b",
+    "qwen3-vl-8b",
     "qwen3.5-2b",
     "qwen3.5-35b-a3b",
     "qwen3.5-9b",
+    "redpajama-3b",
+    "refact-1.6b",
     "rwkv6-1.6b",
     "rwkv7-1.5b",
+    "seed-oss-36b",
+    "smollm3-3b",
+    "stablelm-2-1.6b",
+    "stablelm-2-12b",
+    "starcoder2-3b",
+    "starcoderbase-1b",
+    "xverse-7b",
 }
 
 /// The outlines that come with this crate, by name.

@@ -26,6 +26,57 @@ const MODELS: &[&str] = &[
     "bitnet-3b TQ1_0",
 ];
 
+/// Models of which fewer cases are drawn, so that the recordings stay small.
+const OUTLINES: &[&str] = &[
+    "gemma2-2b Q4_K_M n_layer=5",
+    "gemma-2b Q8_0 n_layer=5",
+    "granite-3.1-8b Q4_0 n_layer=6",
+    "ministral-3-8b Q6_K n_layer=5",
+    "command-r-35b Q5_K_M n_layer=4",
+    "command-r7b IQ4_XS n_layer=6",
+    "glm-4-9b-0414 Q3_K_M n_layer=6",
+    "phi-2 Q4_K_M n_layer=5",
+    "falcon-7b Q8_0 n_layer=4",
+    "falcon-40b Q4_0 n_layer=5",
+    "pythia-1.4b Q6_K n_layer=6",
+    "redpajama-3b Q5_K_M n_layer=5",
+    "gpt2 IQ4_XS n_layer=4",
+    "starcoderbase-1b Q3_K_M n_layer=5",
+    "starcoder2-3b Q4_K_M n_layer=6",
+    "stablelm-2-1.6b Q8_0 n_layer=5",
+    "stablelm-2-12b Q4_0 n_layer=4",
+    "olmo-1.7-7b Q6_K n_layer=5",
+    "olmo-2-7b Q5_K_M n_layer=6",
+    "olmo-3-7b IQ4_XS n_layer=6",
+    "internlm2-7b Q3_K_M n_layer=4",
+    "exaone-3.5-7.8b Q4_K_M n_layer=5",
+    "exaone-4-1.2b Q8_0 n_layer=6",
+    "exaone-4-32b Q4_0",
+    "smollm3-3b Q6_K n_layer=6",
+    "minitron-4b Q5_K_M n_layer=5",
+    "minicpm-2b IQ4_XS n_layer=6",
+    "seed-oss-36b Q3_K_M n_layer=5",
+    "hunyuan-1.8b Q4_K_M n_layer=4",
+    "ernie-4.5-0.3b Q8_0 n_layer=5",
+    "qwen2.5-vl-3b Q4_0 n_layer=6",
+    "qwen3-vl-8b Q6_K n_layer=5",
+    "baichuan2-7b Q5_K_M",
+    "baichuan2-13b IQ4_XS n_layer=5",
+    "glm-4-9b Q3_K_M n_layer=6",
+    "afm-4.5b Q4_K_M n_layer=5",
+    "apertus-8b Q8_0 n_layer=4",
+    "orion-14b Q4_0 n_layer=5",
+    "bloom-1b7 Q6_K n_layer=6",
+    "mpt-7b-storywriter Q5_K_M n_layer=5",
+    "qwen-7b IQ4_XS n_layer=4",
+    "xverse-7b Q3_K_M n_layer=5",
+    "plamo-13b Q4_K_M n_layer=6",
+    "openelm-270m Q8_0 n_layer=5",
+    "jais-family-590m Q4_0 n_layer=4",
+    "codeshell-7b Q6_K n_layer=5",
+    "refact-1.6b Q5_K_M n_layer=6",
+];
+
 /// All cases.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -33,6 +84,11 @@ pub fn all() -> Vec<Case> {
         cases.extend(of(model));
         let mut draw = Draw(1 + index as u64);
         cases.extend((0..DRAWN).map(|_| drawn(model, &mut draw)));
+    }
+    for model in OUTLINES {
+        cases.extend(of(model));
+        let mut draw = Draw(seed(model));
+        cases.extend((0..DRAWN_OF_OUTLINES).map(|_| drawn(model, &mut draw)));
     }
     cases
 }
@@ -79,6 +135,13 @@ fn of(model: &str) -> Vec<Case> {
 
 /// Cases per model drawn at random beside the chosen ones.
 const DRAWN: usize = 80;
+
+const DRAWN_OF_OUTLINES: usize = 36;
+
+/// A number of the model's own, so that its cases stay the same when others join the list.
+fn seed(model: &str) -> u64 {
+    model.bytes().fold(0, |seed: u64, byte| seed.wrapping_mul(131).wrapping_add(u64::from(byte)))
+}
 
 /// A fixed sequence of choices, so that a list of cases is the same each time.
 struct Draw(u64);

@@ -63,12 +63,25 @@ impl std::fmt::Display for Missing {
     }
 }
 
+/// What the norms of a family compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Norm {
+    /// Divide by the root of the mean square, times a weight.
+    RootMeanSquare,
+    /// Subtract the mean too.
+    Layer,
+    /// The latter without weights (OLMo): the file has no tensors for them.
+    Unweighted,
+}
+
 /// A graph under construction.
 pub(super) struct Builder<'a> {
     pub(super) graph: Graph,
     pub(super) model: &'a Model,
     pub(super) options: &'a Options,
     pub(super) batch: Batch,
+    /// What [`Self::norm`] computes.
+    pub(super) norm: Norm,
     placement: &'a Placement,
     weights: &'a Weights,
     /// Leaf of each tensor of the model, once used.
@@ -88,6 +101,7 @@ impl<'a> Builder<'a> {
             model,
             options,
             batch,
+            norm: Norm::RootMeanSquare,
             placement,
             weights,
             leafs: vec![None; model.tensors.len()],
@@ -184,11 +198,22 @@ impl<'a> Builder<'a> {
             None => y,
         })
     }
-    /// Root-mean-square norm with weight and, where there is one, bias (`build_norm`). `pin` is the layer on whose device
-    /// it is computed, where the engine insists on it (llama-context.cpp:2640-2660).
+    /// True where this norm is part of the graph: the file has its weight, or the family's norms have none.
+    pub(super) fn has_norm(&mut self, layer: Option<usize>, part: Part) -> bool {
+        self.norm == Norm::Unweighted || self.find(layer, part, Suffix::Weight).is_some()
+    }
+    /// The family's norm with weight and, where there is one, bias (`build_norm`). `pin` is the layer on whose device it is
+    /// computed, where the engine insists on it (llama-context.cpp:2640-2660).
     pub(super) fn norm(&mut self, layer: Option<usize>, part: Part, x: Id, pin: Option<usize>) -> Result<Id, Missing> {
+        self.norm_as(self.norm, layer, part, x, pin)
+    }
+    /// The same with a norm of another kind.
+    pub(super) fn norm_as(&mut self, norm: Norm, layer: Option<usize>, part: Part, x: Id, pin: Option<usize>) -> Result<Id, Missing> {
+        if norm == Norm::Unweighted {
+            return Ok(self.graph.like(Op::Norm, &[x]));
+        }
         let weight = self.weight(layer, part)?;
-        let normed = self.graph.like(Op::RmsNorm, &[x]);
+        let normed = self.graph.like(if norm == Norm::Layer { Op::Norm } else { Op::RmsNorm }, &[x]);
         if let Some(pin) = pin
             && (self.batch.n_tokens < 32 || self.options.full_offload)
         {

@@ -3,12 +3,12 @@
 //! tensors.
 
 use super::blocks::attention::{self, AttentionInputs, Style};
-use super::blocks::embedding::{Scaling, embedding};
+use super::blocks::embedding::{Scaling, embedding, position};
 use super::blocks::experts::{Routing, experts};
-use super::blocks::feed_forward::{Matrices, feed_forward};
+use super::blocks::feed_forward::{Activation, Matrices, feed_forward};
 use super::blocks::latent::latent_attention;
 use super::blocks::mamba::{self, StateInputs};
-use super::builder::{Builder, Missing};
+use super::builder::{Builder, Missing, Norm};
 use super::tensor::Id;
 use super::weights::{Part, Suffix};
 use spec::QuantType;
@@ -19,22 +19,48 @@ use spec::model::{FeedForward, Layer, Mixer};
 pub(super) struct Decoder {
     /// How token embeddings are scaled.
     pub(super) embedding: Scaling,
+    /// What norms compute.
+    pub(super) norm: Norm,
     /// Attention.
     pub(super) attention: Style,
     /// The norm before the feed-forward block.
     pub(super) feed_forward_norm: Part,
+    /// Feed-forward blocks without a gate.
+    pub(super) activation: Activation,
     /// Experts.
     pub(super) routing: Routing,
+    /// How the two blocks join the stream.
+    pub(super) residual: Residual,
     /// Both blocks' outputs are scaled before they are added to the stream (Granite).
     pub(super) residual_scale: bool,
-    /// The feed-forward block's output is added to the stream, not the stream to it: `residual + output` (Phi-3).
-    pub(super) residual_first: bool,
+    /// The norm after the feed-forward block is computed where the layer is, as all others are (GLM-4).
+    pub(super) pinned_post_norm: bool,
+    /// Further embeddings beside each given one, added after as many of the first layers (Qwen3-VL).
+    pub(super) deepstack: u64,
     /// Rows without wanted logits are dropped after the last layer instead of within it (gpt-oss).
     pub(super) late_outputs: bool,
     /// The head uses the token embedding itself and never a second copy (BitNet).
     pub(super) tied_head: bool,
     /// What happens to the logits.
     pub(super) logits: Logits,
+}
+
+/// How the outputs of attention and feed-forward block join the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Residual {
+    /// One after the other: `y = attention + x`, then `feed_forward + y`. `stream_first` turns either sum around.
+    Sequential { stream_first: [bool; 2] },
+    /// Both read the stream, the feed-forward block through its own norm or, where the file has none, through attention's;
+    /// one sum in this order.
+    Parallel([Term; 3]),
+}
+
+/// What a parallel sum is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Term {
+    Stream,
+    Attention,
+    FeedForward,
 }
 
 /// What happens to the logits after the output matrix.
@@ -64,27 +90,41 @@ struct Inputs {
 impl Decoder {
     /// Builds the whole graph.
     pub(super) fn build(&self, b: &mut Builder<'_>) -> Result<(), Missing> {
-        let x = embedding(b, self.embedding)?;
+        b.norm = self.norm;
+        let embedded = embedding(b, self.embedding, self.deepstack)?;
         let recurrent = b.model.has_recurrent_state();
-        let inputs = Inputs { attention: attention::inputs(b), state: recurrent.then(|| mamba::inputs(b)) };
+        let inputs = Inputs { attention: attention::inputs(b, self.attention), state: recurrent.then(|| mamba::inputs(b)) };
+        let x = position(b, embedded.x, inputs.attention.positions)?;
         let outputs = b.graph.input(QuantType::I32, [b.batch.n_outputs, 1, 1, 1]);
         let mut stream = Stream { x, outputs };
         let n_layer = b.model.n_layer() as usize;
         let model = b.model;
         for (index, layer) in model.layers.iter().enumerate().take(n_layer) {
             stream.x = self.layer(b, index, layer, &inputs, &stream, index + 1 == n_layer)?;
+            if (index as u64) < self.deepstack {
+                let row = b.graph.tensor(embedded.all).nb[1];
+                let further = b.graph.view_2d(embedded.all, b.model.n_embd, b.batch.n_tokens, row);
+                stream.x = b.graph.add(stream.x, further);
+            }
         }
         self.head(b, &stream)
     }
 
     fn layer(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, inputs: &Inputs, stream: &Stream, last: bool) -> Result<Id, Missing> {
         let here = Some(index);
-        let normed = b.norm(here, Part::AttnNorm, stream.x, here)?;
-        let mut y = self.mixer(b, index, layer, inputs, normed)?;
-        let mut residual = stream.x;
+        let mut x = stream.x;
+        // A layer may have no norm before its blocks (OLMo 2), or one for each of them (Falcon 40B).
+        let mut normed = if b.has_norm(here, Part::AttnNorm) { Some(b.norm(here, Part::AttnNorm, x, here)?) } else { None };
+        let read = if b.find(here, Part::AttnNorm2, Suffix::Weight).is_some() {
+            b.norm(here, Part::AttnNorm2, x, here)?
+        } else {
+            normed.unwrap_or(x)
+        };
+        let mut y = self.mixer(b, index, layer, inputs, read)?;
         if last && !self.late_outputs {
             y = b.graph.get_rows(y, stream.outputs);
-            residual = b.graph.get_rows(residual, stream.outputs);
+            x = b.graph.get_rows(x, stream.outputs);
+            normed = normed.map(|normed| b.graph.get_rows(normed, stream.outputs));
         }
         if self.feed_forward_norm != Part::AttnPostNorm && b.find(here, Part::AttnPostNorm, Suffix::Weight).is_some() {
             y = b.norm(here, Part::AttnPostNorm, y, here)?;
@@ -92,19 +132,38 @@ impl Decoder {
         if self.residual_scale {
             y = b.graph.scale(y);
         }
-        let x = b.graph.add(y, residual);
-        if layer.feed_forward == FeedForward::None {
-            return Ok(x);
+        match self.residual {
+            Residual::Sequential { stream_first: [first, second] } => {
+                let x = if first { b.graph.add(x, y) } else { b.graph.add(y, x) };
+                if layer.feed_forward == FeedForward::None {
+                    return Ok(x);
+                }
+                let y = self.feed_forward(b, index, layer, x, normed)?;
+                Ok(if second { b.graph.add(x, y) } else { b.graph.add(y, x) })
+            }
+            Residual::Parallel(terms) => {
+                let z = self.feed_forward(b, index, layer, x, normed)?;
+                let [first, second, third] = terms.map(|term| match term {
+                    Term::Stream => x,
+                    Term::Attention => y,
+                    Term::FeedForward => z,
+                });
+                let sum = b.graph.add(first, second);
+                Ok(b.graph.add(sum, third))
+            }
         }
-        let normed = b.norm(here, self.feed_forward_norm, x, here)?;
-        let mut y = self.transform(b, index, layer, normed)?;
+    }
+
+    /// The feed-forward block with its norms; without one before it, it reads what attention reads, or else `x` itself.
+    fn feed_forward(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, x: Id, normed: Option<Id>) -> Result<Id, Missing> {
+        let here = Some(index);
+        let read =
+            if b.has_norm(here, self.feed_forward_norm) { b.norm(here, self.feed_forward_norm, x, here)? } else { normed.unwrap_or(x) };
+        let mut y = self.transform(b, index, layer, read)?;
         if b.find(here, Part::FfnPostNorm, Suffix::Weight).is_some() {
-            y = b.norm(here, Part::FfnPostNorm, y, None)?;
+            y = b.norm(here, Part::FfnPostNorm, y, here.filter(|_| self.pinned_post_norm))?;
         }
-        if self.residual_scale {
-            y = b.graph.scale(y);
-        }
-        Ok(if self.residual_first { b.graph.add(x, y) } else { b.graph.add(y, x) })
+        Ok(if self.residual_scale { b.graph.scale(y) } else { y })
     }
 
     fn mixer(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, inputs: &Inputs, x: Id) -> Result<Id, Missing> {
@@ -118,13 +177,13 @@ impl Decoder {
 
     fn transform(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, x: Id) -> Result<Id, Missing> {
         let FeedForward::Experts(shape) = &layer.feed_forward else {
-            return feed_forward(b, index, Matrices::DENSE, x);
+            return feed_forward(b, index, Matrices::DENSE, self.activation, x);
         };
         let routed = experts(b, index, shape, self.routing, x)?;
         if b.find(Some(index), Part::FfnUpShexp, Suffix::Weight).is_none() {
             return Ok(routed);
         }
-        let shared = feed_forward(b, index, Matrices::SHARED, x)?;
+        let shared = feed_forward(b, index, Matrices::SHARED, self.activation, x)?;
         Ok(b.graph.add(routed, shared))
     }
 

@@ -40,6 +40,7 @@ pub(super) enum Op {
     Mul,
     MulMat,
     MulMatId,
+    Norm,
     Pad,
     Repeat,
     RmsNorm,

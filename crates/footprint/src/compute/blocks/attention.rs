@@ -39,15 +39,51 @@ impl CacheInputs {
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct AttentionInputs {
     pub(in super::super) positions: Id,
+    /// A factor of each token's query, where the family has it.
+    temperatures: Option<Id>,
     /// Of layers that see everything.
     pub(in super::super) full: CacheInputs,
     /// Of layers with a window; such models keep two caches.
     window: Option<CacheInputs>,
 }
 
+/// Which layers rotate queries and keys by their positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Rotation {
+    EveryLayer,
+    Never,
+    /// Only layers with a window.
+    Windowed,
+    /// Every n-th layer does not.
+    AllButEvery(usize),
+}
+
+/// When the rows of projected queries, keys and values are cut into heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Heads {
+    /// At once, each by itself.
+    Projected,
+    /// At once, all of a fused projection together (OpenELM).
+    Whole,
+    /// After their norms, which are over whole rows (OLMo 2).
+    AfterNorms,
+}
+
 /// How a family's attention differs from Llama's.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(in super::super) struct Style {
+    /// Where positions are rotated.
+    pub(in super::super) rotation: Rotation,
+    /// Positions of one token: four where images have a height and a width.
+    pub(in super::super) positions_per_token: u64,
+    /// Norms of queries and keys follow the rotation (Hunyuan).
+    pub(in super::super) late_head_norms: bool,
+    /// When rows are cut into heads.
+    pub(in super::super) heads: Heads,
+    /// Projections are clamped.
+    pub(in super::super) clamp: bool,
+    /// Queries are multiplied with a factor by position.
+    pub(in super::super) temperature: bool,
     /// Queries are scaled by an operation of their own.
     pub(in super::super) query_scale: bool,
     /// Scores are capped by a tanh.
@@ -67,11 +103,13 @@ pub(in super::super) fn has_windows(model: &Model) -> bool {
 }
 
 /// Creates the inputs; those that no layer uses take no memory.
-pub(in super::super) fn inputs(b: &mut Builder<'_>) -> AttentionInputs {
-    let positions = b.graph.input(QuantType::I32, [b.batch.n_tokens, 1, 1, 1]);
+pub(in super::super) fn inputs(b: &mut Builder<'_>, style: Style) -> AttentionInputs {
+    let n_tokens = b.batch.n_tokens;
+    let positions = b.graph.input(QuantType::I32, [n_tokens.saturating_mul(style.positions_per_token), 1, 1, 1]);
+    let temperatures = style.temperature.then(|| b.graph.input(QuantType::F32, [1, 1, n_tokens, 1]));
     let full = cache_inputs(b, b.options.cells, false);
     let window = has_windows(b.model).then(|| cache_inputs(b, b.options.cells_window, true));
-    AttentionInputs { positions, full, window }
+    AttentionInputs { positions, temperatures, full, window }
 }
 
 fn cache_inputs(b: &mut Builder<'_>, cells: u64, windowed: bool) -> CacheInputs {
@@ -115,11 +153,28 @@ pub(in super::super) fn attention(
     style: Style,
     x: Id,
 ) -> Result<Id, Missing> {
-    let (q, k, v) = project(b, layer, shape, x)?;
-    let frequencies = rotary_factors(b, layer);
-    let q = rotate(b, layer, Part::AttnQNorm, q, inputs.positions, frequencies)?;
-    let k = rotate(b, layer, Part::AttnKNorm, k, inputs.positions, frequencies)?;
-    let q = if style.query_scale { b.graph.scale(q) } else { q };
+    let [q, k, v] = project(b, layer, shape, style, x)?;
+    let rotated = match style.rotation {
+        Rotation::EveryLayer => true,
+        Rotation::Never => false,
+        Rotation::Windowed => shape.window.is_some(),
+        Rotation::AllButEvery(n) => !(layer + 1).is_multiple_of(n),
+    };
+    let positions = rotated.then_some(inputs.positions);
+    let k_heads = [u64::from(shape.head_dim_k), u64::from(shape.n_head_kv)];
+    let mut q = normed_and_rotated(b, layer, Part::AttnQNorm, q, [k_heads[0], u64::from(shape.n_head)], style, positions)?;
+    let k = normed_and_rotated(b, layer, Part::AttnKNorm, k, k_heads, style, positions)?;
+    let v = if style.heads == Heads::AfterNorms {
+        b.graph.reshape(v, [u64::from(shape.head_dim_v), k_heads[1], b.batch.n_tokens, 1])
+    } else {
+        v
+    };
+    if let Some(temperatures) = inputs.temperatures {
+        q = b.graph.mul(q, temperatures);
+    }
+    if style.query_scale {
+        q = b.graph.scale(q);
+    }
     let cache = if shape.window.is_some() { inputs.window.as_ref().unwrap_or(&inputs.full) } else { &inputs.full };
     let y = cached(b, layer, shape, cache, inputs.window.is_some(), style, [q, k, v]);
     let y = if b.find(Some(layer), Part::AttnSubNorm, Suffix::Weight).is_some() {
@@ -130,27 +185,39 @@ pub(in super::super) fn attention(
     b.linear_bias(Some(layer), Part::AttnOutput, y)
 }
 
-/// Queries, keys and values, one row per head.
-fn project(b: &mut Builder<'_>, layer: usize, shape: &Attention, x: Id) -> Result<(Id, Id, Id), Missing> {
+/// Queries, keys and values (`build_qkv`): one row per head, or one per token where heads are cut later.
+fn project(b: &mut Builder<'_>, layer: usize, shape: &Attention, style: Style, x: Id) -> Result<[Id; 3], Missing> {
     let n_tokens = b.batch.n_tokens;
     let heads = [
-        (u64::from(shape.head_dim_k), u64::from(shape.n_head)),
-        (u64::from(shape.head_dim_k), u64::from(shape.n_head_kv)),
-        (u64::from(shape.head_dim_v), u64::from(shape.n_head_kv)),
+        [u64::from(shape.head_dim_k), u64::from(shape.n_head)],
+        [u64::from(shape.head_dim_k), u64::from(shape.n_head_kv)],
+        [u64::from(shape.head_dim_v), u64::from(shape.n_head_kv)],
     ];
+    let clamped = |b: &mut Builder<'_>, y: Id| if style.clamp { b.graph.like(Op::Clamp, &[y]) } else { y };
     if b.find(Some(layer), Part::AttnQkv, Suffix::Weight).is_some() {
-        let qkv = b.linear_bias(Some(layer), Part::AttnQkv, x)?;
+        let mut qkv = b.linear_bias(Some(layer), Part::AttnQkv, x)?;
+        qkv = clamped(b, qkv);
         let row = b.graph.tensor(qkv).nb[1];
-        let [q, k, v] = heads.map(|(dim, n)| b.graph.view_3d(qkv, [dim, n, n_tokens], dim.saturating_mul(4), row));
-        return Ok((q, k, v));
+        if style.heads == Heads::Whole {
+            let all = heads.iter().fold(0, |sum: u64, &[_, n]| sum.saturating_add(n));
+            qkv = b.graph.reshape(qkv, [heads[0][0], all, n_tokens, 1]);
+        }
+        return Ok(heads.map(|[dim, n]| {
+            if style.heads == Heads::AfterNorms {
+                let rows = b.graph.view_2d(qkv, dim.saturating_mul(n), n_tokens, row);
+                b.graph.cont(rows)
+            } else {
+                b.graph.view_3d(qkv, [dim, n, n_tokens], dim.saturating_mul(4), row)
+            }
+        }));
     }
     let mut projected = [Id(0); 3];
-    for ((part, (dim, n)), slot) in [Part::AttnQ, Part::AttnK, Part::AttnV].into_iter().zip(heads).zip(&mut projected) {
+    for ((part, [dim, n]), slot) in [Part::AttnQ, Part::AttnK, Part::AttnV].into_iter().zip(heads).zip(&mut projected) {
         let y = b.linear_bias(Some(layer), part, x)?;
-        *slot = b.graph.reshape(y, [dim, n, n_tokens, 1]);
+        let y = clamped(b, y);
+        *slot = if style.heads == Heads::AfterNorms { y } else { b.graph.reshape(y, [dim, n, n_tokens, 1]) };
     }
-    let [q, k, v] = projected;
-    Ok((q, k, v))
+    Ok(projected)
 }
 
 /// Frequency factors of the file: one set, or two of which the context decides (`get_rope_factors`, llama-model.cpp:2343).
@@ -163,13 +230,40 @@ fn rotary_factors(b: &mut Builder<'_>, layer: usize) -> Option<Id> {
     })
 }
 
-/// Head-wise norm where the file has one, then rotary positions.
-fn rotate(b: &mut Builder<'_>, layer: usize, norm: Part, x: Id, positions: Id, factors: Option<Id>) -> Result<Id, Missing> {
-    let x = if b.find(Some(layer), norm, Suffix::Weight).is_some() { b.norm(Some(layer), norm, x, Some(layer))? } else { x };
-    Ok(match factors {
-        Some(factors) => b.graph.like(Op::Rope, &[x, positions, factors]),
-        None => b.graph.like(Op::Rope, &[x, positions]),
-    })
+/// Norm where the file has one, of each head or of the whole row, and rotation by `positions` where there is one.
+fn normed_and_rotated(
+    b: &mut Builder<'_>,
+    layer: usize,
+    norm: Part,
+    x: Id,
+    [dim, heads]: [u64; 2],
+    style: Style,
+    positions: Option<Id>,
+) -> Result<Id, Missing> {
+    let in_heads = [dim, heads, b.batch.n_tokens, 1];
+    let normed = |b: &mut Builder<'_>, x: Id| {
+        let Some(weight) = b.find(Some(layer), norm, Suffix::Weight) else { return Ok(x) };
+        if style.heads == Heads::AfterNorms || b.graph.ne(weight)[0] == dim {
+            return b.norm(Some(layer), norm, x, Some(layer));
+        }
+        let rows = b.graph.reshape(x, [dim.saturating_mul(heads), in_heads[2], 1, 1]);
+        let rows = b.norm(Some(layer), norm, rows, Some(layer))?;
+        Ok(b.graph.reshape(rows, in_heads))
+    };
+    let mut x = x;
+    if !style.late_head_norms {
+        x = normed(b, x)?;
+    }
+    if style.heads == Heads::AfterNorms {
+        x = b.graph.reshape(x, in_heads);
+    }
+    if let Some(positions) = positions {
+        x = match rotary_factors(b, layer) {
+            Some(factors) => b.graph.like(Op::Rope, &[x, positions, factors]),
+            None => b.graph.like(Op::Rope, &[x, positions]),
+        };
+    }
+    if style.late_head_norms { normed(b, x) } else { Ok(x) }
 }
 
 /// Stores keys and values and attends over the whole cache.

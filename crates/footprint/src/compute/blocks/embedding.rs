@@ -2,7 +2,7 @@
 
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::{Id, Op};
-use super::super::weights::Part;
+use super::super::weights::{Part, Suffix};
 use spec::QuantType;
 
 /// How token embeddings are scaled.
@@ -16,9 +16,12 @@ pub(in super::super) enum Scaling {
     PerToken,
 }
 
-/// Embeddings of the batch. The engine reserves for token batches, embedding batches and mixed ones in one graph.
-pub(in super::super) fn embedding(b: &mut Builder<'_>, scaling: Scaling) -> Result<Id, Missing> {
-    let (n_embd, n_tokens) = (b.model.n_embd, b.batch.n_tokens);
+/// Embeddings of the batch. The engine reserves for token batches, embedding batches and mixed ones in one graph. Given
+/// embeddings are as wide as `deepstack` further ones beside them, for as many of the first layers (Qwen3-VL); those of
+/// tokens are padded.
+pub(in super::super) fn embedding(b: &mut Builder<'_>, scaling: Scaling, deepstack: u64) -> Result<Embedded, Missing> {
+    let n_tokens = b.batch.n_tokens;
+    let n_embd = b.model.n_embd.saturating_mul(deepstack.saturating_add(1));
     let table = b.weight(None, Part::TokenEmbd)?;
     let tokens = b.graph.input(QuantType::I32, [n_tokens, 1, 1, 1]);
     let given = b.graph.input(QuantType::F32, [n_embd, n_tokens, 1, 1]);
@@ -26,22 +29,51 @@ pub(in super::super) fn embedding(b: &mut Builder<'_>, scaling: Scaling) -> Resu
     let mixed_slots = b.graph.input(QuantType::I64, [n_tokens, 1, 1, 1]);
     let mixed_given = b.graph.input(QuantType::F32, [n_embd, n_tokens, 1, 1]);
 
+    let padded = |b: &mut Builder<'_>, rows: Id| if deepstack > 0 { b.graph.pad_rows(rows, n_embd) } else { rows };
     let looked_up = b.graph.get_rows(table, tokens);
+    let looked_up = padded(b, looked_up);
     let base = b.graph.like(Op::Duplicate, &[mixed_given]);
     let rows = b.graph.get_rows(table, mixed_tokens);
+    let rows = padded(b, rows);
     let mixed = b.graph.set_rows(base, rows, mixed_slots);
     for branch in [looked_up, given, mixed] {
         b.graph.expand(branch);
     }
 
-    let embeddings = match scaling {
-        Scaling::None => looked_up,
-        Scaling::Factor => b.graph.scale(looked_up),
+    let mut x = looked_up;
+    if deepstack > 0 {
+        let row = b.graph.tensor(x).nb[1];
+        x = b.graph.view_2d(x, b.model.n_embd, n_tokens, row);
+    }
+    x = match scaling {
+        Scaling::None => x,
+        Scaling::Factor => b.graph.scale(x),
         Scaling::PerToken => {
             let factors = b.graph.input(QuantType::F32, [1, n_tokens, 1, 1]);
-            b.graph.mul(looked_up, factors)
+            b.graph.mul(x, factors)
         }
     };
-    b.graph.expand(embeddings);
-    Ok(embeddings)
+    b.graph.expand(x);
+    Ok(Embedded { x, all: looked_up })
+}
+
+/// What the first layers read.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Embedded {
+    /// The stream.
+    pub(in super::super) x: Id,
+    /// The same with the further embeddings beside it.
+    pub(in super::super) all: Id,
+}
+
+/// What is added to embeddings where the file has it: learned positions, and a norm that belongs to the first layer.
+pub(in super::super) fn position(b: &mut Builder<'_>, mut x: Id, positions: Id) -> Result<Id, Missing> {
+    if let Some(table) = b.find(None, Part::PositionEmbd, Suffix::Weight) {
+        let rows = b.graph.get_rows(table, positions);
+        x = b.graph.add(x, rows);
+    }
+    if b.find(None, Part::TokenEmbdNorm, Suffix::Weight).is_some() {
+        x = b.norm(None, Part::TokenEmbdNorm, x, Some(0))?;
+    }
+    Ok(x)
 }

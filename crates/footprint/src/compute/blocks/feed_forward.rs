@@ -19,15 +19,38 @@ impl Matrices {
     pub(in super::super) const SHARED: Self = Self { gate: Part::FfnGateShexp, up: Part::FfnUpShexp, down: Part::FfnDownShexp };
 }
 
-/// A gated block; without a gate matrix, `up` yields gate and value side by side. A norm before `down` where the file has
-/// one (BitNet).
-pub(in super::super) fn feed_forward(b: &mut Builder<'_>, layer: usize, matrices: Matrices, x: Id) -> Result<Id, Missing> {
+/// How an ungated block bends its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Activation {
+    /// By one operation (GELU, xIELU, ...).
+    Once,
+    /// By two (the square of ReLU).
+    Twice,
+}
+
+/// A gated block; without a gate matrix, `up` yields gate and value side by side where `down` takes half as many, and else
+/// the block is not gated. A norm before `down` where the file has one (BitNet).
+pub(in super::super) fn feed_forward(
+    b: &mut Builder<'_>,
+    layer: usize,
+    matrices: Matrices,
+    activation: Activation,
+    x: Id,
+) -> Result<Id, Missing> {
     let up = b.linear_bias(Some(layer), matrices.up, x)?;
     let mut y = if b.find(Some(layer), matrices.gate, Suffix::Weight).is_some() {
         let gate = b.linear_bias(Some(layer), matrices.gate, x)?;
         b.graph.gated(gate, up)
     } else {
-        b.graph.gated_halves(up)
+        let down = b.weight(Some(layer), matrices.down)?;
+        match activation {
+            _ if b.graph.ne(up)[0] == b.graph.ne(down)[0].saturating_mul(2) => b.graph.gated_halves(up),
+            Activation::Once => b.graph.unary(up),
+            Activation::Twice => {
+                let y = b.graph.unary(up);
+                b.graph.unary(y)
+            }
+        }
     };
     if b.find(Some(layer), Part::FfnSubNorm, Suffix::Weight).is_some() {
         y = b.norm(Some(layer), Part::FfnSubNorm, y, Some(layer))?;

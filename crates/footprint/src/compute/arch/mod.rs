@@ -1,0 +1,90 @@
+//! Architecture families, each a short declaration over [`super::decoder`].
+//!
+//! To add one:
+//! 1. Compare its file under `src/models/` of llama.cpp with `llama.cpp` there. Tensors that a file may or may not have
+//!    (biases, head norms, norms before and after blocks, a gate, fused matrices, learned positions) need no declaration.
+//! 2. Say what else differs in a [`Decoder`], in the file of its kind here: [`dense`], [`experts`], [`recurrent`].
+//! 3. Write an outline of a published model in `crates/synthetic/src/outlines`, add it to the recorder's cases, and record.
+//!    The tests `oracle` and `compute` say by how much a buffer, the nodes or the splits are off.
+
+mod dense;
+mod experts;
+mod recurrent;
+
+use super::blocks::attention::{Heads, Rotation, Style};
+use super::blocks::embedding::Scaling;
+use super::blocks::experts::Routing;
+use super::blocks::feed_forward::Activation;
+use super::builder::Norm;
+use super::decoder::{Decoder, Logits, Residual};
+use super::weights::Part;
+use spec::Model;
+use spec::model::MetaValue;
+
+/// Llama, which most families resemble.
+pub(super) const LLAMA: Decoder = Decoder {
+    embedding: Scaling::None,
+    norm: Norm::RootMeanSquare,
+    attention: Style {
+        rotation: Rotation::EveryLayer,
+        positions_per_token: 1,
+        late_head_norms: false,
+        heads: Heads::Projected,
+        clamp: false,
+        temperature: false,
+        query_scale: false,
+        soft_cap: false,
+    },
+    feed_forward_norm: Part::FfnNorm,
+    activation: Activation::Once,
+    routing: Routing { softmax_of_chosen: false, normalized: true, scaled: false, groups: None },
+    residual: Residual::Sequential { stream_first: [false, false] },
+    residual_scale: false,
+    pinned_post_norm: false,
+    deepstack: 0,
+    late_outputs: false,
+    tied_head: false,
+    logits: Logits::Plain,
+};
+
+/// The graph of this model's family; `None` where it is not declared.
+pub(super) fn decoder(model: &Model) -> Option<Decoder> {
+    dense::decoder(model).or_else(|| experts::decoder(model)).or_else(|| recurrent::decoder(model))
+}
+
+/// The factor of the experts' weights; of one, or where none is stated, the engine spares the operation.
+fn routing(model: &Model) -> Routing {
+    let weight_scale = number(model, "expert_weights_scale").unwrap_or(0.0);
+    Routing { scaled: weight_scale != 0.0 && weight_scale != 1.0, ..LLAMA.routing }
+}
+
+fn metadata<'m>(model: &'m Model, key: &str) -> Option<&'m MetaValue> {
+    model.metadata.get(&format!("{}.{key}", model.architecture))
+}
+
+fn number(model: &Model, key: &str) -> Option<f64> {
+    match metadata(model, key)? {
+        MetaValue::Float(value) => Some(*value),
+        MetaValue::Uint(value) => Some(*value as f64),
+        MetaValue::Int(value) => Some(*value as f64),
+        _ => None,
+    }
+}
+
+fn nonzero(model: &Model, key: &str) -> bool {
+    number(model, key).is_some_and(|value| value != 0.0)
+}
+
+fn flag(model: &Model, key: &str) -> Option<bool> {
+    match metadata(model, key)? {
+        MetaValue::Bool(value) => Some(*value),
+        _ => None,
+    }
+}
+
+/// Positions of each token: four where the file divides the rotation into sections for images (`use_mrope`).
+fn positions_by_sections(model: &Model) -> u64 {
+    let sections = model.arrays.get(&format!("{}.rope.dimension_sections", model.architecture));
+    let divided = sections.is_some_and(|sections| sections.iter().take(2).filter(|&&section| section > 0.0).count() == 2);
+    if divided { 4 } else { 1 }
+}

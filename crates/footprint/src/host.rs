@@ -57,20 +57,38 @@ fn widest_row(model: &Model) -> u64 {
     model.layers.iter().map(|layer| inner(&layer.feed_forward)).max().unwrap_or(0).max(model.n_embd)
 }
 
-/// Most that the server may take later: its prompt cache up to its limit, and per slot the context checkpoints of models
-/// with windows or state, each of which holds one sequence's state and windowed cache.
+/// Most that the server's prompt cache may grow to.
 ///
-/// Upstream: `--cache-ram` and `--ctx-checkpoints`, `common/common.h:588-593`; a checkpoint is a partial sequence state,
-/// `src/llama-kv-cache-iswa.cpp` and `src/llama-memory-recurrent.cpp`, `state_write`.
-pub fn growth_limit(model: &Model, settings: &Settings, profile: &EngineProfile, context: &ResolvedContext) -> Known<Bytes> {
+/// Upstream: `--cache-ram`, `common/common.h:588-593`.
+pub fn prompt_cache(settings: &Settings, profile: &EngineProfile) -> Known<Bytes> {
     if !profile.prompt_cache {
-        return Known::exact(Bytes::ZERO, "this program keeps no prompt cache and no checkpoints");
+        return Known::exact(Bytes::ZERO, "this program keeps no prompt cache");
     }
-    let cells = kv_cache::cells(model, settings, context);
-    let checkpoint = state::per_sequence(model) + windowed(model, settings, cells);
-    let checkpoints = checkpoint.times(u64::from(settings.ctx_checkpoints)).times(u64::from(settings.n_parallel));
     let cache = Bytes::from_mib(u64::from(settings.cache_ram_mib));
-    Known::estimated(cache + checkpoints, Bytes::ZERO, cache + checkpoints, "limits of --cache-ram and --ctx-checkpoints; reached by use")
+    grown(cache, "limit of --cache-ram (common/common.h:588-593); reached by use")
+}
+
+/// Most that the server's context checkpoints may grow to: per slot so many of them, for models with windows or state. Each
+/// holds one sequence's state and windowed cache.
+///
+/// Upstream: `--ctx-checkpoints`, `common/common.h:588-593`; a checkpoint is a partial sequence state,
+/// `src/llama-kv-cache-iswa.cpp` and `src/llama-memory-recurrent.cpp`, `state_write`.
+pub fn checkpoints(model: &Model, settings: &Settings, profile: &EngineProfile, context: &ResolvedContext) -> Known<Bytes> {
+    if !profile.prompt_cache {
+        return Known::exact(Bytes::ZERO, "this program keeps no checkpoints");
+    }
+    let checkpoint = checkpoint(model, settings, context);
+    let all = checkpoint.times(u64::from(settings.ctx_checkpoints)).times(u64::from(settings.n_parallel));
+    grown(all, "limit of --ctx-checkpoints times the state and windows of a sequence; reached by use")
+}
+
+/// One checkpoint: the state of one sequence and its windowed caches.
+pub(crate) fn checkpoint(model: &Model, settings: &Settings, context: &ResolvedContext) -> Bytes {
+    state::per_sequence(model) + windowed(model, settings, kv_cache::cells(model, settings, context))
+}
+
+fn grown(limit: Bytes, source: &'static str) -> Known<Bytes> {
+    if limit.is_zero() { Known::exact(limit, source) } else { Known::estimated(limit, Bytes::ZERO, limit, source) }
 }
 
 /// Caches of the sliding layers for one sequence.

@@ -106,29 +106,58 @@ pub fn kv_cache(
     if model.encoder {
         return sum;
     }
+    let rows = |windowed, cells: Cells| u64::from(if windowed { cells.window } else { cells.full }) * u64::from(cells.streams);
+    let shapes = Shapes::new(model, settings, context);
     let cells = cells(model, settings, context);
-    // The caches are made before `auto` is resolved, so only `off` stores V transposed. Then all V tensors are as wide as
-    // the widest ([TAG_V_CACHE_VARIABLE]).
-    let transposed = settings.flash_attn == FlashAttention::Off || !context.flash_attn;
-    let widest = model.layers.iter().filter_map(|layer| attention(&layer.mixer)).map(Attention::v_width).max().unwrap_or(0);
     for (index, layer) in model.layers.iter().enumerate().take(trunk_layers(model)) {
         let device = layer_devices.get(index).copied().flatten().filter(|_| settings.kv_offload);
-        let rows = |window: Option<u32>| u64::from(if window.is_some() { cells.window } else { cells.full }) * u64::from(cells.streams);
-        match &layer.mixer {
-            Mixer::Attention(a) | Mixer::Both(a, _) if a.shares_kv_of.is_none() => {
-                let v_width = if transposed { widest } else { a.v_width() };
-                sum.add(settings.cache_type_k, a.k_width(), rows(a.window), device, target);
-                sum.add(settings.cache_type_v, v_width, rows(a.window), device, target);
-            }
-            Mixer::Mla(m) => {
-                let (k_width, v_width) = latent_widths(m, context.rules.latent);
-                sum.add(settings.cache_type_k, k_width, rows(None), device, target);
-                sum.add(settings.cache_type_v, v_width, rows(None), device, target);
-            }
-            _ => {}
+        if let Some(Shape { k_width, v_width, windowed }) = shapes.of(&layer.mixer) {
+            sum.add(settings.cache_type_k, k_width, rows(windowed, cells), device, target);
+            sum.add(settings.cache_type_v, v_width, rows(windowed, cells), device, target);
         }
     }
     sum
+}
+
+/// What one layer caches per cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Shape {
+    /// Elements of a K row.
+    pub(crate) k_width: u64,
+    /// Elements of a V row; 0 without a V cache.
+    pub(crate) v_width: u64,
+    /// The cache covers a window only.
+    pub(crate) windowed: bool,
+}
+
+/// What decides the shapes of all layers.
+pub(crate) struct Shapes {
+    /// Width of every V row, where all are as wide as the widest.
+    v_width: Option<u64>,
+    latent: LatentCache,
+}
+
+impl Shapes {
+    /// Caches are made before `auto` is resolved, so only `off` stores V transposed. Then all V tensors are as wide as the
+    /// widest ([TAG_V_CACHE_VARIABLE]).
+    pub(crate) fn new(model: &Model, settings: &Settings, context: &ResolvedContext) -> Self {
+        let transposed = settings.flash_attn == FlashAttention::Off || !context.flash_attn;
+        let widest = || model.layers.iter().filter_map(|layer| attention(&layer.mixer)).map(Attention::v_width).max().unwrap_or(0);
+        Self { v_width: transposed.then(widest), latent: context.rules.latent }
+    }
+    /// What a layer caches; `None` where it keeps no cache of its own.
+    pub(crate) fn of(&self, mixer: &Mixer) -> Option<Shape> {
+        match mixer {
+            Mixer::Attention(a) | Mixer::Both(a, _) if a.shares_kv_of.is_none() => {
+                Some(Shape { k_width: a.k_width(), v_width: self.v_width.unwrap_or(a.v_width()), windowed: a.window.is_some() })
+            }
+            Mixer::Mla(m) => {
+                let (k_width, v_width) = latent_widths(m, self.latent);
+                Some(Shape { k_width, v_width, windowed: false })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Elements per cell of the K and the V cache of latent attention; no V cache has none.

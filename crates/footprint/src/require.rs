@@ -128,8 +128,26 @@ fn host(
         compute: parts.compute.host.clone(),
         output: Known::exact(output::output(model, settings), "llama-context.cpp:2118-2260"),
         runtime: runtime(model, target, context, placement),
-        growth_limit: host::growth_limit(model, settings, profile, context),
+        prompt_cache: host::prompt_cache(settings, profile),
+        checkpoints: host::checkpoints(model, settings, profile, context),
+        weights_rarely_read: Known::exact(weights::looked_up(model, placement), WEIGHTS),
+        pinned: pinned(target, placement, weights.pinned, &parts.compute.host, output::output(model, settings)),
     }
+}
+
+/// What of the host's buffers is page-locked: with a first device that offers such a buffer the compute buffer is, with an
+/// output device that does the logits are (`llama-context.cpp:410-423` and `:2196-2202`).
+fn pinned(target: &Target, placement: &Placement, weights: Bytes, compute: &Known<Bytes>, output: Bytes) -> Known<Bytes> {
+    let offers =
+        |device: Option<usize>| device.and_then(|device| target.devices.get(device)).is_some_and(|device| device.backend.host_buffer);
+    let mut sum = Known::exact(weights, "weights in a pinned host buffer");
+    if offers(placement.devices.first().copied()) {
+        sum = sum.plus(compute);
+    }
+    if offers(placement.output_device()) {
+        sum = sum.plus(&Known::exact(output, "logits in a pinned host buffer"));
+    }
+    sum
 }
 
 /// The program and, once per backend in use, its driver.

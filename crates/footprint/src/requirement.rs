@@ -100,11 +100,21 @@ pub struct HostRequirement {
     pub output: Known<Bytes>,
     /// The program itself: code, vocabulary, graph metadata, driver libraries.
     pub runtime: Known<Bytes>,
-    /// Most that the server's prompt cache and context checkpoints may grow to later.
-    pub growth_limit: Known<Bytes>,
+    /// Most that the server's prompt cache may grow to later.
+    pub prompt_cache: Known<Bytes>,
+    /// Most that the server's context checkpoints may grow to later.
+    pub checkpoints: Known<Bytes>,
+    /// Of `weights_anonymous`: tables of which a token reads one row.
+    pub weights_rarely_read: Known<Bytes>,
+    /// Of weights, compute and output: page-locked for a device to copy from, which can be neither swapped nor dropped.
+    pub pinned: Known<Bytes>,
 }
 
 impl HostRequirement {
+    /// Most that the server's prompt cache and context checkpoints may grow to later, together.
+    pub fn growth_limit(&self) -> Known<Bytes> {
+        self.prompt_cache.plus(&self.checkpoints)
+    }
     /// Buffers that the engine's memory breakdown reports for the host: weights (mapped, anonymous, repacked), caches,
     /// state, compute.
     pub fn buffers(&self) -> Known<Bytes> {

@@ -7,7 +7,7 @@
 use crate::EngineProfile;
 use crate::placement::{Home, Placement};
 use crate::repack::Kernels;
-use crate::roles::Use;
+use crate::roles::{Use, role};
 use crate::target::Target;
 use spec::model::Tensor;
 use spec::{Bytes, Model};
@@ -69,6 +69,19 @@ pub fn mapped_span(model: &Model, placement: &Placement) -> Bytes {
 pub fn mapped_touched(model: &Model, placement: &Placement) -> Bytes {
     let touched = |home: &Home| matches!(home, Home::Host | Home::HostLazy | Home::HostRepacked | Home::HostAmx);
     model.tensors.iter().zip(&placement.homes).filter(|(_, home)| touched(home)).map(|(tensor, _)| tensor.bytes).sum()
+}
+
+/// Bytes of tables in anonymous host memory of which a token reads one row.
+pub fn looked_up(model: &Model, placement: &Placement) -> Bytes {
+    let tables = model
+        .tensors
+        .iter()
+        .zip(&placement.homes)
+        .filter(|(tensor, home)| **home == Home::Host && !placement.mapped && role(model, &tensor.name).1 == Use::GetRows);
+    // A tied output matrix in the same buffer is the same memory, and is read in full.
+    let tied = placement.token_embedding.filter(|_| model.tied_embeddings && placement.tied_copy().is_none());
+    let read = tied.and_then(|index| model.tensors.get(index)).map_or("", |tensor| tensor.name.as_str());
+    tables.filter(|(tensor, _)| tensor.name != read).map(|(tensor, _)| tensor.bytes).sum()
 }
 
 impl Weights {

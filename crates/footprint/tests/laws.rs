@@ -4,7 +4,7 @@
 mod recorded;
 
 use footprint::target::Backend;
-use footprint::{Device, EngineProfile, Requirement, Target, require};
+use footprint::{Device, EngineProfile, Requirement, Target, explain, require, savings, totals};
 use proptest::prelude::*;
 use spec::settings::{FlashAttention, LoadMode, SplitMode, TensorOverride};
 use spec::{Bytes, Known, Model, QuantType, Settings};
@@ -103,6 +103,29 @@ proptest! {
             prop_assert!(need.context.n_ubatch <= need.context.n_batch);
             prop_assert!(need.context.n_ctx_seq <= need.context.n_ctx);
         }
+    }
+
+    #[test]
+    fn suggestions_are_what_they_say_and_sums_are_those_of_the_parts(model in 0..NAMES.len(), n_parallel in 1_u32..6, gpu in 0..3_usize, ngl in 0_u32..9) {
+        let (model, target, profile) = (&MODELS[model], target(&[24, 16][..gpu]), EngineProfile::server_0_7());
+        let settings = Settings { n_parallel, n_gpu_layers: ngl, n_ctx: 8192, ..Settings::default() };
+        let now = require(model, &settings, &target, &profile).unwrap();
+        prop_assert_eq!(totals(&now.parts(None)).working, now.host.anonymous().plus(&now.host.weights_mapped));
+        for (index, device) in now.devices.iter().enumerate() {
+            prop_assert_eq!(totals(&now.parts(Some(index))).working.get(), device.total().get());
+        }
+        let found = savings(model, &settings, &target, &profile, &now);
+        prop_assert!(found.is_sorted_by_key(|saving| std::cmp::Reverse(saving.most())));
+        for saving in &found {
+            let then = require(model, &saving.settings, &target, &profile).unwrap();
+            let peak = |need: &Requirement, device| totals(&need.parts(device)).peak.get().unwrap().get() as i64;
+            prop_assert_eq!(saving.host, peak(&now, None) - peak(&then, None), "{}", saving.setting);
+            for (index, &freed) in saving.devices.iter().enumerate() {
+                prop_assert_eq!(freed, peak(&now, Some(index)) - peak(&then, Some(index)), "{}", saving.setting);
+            }
+        }
+        let explained = explain(model, &settings, &target, &profile, &now).unwrap();
+        prop_assert!(explained.iter().all(|e| e.bytes.get() != Some(Bytes::ZERO)));
     }
 
     #[test]

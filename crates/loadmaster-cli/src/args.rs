@@ -4,6 +4,7 @@ use crate::exit::Exit;
 use crate::pins::PinArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use loadmaster::footprint::EngineProfile;
 use loadmaster::planner::plan::{DevicePreference, DiskPolicy, Margin, Power, Priority, UseCase};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -74,7 +75,7 @@ pub enum Command {
     Detect(DetectArgs),
     /// Show a model: layers, parameters, quantisation, and what it asks of this machine
     Inspect(InspectArgs),
-    /// Show how much memory a model needs, per device and component
+    /// Show how much memory a model needs, per device and component, at load and peak
     Memory(MemoryArgs),
     /// Choose the settings for a model on a machine, and say why
     Plan(PlanArgs),
@@ -130,6 +131,16 @@ pub struct MemoryArgs {
     /// they disagree
     #[arg(long)]
     pub prove: bool,
+    /// Apply the rules of this engine and version instead: `server-0.7.0`, `bench-0.7.0`, `llama.cpp-2025-03`,
+    /// `llama.cpp-b5192`, ...; a name that does not exist lists those that do
+    #[arg(long, value_name = "NAME", value_parser = engine_profile)]
+    pub engine_profile: Option<EngineProfile>,
+    /// Show for each number the rule that it follows, the line of llama.cpp that the rule mirrors, and the arithmetic
+    #[arg(long)]
+    pub explain: bool,
+    /// Write the picture as an SVG document
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub svg: Option<PathBuf>,
     /// Fixed settings.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -330,6 +341,11 @@ where
     T: Copy + Send + Sync + FromStr<Err = String> + 'static,
 {
     PossibleValuesParser::new(all.iter().map(|choice| name(*choice))).try_map(|word| word.parse::<T>())
+}
+
+/// A profile by its name; the error lists what there is.
+fn engine_profile(name: &str) -> Result<EngineProfile, String> {
+    EngineProfile::named(name).ok_or_else(|| format!("no such profile; there are {}", EngineProfile::names().join(", ")))
 }
 
 fn margin(text: &str) -> Result<Margin, String> {

@@ -30,7 +30,7 @@ fn help_names_every_command_and_exit_code() {
     Commands:
       detect       Show the machine: processors, memory, GPUs, and what of them this process may use
       inspect      Show a model: layers, parameters, quantisation, and what it asks of this machine
-      memory       Show how much memory a model needs, per device and component
+      memory       Show how much memory a model needs, per device and component, at load and peak
       plan         Choose the settings for a model on a machine, and say why
       validate     Check a configuration file against the machine and the engine's rules
       run          Run a model with settings that fit, and compare what happened with the plan
@@ -67,7 +67,7 @@ fn help_of_a_command_shows_the_pins() {
     assert_snapshot!(Folder::new().run("memory --help"), @r"
     exit 0
     --- stdout
-    Show how much memory a model needs, per device and component
+    Show how much memory a model needs, per device and component, at load and peak
 
     Usage: loadmaster memory [OPTIONS] <MODEL>
 
@@ -80,6 +80,12 @@ fn help_of_a_command_shows_the_pins() {
                                    known
           --prove                  Ask the bundled engine for its own dry run on pretended GPUs of these
                                    sizes and compare to the byte; exit with 6 where they disagree
+          --engine-profile <NAME>  Apply the rules of this engine and version instead: `server-0.7.0`,
+                                   `bench-0.7.0`, `llama.cpp-2025-03`, `llama.cpp-b5192`, ...; a name
+                                   that does not exist lists those that do
+          --explain                Show for each number the rule that it follows, the line of llama.cpp
+                                   that the rule mirrors, and the arithmetic
+          --svg <FILE>             Write the picture as an SVG document
       -V, --version                Print version
 
     Settings to keep fixed, as llama-server spells them:
@@ -202,6 +208,32 @@ fn memory_of_fixed_settings() {
 }
 
 #[test]
+fn memory_of_a_mixture_of_experts_with_every_number_explained() {
+    let folder = model("gpt-oss-20b", FileType::MXFP4_MOE);
+    let shown = folder.run(&format!("memory m.gguf -c 32768 -np 4 --explain --svg m.svg {WORKSTATION}"));
+    assert_snapshot!("memory_explained", shown);
+    assert_snapshot!("memory_svg", std::fs::read_to_string(folder.path().join("m.svg")).unwrap());
+    let nowhere = folder.run(&format!("memory m.gguf --svg none/m.svg --quiet --json {WORKSTATION}"));
+    assert!(nowhere.starts_with("exit 7\n") && nowhere.contains("none/m.svg"), "{nowhere}");
+}
+
+#[test]
+fn memory_by_the_rules_of_another_engine() {
+    let folder = model("qwen3-0.6b", FileType::Q4_K_M);
+    let output = |name: &str| {
+        let output = folder.output(&format!("memory m.gguf -c 8192 --json --engine-profile {name} {WORKSTATION}"));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|_| panic!("{}", folder.show(&output)))
+    };
+    let (server, bench) = (output("server-0.7.0"), output("bench-0.7.0"));
+    assert_eq!((&server["engine_profile"], &bench["engine_profile"]), (&"llama-server 0.7.0".into(), &"llama-bench 0.7.0".into()));
+    let compute = |memory: &Value| memory["devices"][1]["load"]["compute"].as_u64().unwrap();
+    assert!(compute(&server) < compute(&bench), "one row of logits against one per token");
+    assert_eq!((&server["devices"][0]["kind"], &server["devices"][1]["kind"]), (&"cpu".into(), &"gpu".into()));
+    let refused = folder.run("memory m.gguf --engine-profile ollama");
+    assert!(refused.starts_with("exit 2\n") && refused.contains("bundled, server-0.7.0"), "{refused}");
+}
+
+#[test]
 fn a_plan() {
     assert_snapshot!("plan", model("qwen3-30b-a3b", FileType::Q4_K_M).run(&format!("plan m.gguf {WORKSTATION}")));
 }
@@ -302,7 +334,10 @@ fn outputs_follow_the_published_schemas() {
         let output = folder.output(&format!("{line} --json"));
         let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{line}: {error}: {output:?}"));
         check(&value, schema, line);
-        assert_eq!(value["schema_version"], 1, "{line}");
+        match schema {
+            "memory" => assert_eq!(value["schema"], "loadmaster.memory/1"),
+            _ => assert_eq!(value["schema_version"], 1, "{line}"),
+        }
     }
     folder.run("plan m.gguf -o plan.json");
     let config: Value = serde_json::from_slice(&std::fs::read(folder.path().join("plan.json")).unwrap()).unwrap();

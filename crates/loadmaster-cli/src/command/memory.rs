@@ -3,27 +3,45 @@
 use super::{Shared, failure, proof, settings};
 use crate::args::MemoryArgs;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::view::{MemoryView, ModelName, SCHEMA_VERSION, SettingView};
+use crate::render::svg::svg;
+use crate::view::{MemoryFacts, MemoryView};
 use loadmaster::advise::{Request, survey};
-use loadmaster::footprint;
+use loadmaster::{footprint, store};
 
 /// Shows what the model needs with the fixed settings, the rest at the engine's defaults.
 pub fn memory(shared: &Shared, args: &MemoryArgs) -> Outcome {
     let request = Request { machine: shared.machine.clone(), engine: shared.engine(args.engine.as_deref()), ..Request::new(&args.model) };
-    let survey = survey(&request).map_err(|error| failure(&error))?;
+    let mut survey = survey(&request).map_err(|error| failure(&error))?;
+    if let Some(profile) = &args.engine_profile {
+        survey.engine.rules.profile = profile.clone();
+    }
     let settings = settings(&args.pins.pins, &survey);
-    let profile = &survey.engine.rules.profile;
-    let requirement = footprint::require(&survey.model, &settings, &survey.target, profile)
-        .map_err(|error| Failure::new(Exit::Usage, crate::exit::chain(&error)))?;
-    let proof = if args.prove { Some(proof(&survey.path, &survey.model, &settings, &survey.target)?) } else { None };
-    let disputed = proof.as_ref().is_some_and(|proof| !proof.agrees);
-    shared.output.show(&MemoryView {
-        schema_version: SCHEMA_VERSION,
-        model: ModelName::new(&survey.model, &survey.path),
-        engine: profile.name.clone(),
-        settings: SettingView::all(&settings),
-        requirement: (&requirement).into(),
-        proof,
-    })?;
+    let (model, target, profile) = (&survey.model, &survey.target, &survey.engine.rules.profile);
+    let refused = |error: footprint::FootprintError| Failure::new(Exit::Usage, crate::exit::chain(&error));
+    let requirement = footprint::require(model, &settings, target, profile).map_err(refused)?;
+    let savings = footprint::savings(model, &settings, target, profile, &requirement);
+    let explanations = match args.explain {
+        true => footprint::explain(model, &settings, target, profile, &requirement).map_err(refused)?,
+        false => Vec::new(),
+    };
+    let facts = MemoryFacts {
+        survey: &survey,
+        settings: &settings,
+        profile,
+        requirement: &requirement,
+        savings: &savings,
+        explanations: &explanations,
+    };
+    let mut view = MemoryView::new(&facts);
+    if args.prove {
+        view.proof = Some(proof(&survey.path, model, &settings, target)?);
+    }
+    let disputed = view.proof.as_ref().is_some_and(|proof| !proof.agrees);
+    shared.output.show(&view)?;
+    if let Some(path) = &args.svg {
+        let picture = svg(&view.title(), &view.bars());
+        store::write_atomically(path, picture.as_bytes()).map_err(|error| failure(&error.into()))?;
+        shared.output.say(format_args!("wrote {}", path.display()));
+    }
     Ok(if disputed { Exit::Engine } else { Exit::Done })
 }

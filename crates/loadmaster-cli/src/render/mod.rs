@@ -2,6 +2,8 @@
 //!
 //! Text is built with colours in it; the stream that it is written to takes them out where they do not belong.
 
+pub mod chart;
+pub mod svg;
 mod table;
 
 pub use table::{Align, Cell, Table};
@@ -43,6 +45,10 @@ impl Text {
     /// Whether sources are shown.
     pub fn verbose(&self) -> bool {
         self.verbose
+    }
+    /// Columns of the page.
+    pub fn width(&self) -> usize {
+        self.width
     }
     /// The finished text.
     pub fn finish(self) -> String {

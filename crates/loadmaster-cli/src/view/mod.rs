@@ -9,14 +9,16 @@ mod memory;
 mod plan;
 mod quantity;
 mod receipt;
+mod requirement;
 mod validate;
 
 pub use detect::DetectView;
 pub use inspect::InspectView;
-pub use memory::{MemoryView, RequirementView};
+pub use memory::{MemoryFacts, MemoryView};
 pub use plan::{PlanView, RefusalView, Subject};
 pub use quantity::{Quantity, Rate, Size};
 pub use receipt::{ReceiptView, RunView};
+pub use requirement::RequirementView;
 pub use validate::ValidateView;
 
 use crate::render::Text;

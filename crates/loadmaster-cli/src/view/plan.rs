@@ -1,6 +1,6 @@
 //! `plan`: the settings chosen, what they need, how fast they should be, and why.
 
-use super::memory::central;
+use super::requirement::central;
 use super::{ModelName, Quantity, Rate, RequirementView, SCHEMA_VERSION, SettingView, Size, View};
 use crate::render::{Align, BAD, CAUTION, COMMAND, Cell, DIM, GOOD, HEADING, Table, Text, styled};
 use loadmaster::planner::emit::Invocation;

@@ -64,7 +64,7 @@ fn residency(host: &HostRequirement, free: Bytes, found: &mut Vec<Violation>) {
 
 /// What a server takes later.
 fn growth(host: &HostRequirement, settings: &Settings, free: Bytes, found: &mut Vec<Violation>) {
-    let (Some(&growth), Some(&resident)) = (host.growth_limit.high(), host.resident().high()) else { return };
+    let (Some(&growth), Some(&resident)) = (host.growth_limit().high(), host.resident().high()) else { return };
     if resident <= free && resident + growth > free {
         let left = free.saturating_sub(resident);
         let message = format!("prompt cache ({} MiB) and checkpoints may grow to {growth}, and {left} are left", settings.cache_ram_mib);

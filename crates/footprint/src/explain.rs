@@ -1,0 +1,188 @@
+//! The arithmetic behind each number of a requirement, for people.
+//!
+//! The rule and the upstream line are the source that a [`Known`] carries; here are the factors.
+
+use crate::error::FootprintError;
+use crate::kv_cache::{self, Cells, Shape, Shapes};
+use crate::parts::Component;
+use crate::placement::{self, Home, Placement};
+use crate::requirement::{Requirement, ResolvedContext};
+use crate::{EngineProfile, Target, context, host};
+use spec::model::{Mixer, Tensor};
+use spec::{Bytes, Known, Model, QuantType, Settings};
+use std::collections::BTreeMap;
+
+/// How one number came about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// The device (index into [`Target::devices`]); `None` is the host.
+    pub device: Option<usize>,
+    /// The component.
+    pub component: Component,
+    /// The number at peak, with the rule that it follows as its source.
+    pub bytes: Known<Bytes>,
+    /// The factors, one line each; empty where the rule says it all.
+    pub steps: Vec<String>,
+}
+
+/// How each number of `requirement` came about, the host first. Components of which there is nothing are left out.
+///
+/// # Errors
+/// As [`crate::require()`], whose result for the same arguments `requirement` is.
+pub fn explain(
+    model: &Model,
+    settings: &Settings,
+    target: &Target,
+    profile: &EngineProfile,
+    requirement: &Requirement,
+) -> Result<Vec<Explanation>, FootprintError> {
+    let facts = Facts {
+        model,
+        settings,
+        target,
+        context: ResolvedContext { flash_attn: requirement.context.flash_attn, ..context::resolve(model, settings, profile)? },
+        placement: placement::place(model, settings, target, profile)?,
+        requirement,
+    };
+    let places = std::iter::once(None).chain((0..requirement.devices.len()).map(Some));
+    let explained = places.flat_map(|device| {
+        let facts = &facts;
+        requirement.parts(device).into_iter().filter(|part| part.peak.get() != Some(Bytes::ZERO)).map(move |part| Explanation {
+            device,
+            component: part.component,
+            steps: facts.steps(device, part.component),
+            bytes: part.peak,
+        })
+    });
+    Ok(explained.collect())
+}
+
+struct Facts<'a> {
+    model: &'a Model,
+    settings: &'a Settings,
+    target: &'a Target,
+    context: ResolvedContext,
+    placement: Placement,
+    requirement: &'a Requirement,
+}
+
+impl Facts<'_> {
+    fn steps(&self, device: Option<usize>, component: Component) -> Vec<String> {
+        match component {
+            Component::Weights => {
+                let mut steps = self.weights(|home| match device {
+                    Some(device) => home == Home::Device(device),
+                    None => matches!(home, Home::Host | Home::HostLazy | Home::HostPinned(_)),
+                });
+                if device.is_none() && self.placement.mapped {
+                    steps.push("used in place from the mapped file: page cache, which the system may drop and read again".to_owned());
+                }
+                steps
+            }
+            Component::Repacked => self.weights(|home| matches!(home, Home::HostRepacked | Home::HostAmx)),
+            Component::KvCache => self.kv_cache(device),
+            Component::State => self.state(device),
+            Component::Compute => self.compute(),
+            Component::Output => {
+                let rows = self.settings.n_parallel.max(1);
+                vec![format!("{} tokens of vocabulary × 4 B × {}, one per sequence", self.model.n_vocab, counted(rows, "row"))]
+            }
+            Component::Checkpoints => {
+                let one = host::checkpoint(self.model, self.settings, &self.context);
+                let Settings { ctx_checkpoints, n_parallel, .. } = self.settings;
+                vec![format!("{one} of state and windows × {ctx_checkpoints} checkpoints × {n_parallel} slots")]
+            }
+            Component::Program => vec![format!("{} layers, vocabulary of {} tokens", self.model.n_layer_all(), self.model.n_vocab)],
+            Component::Driver | Component::PromptCache => Vec::new(),
+        }
+    }
+
+    /// Tensors in homes that are `wanted`, summed by type, the largest sum first.
+    fn weights(&self, wanted: impl Fn(Home) -> bool) -> Vec<String> {
+        let tensors = self.model.tensors.iter().zip(self.placement.homes.iter().copied());
+        let copies = self.placement.copies.iter().copied().chain(self.placement.tied_copy());
+        let copies: Vec<(&Tensor, Home)> = copies.filter_map(|(index, home)| Some((self.model.tensors.get(index)?, home))).collect();
+        let mut types: BTreeMap<QuantType, (usize, Bytes, Bytes)> = BTreeMap::new();
+        for (tensor, home) in tensors.chain(copies).filter(|(_, home)| wanted(*home)) {
+            let padded = match home {
+                Home::Device(device) => self.target.devices.get(device).map(|d| d.backend.padded(tensor.ty, tensor.shape[0], tensor.bytes)),
+                _ => None,
+            };
+            let sum = types.entry(tensor.ty).or_default();
+            *sum = (sum.0 + 1, sum.1 + tensor.bytes, sum.2 + padded.unwrap_or(tensor.bytes).saturating_sub(tensor.bytes));
+        }
+        let mut types: Vec<_> = types.into_iter().collect();
+        types.sort_by_key(|(_, (_, bytes, _))| std::cmp::Reverse(*bytes));
+        let line = |(ty, (count, bytes, padding)): (QuantType, (usize, Bytes, Bytes))| {
+            let padding = if padding.is_zero() { String::new() } else { format!(" + {padding} of padding") };
+            format!("{} in {ty}: {bytes}{padding}", counted(count, "tensor"))
+        };
+        types.into_iter().map(line).collect()
+    }
+
+    fn holds(&self, layer: usize, device: Option<usize>) -> bool {
+        let home = self.placement.layer_devices.get(layer).copied().flatten().filter(|_| self.settings.kv_offload);
+        home == device
+    }
+
+    /// Layers with caches of one shape are one line.
+    fn kv_cache(&self, device: Option<usize>) -> Vec<String> {
+        let Cells { full, window, streams } = kv_cache::cells(self.model, self.settings, &self.context);
+        let shapes = Shapes::new(self.model, self.settings, &self.context);
+        let mut counts: BTreeMap<Shape, usize> = BTreeMap::new();
+        let layers = self.model.layers.iter().enumerate().take(kv_cache::trunk_layers(self.model));
+        for shape in layers.filter(|(index, _)| self.holds(*index, device)).filter_map(|(_, layer)| shapes.of(&layer.mixer)) {
+            *counts.entry(shape).or_default() += 1;
+        }
+        let row = |width: u64, ty: QuantType| format!("{width} × {ty} = {}", ty.row_bytes(width).unwrap_or(Bytes::ZERO));
+        let line = |(Shape { k_width, v_width, windowed }, count): (Shape, usize)| {
+            let cells = if windowed { window } else { full };
+            let k = row(k_width, self.settings.cache_type_k);
+            let rows = match v_width {
+                0 => format!("K and V together {k}"),
+                width => format!("(K {k} + V {})", row(width, self.settings.cache_type_v)),
+            };
+            let kind = if windowed { " of their window" } else { "" };
+            format!("{} × {rows} × {cells} cells{kind} × {}", counted(count, "layer"), counted(streams, "stream"))
+        };
+        counts.into_iter().map(line).collect()
+    }
+
+    fn state(&self, device: Option<usize>) -> Vec<String> {
+        let mut shapes: BTreeMap<(u64, u64), usize> = BTreeMap::new();
+        let layers = self.model.layers.iter().enumerate().take(kv_cache::trunk_layers(self.model));
+        for (_, layer) in layers.filter(|(index, _)| self.holds(*index, device)) {
+            if let Mixer::Recurrent(r) | Mixer::Both(_, r) = &layer.mixer {
+                *shapes.entry((r.r_elements, r.s_elements)).or_default() += 1;
+            }
+        }
+        let sequences = self.settings.n_parallel.max(1);
+        let line = |((r, s), count): ((u64, u64), usize)| {
+            format!("{} × ({r} of convolution or shift + {s} of state) × 4 B × {}", counted(count, "layer"), counted(sequences, "sequence"))
+        };
+        shapes.into_iter().map(line).collect()
+    }
+
+    fn compute(&self) -> Vec<String> {
+        let context = &self.context;
+        let fused = if context.flash_attn { "with" } else { "without" };
+        let tokens = context.n_ctx.min(context.n_ubatch);
+        let mut steps = vec![format!(
+            "the larger of a prefill of {} with {} of logits and a decode of {}, {fused} flash attention",
+            counted(tokens, "token"),
+            counted(context.n_outputs.min(tokens), "row"),
+            counted(self.settings.n_parallel.max(1), "token"),
+        )];
+        if let Some(graph) = self.requirement.graph {
+            steps.push(format!("{} nodes of the prefill graph in {} splits", graph.nodes, graph.splits));
+        }
+        steps
+    }
+}
+
+/// `1 row`, `2 rows`.
+fn counted(n: impl std::fmt::Display, noun: &str) -> String {
+    let n = n.to_string();
+    let plural = if n == "1" { "" } else { "s" };
+    format!("{n} {noun}{plural}")
+}

@@ -1,0 +1,136 @@
+//! The components of a requirement by name, right after load and at peak.
+
+use crate::requirement::{DeviceRequirement, HostRequirement, Requirement};
+use spec::{Bytes, Known};
+
+spec::words! {
+    /// What a part of memory is for.
+    Component {
+        /// Weights of the model: used in place from the mapped file, read into memory, or on a device.
+        Weights = "weights",
+        /// Second copies of weights, rearranged for the CPU's kernels.
+        Repacked = "repacked",
+        /// Attention caches.
+        KvCache = "kv_cache",
+        /// State of recurrent layers.
+        State = "recurrent_state",
+        /// Compute buffer of the scheduler.
+        Compute = "compute",
+        /// Logits handed to the application.
+        Output = "output",
+        /// The program itself: vocabulary, graph metadata, driver libraries.
+        Program = "program",
+        /// The driver's context, and scratch outside every buffer.
+        Driver = "driver",
+        /// The server's cache of prompts: nothing at load, its limit after long use.
+        PromptCache = "prompt_cache",
+        /// The server's checkpoints of windows and state: nothing at load, their limit after long use.
+        Checkpoints = "context_checkpoints",
+    }
+}
+
+impl Component {
+    /// The name as people say it.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Weights => "weights",
+            Self::Repacked => "weights, repacked",
+            Self::KvCache => "KV cache",
+            Self::State => "recurrent state",
+            Self::Compute => "compute",
+            Self::Output => "logits",
+            Self::Program => "program",
+            Self::Driver => "driver",
+            Self::PromptCache => "prompt cache",
+            Self::Checkpoints => "checkpoints",
+        }
+    }
+    /// True for what is empty at load and grows with use up to a limit.
+    pub const fn grows(self) -> bool {
+        matches!(self, Self::PromptCache | Self::Checkpoints)
+    }
+}
+
+/// One component of one place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// What it is for.
+    pub component: Component,
+    /// Allocated right after load.
+    pub load: Known<Bytes>,
+    /// The most that it becomes.
+    pub peak: Known<Bytes>,
+}
+
+impl Part {
+    fn fixed(component: Component, bytes: &Known<Bytes>) -> Self {
+        Self { component, load: bytes.clone(), peak: bytes.clone() }
+    }
+    fn grown(component: Component, limit: &Known<Bytes>) -> Self {
+        Self { component, load: Known::exact(Bytes::ZERO, "empty until it is used"), peak: limit.clone() }
+    }
+}
+
+/// Sums of parts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Totals {
+    /// Right after load.
+    pub load: Known<Bytes>,
+    /// At peak, before the server's caches have grown.
+    pub working: Known<Bytes>,
+    /// At peak, with the server's caches at their limits.
+    pub peak: Known<Bytes>,
+}
+
+/// The sums of a place's parts.
+pub fn totals(parts: &[Part]) -> Totals {
+    let sum = |of: &dyn Fn(&Part) -> Option<Known<Bytes>>| {
+        parts.iter().filter_map(of).fold(Known::exact(Bytes::ZERO, "sum of the parts"), |sum, part| sum.plus(&part))
+    };
+    Totals {
+        load: sum(&|part| Some(part.load.clone())),
+        working: sum(&|part| (!part.component.grows()).then(|| part.peak.clone())),
+        peak: sum(&|part| Some(part.peak.clone())),
+    }
+}
+
+impl DeviceRequirement {
+    /// Every component, in a fixed order.
+    pub fn parts(&self) -> Vec<Part> {
+        vec![
+            Part::fixed(Component::Weights, &self.weights),
+            Part::fixed(Component::KvCache, &self.kv_cache),
+            Part::fixed(Component::State, &self.state),
+            Part::fixed(Component::Compute, &self.compute),
+            Part::fixed(Component::Driver, &self.runtime),
+        ]
+    }
+}
+
+impl HostRequirement {
+    /// Every component, in a fixed order. A component is what is allocated: of the compute buffer the system counts pages
+    /// only once a batch has used them ([`HostRequirement::anonymous_at_load`]).
+    pub fn parts(&self) -> Vec<Part> {
+        vec![
+            Part::fixed(Component::Weights, &self.weights_mapped.plus(&self.weights_anonymous)),
+            Part::fixed(Component::Repacked, &self.weights_repacked),
+            Part::fixed(Component::KvCache, &self.kv_cache),
+            Part::fixed(Component::State, &self.state),
+            Part::fixed(Component::Compute, &self.compute),
+            Part::fixed(Component::Output, &self.output),
+            Part::fixed(Component::Program, &self.runtime),
+            Part::grown(Component::PromptCache, &self.prompt_cache),
+            Part::grown(Component::Checkpoints, &self.checkpoints),
+        ]
+    }
+}
+
+impl Requirement {
+    /// The parts of a device (index into [`Requirement::devices`]) or of the host.
+    pub fn parts(&self, device: Option<usize>) -> Vec<Part> {
+        match device {
+            Some(device) => self.devices.get(device).map(DeviceRequirement::parts).unwrap_or_default(),
+            None => self.host.parts(),
+        }
+    }
+}

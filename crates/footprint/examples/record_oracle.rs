@@ -3,7 +3,10 @@
 //! ```text
 //! cargo build --release -p loadmaster-llama --example oracle
 //! cargo run -p loadmaster-footprint --example record_oracle -- target/release/examples/oracle [PRESET]
+//! cargo run -p loadmaster-footprint --example record_oracle -- target/release/examples/oracle --loads [PRESET]
 //! ```
+//!
+//! With `--loads` a few cases per model are really loaded and recorded in `tests/loads`: takes up to 12 GiB of memory, and leaves out larger models.
 //!
 //! Run it when the bundled engine changes, and read the difference before it is committed.
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a development tool: it runs a program, writes files and speaks")]
@@ -15,6 +18,7 @@ mod recorded;
 
 use recorded::{Answer, Case, Figures, Host, Recording};
 use serde_json::Value;
+use spec::Bytes;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -23,28 +27,61 @@ use std::process::Command;
 /// A program that answers as the example `oracle` of loadmaster-llama does.
 struct Oracle(PathBuf);
 
+/// Largest file that is really loaded; the cases hold it up to twice.
+const LARGEST_LOAD: Bytes = Bytes::from_gib(5);
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// What it would allocate.
+    Dry,
+    /// What it has allocated.
+    Load,
+}
+
+impl Mode {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Dry => "dry",
+            Self::Load => "load",
+        }
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let oracle = Oracle(args.next().ok_or("no oracle program was named")?.into());
-    let only = args.next();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
+    let mut only = args.next();
+    let mode = if only.as_deref() == Some("--loads") { Mode::Load } else { Mode::Dry };
+    if mode == Mode::Load {
+        only = args.next();
+    }
+    let (folder, cases) = match mode {
+        Mode::Dry => ("tests/oracle", cases::all()),
+        Mode::Load => ("tests/loads", cases::loads()),
+    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files: BTreeMap<String, Vec<Case>> = BTreeMap::new();
-    for case in cases::all() {
+    for case in cases {
         let preset = case.model.split_whitespace().next().unwrap_or_default().to_owned();
         if only.as_ref().is_none_or(|only| *only == preset) {
             files.entry(preset).or_default().push(case);
         }
     }
     for (preset, cases) in files {
+        if mode == Mode::Load && cases.iter().any(|case| recorded::model::file(&case.model).size > LARGEST_LOAD) {
+            println!("{preset}: too large to be loaded");
+            continue;
+        }
         println!("{preset}: {} cases", cases.len());
-        let recording = oracle.record(cases)?;
+        let recording = oracle.record(cases, mode)?;
         std::fs::write(folder.join(format!("{preset}.jsonl")), recording.to_text()?)?;
     }
     Ok(())
 }
 
 impl Oracle {
-    fn record(&self, cases: Vec<Case>) -> Result<Recording, Box<dyn Error>> {
+    fn record(&self, cases: Vec<Case>, mode: Mode) -> Result<Recording, Box<dyn Error>> {
         let mut engine = String::new();
         let mut answered = Vec::new();
         let mut written: Option<(String, PathBuf)> = None;
@@ -55,7 +92,7 @@ impl Oracle {
                 written = Some((case.model.clone(), path));
             }
             let path = written.as_ref().map(|(_, path)| path.as_path()).ok_or("no file")?;
-            let (version, answer) = self.ask(path, &case)?;
+            let (version, answer) = self.ask(path, &case, mode)?;
             if !version.is_empty() {
                 engine = version;
             }
@@ -67,11 +104,11 @@ impl Oracle {
         Ok(Recording { engine, host: host()?, cases: answered })
     }
 
-    /// The program prints one object with `llama_version` and `dry`: `context` (`n_ctx`, ...), `buffers` (a list of
+    /// The program prints one object with `llama_version` and `dry` or `load`: `context` (`n_ctx`, ...), `buffers` (a list of
     /// `buffer_type`, `model`, `context`, `compute` in bytes), `output_bytes` and `graph`; or `error`.
-    fn ask(&self, model: &Path, case: &Case) -> Result<(String, Answer), Box<dyn Error>> {
+    fn ask(&self, model: &Path, case: &Case, mode: Mode) -> Result<(String, Answer), Box<dyn Error>> {
         let mut command = Command::new(&self.0);
-        command.arg(model).args(["--mode", "dry"]).args(case.args.split_whitespace());
+        command.arg(model).args(["--mode", mode.name(), "--load-mode", "none"]).args(case.args.split_whitespace());
         if !case.devices.is_empty() {
             let sizes: Vec<String> = case.devices.iter().map(u64::to_string).collect();
             let switch = |on: bool| if on { "1" } else { "0" };
@@ -86,7 +123,7 @@ impl Oracle {
         if let Some(reason) = answer["error"].as_str() {
             return Ok((version, Answer::Refused(reason.replace(&*model.to_string_lossy(), "MODEL"))));
         }
-        let dry = &answer["dry"];
+        let dry = &answer[mode.name()];
         let number = |value: &Value| value.as_u64().ok_or("a number is missing");
         let mut context = [0; 4];
         for (slot, key) in context.iter_mut().zip(["n_ctx", "n_ctx_seq", "n_batch", "n_ubatch"]) {

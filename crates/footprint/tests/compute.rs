@@ -24,7 +24,11 @@ fn simulate(model: &Model, settings: &Settings, target: &Target, profile: &Engin
 }
 
 fn recordings() -> Vec<Recording> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
+    recordings_in("tests/oracle")
+}
+
+fn recordings_in(folder: &str) -> Vec<Recording> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let texts = paths.filter(|path| path.extension().is_some_and(|end| end == "jsonl"));
     texts.map(|path| Recording::parse(&std::fs::read_to_string(path).unwrap()).unwrap()).collect()
@@ -117,6 +121,45 @@ fn a_load_is_the_engines_to_the_byte() {
         let ours: Vec<u64> = ours.into_iter().filter_map(|size| size.get()).map(Bytes::get).collect();
         assert_eq!(ours, theirs, "{args}, {gpus} GPUs, pipeline {pipeline}");
     }
+}
+
+/// Weights, caches, state and compute after the recorded real loads: each buffer of every place.
+#[test]
+fn loads_take_what_is_required() {
+    let (mut asked, mut wrong) = (0, Vec::new());
+    for recording in recordings_in("tests/loads") {
+        for (case, answer) in &recording.cases {
+            let Answer::Figures(figures) = answer else { continue };
+            let target = case.target(&recording.host);
+            let (settings, profile) = case.settings();
+            let need = require(&recorded::model::model(&case.model), &settings, &target, &profile).unwrap();
+            let host = &need.host;
+            let host = [
+                host.weights_anonymous.plus(&host.weights_repacked).plus(&host.weights_mapped),
+                host.kv_cache.plus(&host.state),
+                host.compute.clone(),
+            ];
+            let devices =
+                need.devices.iter().map(|place| [place.weights.clone(), place.kv_cache.plus(&place.state), place.compute.clone()]);
+            let is_device = |name: &str| target.devices.iter().any(|device| device.name == name);
+            let sum = |of: &dyn Fn(&str) -> bool| {
+                let buffers = figures.buffers.iter().filter(|(name, _)| of(name)).map(|(_, sizes)| sizes);
+                buffers.fold([0; 3], |sum, sizes| [sum[0] + sizes[0], sum[1] + sizes[1], sum[2] + sizes[2]])
+            };
+            let theirs = std::iter::once(sum(&|name| !is_device(name)));
+            let theirs = theirs.chain(target.devices.iter().map(|device| sum(&|name| name == device.name)));
+            for (place, (ours, theirs)) in std::iter::once(host).chain(devices).zip(theirs).enumerate() {
+                asked += 1;
+                let ours: Vec<_> = ours.iter().map(|size| size.get().filter(|_| size.is_exact()).map(|size| size.get())).collect();
+                if ours != theirs.map(Some) {
+                    wrong.push(format!("{case:?}\n    place {place}: {ours:?} instead of {theirs:?}"));
+                }
+            }
+        }
+    }
+    println!("{asked} places");
+    assert!(asked >= 90, "{asked} places");
+    assert!(wrong.is_empty(), "{} differences in {asked} places:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// The same model under a name that nobody has declared.

@@ -8,11 +8,12 @@
 //! ```
 //!
 //! `dry` allocates nothing and may pretend GPUs, named NAME0, NAME1, ... `--outputs` is the number of rows of logits, 0 for
-//! one per token of a batch. `load` allocates for real, on what the engine was built for.
+//! one per token of a batch. `load` allocates for real: on pretended GPUs, which keep their share in host memory, or on what
+//! the engine was built for.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for recorders and people")]
 
 use llama::protocol::{Breakdown, Load, PretendedDevice, ProcessMemory};
-use llama::{Cancel, LlamaError, Session, build_info, dry_run};
+use llama::{Cancel, LlamaError, Session, build_info, dry_run, load_run};
 use serde_json::{Value, json};
 use spec::settings::TensorOverride;
 use spec::{Bytes, Settings};
@@ -125,7 +126,10 @@ fn rule(word: &str) -> Result<TensorOverride, String> {
 
 fn answer(arguments: &Arguments) -> Result<Value, LlamaError> {
     let paths = vec![arguments.model.clone()];
-    let (mode, told) = if arguments.load {
+    let devices: Vec<_> = arguments.gpus.iter().enumerate().map(|(index, mib)| pretended(arguments, index, *mib)).collect();
+    let (mode, told) = if arguments.load && !devices.is_empty() {
+        ("load", breakdown(&load_run(&paths, &arguments.settings, &devices, arguments.outputs)?))
+    } else if arguments.load {
         let load = Load { paths, settings: arguments.settings.clone(), warm_up: true };
         let session = Session::load(&load, &Cancel::new(), |_| {})?;
         let loaded = session.loaded();
@@ -135,7 +139,6 @@ fn answer(arguments: &Arguments) -> Result<Value, LlamaError> {
         told["rss_context"] = memory(&loaded.memory);
         ("load", told)
     } else {
-        let devices: Vec<_> = arguments.gpus.iter().enumerate().map(|(index, mib)| pretended(arguments, index, *mib)).collect();
         ("dry", breakdown(&dry_run(&paths, &arguments.settings, &devices, arguments.outputs)?))
     };
     Ok(json!({ "llama_version": build_info().version, "file": arguments.model, mode: told }))

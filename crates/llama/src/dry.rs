@@ -23,9 +23,30 @@ use std::ptr::NonNull;
 /// # Errors
 /// The file is no model that the engine can load, or the settings name what it does not have.
 pub fn dry_run(paths: &[PathBuf], settings: &Settings, devices: &[PretendedDevice], n_outputs: u32) -> Result<Breakdown, LlamaError> {
+    on_pretended(paths, settings, devices, n_outputs, true)
+}
+
+/// What llama.cpp has allocated after it has really loaded a model on pretended GPUs, which hold their share in host memory.
+///
+/// Arguments and answer as for [`dry_run`]; the two differ where reservations for decode, or nodes that a model pins to a
+/// device, change a compute buffer. Takes all the memory that the answer states.
+///
+/// # Errors
+/// The file is no model that the engine can load, the settings name what it does not have, or memory does not suffice.
+pub fn load_run(paths: &[PathBuf], settings: &Settings, devices: &[PretendedDevice], n_outputs: u32) -> Result<Breakdown, LlamaError> {
+    on_pretended(paths, settings, devices, n_outputs, false)
+}
+
+fn on_pretended(
+    paths: &[PathBuf],
+    settings: &Settings,
+    devices: &[PretendedDevice],
+    n_outputs: u32,
+    dry: bool,
+) -> Result<Breakdown, LlamaError> {
     crate::engine::start()?;
     let pretended = Pretended::new(devices)?;
-    let model = Model::load(paths, settings, &pretended.devices(), true, &mut |_| true)?;
+    let model = Model::load(paths, settings, &pretended.devices(), dry, &mut |_| true)?;
     let context = Context::new(&model, settings, n_outputs, None)?;
     Ok(context.breakdown(&model, settings))
 }

@@ -93,6 +93,26 @@ pub fn all() -> Vec<Case> {
     cases
 }
 
+/// A few cases per model that are small enough to be loaded.
+pub fn loads() -> Vec<Case> {
+    let with = |model: &str, devices: &[u64], pipeline, args: &str| Case {
+        model: model.into(),
+        devices: devices.into(),
+        pipeline,
+        host_buffer: false,
+        args: args.into(),
+    };
+    let of = |model: &&str| {
+        [
+            with(model, &[], false, "--ngl 0 --ctx 2048 --seqs 1 --outputs 1"),
+            with(model, &[24576], false, "--ngl 999 --ctx 2048 --ubatch 256 --seqs 2 --outputs 2"),
+            with(model, &[24576], false, "--ngl 3 --ctx 1024 --ubatch 128 --fa off --seqs 1 --outputs 1"),
+            with(model, &[16384, 16384], true, "--ngl 999 --ctx 2048 --ubatch 128 --seqs 4 --outputs 4"),
+        ]
+    };
+    MODELS.iter().flat_map(of).collect()
+}
+
 fn of(model: &str) -> Vec<Case> {
     let with = |devices: &[u64], args: &str| Case {
         model: model.into(),

@@ -36,7 +36,7 @@ pub use error::FootprintError;
 pub use explain::{Explanation, explain};
 pub use parts::{Component, Part, Totals, totals};
 pub use placement::{Home, Placement};
-pub use profile::{EngineProfile, LatentCache, Outputs, Rules, WindowCells};
+pub use profile::{BatchKinds, EngineProfile, LatentCache, Outputs, Rules, WindowCells};
 pub use recommend::{Recommendation, Sizing, recommend};
 pub use require::{dry_run, require};
 pub use requirement::{DeviceRequirement, GraphSize, HostRequirement, Requirement, ResolvedContext};

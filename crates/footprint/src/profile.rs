@@ -6,7 +6,7 @@
 mod eras;
 mod rules;
 
-pub use rules::{LatentCache, Rules, WindowCells};
+pub use rules::{BatchKinds, LatentCache, Rules, WindowCells};
 
 use eras::{ERAS, Era, IK};
 
@@ -96,14 +96,14 @@ impl EngineProfile {
         let age = name.strip_prefix("llama.cpp-")?;
         match age.strip_prefix('b') {
             Some(build) => Some(Self::of_build(build.parse().ok()?)),
-            None => Some(Era::of_month(age)?.profile(name)),
+            None => Some(Era::of_month(age)?.profile(age)),
         }
     }
 
     /// The profile of llama-server of a build (`version: 5192 (...)`; the number grows by one with each commit). Builds from
     /// before 2024-03 are taken to be like those.
     pub fn of_build(build: u32) -> Self {
-        Era::of_build(build).profile(&format!("llama.cpp b{build}"))
+        Era::of_build(build).profile(&format!("b{build}"))
     }
 }
 
@@ -127,6 +127,7 @@ mod tests {
     #[test]
     fn a_month_and_a_build_lead_to_the_rules_of_their_age() {
         let rules = |name: &str| EngineProfile::named(name).unwrap().rules;
+        assert_eq!(EngineProfile::named("llama.cpp-2025-03").unwrap().name, "llama.cpp-2024-12 (2025-03)");
         assert_eq!(rules("llama.cpp-2025-03"), rules("llama.cpp-b4905"));
         assert_eq!(rules("llama.cpp-2025-03").window, WindowCells::Full);
         assert_eq!(rules("llama.cpp-b5331").latent, LatentCache::KeysAndValues);

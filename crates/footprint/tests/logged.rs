@@ -3,10 +3,12 @@
 //! Each row is a log that its owner published; sizes are MiB with two decimals, as the engine prints them. Builds differ, so
 //! only what has not changed between them is compared: weights and caches.
 
+mod logged_rows;
 mod recorded;
 
 use footprint::target::Backend;
 use footprint::{Device, EngineProfile, Target, require};
+use logged_rows::{Component, Summary, median};
 use spec::settings::FlashAttention;
 use spec::{Bytes, Known, Settings};
 
@@ -90,5 +92,24 @@ fn weights_and_caches_are_those_that_real_runs_logged() {
         let devices: Vec<_> = need.devices.iter().map(|d| (mib(&d.weights), mib(&d.kv_cache))).collect();
         let logged: Vec<_> = run.devices.iter().map(|&(weights, cache)| (weights.to_owned(), cache.to_owned())).collect();
         assert_eq!((mib(&need.host.weights_mapped), devices), (run.host.to_owned(), logged), "{}", run.source);
+    }
+}
+
+/// The whole table of logged runs, where it lies beside the workspace.
+#[test]
+fn logged_runs_of_every_age_are_recomputed() {
+    let Some(rows) = logged_rows::rows() else {
+        println!("SKIPPED: shared/data/memory/logged_buffers.csv is not beside the workspace");
+        return;
+    };
+    let mainline = Summary::of(rows.iter().filter(|row| row.is_mainline()));
+    let totals = mainline.totals();
+    assert!(totals.len() >= 24, "only {} rows of llama.cpp are recomputed", totals.len());
+    let middle = median(totals.iter().map(|(error, _)| error.abs()).collect());
+    assert!(middle <= 0.01, "the median of totals is off by {:.2} %", 100.0 * middle);
+    for (age, lines) in mainline.by_age() {
+        for line in lines.into_iter().filter(|line| matches!(line.component, Component::KvCache | Component::State | Component::Output)) {
+            assert_eq!((line.rows, line.worst), (line.equal, (0.0, line.worst.1)), "{age}: {}", line.component.name());
+        }
     }
 }

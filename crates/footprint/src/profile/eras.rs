@@ -3,7 +3,7 @@
 //! Each era is the next one with what was different before it; the change that ended it is named. Build numbers are those
 //! of the month where the change's own is not known.
 
-use super::{EngineProfile, LatentCache, Outputs, Rules, WindowCells};
+use super::{BatchKinds, EngineProfile, LatentCache, Outputs, Rules, WindowCells};
 
 /// One age of llama.cpp.
 pub(super) struct Era {
@@ -20,18 +20,23 @@ pub(super) struct Era {
     outputs: Outputs,
 }
 
+/// Until batches could mix tokens and embeddings.
+const RULES_2026_06: Rules = Rules { batches: BatchKinds::TokensOrEmbeddings, confirmed: false, ..Rules::CURRENT };
 /// Until pull request 23764 (F16 masks, 2026-05-29) and 23861 (rows of logits, 2026-06).
-const RULES_2026_04: Rules = Rules { half_mask: false, attention_scratch: false, confirmed: false, ..Rules::CURRENT };
+const RULES_2026_04: Rules = Rules { half_mask: false, attention_scratch: false, ..RULES_2026_06 };
 /// Until quantised caches were rotated.
 const RULES_2026_01: Rules = Rules { rotated_cache: false, ..RULES_2026_04 };
-/// Until values of latent caches were dropped (2026-01).
-const RULES_2025_11: Rules = Rules { latent: LatentCache::KeysAndValues, overrides_repack: false, ..RULES_2026_01 };
+/// Until values of latent caches were dropped, and graphs were reserved for embeddings too (pull request 18550; both 2026-01).
+const RULES_2025_11: Rules =
+    Rules { latent: LatentCache::KeysAndValues, batches: BatchKinds::Tokens, overrides_repack: false, ..RULES_2026_01 };
 /// Until contexts and windows were padded to 256 (pull requests 16812 and 17046).
 const RULES_2025_09: Rules = Rules { context_padding: 32, ..RULES_2025_11 };
 /// Until flash attention became automatic (pull request 15434, 2025-08-30).
-const RULES_2025_07: Rules = Rules { auto_flash_attention: false, ..RULES_2025_09 };
-/// Until sequences got caches of their own (pull request 14363) and gates an operation of theirs (14158).
-const RULES_2025_06: Rules = Rules { streams: false, indexed_store: false, fused_gate: false, ..RULES_2025_07 };
+const RULES_2025_08: Rules = Rules { auto_flash_attention: false, ..RULES_2025_09 };
+/// Until sequences got caches of their own (pull request 14363) and caches were written at given places.
+const RULES_2025_07: Rules = Rules { streams: false, indexed_store: false, ..RULES_2025_08 };
+/// Until gates got an operation of their own (pull request 14158).
+const RULES_2025_06: Rules = Rules { fused_gate: false, ..RULES_2025_07 };
 /// Until windows held a micro-batch instead of a batch.
 const RULES_2025_05: Rules = Rules { window: WindowCells::Batch, ..RULES_2025_06 };
 /// Until windows had caches of their own (pull request 13194, 2025-05-20).
@@ -53,12 +58,14 @@ pub(super) const ERAS: &[Era] = &[
     era("llama.cpp-2025-04", 5138, RULES_2025_04),
     era("llama.cpp-2025-05", 5435, RULES_2025_05),
     era("llama.cpp-2025-06", 5580, RULES_2025_06),
-    era("llama.cpp-2025-07", 5913, RULES_2025_07),
+    era("llama.cpp-2025-07", 5775, RULES_2025_07),
+    era("llama.cpp-2025-08", 6050, RULES_2025_08),
     era("llama.cpp-2025-09", 6325, RULES_2025_09),
     Era { prompt_cache: true, ..era("llama.cpp-2025-11", 6920, RULES_2025_11) },
     Era { prompt_cache: true, ..era("llama.cpp-2026-01", 7826, RULES_2026_01) },
     Era { prompt_cache: true, ..era("llama.cpp-2026-04", 8600, RULES_2026_04) },
-    Era { prompt_cache: true, outputs: Outputs::PerSequence, ..era("llama.cpp-2026-06", 9450, Rules::CURRENT) },
+    Era { prompt_cache: true, outputs: Outputs::PerSequence, ..era("llama.cpp-2026-06", 9450, RULES_2026_06) },
+    Era { prompt_cache: true, outputs: Outputs::PerSequence, ..era("llama.cpp-2026-09", 11_200, Rules::CURRENT) },
 ];
 
 /// ik_llama.cpp, a fork of 2024-06 with rules of its own, by the value of `-mla`: what is known of it is known from logs.
@@ -85,10 +92,10 @@ impl Era {
         let began = |era: &&Self| era.name.strip_prefix("llama.cpp-").is_some_and(|first| first <= month);
         ERAS.iter().take_while(began).last()
     }
-    /// Its profile under this name.
-    pub(super) fn profile(&self, name: &str) -> EngineProfile {
+    /// Its profile; `asked` is the month or build that led to it.
+    pub(super) fn profile(&self, asked: &str) -> EngineProfile {
         EngineProfile {
-            name: name.to_owned(),
+            name: if self.name.ends_with(asked) { self.name.to_owned() } else { format!("{} ({asked})", self.name) },
             outputs: self.outputs,
             repack: self.repack,
             amx: self.amx,

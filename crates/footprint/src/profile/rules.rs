@@ -26,6 +26,17 @@ pub enum LatentCache {
     Keys,
 }
 
+/// The kinds of batches that one graph is reserved for, each with inputs of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BatchKinds {
+    /// Tokens.
+    Tokens,
+    /// Tokens, or embeddings of images and the like (pull request 18550, 2026-01).
+    TokensOrEmbeddings,
+    /// These, or both in one batch (2026-09).
+    Mixed,
+}
+
 /// The rules of one age of the engine. Before [`Rules::CURRENT`] they are known from the project's pull requests and
 /// from logged allocations, not from its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +57,8 @@ pub struct Rules {
     /// F16 copies of a quantised cache for fused attention are part of CUDA's compute buffer; without this they are taken
     /// from its pool at run time.
     pub attention_scratch: bool,
+    /// The kinds of batches that one graph is reserved for.
+    pub batches: BatchKinds,
     /// Gates are applied by one operation; without this by an activation and a product.
     pub fused_gate: bool,
     /// Caches are written row by row at given places; without this at one place, by a copy.
@@ -69,6 +82,7 @@ impl Rules {
         half_mask: true,
         auto_flash_attention: true,
         attention_scratch: true,
+        batches: BatchKinds::Mixed,
         fused_gate: true,
         indexed_store: true,
         rotated_cache: true,

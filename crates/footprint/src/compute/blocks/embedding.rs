@@ -3,6 +3,7 @@
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::{Id, Op};
 use super::super::weights::{Part, Suffix};
+use crate::profile::BatchKinds;
 use spec::QuantType;
 
 /// How token embeddings are scaled.
@@ -36,8 +37,11 @@ pub(in super::super) fn embedding(b: &mut Builder<'_>, scaling: Scaling, deepsta
     let rows = b.graph.get_rows(table, mixed_tokens);
     let rows = padded(b, rows);
     let mixed = b.graph.set_rows(base, rows, mixed_slots);
-    for branch in [looked_up, given, mixed] {
-        b.graph.expand(branch);
+    let kinds = b.options.rules.batches;
+    for (kind, branch) in [(BatchKinds::Tokens, looked_up), (BatchKinds::TokensOrEmbeddings, given), (BatchKinds::Mixed, mixed)] {
+        if kind <= kinds {
+            b.graph.expand(branch);
+        }
     }
 
     let mut x = looked_up;

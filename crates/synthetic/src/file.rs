@@ -1,11 +1,11 @@
 //! A model file as a value: where everything lies, and what any byte of it is.
 
-use crate::file_type::FileType;
 use crate::outline::Outline;
 use crate::shape::{Shape, ShapeError};
 use crate::tensors::Plain;
 use crate::writer::{Header, TensorEntry, Value};
-use crate::{metadata, mixture, noise, tensors, tokenizer};
+use crate::{metadata, noise, tensors, tokenizer, types};
+use mixture::FileType;
 use spec::{Bytes, QuantType};
 use std::ops::Range;
 
@@ -38,6 +38,8 @@ pub struct Options {
     pub vocabulary: Vocabulary,
     /// Types that differ from the mixture; the last that matches wins.
     pub overrides: Vec<Override>,
+    /// What is asked of `llama-quantize` besides the file type.
+    pub quantize: mixture::Options,
 }
 
 /// What a tensor's data is when it is not left empty.
@@ -183,7 +185,8 @@ struct Parts {
 fn parts(shape: &Shape, file_type: FileType, options: &Options) -> Result<Parts, ShapeError> {
     shape.check()?;
     let tensors = tensors::tensors(shape);
-    let types = mixture::types(mixture::Figures::of(shape), &tensors, file_type);
+    let types = types::types(&types::figures(shape), &tensors, file_type, &options.quantize)
+        .map_err(|source| ShapeError::Mixture { shape: shape.name.clone(), source })?;
     let parameters = tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum();
     let mut metadata = metadata::metadata(shape, file_type, parameters);
     metadata.extend(vocabulary(&shape.name, shape.n_vocab, options)?);
@@ -196,14 +199,8 @@ fn parts(shape: &Shape, file_type: FileType, options: &Options) -> Result<Parts,
 /// The outline has too few tokens for a tokenizer, or a tensor cannot be stored.
 pub fn outline_file(outline: &Outline, file_type: FileType, options: &Options) -> Result<File, ShapeError> {
     let tensors = outline.tensors();
-    let heads = outline.number("attention.head_count").unwrap_or(0);
-    let figures = mixture::Figures {
-        n_layer: outline.n_layer(),
-        n_gqa: heads.checked_div(outline.number("attention.head_count_kv").unwrap_or(heads)).unwrap_or(0),
-        n_expert: outline.number("expert_count").unwrap_or(0),
-        is_70b: false,
-    };
-    let types = mixture::types(figures, &tensors, file_type);
+    let types = types::types(&types::outline_figures(outline), &tensors, file_type, &options.quantize)
+        .map_err(|source| ShapeError::Mixture { shape: outline.name.clone(), source })?;
     let parameters = tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum();
     let mut metadata = metadata::general(&outline.name, &outline.architecture, file_type, parameters);
     metadata.extend(outline.keys.iter().cloned());

@@ -16,21 +16,20 @@
 #![forbid(unsafe_code)]
 
 mod file;
-mod file_type;
 mod metadata;
-mod mixture;
 mod noise;
 mod outline;
 mod preset;
 mod shape;
 mod tensors;
 mod tokenizer;
+mod types;
 #[cfg(feature = "write")]
 pub mod write;
 pub mod writer;
 
 pub use file::{Content, File, Fill, Options, Override, TensorSpec, Vocabulary, fill, gguf, outline_file, shards};
-pub use file_type::{FileType, ParseFileTypeError};
+pub use mixture::{self, FileType, ParseFileTypeError};
 pub use outline::{Outline, OutlineError, outline, outlines};
 pub use preset::{demo, preset, presets};
 pub use shape::{Architecture, Shape, ShapeError};

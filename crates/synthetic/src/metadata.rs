@@ -1,8 +1,8 @@
 //! The keys by which llama.cpp reads each architecture's figures back (`load_arch_hparams` of `src/models/*.cpp`).
 
-use crate::file_type::FileType;
 use crate::shape::{Architecture, Shape};
 use crate::writer::Value;
+use mixture::FileType;
 
 /// Version of the block layouts, `GGML_QNT_VERSION` of `ggml/include/ggml.h`.
 const QUANTIZATION_VERSION: u32 = 2;

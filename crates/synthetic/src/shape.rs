@@ -107,6 +107,14 @@ pub enum ShapeError {
         /// The tensor type.
         ty: spec::QuantType,
     },
+    /// Tensors that the file type has no place for.
+    #[error("shape {shape}: {source}")]
+    Mixture {
+        /// Name of the shape.
+        shape: String,
+        /// The tensor, and what stands against it.
+        source: mixture::MixtureError,
+    },
 }
 
 /// A figure that text can set.

@@ -24,6 +24,10 @@ macro_rules! file_types {
             pub const fn id(self) -> u32 {
                 match self { $(Self::$variant => $id,)* }
             }
+            /// The file type with this value of `general.file_type`; `None` for one that `llama-quantize` does not make.
+            pub const fn from_id(id: u32) -> Option<Self> {
+                match id { $($id => Some(Self::$variant),)* _ => None }
+            }
             /// The name that `llama-quantize` takes.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($variant),)* }
@@ -90,12 +94,32 @@ pub struct ParseFileTypeError {
 
 impl FromStr for FileType {
     type Err = ParseFileTypeError;
-    /// The name in any case.
+    /// The name in any case; `Q3_K`, `Q4_K` and `Q5_K` mean their `_M` mixtures, as for `llama-quantize`.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|ty| ty.name().eq_ignore_ascii_case(name))
+        const SHORT: [(&str, FileType); 3] = [("Q3_K", FileType::Q3_K_M), ("Q4_K", FileType::Q4_K_M), ("Q5_K", FileType::Q5_K_M)];
+        let short = SHORT.into_iter();
+        let known = Self::ALL.iter().map(|ty| (ty.name(), *ty)).chain(short);
+        known
+            .into_iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, ty)| ty)
             .ok_or_else(|| ParseFileTypeError { name: name.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_ids_lead_back() {
+        for &ty in FileType::ALL {
+            assert_eq!(ty.name().parse(), Ok(ty));
+            assert_eq!(ty.name().to_lowercase().parse(), Ok(ty));
+            assert_eq!(FileType::from_id(ty.id()), Some(ty));
+        }
+        assert_eq!("q4_k".parse(), Ok(FileType::Q4_K_M));
+        assert_eq!(FileType::from_id(4), None);
+        assert!("Q9".parse::<FileType>().unwrap_err().to_string().starts_with("no such file type: Q9; there are F32, F16"));
     }
 }

@@ -50,16 +50,17 @@ pub(crate) fn types(
     options: &Options,
 ) -> Result<Vec<QuantType>, MixtureError> {
     // `llama-quantize` starts from a file of 16 bits, in which here all that it leaves alone has 32.
-    let before = |tensor: &Plain| {
-        let mut shape = [1; 4];
-        for (extent, &given) in shape.iter_mut().zip(&tensor.shape) {
-            *extent = given;
-        }
-        let ty = if quantizable(figures.architecture, &tensor.name, shape) { QuantType::F16 } else { QuantType::F32 };
-        Tensor { name: &tensor.name, shape, ty }
-    };
-    let tensors: Vec<Tensor<'_>> = tensors.iter().map(before).collect();
+    let tensors: Vec<Tensor<'_>> = tensors.iter().map(|tensor| before(figures, tensor)).collect();
     mixture::types(figures, &tensors, file_type, options)
+}
+
+fn before<'a>(figures: &Figures<'_>, tensor: &'a Plain) -> Tensor<'a> {
+    let mut shape = [1; 4];
+    for (extent, &given) in shape.iter_mut().zip(&tensor.shape) {
+        *extent = given;
+    }
+    let ty = if quantizable(figures.architecture, &tensor.name, shape) { QuantType::F16 } else { QuantType::F32 };
+    Tensor { name: &tensor.name, shape, ty }
 }
 
 #[cfg(test)]

@@ -116,8 +116,9 @@ fn killed_engine(_: &Path) {
 }
 
 fn stopped_engine(_: &Path) {
-    let options = BundledOptions { silence: Duration::from_secs(1), grace: Duration::from_millis(200), ..BundledOptions::default() };
+    let options = BundledOptions { grace: Duration::from_millis(200), ..BundledOptions::default() };
     let (mut session, engine, _) = started(&options);
+    session.set_silence(Duration::from_millis(300));
     signal("-STOP", engine);
     let error = generate(&mut session, 4).expect_err("no answer");
     assert!(matches!(error, LaunchError::Silent { .. }), "{error}");

@@ -84,6 +84,12 @@ pub fn start(
 }
 
 impl Session {
+    /// How long the engine may say nothing from now on before it is taken to hang; at first what
+    /// [`BundledOptions::silence`] says.
+    pub fn set_silence(&mut self, silence: Duration) {
+        self.silence = silence;
+    }
+
     /// Whether the model has a chat template that the engine knows.
     pub fn has_chat_template(&self) -> bool {
         self.has_chat_template

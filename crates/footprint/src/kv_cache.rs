@@ -134,6 +134,8 @@ pub(crate) struct Shape {
 pub(crate) struct Shapes {
     /// Width of every V row, where all are as wide as the widest.
     v_width: Option<u64>,
+    /// Layers without heads are given such a V too; only hybrids leave layers out.
+    headless: bool,
     latent: LatentCache,
 }
 
@@ -143,7 +145,7 @@ impl Shapes {
     pub(crate) fn new(model: &Model, settings: &Settings, context: &ResolvedContext) -> Self {
         let transposed = settings.flash_attn == FlashAttention::Off || !context.flash_attn;
         let widest = || model.layers.iter().filter_map(|layer| attention(&layer.mixer)).map(Attention::v_width).max().unwrap_or(0);
-        Self { v_width: transposed.then(widest), latent: context.rules.latent }
+        Self { v_width: transposed.then(widest), headless: !model.has_recurrent_state(), latent: context.rules.latent }
     }
     /// What a layer caches; `None` where it keeps no cache of its own.
     pub(crate) fn of(&self, mixer: &Mixer) -> Option<Shape> {
@@ -155,6 +157,7 @@ impl Shapes {
                 let (k_width, v_width) = latent_widths(m, self.latent);
                 Some(Shape { k_width, v_width, windowed: false })
             }
+            Mixer::None if self.headless => self.v_width.map(|v_width| Shape { k_width: 0, v_width, windowed: false }),
             _ => None,
         }
     }

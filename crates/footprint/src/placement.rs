@@ -133,7 +133,9 @@ pub fn place(model: &Model, settings: &Settings, target: &Target, profile: &Engi
         }
         homes.push(home);
     }
-    let own_copy = model.tied_embeddings && !model.encoder && !TIED_IN_PLACE.contains(&model.architecture.as_str());
+    let own_copy = model.tied_embeddings
+        && (!model.encoder || model.architecture == "gemma-embedding")
+        && !TIED_IN_PLACE.contains(&model.architecture.as_str());
     let tied_output = token_embedding.filter(|_| own_copy).map(|index| buffers.home(&model.tensors[index], Part::Output, Use::MulMat));
     Ok(Placement { devices, homes, copies, tied_output, token_embedding, mapped, has_overrides: !overrides.is_empty(), layer_devices })
 }

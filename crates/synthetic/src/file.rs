@@ -204,7 +204,7 @@ pub fn outline_file(outline: &Outline, file_type: FileType, options: &Options) -
     let parameters = tensors.iter().map(|tensor| tensor.shape.iter().product::<u64>()).sum();
     let mut metadata = metadata::general(&outline.name, &outline.architecture, file_type, parameters);
     metadata.extend(outline.keys.iter().cloned());
-    if !metadata.iter().any(|(key, _)| key.starts_with("tokenizer.")) {
+    if !metadata.iter().any(|(key, _)| key == "tokenizer.ggml.model") {
         let n_vocab = tensors.iter().find(|tensor| tensor.name == "token_embd.weight").and_then(|tensor| tensor.shape.get(1));
         metadata.extend(vocabulary(&outline.name, n_vocab.copied().unwrap_or(0), options)?);
     }

@@ -75,6 +75,12 @@ const OUTLINES: &[&str] = &[
     "jais-family-590m Q4_0 n_layer=4",
     "codeshell-7b Q6_K n_layer=5",
     "refact-1.6b Q5_K_M n_layer=6",
+    "nemotron-super-49b Q4_0 n_layer=9",
+    "bge-small-en-v1.5 Q8_0",
+    "nomic-embed-text-v1.5 F16 n_layer=5",
+    "jina-embeddings-v2-base-en Q4_K_M n_layer=5",
+    "modernbert-base Q8_0 n_layer=7",
+    "embeddinggemma-300m Q4_0 n_layer=7",
 ];
 
 /// All cases.

@@ -53,6 +53,8 @@ pub(super) enum Residual {
     /// Both read the stream, the feed-forward block through its own norm or, where the file has none, through attention's;
     /// one sum in this order.
     Parallel([Term; 3]),
+    /// One after the other, and each sum is normed (BERT).
+    Normed,
 }
 
 /// What a parallel sum is made of.
@@ -107,7 +109,7 @@ impl Decoder {
                 stream.x = b.graph.add(stream.x, further);
             }
         }
-        self.head(b, &stream)
+        if b.model.encoder { self.embeddings(b, stream.x) } else { self.head(b, &stream) }
     }
 
     fn layer(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, inputs: &Inputs, stream: &Stream, last: bool) -> Result<Id, Missing> {
@@ -115,11 +117,15 @@ impl Decoder {
         let mut x = stream.x;
         // A layer may have no norm before its blocks (OLMo 2), or one for each of them (Falcon 40B).
         let mut normed = if b.has_norm(here, Part::AttnNorm) { Some(b.norm(here, Part::AttnNorm, x, here)?) } else { None };
-        let read = if b.find(here, Part::AttnNorm2, Suffix::Weight).is_some() {
+        let read = if self.residual != Residual::Normed && b.find(here, Part::AttnNorm2, Suffix::Weight).is_some() {
             b.norm(here, Part::AttnNorm2, x, here)?
         } else {
             normed.unwrap_or(x)
         };
+        if layer.mixer == Mixer::None && b.find(here, Part::AttnOutput, Suffix::Weight).is_none() {
+            let x = if last { b.graph.get_rows(x, stream.outputs) } else { x };
+            return self.without_mixer(b, index, layer, x);
+        }
         let mut y = self.mixer(b, index, layer, inputs, read)?;
         if last && !self.late_outputs {
             y = b.graph.get_rows(y, stream.outputs);
@@ -141,6 +147,17 @@ impl Decoder {
                 let y = self.feed_forward(b, index, layer, x, normed)?;
                 Ok(if second { b.graph.add(x, y) } else { b.graph.add(y, x) })
             }
+            Residual::Normed => {
+                let sum = b.graph.add(y, x);
+                let mut y = b.norm(here, Part::AttnOutputNorm, sum, here)?;
+                if b.find(here, Part::AttnNorm2, Suffix::Weight).is_some() {
+                    let sum = b.graph.add(y, x);
+                    y = b.norm(here, Part::AttnNorm2, sum, here)?;
+                }
+                let z = self.transform(b, index, layer, y)?;
+                let sum = b.graph.add(z, y);
+                b.norm(here, Part::LayerOutputNorm, sum, here)
+            }
             Residual::Parallel(terms) => {
                 let z = self.feed_forward(b, index, layer, x, normed)?;
                 let [first, second, third] = terms.map(|term| match term {
@@ -152,6 +169,15 @@ impl Decoder {
                 Ok(b.graph.add(sum, third))
             }
         }
+    }
+
+    /// A layer that mixes no tokens (Nemotron's pruned ones).
+    fn without_mixer(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, x: Id) -> Result<Id, Missing> {
+        if layer.feed_forward == FeedForward::None {
+            return Ok(x);
+        }
+        let y = self.feed_forward(b, index, layer, x, None)?;
+        Ok(b.graph.add(y, x))
     }
 
     /// The feed-forward block with its norms; without one before it, it reads what attention reads, or else `x` itself.
@@ -170,6 +196,8 @@ impl Decoder {
         match (&layer.mixer, &inputs.state) {
             (Mixer::Attention(shape), _) => attention::attention(b, index, shape, &inputs.attention, self.attention, x),
             (Mixer::Mla(shape), _) => latent_attention(b, index, shape, &inputs.attention, x),
+            // Attention of one head to itself: a matrix (Nemotron's linear layers).
+            (Mixer::None, _) => b.linear(Some(index), Part::AttnOutput, x),
             (Mixer::Recurrent(shape), Some(state)) if shape.kind == "mamba" => mamba::mamba(b, index, shape, state, x),
             _ => Err(Missing { layer: Some(index), part: Part::AttnOutput }),
         }
@@ -185,6 +213,16 @@ impl Decoder {
         }
         let shared = feed_forward(b, index, Matrices::SHARED, self.activation, x)?;
         Ok(b.graph.add(routed, shared))
+    }
+
+    /// What an encoder hands out: the stream, normed where the file says so.
+    fn embeddings(&self, b: &mut Builder<'_>, mut x: Id) -> Result<(), Missing> {
+        if b.has_norm(None, Part::OutputNorm) {
+            x = b.norm(None, Part::OutputNorm, x, None)?;
+        }
+        b.graph.tensor_mut(x).output = true;
+        b.graph.expand(x);
+        Ok(())
     }
 
     fn head(&self, b: &mut Builder<'_>, stream: &Stream) -> Result<(), Missing> {

@@ -87,10 +87,13 @@ fn simulate(
     run: Run,
 ) -> ComputeBuffers {
     let closed_forms = |reason: &str| estimate::buffers(model, settings, target, placement, context, reason);
-    if model.encoder || model.layers.len() > MAX_LAYERS {
-        return closed_forms("no decoder of at most 512 layers");
+    if model.layers.len() > MAX_LAYERS {
+        return closed_forms("more than 512 layers");
     }
     let declared = arch::decoder(model);
+    if model.encoder && declared.is_none() {
+        return closed_forms("an encoder whose graph is not declared");
+    }
     let setup = Setup::new(model, settings, target, placement, context);
     match (setup.reserve(&declared.unwrap_or(arch::LLAMA), context, run), declared) {
         (Ok(reserved), Some(_)) => setup.known(target, &reserved, None),

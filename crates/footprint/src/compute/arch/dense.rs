@@ -8,6 +8,7 @@ use super::super::decoder::{Decoder, Logits, Residual, Term};
 use super::super::weights::Part;
 use super::{LLAMA, nonzero, number, positions_by_sections, routing};
 use spec::Model;
+use spec::model::{FeedForward, Mixer};
 
 /// With norms that subtract the mean, as GPT had them.
 const GPT: Decoder = Decoder { norm: Norm::Layer, ..LLAMA };
@@ -16,9 +17,11 @@ const UNROTATED: Style = Style { rotation: Rotation::Never, ..LLAMA.attention };
 
 pub(super) fn decoder(model: &Model) -> Option<Decoder> {
     Some(match model.architecture.as_str() {
-        "llama" | "qwen2" | "qwen3" | "internlm2" | "exaone" | "xverse" | "chatglm" | "qwen" | "ernie4_5" | "apertus" | "deci" => {
+        "llama" | "qwen2" | "qwen3" | "internlm2" | "exaone" | "xverse" | "chatglm" | "qwen" | "ernie4_5" | "apertus" => {
             Decoder { routing: routing(model), ..LLAMA }
         }
+        // The engine drops attention where no feed-forward block follows; no published model has such layers.
+        "deci" if model.layers.iter().all(|layer| layer.mixer == Mixer::None || layer.feed_forward != FeedForward::None) => LLAMA,
         "baichuan" if model.n_layer() == 32 => LLAMA,
         "baichuan" | "refact" => Decoder { attention: UNROTATED, ..LLAMA },
         "starcoder2" | "codeshell" | "orion" | "stablelm" => GPT,

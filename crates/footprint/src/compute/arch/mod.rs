@@ -3,11 +3,13 @@
 //! To add one:
 //! 1. Compare its file under `src/models/` of llama.cpp with `llama.cpp` there. Tensors that a file may or may not have
 //!    (biases, head norms, norms before and after blocks, a gate, fused matrices, learned positions) need no declaration.
-//! 2. Say what else differs in a [`Decoder`], in the file of its kind here: [`dense`], [`experts`], [`recurrent`].
+//! 2. Say what else differs in a [`Decoder`], in the file of its kind here: [`dense`], [`experts`], [`recurrent`],
+//!    [`encoders`].
 //! 3. Write an outline of a published model in `crates/synthetic/src/outlines`, add it to the recorder's cases, and record.
 //!    The tests `oracle` and `compute` say by how much a buffer, the nodes or the splits are off.
 
 mod dense;
+mod encoders;
 mod experts;
 mod recurrent;
 
@@ -49,7 +51,7 @@ pub(super) const LLAMA: Decoder = Decoder {
 
 /// The graph of this model's family; `None` where it is not declared.
 pub(super) fn decoder(model: &Model) -> Option<Decoder> {
-    dense::decoder(model).or_else(|| experts::decoder(model)).or_else(|| recurrent::decoder(model))
+    dense::decoder(model).or_else(|| experts::decoder(model)).or_else(|| recurrent::decoder(model)).or_else(|| encoders::decoder(model))
 }
 
 /// The factor of the experts' weights; of one, or where none is stated, the engine spares the operation.

@@ -1,4 +1,4 @@
-//! Softmax attention over a KV cache (`build_qkv`, `build_attn`, `build_attn_mha` in llama-graph.cpp; `cpy_k`, `cpy_v`,
+//! Softmax attention, over a KV cache or, in encoders, over the batch alone (`build_qkv`, `build_attn`, `build_attn_mha` in llama-graph.cpp; `cpy_k`, `cpy_v`,
 //! `get_k`, `get_v` in llama-kv-cache.cpp:1296-1500).
 
 use super::super::builder::{Builder, Missing};
@@ -113,7 +113,9 @@ pub(in super::super) fn inputs(b: &mut Builder<'_>, style: Style) -> AttentionIn
 }
 
 fn cache_inputs(b: &mut Builder<'_>, cells: u64, windowed: bool) -> CacheInputs {
-    let (n_tokens, n_stream) = (b.batch.n_tokens, b.options.n_stream);
+    let n_tokens = b.batch.n_tokens;
+    // Without a cache each token sees the batch, whichever sequence the others belong to.
+    let (cells, n_stream) = if b.model.encoder { (n_tokens, 1) } else { (cells, b.options.n_stream) };
     let v_width = b.model.layers.iter().filter_map(attention_of).map(Attention::v_width).max().unwrap_or(1);
     let v_slots = if b.options.v_transposed { n_tokens.saturating_mul(v_width) } else { n_tokens };
     let half = b.options.flash_attn && b.options.rules.half_mask;
@@ -176,7 +178,11 @@ pub(in super::super) fn attention(
         q = b.graph.scale(q);
     }
     let cache = if shape.window.is_some() { inputs.window.as_ref().unwrap_or(&inputs.full) } else { &inputs.full };
-    let y = cached(b, layer, shape, cache, inputs.window.is_some(), style, [q, k, v]);
+    let y = if b.model.encoder {
+        uncached(b, layer, cache, style, [q, k, v])
+    } else {
+        cached(b, layer, shape, cache, inputs.window.is_some(), style, [q, k, v])
+    };
     let y = if b.find(Some(layer), Part::AttnSubNorm, Suffix::Weight).is_some() {
         b.norm(Some(layer), Part::AttnSubNorm, y, Some(layer))?
     } else {
@@ -264,6 +270,14 @@ fn normed_and_rotated(
         };
     }
     if style.late_head_norms { normed(b, x) } else { Ok(x) }
+}
+
+/// Attends over the batch itself.
+fn uncached(b: &mut Builder<'_>, layer: usize, inputs: &CacheInputs, style: Style, qkv: [Id; 3]) -> Id {
+    for id in qkv {
+        b.graph.expand(id);
+    }
+    attend(b, layer, qkv, Score { mask: inputs.mask, sinks: None, soft_cap: style.soft_cap, v_transposed: false, decompress: None })
 }
 
 /// Stores keys and values and attends over the whole cache.

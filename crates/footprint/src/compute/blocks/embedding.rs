@@ -70,11 +70,16 @@ pub(in super::super) struct Embedded {
     pub(in super::super) all: Id,
 }
 
-/// What is added to embeddings where the file has it: learned positions, and a norm that belongs to the first layer.
+/// What is added to embeddings where the file has it: the type of the first segment, learned positions, and a norm that
+/// belongs to the first layer.
 pub(in super::super) fn position(b: &mut Builder<'_>, mut x: Id, positions: Id) -> Result<Id, Missing> {
+    if let Some(types) = b.find(None, Part::TokenTypes, Suffix::Weight) {
+        let first = b.graph.view_1d(types, b.model.n_embd);
+        x = b.graph.add(x, first);
+    }
     if let Some(table) = b.find(None, Part::PositionEmbd, Suffix::Weight) {
         let rows = b.graph.get_rows(table, positions);
-        x = b.graph.add(x, rows);
+        x = if b.model.encoder { b.graph.add(rows, x) } else { b.graph.add(x, rows) };
     }
     if b.find(None, Part::TokenEmbdNorm, Suffix::Weight).is_some() {
         x = b.norm(None, Part::TokenEmbdNorm, x, Some(0))?;

@@ -2,6 +2,7 @@
 //!
 //! Upstream: `src/llama-context.cpp:128,245-310` (sizes), `:3801-3880` (what is refused), `:551-562` (flash attention `auto`).
 
+use crate::companions::Speculation;
 use crate::error::FootprintError;
 use crate::profile::{EngineProfile, Outputs};
 use crate::requirement::ResolvedContext;
@@ -22,6 +23,19 @@ const MAX_CONTEXT: u64 = (u32::MAX - 255) as u64;
 /// A configuration that the engine refuses: no context, no batch, no sequence, or cache types that do not go with the
 /// model or with flash attention.
 pub fn resolve(model: &Model, settings: &Settings, profile: &EngineProfile) -> Result<ResolvedContext, FootprintError> {
+    resolve_with(model, settings, profile, Speculation::NONE)
+}
+
+/// As [`resolve`], for a model whose tokens are drafted: rows of logits for all that are checked at once.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_with(
+    model: &Model,
+    settings: &Settings,
+    profile: &EngineProfile,
+    speculation: Speculation,
+) -> Result<ResolvedContext, FootprintError> {
     let settings = &*profile.rules.apply(settings);
     check_sequences(settings)?;
     check_cache_types(model, settings)?;
@@ -42,8 +56,9 @@ pub fn resolve(model: &Model, settings: &Settings, profile: &EngineProfile) -> R
         let per_sequence = self::padded("n_ctx", padded / n_seq_max, padding)?;
         (at_most("n_ctx", per_sequence * n_seq_max)?, per_sequence)
     };
+    let n_rows = settings.n_parallel.saturating_mul(speculation.n_max.saturating_add(1));
     let n_outputs_max = match profile.outputs {
-        Outputs::PerSequence => settings.n_parallel,
+        Outputs::PerSequence => n_rows,
         Outputs::PerBatch => n_batch,
     };
     if n_outputs_max < settings.n_parallel {
@@ -55,6 +70,8 @@ pub fn resolve(model: &Model, settings: &Settings, profile: &EngineProfile) -> R
         n_batch,
         n_ubatch,
         n_outputs: n_outputs_max.min(n_ubatch),
+        n_rows: n_rows.min(n_outputs_max),
+        n_states: speculation.kept_states.saturating_add(1),
         flash_attn: flash_attention(model, settings),
         rules: profile.rules,
     })

@@ -118,4 +118,28 @@ pub enum FootprintError {
         /// What there is.
         known: String,
     },
+    /// An adapter that does not go with the model.
+    #[error("LoRA adapter: {problem}")]
+    Adapter {
+        /// What does not fit.
+        problem: String,
+    },
+    /// A control vector that does not go with the model.
+    #[error("control vector: {problem}")]
+    ControlVector {
+        /// What does not fit.
+        problem: String,
+    },
+    /// The engine refuses the draft model under the settings that follow for it.
+    #[error("draft model: {reason}")]
+    Draft {
+        /// Why.
+        reason: Box<FootprintError>,
+    },
+    /// Drafts by prediction layers of a model that has none.
+    #[error("a model of {architecture} in this file has no prediction layers to draft with; name a --model-draft")]
+    NoPredictionLayers {
+        /// The architecture.
+        architecture: String,
+    },
 }

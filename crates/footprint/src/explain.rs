@@ -2,6 +2,7 @@
 //!
 //! The rule and the upstream line are the source that a [`Known`] carries; here are the factors.
 
+use crate::companions::Companions;
 use crate::error::FootprintError;
 use crate::kv_cache::{self, Cells, Shape, Shapes};
 use crate::parts::Component;
@@ -28,19 +29,23 @@ pub struct Explanation {
 /// How each number of `requirement` came about, the host first. Components of which there is nothing are left out.
 ///
 /// # Errors
-/// As [`crate::require()`], whose result for the same arguments `requirement` is.
+/// As [`crate::require_with()`], whose result for the same arguments `requirement` is.
 pub fn explain(
     model: &Model,
     settings: &Settings,
     target: &Target,
     profile: &EngineProfile,
+    companions: &Companions,
     requirement: &Requirement,
 ) -> Result<Vec<Explanation>, FootprintError> {
     let facts = Facts {
         model,
         settings,
         target,
-        context: ResolvedContext { flash_attn: requirement.context.flash_attn, ..context::resolve(model, settings, profile)? },
+        context: ResolvedContext {
+            flash_attn: requirement.context.flash_attn,
+            ..context::resolve_with(model, settings, profile, companions.speculation(model))?
+        },
         placement: placement::place(model, settings, target, profile)?,
         requirement,
     };
@@ -84,8 +89,12 @@ impl Facts<'_> {
             Component::State => self.state(device),
             Component::Compute => self.compute(),
             Component::Output => {
-                let rows = self.settings.n_parallel.max(1);
-                vec![format!("{} tokens of vocabulary × 4 B × {}, one per sequence", self.model.n_vocab, counted(rows, "row"))]
+                let rows = self.context.n_rows;
+                vec![format!(
+                    "{} tokens of vocabulary × 4 B × {}, one per sequence and drafted token",
+                    self.model.n_vocab,
+                    counted(rows, "row")
+                )]
             }
             Component::Checkpoints => {
                 let one = host::checkpoint(self.model, self.settings, &self.context);
@@ -93,7 +102,7 @@ impl Facts<'_> {
                 vec![format!("{one} of state and windows × {ctx_checkpoints} checkpoints × {n_parallel} slots")]
             }
             Component::Program => vec![format!("{} layers, vocabulary of {} tokens", self.model.n_layer_all(), self.model.n_vocab)],
-            Component::Driver | Component::PromptCache => Vec::new(),
+            _ => Vec::new(),
         }
     }
 
@@ -156,9 +165,9 @@ impl Facts<'_> {
                 *shapes.entry((r.r_elements, r.s_elements)).or_default() += 1;
             }
         }
-        let sequences = self.settings.n_parallel.max(1);
+        let sequences = self.settings.n_parallel.max(1).saturating_mul(self.context.n_states);
         let line = |((r, s), count): ((u64, u64), usize)| {
-            format!("{} × ({r} of convolution or shift + {s} of state) × 4 B × {}", counted(count, "layer"), counted(sequences, "sequence"))
+            format!("{} × ({r} of convolution or shift + {s} of state) × 4 B × {}", counted(count, "layer"), counted(sequences, "row"))
         };
         shapes.into_iter().map(line).collect()
     }

@@ -53,5 +53,15 @@ pub(crate) fn target(gpus: &[u64]) -> Target {
 
 /// A context of one sequence.
 pub(crate) fn context(n_ctx: u32, n_ubatch: u32) -> ResolvedContext {
-    ResolvedContext { n_ctx, n_ctx_seq: n_ctx, n_batch: 2048, n_ubatch, n_outputs: 1, flash_attn: true, rules: Rules::CURRENT }
+    ResolvedContext {
+        n_ctx,
+        n_ctx_seq: n_ctx,
+        n_batch: 2048,
+        n_ubatch,
+        n_outputs: 1,
+        n_rows: 1,
+        n_states: 1,
+        flash_attn: true,
+        rules: Rules::CURRENT,
+    }
 }

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backends;
+pub mod companions;
 pub mod compute;
 pub mod context;
 pub mod error;
@@ -31,6 +32,7 @@ pub mod state;
 pub mod target;
 pub mod weights;
 
+pub use companions::{Companions, Draft};
 pub use compute::ComputeBuffers;
 pub use error::FootprintError;
 pub use explain::{Explanation, explain};
@@ -38,7 +40,7 @@ pub use parts::{Component, Part, Totals, totals};
 pub use placement::{Home, Placement};
 pub use profile::{BatchKinds, EngineProfile, LatentCache, Outputs, Rules, WindowCells};
 pub use recommend::{Recommendation, Sizing, recommend};
-pub use require::{dry_run, require};
+pub use require::{dry_run, require, require_with};
 pub use requirement::{DeviceRequirement, GraphSize, HostRequirement, Requirement, ResolvedContext};
 pub use savings::{Saving, savings};
 pub use target::{Backend, Device, Target};

@@ -3,12 +3,13 @@
 //! Upstream: `src/llama-context.cpp:2118-2260`. Allocated when the context is made, for one row per sequence; it grows when
 //! a batch asks for more rows, up to what the tool reserves.
 
-use spec::{Bytes, Model, QuantType, Settings};
+use spec::{Bytes, Model, QuantType};
 
-/// Bytes of the output buffer after load: one row of logits per sequence, in F32, without alignment.
-pub fn output(model: &Model, settings: &Settings) -> Bytes {
+/// Bytes of the output buffer for so many rows of logits, in F32, without alignment: after load one per sequence, later as
+/// many as a batch asks for.
+pub fn output(model: &Model, rows: u32) -> Bytes {
     let row = QuantType::F32.row_bytes(model.n_vocab).unwrap_or(Bytes::MAX);
     // T5 hands out embeddings too.
     let embeddings = if model.architecture == "t5" { QuantType::F32.row_bytes(model.n_embd).unwrap_or(Bytes::MAX) } else { Bytes::ZERO };
-    (row + embeddings).times(u64::from(settings.n_parallel.max(1)))
+    (row + embeddings).times(u64::from(rows))
 }

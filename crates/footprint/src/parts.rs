@@ -22,6 +22,28 @@ spec::words! {
         Program = "program",
         /// The driver's context, and scratch outside every buffer.
         Driver = "driver",
+        /// Weights of a projector (`--mmproj`).
+        Projector = "projector",
+        /// Compute buffer of a projector.
+        ProjectorCompute = "projector_compute",
+        /// Adapters (`--lora`).
+        Adapters = "adapters",
+        /// What adapters add to the compute buffer.
+        AdapterCompute = "adapter_compute",
+        /// Control vectors (`--control-vector`).
+        ControlVectors = "control_vectors",
+        /// Weights of a draft used in place from the mapped file.
+        DraftMapped = "draft_weights_mapped",
+        /// Weights of a draft: another model, or the model's own prediction layers.
+        DraftWeights = "draft_weights",
+        /// Caches and state of a draft.
+        DraftCache = "draft_cache",
+        /// Compute buffer of a draft.
+        DraftCompute = "draft_compute",
+        /// Logits of a draft, and what sampling keeps beside them.
+        DraftOutput = "draft_output",
+        /// Vocabulary and graph of a draft.
+        DraftProgram = "draft_program",
         /// The server's cache of prompts: nothing at load, its limit after long use.
         PromptCache = "prompt_cache",
         /// The server's checkpoints of windows and state: nothing at load, their limit after long use.
@@ -41,9 +63,24 @@ impl Component {
             Self::Output => "logits",
             Self::Program => "program",
             Self::Driver => "driver",
+            Self::Projector => "projector",
+            Self::ProjectorCompute => "projector compute",
+            Self::Adapters => "adapters",
+            Self::AdapterCompute => "adapter compute",
+            Self::ControlVectors => "control vectors",
+            Self::DraftMapped => "draft weights, mapped",
+            Self::DraftWeights => "draft weights",
+            Self::DraftCache => "draft KV cache",
+            Self::DraftCompute => "draft compute",
+            Self::DraftOutput => "draft logits",
+            Self::DraftProgram => "draft program",
             Self::PromptCache => "prompt cache",
             Self::Checkpoints => "checkpoints",
         }
+    }
+    /// True for compute buffers: on the host their pages count only once a batch has used them.
+    pub(crate) const fn is_compute(self) -> bool {
+        matches!(self, Self::Compute | Self::ProjectorCompute | Self::AdapterCompute | Self::DraftCompute)
     }
     /// True for what is empty at load and grows with use up to a limit.
     pub const fn grows(self) -> bool {
@@ -95,15 +132,17 @@ pub fn totals(parts: &[Part]) -> Totals {
 }
 
 impl DeviceRequirement {
-    /// Every component, in a fixed order.
+    /// Every component, in a fixed order; what is loaded beside the model last.
     pub fn parts(&self) -> Vec<Part> {
-        vec![
+        let mut parts = vec![
             Part::fixed(Component::Weights, &self.weights),
             Part::fixed(Component::KvCache, &self.kv_cache),
             Part::fixed(Component::State, &self.state),
             Part::fixed(Component::Compute, &self.compute),
             Part::fixed(Component::Driver, &self.runtime),
-        ]
+        ];
+        parts.extend(self.beside.iter().cloned());
+        parts
     }
 }
 
@@ -111,17 +150,19 @@ impl HostRequirement {
     /// Every component, in a fixed order. A component is what is allocated: of the compute buffer the system counts pages
     /// only once a batch has used them ([`HostRequirement::anonymous_at_load`]).
     pub fn parts(&self) -> Vec<Part> {
-        vec![
+        let mut parts = vec![
             Part::fixed(Component::Weights, &self.weights_mapped.plus(&self.weights_anonymous)),
             Part::fixed(Component::Repacked, &self.weights_repacked),
             Part::fixed(Component::KvCache, &self.kv_cache),
             Part::fixed(Component::State, &self.state),
             Part::fixed(Component::Compute, &self.compute),
-            Part::fixed(Component::Output, &self.output),
+            Part { component: Component::Output, load: self.output.clone(), peak: self.output.plus(&self.output_growth) },
             Part::fixed(Component::Program, &self.runtime),
             Part::grown(Component::PromptCache, &self.prompt_cache),
             Part::grown(Component::Checkpoints, &self.checkpoints),
-        ]
+        ];
+        parts.extend(self.beside.iter().cloned());
+        parts
     }
 }
 

@@ -1,5 +1,6 @@
 //! The requirement of one configuration, put together from its parts.
 
+use crate::companions::{Companions, Host, beside};
 use crate::error::FootprintError;
 use crate::kv_cache::{self, ByPlace};
 use crate::placement::{self, Placement};
@@ -20,15 +21,38 @@ use std::collections::BTreeMap;
 /// # Errors
 /// A configuration that the engine refuses ([`FootprintError`] names the setting), or one whose rules are not modelled.
 pub fn require(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
+    require_with(model, settings, target, profile, &Companions::default())
+}
+
+/// As [`require`], with what is loaded beside the model.
+///
+/// # Errors
+/// As [`require`], and companions that do not go with the model.
+pub fn require_with(
+    model: &Model,
+    settings: &Settings,
+    target: &Target,
+    profile: &EngineProfile,
+    companions: &Companions,
+) -> Result<Requirement, FootprintError> {
     let settings = &*profile.rules.apply(settings);
-    let context = context::resolve(model, settings, profile)?;
+    let context = context::resolve_with(model, settings, profile, companions.speculation(model))?;
     let placement = placement::place(model, settings, target, profile)?;
     let compute = compute::buffers(model, settings, target, &placement, &context);
     // Only the placed graph tells what `auto` becomes, and so whether the engine refuses the cache.
     if settings.cache_type_v.is_quantized() && !compute.flash_attn {
         return Err(FootprintError::QuantizedVWithoutFlashAttention { ty: settings.cache_type_v });
     }
-    Ok(assemble(model, settings, target, profile, context, placement, compute))
+    let compute = if context.n_states > 1 && model.has_recurrent_state() { compute.with_kept_states() } else { compute };
+    let beside = match companions.is_empty() {
+        true => None,
+        false => Some(beside(&Host { model, settings, target, profile, context, placement: &placement }, companions)?),
+    };
+    let mut requirement = assemble(model, settings, target, profile, context, placement, compute);
+    if let Some(beside) = beside {
+        requirement.set_beside(beside);
+    }
+    Ok(requirement)
 }
 
 /// What the engine's own dry run (`no_alloc`) reports for the same configuration: nothing is mapped, and compute buffers are
@@ -56,7 +80,7 @@ fn assemble(
     let parts = Parts {
         weights: weights::weights(model, target, profile, &placement),
         kv_cache: kv_cache::kv_cache(model, settings, target, &context, &placement.layer_devices),
-        state: state::state(model, settings, target, &placement.layer_devices),
+        state: state::state(model, settings, target, &context, &placement.layer_devices),
         compute,
     };
     Requirement {
@@ -79,6 +103,7 @@ struct Parts {
 
 const WEIGHTS: &str = "tensor directory of the file, padded as the buffer pads (ggml-backend.cpp:57-89)";
 const KV_CACHE: &str = "llama-kv-cache.cpp:65-250";
+const OUTPUT: &str = "llama-context.cpp:2118-2260";
 const STATE: &str = "llama-memory-recurrent.cpp:70-125";
 
 fn devices(model: &Model, target: &Target, placement: &Placement, parts: &Parts) -> Vec<DeviceRequirement> {
@@ -92,6 +117,7 @@ fn devices(model: &Model, target: &Target, placement: &Placement, parts: &Parts)
             state: known_state(model, parts.state.devices[index]),
             compute: parts.compute.devices.get(index).filter(|_| used).cloned().unwrap_or_else(none),
             runtime: if used { device.backend.runtime.clone() } else { none() },
+            beside: Vec::new(),
         }
     };
     target.devices.iter().enumerate().map(device).collect()
@@ -117,6 +143,7 @@ fn host(
     } else {
         (weights.host_lazy, weights.host_lazy)
     };
+    let output = output::output(model, settings.n_parallel.max(1));
     HostRequirement {
         weights_mapped: Known::exact(mapped, WEIGHTS),
         mapped_span: Known::exact(span, "llama-model.cpp:1856-1876"),
@@ -126,12 +153,14 @@ fn host(
         kv_cache: known_cache(model, parts.kv_cache.host),
         state: known_state(model, parts.state.host),
         compute: parts.compute.host.clone(),
-        output: Known::exact(output::output(model, settings), "llama-context.cpp:2118-2260"),
+        output: Known::exact(output, OUTPUT),
+        output_growth: Known::exact(output::output(model, context.n_rows).saturating_sub(output), OUTPUT),
         runtime: runtime(model, target, context, placement),
         prompt_cache: host::prompt_cache(settings, profile),
         checkpoints: host::checkpoints(model, settings, profile, context),
         weights_rarely_read: Known::exact(weights::looked_up(model, placement), WEIGHTS),
-        pinned: pinned(target, placement, weights.pinned, &parts.compute.host, output::output(model, settings)),
+        beside: Vec::new(),
+        pinned: pinned(target, placement, weights.pinned, &parts.compute.host, output),
     }
 }
 

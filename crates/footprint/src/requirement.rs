@@ -1,5 +1,6 @@
 //! What a model needs, by device and component. Totals are functions of the parts.
 
+use crate::parts::{Component, Part};
 use crate::profile::Rules;
 use spec::{Bytes, Known};
 
@@ -33,6 +34,10 @@ pub struct ResolvedContext {
     pub n_ubatch: u32,
     /// Rows of logits reserved per micro-batch.
     pub n_outputs: u32,
+    /// Rows of logits that a batch asks for at most: one per sequence, and one more per drafted token.
+    pub n_rows: u32,
+    /// Recurrent states that each sequence keeps: 1, and one more per token that drafts may be rolled back by.
+    pub n_states: u32,
     /// Whether flash attention is in use after `auto` is resolved.
     pub flash_attn: bool,
     /// The engine's rules under which it was resolved.
@@ -63,6 +68,8 @@ pub struct DeviceRequirement {
     pub compute: Known<Bytes>,
     /// Driver context and scratch outside every buffer.
     pub runtime: Known<Bytes>,
+    /// What is loaded beside the model.
+    pub beside: Vec<Part>,
 }
 
 impl DeviceRequirement {
@@ -72,7 +79,7 @@ impl DeviceRequirement {
     }
     /// Everything on the device.
     pub fn total(&self) -> Known<Bytes> {
-        self.buffers().plus(&self.runtime)
+        self.beside.iter().fold(self.buffers().plus(&self.runtime), |sum, part| sum.plus(&part.peak))
     }
 }
 
@@ -96,8 +103,10 @@ pub struct HostRequirement {
     pub state: Known<Bytes>,
     /// Host compute buffer.
     pub compute: Known<Bytes>,
-    /// Logits (and embeddings) handed to the application.
+    /// Logits (and embeddings) handed to the application, for one row per sequence.
     pub output: Known<Bytes>,
+    /// What that buffer grows by when drafted tokens are checked.
+    pub output_growth: Known<Bytes>,
     /// The program itself: code, vocabulary, graph metadata, driver libraries.
     pub runtime: Known<Bytes>,
     /// Most that the server's prompt cache may grow to later.
@@ -108,6 +117,8 @@ pub struct HostRequirement {
     pub weights_rarely_read: Known<Bytes>,
     /// Of weights, compute and output: page-locked for a device to copy from, which can be neither swapped nor dropped.
     pub pinned: Known<Bytes>,
+    /// What is loaded beside the model.
+    pub beside: Vec<Part>,
 }
 
 impl HostRequirement {
@@ -127,15 +138,30 @@ impl HostRequirement {
     }
     /// Anonymous memory in full use: cannot be dropped, only swapped. What a host must have.
     pub fn anonymous(&self) -> Known<Bytes> {
-        self.anonymous_at_load().plus(&self.compute)
+        let own = self.anonymous_at_load_alone().plus(&self.compute).plus(&self.output_growth);
+        self.beside_anonymous().fold(own, |sum, part| sum.plus(&part.peak))
     }
     /// Anonymous memory right after load, before the first token. Caches are cleared and so touched; the compute buffer is
     /// reserved, and the system counts its pages only as batches of full size use them.
     pub fn anonymous_at_load(&self) -> Known<Bytes> {
+        let touched = self.beside_anonymous().filter(|part| !part.component.is_compute());
+        touched.fold(self.anonymous_at_load_alone(), |sum, part| sum.plus(&part.load))
+    }
+    fn anonymous_at_load_alone(&self) -> Known<Bytes> {
         self.weights_anonymous.plus(&self.weights_repacked).plus(&self.kv_cache).plus(&self.state).plus(&self.output).plus(&self.runtime)
     }
-    /// All that should stay in memory for full speed: anonymous memory and the mapped weights.
+    /// All that should stay in memory for full speed: anonymous memory and mapped weights.
     pub fn resident(&self) -> Known<Bytes> {
-        self.anonymous().plus(&self.weights_mapped)
+        self.anonymous().plus(&self.mapped())
+    }
+    /// Weights used in place from mapped files, those of a draft included: page cache that should stay.
+    pub fn mapped(&self) -> Known<Bytes> {
+        self.beside
+            .iter()
+            .filter(|part| part.component == Component::DraftMapped)
+            .fold(self.weights_mapped.clone(), |sum, part| sum.plus(&part.peak))
+    }
+    fn beside_anonymous(&self) -> impl Iterator<Item = &Part> {
+        self.beside.iter().filter(|part| part.component != Component::DraftMapped)
     }
 }

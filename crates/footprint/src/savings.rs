@@ -1,10 +1,11 @@
 //! What other settings would save, each really evaluated.
 
+use crate::parts::{Component, Part};
 use crate::requirement::Requirement;
-use crate::{EngineProfile, Target, require};
+use crate::{Companions, EngineProfile, Target, require_with};
 use spec::model::{FeedForward, Mixer};
 use spec::settings::{FlashAttention, LoadMode};
-use spec::{Bytes, Model, QuantType, Settings};
+use spec::{Bytes, Known, Model, QuantType, Settings};
 
 /// One change of settings and what it does to memory at peak.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,11 +44,18 @@ const WORTHWHILE: i64 = 1 << 20;
 
 /// The changes that free memory somewhere, the largest first. `now` is the requirement of `settings`. Changes that the
 /// engine refuses are left out.
-pub fn savings(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile, now: &Requirement) -> Vec<Saving> {
+pub fn savings(
+    model: &Model,
+    settings: &Settings,
+    target: &Target,
+    profile: &EngineProfile,
+    companions: &Companions,
+    now: &Requirement,
+) -> Vec<Saving> {
     let mut found: Vec<Saving> = changes(model, settings)
         .into_iter()
         .filter_map(|change| {
-            let then = require(model, &change.settings, target, profile).ok()?;
+            let then = require_with(model, &change.settings, target, profile, companions).ok()?;
             let (host, host_exact) = freed(now, &then, None)?;
             let devices: Option<Vec<(i64, bool)>> = (0..now.devices.len()).map(|device| freed(now, &then, Some(device))).collect();
             let devices = devices?;
@@ -63,14 +71,18 @@ pub fn savings(model: &Model, settings: &Settings, target: &Target, profile: &En
     found
 }
 
-/// Bytes freed at one place at peak, and whether that is exact.
+/// Bytes freed at one place at peak, and whether that is exact. A component that one side lacks is nothing there.
 fn freed(now: &Requirement, then: &Requirement, device: Option<usize>) -> Option<(i64, bool)> {
+    let (now, then) = (now.parts(device), then.parts(device));
+    let nothing = Known::exact(Bytes::ZERO, "not there");
+    let of =
+        |parts: &[Part], component| parts.iter().find(|part| part.component == component).map_or(nothing.clone(), |part| part.peak.clone());
     let (mut sum, mut exact) = (0_i64, true);
-    for (now, then) in now.parts(device).iter().zip(then.parts(device)) {
+    for &component in Component::ALL {
+        let (now, then) = (of(&now, component), of(&then, component));
         let signed = |bytes: Bytes| i64::try_from(bytes.get()).unwrap_or(i64::MAX);
-        sum = sum.saturating_add(signed(now.peak.get()?).saturating_sub(signed(then.peak.get()?)));
-        let both_exact = now.peak.is_exact() && then.peak.is_exact();
-        exact &= both_exact || now.peak.get() == then.peak.get() || now.component.grows();
+        sum = sum.saturating_add(signed(now.get()?).saturating_sub(signed(then.get()?)));
+        exact &= (now.is_exact() && then.is_exact()) || now.get() == then.get() || component.grows();
     }
     Some((sum, exact))
 }

@@ -2,17 +2,18 @@
 //!
 //! Upstream: `src/llama-memory-recurrent.cpp:70-125`. Each layer keeps one row per sequence of its convolution or shift
 //! state and of its recurrent state, in F32, in the memory of the layer unless KV offload is off. The rows do not depend
-//! on the context.
+//! on the context. Where drafts are rolled back, each sequence keeps as many rows more as tokens are drafted (`n_rs_seq`).
 
 use crate::kv_cache::{ByPlace, trunk_layers};
+use crate::requirement::ResolvedContext;
 use crate::target::Target;
 use spec::model::{Mixer, Recurrent};
 use spec::{Bytes, Model, QuantType, Settings};
 
 /// Bytes of all recurrent states.
-pub fn state(model: &Model, settings: &Settings, target: &Target, layer_devices: &[Option<usize>]) -> ByPlace {
+pub fn state(model: &Model, settings: &Settings, target: &Target, context: &ResolvedContext, layer_devices: &[Option<usize>]) -> ByPlace {
     let mut sum = ByPlace::new(target);
-    let sequences = u64::from(settings.n_parallel.max(1));
+    let sequences = u64::from(settings.n_parallel.max(1)) * u64::from(context.n_states);
     for (index, layer) in model.layers.iter().enumerate().take(trunk_layers(model)) {
         if let Mixer::Recurrent(r) | Mixer::Both(_, r) = &layer.mixer {
             let device = layer_devices.get(index).copied().flatten().filter(|_| settings.kv_offload);
@@ -41,7 +42,7 @@ pub(crate) fn per_sequence(model: &Model) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{attention, model, recurrent, target};
+    use crate::fixture::{attention, context, model, recurrent, target};
 
     /// A 27B hybrid logged 149.62 MiB for one sequence and 598.50 MiB for four: 48 of 64 layers keep 3 × 10240 and
     /// 128 × 6144 elements.
@@ -49,8 +50,9 @@ mod tests {
     fn a_hybrid_keeps_state_in_its_recurrent_layers_only() {
         let model = model((0..64).map(|i| if i % 4 == 3 { attention(4, 256, None) } else { recurrent(3 * 10240, 128 * 6144) }));
         let layers = vec![Some(0); 65];
-        let sum =
-            |n_parallel, kv_offload| state(&model, &Settings { n_parallel, kv_offload, ..Settings::default() }, &target(&[24]), &layers);
+        let sum = |n_parallel, kv_offload| {
+            state(&model, &Settings { n_parallel, kv_offload, ..Settings::default() }, &target(&[24]), &context(4096, 512), &layers)
+        };
         assert_eq!(format!("{:.2}", sum(1, true).devices[0].as_mib()), "149.62");
         assert_eq!(format!("{:.2}", sum(4, true).devices[0].as_mib()), "598.50");
         assert_eq!(sum(4, false).host, sum(4, true).devices[0]);

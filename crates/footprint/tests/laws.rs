@@ -4,7 +4,7 @@
 mod recorded;
 
 use footprint::target::Backend;
-use footprint::{Device, EngineProfile, Requirement, Target, explain, require, savings, totals};
+use footprint::{Companions, Device, EngineProfile, Requirement, Target, explain, require, savings, totals};
 use proptest::prelude::*;
 use spec::settings::{FlashAttention, LoadMode, SplitMode, TensorOverride};
 use spec::{Bytes, Known, Model, QuantType, Settings};
@@ -114,7 +114,7 @@ proptest! {
         for (index, device) in now.devices.iter().enumerate() {
             prop_assert_eq!(totals(&now.parts(Some(index))).working.get(), device.total().get());
         }
-        let found = savings(model, &settings, &target, &profile, &now);
+        let found = savings(model, &settings, &target, &profile, &Companions::default(), &now);
         prop_assert!(found.is_sorted_by_key(|saving| std::cmp::Reverse(saving.most())));
         for saving in &found {
             let then = require(model, &saving.settings, &target, &profile).unwrap();
@@ -124,7 +124,7 @@ proptest! {
                 prop_assert_eq!(freed, peak(&now, Some(index)) - peak(&then, Some(index)), "{}", saving.setting);
             }
         }
-        let explained = explain(model, &settings, &target, &profile, &now).unwrap();
+        let explained = explain(model, &settings, &target, &profile, &Companions::default(), &now).unwrap();
         prop_assert!(explained.iter().all(|e| e.bytes.get() != Some(Bytes::ZERO)));
     }
 

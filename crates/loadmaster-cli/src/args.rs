@@ -6,6 +6,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use loadmaster::footprint::EngineProfile;
 use loadmaster::planner::plan::{DevicePreference, DiskPolicy, Margin, Power, Priority, UseCase};
+use spec::QuantType;
+use spec::settings::CACHE_TYPES;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -141,6 +144,9 @@ pub struct MemoryArgs {
     /// Write the picture as an SVG document
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub svg: Option<PathBuf>,
+    /// What is loaded beside the model.
+    #[command(flatten)]
+    pub beside: CompanionArgs,
     /// Fixed settings.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -169,6 +175,9 @@ pub struct PlanArgs {
     /// they disagree
     #[arg(long)]
     pub prove: bool,
+    /// What is loaded beside the model.
+    #[command(flatten)]
+    pub beside: CompanionArgs,
     /// Fixed settings.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -305,7 +314,7 @@ pub struct SuperviseArgs {
     pub parent: u32,
     /// The program and its arguments.
     #[arg(last = true, required = true)]
-    pub command: Vec<std::ffi::OsString>,
+    pub command: Vec<OsString>,
 }
 
 /// What a plan is for.
@@ -333,6 +342,96 @@ pub struct Wishes {
     /// People who use it at the same time: so many sequences, unless `--parallel` says otherwise
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub users: Option<u32>,
+}
+
+/// What is loaded beside the model, as llama-server spells it.
+#[derive(Clone, Debug, PartialEq, Args)]
+#[command(next_help_heading = "What is loaded beside the model, as llama-server spells it")]
+pub struct CompanionArgs {
+    /// [-mm] projector of a multimodal model
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub mmproj: Option<PathBuf>,
+    /// Keep the projector on the host
+    #[arg(long, requires = "mmproj")]
+    pub no_mmproj_offload: bool,
+    /// LoRA adapter; may be repeated
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub lora: Vec<PathBuf>,
+    /// Control vector; may be repeated
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub control_vector: Vec<PathBuf>,
+    /// [-md] model that drafts tokens
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "spec_type", visible_alias = "spec-draft-model")]
+    pub model_draft: Option<PathBuf>,
+    /// Draft with the model's own prediction layers
+    #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new(["draft-mtp"]))]
+    pub spec_type: Option<String>,
+    /// Tokens drafted at once at most
+    #[arg(long, value_name = "N", default_value_t = 3, visible_alias = "spec-draft-n-max")]
+    pub draft_max: u32,
+    /// [-ngld] layers of the draft model on GPUs; without it, all
+    #[arg(long, value_name = "N", visible_aliases = ["gpu-layers-draft", "spec-draft-ngl"])]
+    pub n_gpu_layers_draft: Option<u32>,
+    /// [-cd] context of the draft model; without it, that of the model
+    #[arg(long, value_name = "N")]
+    pub ctx_size_draft: Option<u32>,
+    /// [-ctkd] type of the draft's K cache
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = cache_type, visible_alias = "spec-draft-type-k")]
+    pub cache_type_k_draft: QuantType,
+    /// [-ctvd] type of the draft's V cache
+    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = cache_type, visible_alias = "spec-draft-type-v")]
+    pub cache_type_v_draft: QuantType,
+}
+
+impl CompanionArgs {
+    /// llama-server's short spellings of more than one letter, with the long ones that stand for them here.
+    pub const SHORT: &'static [(&'static str, &'static str)] = &[
+        ("-mm", "--mmproj"),
+        ("-md", "--model-draft"),
+        ("-ngld", "--n-gpu-layers-draft"),
+        ("-cd", "--ctx-size-draft"),
+        ("-ctkd", "--cache-type-k-draft"),
+        ("-ctvd", "--cache-type-v-draft"),
+    ];
+
+    /// The same as arguments of an engine, in the spellings of the newest.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut add = |flag: &str, value: &dyn AsRef<std::ffi::OsStr>| {
+            arguments.push(flag.into());
+            arguments.push(value.as_ref().into());
+        };
+        let files = |paths: &[PathBuf], flag: &str, add: &mut dyn FnMut(&str, &dyn AsRef<std::ffi::OsStr>)| {
+            paths.iter().for_each(|path| add(flag, path));
+        };
+        files(self.mmproj.as_slice(), "--mmproj", &mut add);
+        files(&self.lora, "--lora", &mut add);
+        files(&self.control_vector, "--control-vector", &mut add);
+        files(self.model_draft.as_slice(), "--model-draft", &mut add);
+        if let Some(ty) = &self.spec_type {
+            add("--spec-type", ty);
+        }
+        if self.model_draft.is_some() || self.spec_type.is_some() {
+            add("--spec-draft-n-max", &self.draft_max.to_string());
+            if let Some(layers) = self.n_gpu_layers_draft {
+                add("--n-gpu-layers-draft", &layers.to_string());
+            }
+            for (flag, ty) in [("--cache-type-k-draft", self.cache_type_k_draft), ("--cache-type-v-draft", self.cache_type_v_draft)] {
+                if ty != QuantType::F16 {
+                    add(flag, &ty.name());
+                }
+            }
+        }
+        if self.no_mmproj_offload {
+            arguments.push("--no-mmproj-offload".into());
+        }
+        arguments
+    }
+}
+
+fn cache_type(name: &str) -> Result<QuantType, String> {
+    let found = CACHE_TYPES.iter().copied().find(|ty| ty.name() == name);
+    found.ok_or_else(|| format!("a cache can be {}", CACHE_TYPES.iter().map(|ty| ty.name()).collect::<Vec<_>>().join(", ")))
 }
 
 /// A parser of words that a type knows, listed in the help.

@@ -3,6 +3,7 @@
 //! llama-server writes `-ngl 99`, `-ts 3,1`, `-t -1` and a bare `-fa`; clap reads a single dash as a bundle of one-letter
 //! options. So the arguments are rewritten to the long spelling before clap sees them: `--n-gpu-layers=99`.
 
+use crate::args::CompanionArgs;
 use crate::flags::{Form, Takes, forms};
 use clap::{ArgAction, Command};
 use std::ffi::{OsStr, OsString};
@@ -43,8 +44,10 @@ pub fn rewrite(arguments: impl IntoIterator<Item = OsString>, command: &Command)
             out.push(join(form.long, value.as_deref()));
             continue;
         }
+        let long = beside(text, current);
+        let text = long.as_deref().unwrap_or(text);
         let takes_next = text.starts_with('-') && option_takes_next(text, command, current);
-        out.push(argument);
+        out.push(long.as_ref().map_or_else(|| argument.clone(), OsString::from));
         if takes_next {
             out.extend(arguments.next());
         }
@@ -65,6 +68,14 @@ fn spelt<'a, 't>(text: &'t str, forms: &'a [Form]) -> Option<(&'a Form, Option<&
         None => (text, None),
     };
     forms.iter().find(|form| form.spellings.contains(&name)).map(|form| (form, value))
+}
+
+/// The long spelling of an option of what is loaded beside a model, where the command has it.
+fn beside(text: &str, current: Option<&Command>) -> Option<String> {
+    let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
+    let (_, long) = CompanionArgs::SHORT.iter().find(|(short, _)| *short == name)?;
+    let known = current?.get_arguments().any(|arg| arg.get_long() == long.strip_prefix("--"));
+    known.then(|| value.map_or_else(|| (*long).to_owned(), |value| format!("{long}={value}")))
 }
 
 fn join(long: &str, value: Option<&OsStr>) -> OsString {
@@ -110,6 +121,9 @@ mod tests {
             ("memory m.gguf --gpu-layers all", "memory m.gguf --n-gpu-layers=all"),
             ("memory m.gguf -ot blk\\..*=CPU", "memory m.gguf --override-tensor=blk\\..*=CPU"),
             ("memory m.gguf -ngl=5", "memory m.gguf --n-gpu-layers=5"),
+            ("memory m.gguf -md -c -ngld 5 -c 9", "memory m.gguf --model-draft -c --n-gpu-layers-draft 5 --ctx-size=9"),
+            ("memory m.gguf -ctkd=q8_0", "memory m.gguf --cache-type-k-draft=q8_0"),
+            ("detect -md x", "detect -md x"),
         ] {
             assert_eq!(rewritten(typed), seen);
         }

@@ -5,7 +5,7 @@
 
 use formats::gguf::{Gguf, GgufError};
 use formats::{DescribeError, describe, gguf, shards};
-use spec::{Bytes, Model};
+use spec::{Attachment, AttachmentKind, Bytes, Model};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -140,6 +140,16 @@ pub fn open_files(path: &Path) -> Result<Opened, OpenError> {
     let first = files.first().map_or(path, PathBuf::as_path).to_owned();
     let model = describe(&headers).map_err(|source| OpenError::Describe { path: first, source })?;
     Ok(Opened { model, files })
+}
+
+/// Opens what is loaded beside a model: a projector, an adapter, a control vector.
+///
+/// # Errors
+/// The file is missing, is no file, cannot be read, or is not of this kind.
+pub fn open_attachment(path: &Path, kind: AttachmentKind) -> Result<Attachment, OpenError> {
+    check_file(path)?;
+    let header = header(path)?;
+    formats::describe::attachment(&header, kind).map_err(|source| OpenError::Describe { path: path.to_owned(), source })
 }
 
 /// The files of the model that `path` belongs to, in order; each is known to be a file.

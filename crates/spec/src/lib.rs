@@ -7,9 +7,11 @@
 //! * [`quant`]: tensor types and their block geometry
 //! * [`machine`]: what a machine is, what of it may be used, what is free now
 //! * [`model`]: what a model is: layers, tensors, attention, experts, state
+//! * [`attachment`]: what is loaded beside a model
 //! * [`settings`]: every knob of an engine that changes memory or speed
 #![forbid(unsafe_code)]
 
+pub mod attachment;
 pub mod known;
 pub mod machine;
 pub mod model;
@@ -18,6 +20,7 @@ pub mod settings;
 pub mod units;
 mod words;
 
+pub use attachment::{Attachment, AttachmentKind};
 pub use known::{Known, Source};
 pub use machine::Machine;
 pub use model::Model;

@@ -45,6 +45,18 @@ pub struct ComputeBuffers {
     pub flash_attn: bool,
 }
 
+impl ComputeBuffers {
+    /// The same as an estimate, for graphs that also write the states which drafts are rolled back to: those writes are not
+    /// simulated.
+    pub(crate) fn with_kept_states(self) -> Self {
+        let wider = |known: Known<Bytes>| match known.get() {
+            Some(size) => Known::estimated(size, size, size.scale(1.25), "simulation without the states that drafts are rolled back to"),
+            None => known,
+        };
+        Self { host: wider(self.host), devices: self.devices.into_iter().map(wider).collect(), ..self }
+    }
+}
+
 const SIMULATED: &str = "simulation of graph, splits and allocator (llama-context.cpp:616-770, ggml-backend.cpp:1205-1740, ggml-alloc.c)";
 /// `LLAMA_MAX_LAYERS`.
 const MAX_LAYERS: usize = 512;

@@ -51,6 +51,14 @@ pub enum DescribeError {
         /// What it holds.
         found: String,
     },
+    /// A GGUF file that is no projector, adapter or control vector of the kind that was asked for.
+    #[error("the file holds no {wanted}: {found}")]
+    NotAnAttachment {
+        /// What was asked for.
+        wanted: spec::AttachmentKind,
+        /// What it holds.
+        found: String,
+    },
     /// Metadata without weights.
     #[error("the file holds a vocabulary and no weights")]
     NoTensors,

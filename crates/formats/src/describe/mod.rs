@@ -3,6 +3,7 @@
 //! Tensors are exact for every file. Layers follow the engine's own rules for the architectures in `family.rs`
 //! ([`Support::Described`]); for all others they are guessed from generic keys ([`Support::Generic`]).
 
+mod attachment;
 mod error;
 mod family;
 mod feed_forward;
@@ -15,14 +16,15 @@ mod mixers;
 mod state;
 mod window;
 
+pub use attachment::attachment;
 pub use error::DescribeError;
 
 use crate::gguf::{Gguf, Value};
 use family::{Family, family};
 use figures::Figures;
 use keys::Keys;
-use spec::Model;
 use spec::model::{Layer, MetaValue, Support, Tensor, Tokenizer};
+use spec::{AttachmentKind, Model};
 use std::collections::BTreeMap;
 
 /// Describes the model in these files: one header, or those of all parts of a split model in order.
@@ -73,16 +75,15 @@ pub fn describe(files: &[Gguf]) -> Result<Model, DescribeError> {
 /// Adapters, projectors and the like are GGUF files too.
 fn refuse_other_kinds(keys: &Keys<'_>) -> Result<(), DescribeError> {
     let not_a_model = |found: &str| Err(DescribeError::NotAModel { found: found.to_owned() });
-    match keys.text("general.type")? {
-        Some("adapter") => return not_a_model("a LoRA adapter"),
-        Some("mmproj") => return not_a_model("a multimodal projector"),
-        Some("imatrix") => return not_a_model("an importance matrix"),
-        _ => {}
+    match attachment::kind(keys)? {
+        Some(AttachmentKind::Projector) => return not_a_model("a multimodal projector"),
+        Some(AttachmentKind::Lora) => return not_a_model("a LoRA adapter"),
+        Some(AttachmentKind::ControlVector) => return not_a_model("a control vector"),
+        None => {}
     }
-    match keys.architecture.as_str() {
-        "clip" => not_a_model("a multimodal projector"),
-        "controlvector" => not_a_model("a control vector"),
-        "" => not_a_model("general.architecture is empty"),
+    match (keys.text("general.type")?, keys.architecture.as_str()) {
+        (Some("imatrix"), _) => not_a_model("an importance matrix"),
+        (_, "") => not_a_model("general.architecture is empty"),
         _ => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! `memory`: what a model needs with given settings.
 
-use super::{Shared, failure, proof, settings};
+use super::{Shared, companions, failure, proof, settings};
 use crate::args::MemoryArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::render::svg::svg;
@@ -17,11 +17,12 @@ pub fn memory(shared: &Shared, args: &MemoryArgs) -> Outcome {
     }
     let settings = settings(&args.pins.pins, &survey);
     let (model, target, profile) = (&survey.model, &survey.target, &survey.engine.rules.profile);
+    let beside = companions(&args.beside)?;
     let refused = |error: footprint::FootprintError| Failure::new(Exit::Usage, crate::exit::chain(&error));
-    let requirement = footprint::require(model, &settings, target, profile).map_err(refused)?;
-    let savings = footprint::savings(model, &settings, target, profile, &requirement);
+    let requirement = footprint::require_with(model, &settings, target, profile, &beside).map_err(refused)?;
+    let savings = footprint::savings(model, &settings, target, profile, &beside, &requirement);
     let explanations = match args.explain {
-        true => footprint::explain(model, &settings, target, profile, &requirement).map_err(refused)?,
+        true => footprint::explain(model, &settings, target, profile, &beside, &requirement).map_err(refused)?,
         false => Vec::new(),
     };
     let facts = MemoryFacts {

@@ -10,22 +10,23 @@ mod schemas;
 mod serve;
 mod validate;
 
-use crate::args::{Cli, Command, Wishes};
+use crate::args::{Cli, Command, CompanionArgs, Wishes};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::Output;
 use crate::view::{ModelName, Quantity, Rate, RefusalView};
 use loadmaster::advise::{Advice, EngineChoice, Request as Facts, Survey, survey};
 use loadmaster::config::ConfigFile;
-use loadmaster::footprint::Target;
+use loadmaster::footprint::{Companions, Draft, Target};
 use loadmaster::launch::Interrupts;
 use loadmaster::launch::bundled::BundledOptions;
 use loadmaster::machine::MachineSource;
+use loadmaster::open::open_attachment;
 use loadmaster::planner::plan::{Preferences, Request};
 use loadmaster::planner::{EngineRules, Tool};
 use loadmaster::receipt::Proof;
 use loadmaster::{Error, engine};
 use spec::settings::Pins;
-use spec::{Machine, Model, Settings};
+use spec::{AttachmentKind, Machine, Model, Settings};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -136,6 +137,32 @@ impl Shared {
 pub fn proof(path: &Path, model: &Model, settings: &Settings, target: &Target) -> Result<Proof, Failure> {
     let interrupts = Interrupts::install().unwrap_or_else(|_| Interrupts::none());
     loadmaster::prove(path, model, settings, target, &BundledOptions::default(), &interrupts).map_err(|error| failure(&error))
+}
+
+/// Opens what is loaded beside a model.
+pub fn companions(args: &CompanionArgs) -> Result<Companions, Failure> {
+    let open = |path: &PathBuf, kind| open_attachment(path, kind).map_err(|error| failure(&error.into()));
+    let all = |paths: &[PathBuf], kind| paths.iter().map(|path| open(path, kind)).collect::<Result<Vec<_>, _>>();
+    let model = match &args.model_draft {
+        Some(path) => Some(loadmaster::open(path).map_err(|error| failure(&error.into()))?),
+        None => None,
+    };
+    let drafts = model.is_some() || args.spec_type.is_some();
+    let draft = Draft {
+        n_gpu_layers: args.n_gpu_layers_draft,
+        n_ctx: args.ctx_size_draft,
+        cache_type_k: args.cache_type_k_draft,
+        cache_type_v: args.cache_type_v_draft,
+        n_max: args.draft_max,
+        ..Draft::new(model)
+    };
+    Ok(Companions {
+        projector: args.mmproj.as_ref().map(|path| open(path, AttachmentKind::Projector)).transpose()?,
+        projector_on_host: args.no_mmproj_offload,
+        adapters: all(&args.lora, AttachmentKind::Lora)?,
+        control_vectors: all(&args.control_vector, AttachmentKind::ControlVector)?,
+        draft: drafts.then_some(draft),
+    })
 }
 
 /// The rules of the newest llama-server that is known, for machines that have none at hand.

@@ -1,11 +1,12 @@
 //! `plan`: the settings to run a model with, and why.
 
-use super::{Shared, failure, machine_name, proof, request};
+use super::{Shared, companions, failure, machine_name, proof, request};
 use crate::args::PlanArgs;
 use crate::exit::{Exit, Outcome};
 use crate::view::{ModelName, PlanView, Subject};
 use loadmaster::advise::{Advice, CommandOptions, Request, survey};
 use loadmaster::config::ConfigFile;
+use loadmaster::planner;
 use loadmaster::planner::emit::Invocation;
 use std::path::{Path, PathBuf};
 
@@ -14,11 +15,12 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
     let facts = Request { machine: shared.machine.clone(), engine: shared.engine(args.engine.as_deref()), ..Request::new(&args.model) };
     let survey = survey(&facts).map_err(|error| failure(&error))?;
     let (model, machine) = (ModelName::new(&survey.model, &survey.path), survey.machine.clone());
-    let advice = match survey.advise(&request(&args.wishes, args.pins.pins)) {
+    let request = planner::Request { companions: companions(&args.beside)?.into(), ..request(&args.wishes, args.pins.pins) };
+    let advice = match survey.advise(&request) {
         Ok(advice) => advice,
         Err(error) => return shared.refusal(error, &model, &machine),
     };
-    let invocation = advice.invocation(&CommandOptions::default());
+    let invocation = advice.invocation(&CommandOptions { extra: args.beside.arguments(), ..CommandOptions::default() });
     let proof = match args.prove {
         true => Some(proof(&advice.path, &advice.model, &advice.plan.plan().settings, &advice.target)?),
         false => None,

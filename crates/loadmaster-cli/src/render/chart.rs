@@ -53,6 +53,12 @@ fn look(component: Component) -> Look {
         Component::Output => ('▪', AnsiColor::Red, "#e15759"),
         Component::Program => ('▖', AnsiColor::White, "#bab0ac"),
         Component::Driver => ('▞', AnsiColor::BrightBlack, "#79706e"),
+        Component::Projector | Component::ProjectorCompute => ('▙', AnsiColor::BrightCyan, "#a0cbe8"),
+        Component::Adapters | Component::AdapterCompute | Component::ControlVectors => ('▜', AnsiColor::BrightGreen, "#8cd17d"),
+        Component::DraftMapped | Component::DraftWeights | Component::DraftCompute | Component::DraftOutput | Component::DraftProgram => {
+            ('▟', AnsiColor::BrightBlue, "#9d7660")
+        }
+        Component::DraftCache => ('▛', AnsiColor::BrightMagenta, "#d7b5a6"),
         Component::PromptCache => ('·', AnsiColor::BrightYellow, "#f28e2b"),
         Component::Checkpoints => (':', AnsiColor::BrightRed, "#ff9da7"),
     };
@@ -70,9 +76,28 @@ fn drawn(component: Component, cells: usize) -> String {
     styled(Style::new().fg_color(Some(Color::Ansi(color))), run)
 }
 
-/// Components of all bars, each once, in the order of drawing.
-pub fn legend(bars: &[Bar]) -> Vec<Component> {
-    Component::ALL.iter().copied().filter(|wanted| bars.iter().any(|bar| bar.parts.iter().any(|(found, _)| found == wanted))).collect()
+/// What the segments of all bars mean, in the order of drawing. Components that look alike are one entry.
+pub fn legend(bars: &[Bar]) -> Vec<(Component, &'static str)> {
+    let mut entries: Vec<(Component, &'static str)> = Vec::new();
+    let drawn = |wanted: &Component| bars.iter().any(|bar| bar.parts.iter().any(|(found, _)| found == wanted));
+    for component in Component::ALL.iter().copied().filter(drawn) {
+        let name = group(component);
+        if entries.iter().all(|(_, other)| *other != name) {
+            entries.push((component, name));
+        }
+    }
+    entries
+}
+
+fn group(component: Component) -> &'static str {
+    match component {
+        Component::Projector | Component::ProjectorCompute => "projector",
+        Component::Adapters | Component::AdapterCompute | Component::ControlVectors => "adapters",
+        Component::DraftMapped | Component::DraftWeights | Component::DraftCompute | Component::DraftOutput | Component::DraftProgram => {
+            "draft"
+        }
+        other => other.title(),
+    }
 }
 
 /// Draws the bars and what their segments mean.
@@ -89,7 +114,7 @@ pub fn chart(bars: &[Bar], text: &mut Text) {
         let caption = if bar.overflows() { styled(BAD, bar.caption()) } else { bar.caption() };
         text.line(format_args!("  {}{pad}  {}  {caption}", bar.name, segments(bar, most, room)));
     }
-    let entries: Vec<String> = legend(bars).into_iter().map(|part| format!("{} {}", drawn(part, 1), styled(DIM, part.title()))).collect();
+    let entries: Vec<String> = legend(bars).into_iter().map(|(part, name)| format!("{} {}", drawn(part, 1), styled(DIM, name))).collect();
     text.line(format_args!("  {:names$}  {}", "", entries.join("  ")));
 }
 

@@ -56,8 +56,7 @@ pub fn svg(title: &str, bars: &[Bar]) -> String {
     }
     let mut x = LEFT;
     let y = height - 26.0;
-    for component in legend(bars) {
-        let name = component.title();
+    for (component, name) in legend(bars) {
         let _ = writeln!(
             out,
             "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"11\" height=\"11\" fill=\"{}\"/><text x=\"{:.1}\" y=\"{:.1}\" font-size=\"12\">{name}</text>",

@@ -320,8 +320,13 @@ impl PlaceView {
 /// What the system counts, by kind: anonymous, page cache, page-locked.
 fn kinds(host: &HostRequirement) -> Vec<(&'static str, Totals)> {
     let anonymous = Totals { load: host.anonymous_at_load(), working: host.anonymous(), peak: host.anonymous().plus(&host.growth_limit()) };
-    let stays = host.weights_mapped.clone();
-    let page_cache = Totals { load: host.mapped_touched.clone(), working: stays.clone(), peak: stays };
+    let stays = host.mapped();
+    // What loading touches of a draft is what it uses.
+    let touched = host
+        .mapped_touched
+        .clone()
+        .map(|bytes| bytes + stays.get().unwrap_or_default().saturating_sub(host.weights_mapped.get().unwrap_or_default()));
+    let page_cache = Totals { load: touched, working: stays.clone(), peak: stays };
     let pinned = Totals { load: host.pinned.clone(), working: host.pinned.clone(), peak: host.pinned.clone() };
     vec![("anonymous", anonymous), ("pages of the file", page_cache), ("page-locked", pinned)]
 }

@@ -61,7 +61,9 @@ pub struct Plan {
 /// # Errors
 /// [`NoPlan`] with what was tried, what ruled each out, and the nearest change that would fit.
 pub fn plan(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
-    plan_with(machine, model, target, request, &|settings| footprint::require(model, settings, target, &request.profile))
+    plan_with(machine, model, target, request, &|settings| {
+        footprint::require_with(model, settings, target, &request.profile, &request.companions)
+    })
 }
 
 /// Plans with another source of requirements: a cache, a recording, a test.

@@ -1,9 +1,10 @@
 //! What a person asks for: a use case, preferences, and pins.
 
-use footprint::EngineProfile;
+use footprint::{Companions, EngineProfile};
 use spec::Bytes;
 use spec::settings::Pins;
 use spec::words;
+use std::sync::Arc;
 
 /// A request for a plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,12 +17,20 @@ pub struct Request {
     pub pins: Pins,
     /// The memory rules of the engine that will run.
     pub profile: EngineProfile,
+    /// What is loaded beside the model. Shared, for a search copies requests.
+    pub companions: Arc<Companions>,
 }
 
 impl Default for Request {
     /// General use on the bundled engine, nothing pinned.
     fn default() -> Self {
-        Self { use_case: UseCase::General, preferences: Preferences::default(), pins: Pins::default(), profile: EngineProfile::bundled() }
+        Self {
+            use_case: UseCase::General,
+            preferences: Preferences::default(),
+            pins: Pins::default(),
+            profile: EngineProfile::bundled(),
+            companions: Arc::default(),
+        }
     }
 }
 

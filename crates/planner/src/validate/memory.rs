@@ -4,15 +4,22 @@ use super::rules::{error, warning};
 use super::{Author, Context, Violation};
 use crate::plan::pools::Pools;
 use crate::plan::{Budget, Margin, Pool};
-use footprint::HostRequirement;
+use footprint::{Companions, HostRequirement};
 use spec::settings::LoadMode;
 use spec::{Bytes, Settings};
 
 /// Share of the free memory above which a user's own settings are worth a warning.
 const TIGHT: f64 = 0.9;
 
-pub(super) fn memory(context: &Context<'_>, settings: &Settings, author: Author<'_>, margin: Option<Margin>, found: &mut Vec<Violation>) {
-    let requirement = match footprint::require(context.model, settings, context.target, &context.engine.profile) {
+pub(super) fn memory(
+    context: &Context<'_>,
+    settings: &Settings,
+    companions: &Companions,
+    author: Author<'_>,
+    margin: Option<Margin>,
+    found: &mut Vec<Violation>,
+) {
+    let requirement = match footprint::require_with(context.model, settings, context.target, &context.engine.profile, companions) {
         Ok(requirement) => requirement,
         Err(refusal) => {
             found.push(error("engine-refuses", "memory", refusal.to_string(), "change the setting it names"));

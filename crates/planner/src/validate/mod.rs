@@ -6,7 +6,7 @@ mod rules;
 
 use crate::emit::Tool;
 use crate::plan::{Margin, Plan};
-use footprint::{EngineProfile, Target};
+use footprint::{Companions, EngineProfile, Target};
 use spec::{Machine, Model, Settings};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -155,10 +155,10 @@ pub(crate) enum Author<'a> {
 
 /// Checks settings, a user's own included, against machine, model and engine.
 pub fn check(context: &Context<'_>, settings: &Settings) -> Report {
-    check_as(context, settings, Author::User, None)
+    check_as(context, settings, &Companions::default(), Author::User, None)
 }
 
-fn check_as(context: &Context<'_>, settings: &Settings, author: Author<'_>, margin: Option<Margin>) -> Report {
+fn check_as(context: &Context<'_>, settings: &Settings, companions: &Companions, author: Author<'_>, margin: Option<Margin>) -> Report {
     let mut violations = Vec::new();
     rules::numbers(context, settings, &mut violations);
     rules::context_size(context, settings, author, &mut violations);
@@ -167,7 +167,7 @@ fn check_as(context: &Context<'_>, settings: &Settings, author: Author<'_>, marg
     rules::overrides(context, settings, &mut violations);
     rules::threads(context, settings, &mut violations);
     rules::expressible(context, settings, &mut violations);
-    memory::memory(context, settings, author, margin, &mut violations);
+    memory::memory(context, settings, companions, author, margin, &mut violations);
     violations.sort_by_key(|violation| std::cmp::Reverse(violation.severity));
     Report { violations }
 }
@@ -186,6 +186,7 @@ fn check_as(context: &Context<'_>, settings: &Settings, author: Author<'_>, marg
 /// Every rule the plan breaks, not only the first; warnings come along.
 pub fn validate(plan: Plan, context: &Context<'_>) -> Result<ValidPlan, Report> {
     let pinned = plan.request.pins.names();
-    let report = check_as(context, &plan.settings, Author::Planner { pinned: &pinned }, plan.request.preferences.margin);
+    let report =
+        check_as(context, &plan.settings, &plan.request.companions, Author::Planner { pinned: &pinned }, plan.request.preferences.margin);
     if report.is_valid() { Ok(ValidPlan { plan, engine: context.engine.clone(), warnings: report.violations }) } else { Err(report) }
 }

@@ -1,0 +1,130 @@
+//! What is loaded beside a model, against figures worked out by hand and the requirement of each part alone.
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod recorded;
+
+use footprint::target::Backend;
+use footprint::{Companions, Component, Device, Draft, EngineProfile, FootprintError, Part, Requirement, Target, require, require_with};
+use spec::model::Tensor;
+use spec::{Attachment, AttachmentKind, Bytes, Known, Model, QuantType, Settings};
+
+fn target() -> Target {
+    let gib = Known::exact(Bytes::from_gib(24), "test");
+    let device = Device { name: "CUDA0".into(), backend: Backend::cuda(false), total: gib.clone(), free: gib };
+    Target { devices: vec![device], cpu_features: ["avx2"].map(str::to_owned).into(), cpu_arch: "x86_64".into() }
+}
+
+fn tensor(name: &str, ty: QuantType, shape: [u64; 4]) -> Tensor {
+    let bytes = ty.row_bytes(shape[0]).unwrap().times(shape[1]);
+    Tensor { name: name.into(), ty, shape, bytes, file: 0, offset: Bytes::ZERO }
+}
+
+fn attachment(kind: AttachmentKind, architecture: &str, tensors: Vec<Tensor>) -> Attachment {
+    Attachment { kind, architecture: architecture.into(), tensors, metadata: [].into() }
+}
+
+fn need(model: &Model, settings: &Settings, companions: &Companions) -> Result<Requirement, FootprintError> {
+    require_with(model, settings, &target(), &EngineProfile::server_0_7(), companions)
+}
+
+fn part(parts: &[Part], component: Component) -> u64 {
+    parts.iter().find(|part| part.component == component).map_or(0, |part| part.peak.get().unwrap().get())
+}
+
+fn model() -> Model {
+    recorded::model::model("qwen3-0.6b Q4_K_M n_layer=4")
+}
+
+/// Two of the four layers on the GPU: an adapter of a layer there and of one on the host.
+#[test]
+fn an_adapter_lies_beside_what_it_changes() {
+    let pair = |layer: u32| {
+        [
+            tensor(&format!("blk.{layer}.attn_q.weight.lora_a"), QuantType::F16, [1024, 8, 1, 1]),
+            tensor(&format!("blk.{layer}.attn_q.weight.lora_b"), QuantType::F16, [8, 2048, 1, 1]),
+        ]
+    };
+    let settings = Settings { n_gpu_layers: 3, ..Settings::default() };
+    let adapter = attachment(AttachmentKind::Lora, "qwen3", [pair(0), pair(3)].concat());
+    let found = need(&model(), &settings, &Companions { adapters: vec![adapter.clone()], ..Companions::default() }).unwrap();
+    let one = 1024 * 8 * 2 + 8 * 2048 * 2;
+    assert_eq!(part(&found.parts(Some(0)), Component::Adapters), one);
+    assert_eq!(part(&found.parts(None), Component::Adapters), one);
+
+    let refusal = |change: fn(&mut Attachment)| {
+        let mut adapter = adapter.clone();
+        change(&mut adapter);
+        need(&model(), &settings, &Companions { adapters: vec![adapter], ..Companions::default() }).unwrap_err().to_string()
+    };
+    insta::assert_snapshot!([
+        refusal(|a| a.architecture = "llama".into()),
+        refusal(|a| a.tensors.truncate(1)),
+        refusal(|a| a.tensors[0].shape[0] = 512),
+        refusal(|a| a.tensors.iter_mut().for_each(|t| t.name = t.name.replace("blk.", "blk.9"))),
+        refusal(|a| a.tensors[0].name = "blk.0.attn_q.weight".into()),
+    ].join("\n"), @r#"
+    LoRA adapter: it is made for "llama", the model is "qwen3"
+    LoRA adapter: the pair of "blk.0.attn_q.weight" lacks a half
+    LoRA adapter: the pair of "blk.0.attn_q.weight" does not fit its shape
+    LoRA adapter: the model has no "blk.90.attn_q.weight"
+    LoRA adapter: tensor "blk.0.attn_q.weight" is no half of a pair
+    "#);
+}
+
+#[test]
+fn a_control_vector_is_a_row_per_layer_but_the_first() {
+    let vector =
+        |width| attachment(AttachmentKind::ControlVector, "controlvector", vec![tensor("direction.1", QuantType::F32, [width, 1, 1, 1])]);
+    let settings = Settings { n_gpu_layers: 3, ..Settings::default() };
+    let with = |files: Vec<Attachment>| need(&model(), &settings, &Companions { control_vectors: files, ..Companions::default() });
+    let one = with(vec![vector(1024)]).unwrap();
+    assert_eq!(part(&one.parts(Some(0)), Component::ControlVectors), 2 * 4096);
+    assert_eq!(part(&one.parts(None), Component::ControlVectors), 4096);
+    assert_eq!(with(vec![vector(1024), vector(1024)]).unwrap(), one, "several are summed");
+    assert!(matches!(with(vec![vector(512)]), Err(FootprintError::ControlVector { .. })));
+}
+
+#[test]
+fn a_projector_lies_whole_on_the_first_device_or_on_the_host() {
+    let mut projector =
+        attachment(AttachmentKind::Projector, "clip", vec![tensor("v.patch_embd.weight", QuantType::Q8_0, [576, 10, 1, 1])]);
+    projector.metadata.insert("clip.vision.embedding_length".into(), spec::model::MetaValue::Uint(576));
+    let with = |projector_on_host| {
+        let companions = Companions { projector: Some(projector.clone()), projector_on_host, ..Companions::default() };
+        need(&model(), &Settings { n_gpu_layers: 99, ..Settings::default() }, &companions).unwrap()
+    };
+    // 612 bytes a row, and one padded row of CUDA's: 14 blocks of 34.
+    assert_eq!(part(&with(false).parts(Some(0)), Component::Projector), (6120_u64 + 14 * 34).next_multiple_of(128));
+    assert_eq!(part(&with(true).parts(None), Component::Projector), 6144);
+    let compute = with(false).devices[0].beside.iter().find(|part| part.component == Component::ProjectorCompute).unwrap().peak.clone();
+    assert!(!compute.is_exact() && compute.low() < compute.high());
+}
+
+#[test]
+fn a_draft_model_takes_what_it_would_alone_and_the_model_checks_more_rows() {
+    let (model, settings) = (model(), Settings { n_gpu_layers: 99, n_parallel: 2, n_ctx: 8192, ..Settings::default() });
+    let small = recorded::model::model("qwen3-0.6b Q4_K_M n_layer=2");
+    let draft = |n_max| Companions { draft: Some(Draft { n_max, ..Draft::new(Some(small.clone())) }), ..Companions::default() };
+    let plain = need(&model, &settings, &Companions::default()).unwrap();
+    let alone = require(&small, &settings, &target(), &EngineProfile::server_0_7()).unwrap();
+    let with = need(&model, &settings, &draft(3)).unwrap();
+    let parts = with.parts(Some(0));
+    let get = |known: &Known<Bytes>| known.get().unwrap().get();
+    assert_eq!(part(&parts, Component::DraftWeights), get(&alone.devices[0].weights));
+    assert_eq!(part(&parts, Component::DraftCache), get(&alone.devices[0].kv_cache));
+    assert_eq!(part(&parts, Component::DraftCompute), get(&alone.devices[0].compute));
+    assert_eq!((with.context.n_outputs, with.context.n_rows), (8, 8));
+    assert_eq!(get(&with.host.output) + get(&with.host.output_growth), 4 * get(&plain.host.output));
+    assert_eq!(get(&with.host.output), get(&plain.host.output), "it grows when drafts are checked");
+    let host = Companions { draft: Some(Draft { n_gpu_layers: Some(0), ..Draft::new(Some(small.clone())) }), ..Companions::default() };
+    assert_eq!(part(&need(&model, &settings, &host).unwrap().parts(Some(0)), Component::DraftWeights), 0);
+    let wrong = Companions { draft: Some(Draft { cache_type_v: QuantType::Q6_K, ..Draft::new(Some(small)) }), ..Companions::default() };
+    assert!(need(&model, &settings, &wrong).unwrap_err().to_string().starts_with("draft model: V cache cannot be of type q6_K"));
+}
+
+#[test]
+fn a_model_without_prediction_layers_cannot_draft_for_itself() {
+    let own = Companions { draft: Some(Draft::new(None)), ..Companions::default() };
+    let refusal = need(&model(), &Settings::default(), &own).unwrap_err().to_string();
+    assert_eq!(refusal, "a model of qwen3 in this file has no prediction layers to draft with; name a --model-draft");
+}

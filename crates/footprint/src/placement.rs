@@ -63,6 +63,8 @@ pub struct Placement {
     /// the first ([`Placement::tied_copy`]). `None` where the model has its own output matrix, or multiplies with the
     /// token embedding in place (BitNet).
     pub tied_output: Option<Home>,
+    /// A tied output matrix is a second copy even in the same buffer (Gemma 3n and 4).
+    pub tied_apart: bool,
     /// Index of the token embedding in [`spec::Model::tensors`].
     pub token_embedding: Option<usize>,
     /// Weights in [`Home::Host`] are used in place from the mapped file.
@@ -80,18 +82,24 @@ impl Placement {
     pub fn layer_device(&self, layer: u32) -> Option<usize> {
         self.layer_devices.get(layer as usize).copied().flatten()
     }
-    /// The second copy of a tied token embedding, where one is made: tensor and home.
+    /// The second copy of a tied token embedding, where one is made: tensor and home. Two uses of one mapped region are no
+    /// copy.
     pub fn tied_copy(&self) -> Option<(usize, Home)> {
         let (index, home) = (self.token_embedding?, self.tied_output?);
-        (self.homes.get(index) != Some(&home)).then_some((index, home))
+        let apart = self.tied_apart && !(self.mapped && home == Home::Host);
+        (apart || self.homes.get(index) != Some(&home)).then_some((index, home))
     }
 }
 
 /// Architectures that multiply with the token embedding in place instead of a copy of their own: `src/models/bitnet.cpp:164`.
 const TIED_IN_PLACE: &[&str] = &["bitnet"];
 
-/// A table that may be read lazily and the size above which it is (`src/llama-model-loader.cpp:1088-1113`,
-/// `src/models/gemma4.cpp:59`).
+/// Architectures that create the output matrix before the token embedding that it is tied to, and so find nothing to share
+/// (`src/models/gemma3n.cpp:38-44`, `src/models/gemma4.cpp:50-56`, `src/llama-model-loader.cpp:1370-1376`).
+const TIED_APART: &[&str] = &["gemma3n", "gemma4"];
+
+/// A table that Gemma 4 may read lazily and the size above which it does, unless some device cannot work beside mapped
+/// files (`src/llama-model-loader.cpp:1088-1113`, `src/llama-model.cpp:1525-1535`, `src/models/gemma4.cpp:59`).
 const LAZY: (&str, Bytes) = ("per_layer_token_embd.weight", Bytes::from_gib(4));
 
 /// Where every layer and tensor of `model` goes.
@@ -103,13 +111,15 @@ pub fn place(model: &Model, settings: &Settings, target: &Target, profile: &Engi
     let devices = layers::devices_in_use(settings, target)?;
     let layer_devices = layers::layer_devices(model.n_layer_all(), settings, target, &devices)?;
     let overrides = Overrides::new(settings, target, &devices)?;
+    let mappable = devices.iter().all(|&device| target.devices[device].backend.mmap);
     let mapped = match settings.load_mode {
-        LoadMode::Auto => devices.iter().all(|&device| target.devices[device].backend.mmap),
+        LoadMode::Auto => mappable,
         LoadMode::Mmap | LoadMode::MmapMlock => true,
         LoadMode::None | LoadMode::Mlock | LoadMode::DirectIo => false,
     };
     let buffers = Buffers {
         target,
+        lazy: mappable && model.architecture == "gemma4",
         layer_devices: &layer_devices,
         overrides: &overrides,
         kernels: (profile.repack && settings.repack).then(|| Kernels::of(&target.cpu_arch, &target.cpu_features, profile.amx)),
@@ -137,7 +147,9 @@ pub fn place(model: &Model, settings: &Settings, target: &Target, profile: &Engi
         && (!model.encoder || model.architecture == "gemma-embedding")
         && !TIED_IN_PLACE.contains(&model.architecture.as_str());
     let tied_output = token_embedding.filter(|_| own_copy).map(|index| buffers.home(&model.tensors[index], Part::Output, Use::MulMat));
-    Ok(Placement { devices, homes, copies, tied_output, token_embedding, mapped, has_overrides: !overrides.is_empty(), layer_devices })
+    let tied_apart = TIED_APART.contains(&model.architecture.as_str());
+    let has_overrides = !overrides.is_empty();
+    Ok(Placement { devices, homes, copies, tied_output, tied_apart, token_embedding, mapped, has_overrides, layer_devices })
 }
 
 /// Homes of a tensor that every layer creates anew: the first, and into `copies` one per further buffer.
@@ -168,13 +180,15 @@ struct Buffers<'a> {
     /// The first device with a pinned host buffer.
     pinned: Option<usize>,
     mapped: bool,
+    /// Large tables of rows are mapped and read lazily.
+    lazy: bool,
     /// What a rule moves to the host may be repacked there.
     overrides_repack: bool,
 }
 
 impl Buffers<'_> {
     fn home(&self, tensor: &Tensor, part: Part, used: Use) -> Home {
-        if tensor.name == LAZY.0 && tensor.bytes > LAZY.1 {
+        if self.lazy && tensor.name == LAZY.0 && tensor.bytes > LAZY.1 {
             return Home::HostLazy;
         }
         match self.overrides.place(&tensor.name) {

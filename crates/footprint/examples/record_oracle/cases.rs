@@ -81,6 +81,39 @@ const OUTLINES: &[&str] = &[
     "jina-embeddings-v2-base-en Q4_K_M n_layer=5",
     "modernbert-base Q8_0 n_layer=7",
     "embeddinggemma-300m Q4_0 n_layer=7",
+    "gemma3n-e2b Q4_K_M",
+    "gemma4-e2b Q8_0",
+    "gemma4-e2b Q4_0 per_layer_token_embd=f16",
+    "gemma4-26b-a4b Q4_0 n_layer=7",
+    "gemma4-31b Q6_K n_layer=7",
+    "llama4-scout Q5_K_M n_layer=5",
+    "llama4-maverick IQ4_XS n_layer=6",
+    "glm-4.5-air Q3_K_M n_layer=5",
+    "qwen1.5-moe Q4_K_M n_layer=5",
+    "qwen3-vl-30b Q8_0 n_layer=5",
+    "granite3.1-3b-moe Q4_0 n_layer=5",
+    "olmoe-7b Q6_K n_layer=5",
+    "ernie4.5-21b Q5_K_M n_layer=5",
+    "dots.llm1 IQ4_XS n_layer=5",
+    "ling-lite Q3_K_M n_layer=5",
+    "ling-mini-2 Q4_K_M n_layer=5",
+    "hunyuan-a13b Q8_0 n_layer=5",
+    "minimax-m2 Q4_0 n_layer=5",
+    "deepseek-moe-16b Q6_K n_layer=5",
+    "phi-3.5-moe Q5_K_M n_layer=5",
+    "dbrx IQ4_XS n_layer=5",
+    "grok-2 Q3_K_M n_layer=5",
+    "arctic Q4_K_M n_layer=5",
+    "smallthinker-21b Q8_0 n_layer=6",
+    "smallthinker-4b Q4_0 n_layer=5",
+    "minicpm3-4b Q6_K n_layer=5",
+    "mistral-small-4 Q5_K_M n_layer=5",
+    "deepseek-v2-lite-whole IQ4_XS",
+    "k-exaone-236b Q3_K_M",
+    "trinity-mini Q4_K_M n_layer=5",
+    "mimo-v2-flash Q8_0 n_layer=7",
+    "step-3.5-flash Q4_0",
+    "laguna-xs.2 Q6_K n_layer=5",
 ];
 
 /// All cases.
@@ -186,6 +219,12 @@ impl Draw {
     }
 }
 
+fn has_experts(model: &str) -> bool {
+    let outline = model.split_whitespace().next().and_then(synthetic::outline);
+    let preset = ["a3b", "x7b", "gpt-oss"].iter().any(|part| model.contains(part));
+    preset || outline.is_some_and(|outline| outline.number("expert_count").is_some())
+}
+
 fn drawn(model: &str, draw: &mut Draw) -> Case {
     let count = draw.of(&[0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 4]);
     let devices: Vec<u64> = (0..count).map(|_| draw.of(&[4096, 8192, 12288, 16384, 24576, 49152])).collect();
@@ -219,7 +258,7 @@ fn drawn(model: &str, draw: &mut Draw) -> Case {
             draw.of(&["ffn_down=CPU", r"blk\.[1-3]\.=CPU", "attn=CPU", "exps=CPU", "output=CPU", "token_embd=FAKE0", r"\.0\.ffn=FAKE0"]);
         add(format!("--ot {pattern}"));
     }
-    if count > 0 && draw.percent(if model.contains("a3b") || model.contains("x7b") || model.contains("gpt-oss") { 40 } else { 4 }) {
+    if count > 0 && draw.percent(if has_experts(model) { 40 } else { 4 }) {
         add(format!("--ncmoe {}", draw.of(&[1, 2, 4, 6, 99])));
     }
     if count > 1 && draw.percent(25) {

@@ -2,17 +2,19 @@
 //! [`super::arch`]; what a file itself tells (biases, head norms, experts, sinks, fused matrices) is read from its
 //! tensors.
 
+use super::blocks::altup;
 use super::blocks::attention::{self, AttentionInputs, Style};
 use super::blocks::embedding::{Scaling, embedding, position};
-use super::blocks::experts::{Routing, experts};
+use super::blocks::experts::{self, Dense, Routing, SharedGate, experts};
 use super::blocks::feed_forward::{Activation, Matrices, feed_forward};
-use super::blocks::latent::latent_attention;
+use super::blocks::latent::{latent_attention, whole_heads};
 use super::blocks::mamba::{self, StateInputs};
+use super::blocks::per_layer;
 use super::builder::{Builder, Missing, Norm};
-use super::tensor::Id;
+use super::tensor::{Id, Op};
 use super::weights::{Part, Suffix};
 use spec::QuantType;
-use spec::model::{FeedForward, Layer, Mixer};
+use spec::model::{Experts, FeedForward, Layer, Mixer};
 
 /// How a family differs from Llama.
 #[derive(Clone, Copy, Debug)]
@@ -37,12 +39,27 @@ pub(super) struct Decoder {
     pub(super) pinned_post_norm: bool,
     /// Further embeddings beside each given one, added after as many of the first layers (Qwen3-VL).
     pub(super) deepstack: u64,
-    /// Rows without wanted logits are dropped after the last layer instead of within it (gpt-oss).
-    pub(super) late_outputs: bool,
+    /// The stream is several copies, updated in turn (Gemma 3n).
+    pub(super) alternating: bool,
+    /// Where rows without wanted logits are dropped.
+    pub(super) outputs: Outputs,
     /// The head uses the token embedding itself and never a second copy (BitNet).
     pub(super) tied_head: bool,
     /// What happens to the logits.
     pub(super) logits: Logits,
+}
+
+/// Where rows without wanted logits are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outputs {
+    /// In the last layer, after attention.
+    InLastLayer,
+    /// There, after the norm that follows attention (AFMoE).
+    AfterPostNorm,
+    /// After the last layer (gpt-oss).
+    BeforeOutputNorm,
+    /// After the last norm (Gemma 4).
+    AfterOutputNorm,
 }
 
 /// How the outputs of attention and feed-forward block join the stream.
@@ -72,8 +89,12 @@ pub(super) enum Logits {
     Plain,
     /// Multiplied by a constant.
     Scaled,
+    /// What they are computed from is multiplied by a constant (MiniCPM3).
+    ScaledBefore,
     /// Capped by a tanh.
     SoftCapped,
+    /// One after the other (Grok).
+    ScaledAndSoftCapped,
 }
 
 /// The two values that pass from layer to layer.
@@ -83,10 +104,23 @@ struct Stream {
     outputs: Id,
 }
 
+/// What a feed-forward block may read.
+#[derive(Clone, Copy)]
+struct Streams {
+    /// The stream with attention added.
+    x: Id,
+    /// What attention read.
+    normed: Option<Id>,
+    /// Of the experts, where they are known already.
+    logits: Option<Id>,
+}
+
 /// Inputs shared by layers, where there are such layers.
 struct Inputs {
     attention: AttentionInputs,
     state: Option<StateInputs>,
+    /// Embeddings that each layer has of its own.
+    per_layer: Option<Id>,
 }
 
 impl Decoder {
@@ -95,8 +129,13 @@ impl Decoder {
         b.norm = self.norm;
         let embedded = embedding(b, self.embedding, self.deepstack)?;
         let recurrent = b.model.has_recurrent_state();
-        let inputs = Inputs { attention: attention::inputs(b, self.attention), state: recurrent.then(|| mamba::inputs(b)) };
-        let x = position(b, embedded.x, inputs.attention.positions)?;
+        let mut inputs =
+            Inputs { attention: attention::inputs(b, self.attention), state: recurrent.then(|| mamba::inputs(b)), per_layer: None };
+        let mut x = position(b, embedded.x, inputs.attention.positions)?;
+        inputs.per_layer = per_layer::inputs(b, x)?;
+        if self.alternating {
+            x = altup::spread(b, x)?;
+        }
         let outputs = b.graph.input(QuantType::I32, [b.batch.n_outputs, 1, 1, 1]);
         let mut stream = Stream { x, outputs };
         let n_layer = b.model.n_layer() as usize;
@@ -109,12 +148,19 @@ impl Decoder {
                 stream.x = b.graph.add(stream.x, further);
             }
         }
+        if self.alternating {
+            let x = altup::merge(b, stream.x)?;
+            stream.x = b.graph.get_rows(x, outputs);
+        }
         if b.model.encoder { self.embeddings(b, stream.x) } else { self.head(b, &stream) }
     }
 
     fn layer(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, inputs: &Inputs, stream: &Stream, last: bool) -> Result<Id, Missing> {
         let here = Some(index);
         let mut x = stream.x;
+        if let (true, Some(per_layer)) = (self.alternating, inputs.per_layer) {
+            return altup::layer(b, index, layer, &inputs.attention, self.attention, per_layer, x);
+        }
         // A layer may have no norm before its blocks (OLMo 2), or one for each of them (Falcon 40B).
         let mut normed = if b.has_norm(here, Part::AttnNorm) { Some(b.norm(here, Part::AttnNorm, x, here)?) } else { None };
         let read = if self.residual != Residual::Normed && b.find(here, Part::AttnNorm2, Suffix::Weight).is_some() {
@@ -126,26 +172,37 @@ impl Decoder {
             let x = if last { b.graph.get_rows(x, stream.outputs) } else { x };
             return self.without_mixer(b, index, layer, x);
         }
+        let mut logits = if self.routing.reads_stream { Some(experts::router(b, index, x)?) } else { None };
         let mut y = self.mixer(b, index, layer, inputs, read)?;
-        if last && !self.late_outputs {
+        let post_normed = self.outputs == Outputs::AfterPostNorm;
+        if post_normed {
+            y = self.post_norm(b, index, y)?;
+        }
+        if last && matches!(self.outputs, Outputs::InLastLayer | Outputs::AfterPostNorm) {
             y = b.graph.get_rows(y, stream.outputs);
             x = b.graph.get_rows(x, stream.outputs);
             normed = normed.map(|normed| b.graph.get_rows(normed, stream.outputs));
+            logits = logits.map(|logits| b.graph.get_rows(logits, stream.outputs));
         }
-        if self.feed_forward_norm != Part::AttnPostNorm && b.find(here, Part::AttnPostNorm, Suffix::Weight).is_some() {
-            y = b.norm(here, Part::AttnPostNorm, y, here)?;
+        if !post_normed {
+            y = self.post_norm(b, index, y)?;
         }
         if self.residual_scale {
             y = b.graph.scale(y);
         }
         match self.residual {
             Residual::Sequential { stream_first: [first, second] } => {
+                let x_before = x;
                 let x = if first { b.graph.add(x, y) } else { b.graph.add(y, x) };
                 if layer.feed_forward == FeedForward::None {
                     return Ok(x);
                 }
-                let y = self.feed_forward(b, index, layer, x, normed)?;
-                Ok(if second { b.graph.add(x, y) } else { b.graph.add(y, x) })
+                if let (FeedForward::Experts(shape), Dense::First) = (&layer.feed_forward, self.routing.dense) {
+                    return self.dense_first(b, index, shape, x_before, x);
+                }
+                let y = self.feed_forward(b, index, layer, Streams { x, normed, logits })?;
+                let x = if second { b.graph.add(x, y) } else { b.graph.add(y, x) };
+                per_layer::finish(b, index, inputs.per_layer, x)
             }
             Residual::Normed => {
                 let sum = b.graph.add(y, x);
@@ -154,12 +211,12 @@ impl Decoder {
                     let sum = b.graph.add(y, x);
                     y = b.norm(here, Part::AttnNorm2, sum, here)?;
                 }
-                let z = self.transform(b, index, layer, y)?;
+                let z = self.transform(b, index, layer, logits, y)?;
                 let sum = b.graph.add(z, y);
                 b.norm(here, Part::LayerOutputNorm, sum, here)
             }
             Residual::Parallel(terms) => {
-                let z = self.feed_forward(b, index, layer, x, normed)?;
+                let z = self.feed_forward(b, index, layer, Streams { x, normed, logits })?;
                 let [first, second, third] = terms.map(|term| match term {
                     Term::Stream => x,
                     Term::Attention => y,
@@ -176,24 +233,50 @@ impl Decoder {
         if layer.feed_forward == FeedForward::None {
             return Ok(x);
         }
-        let y = self.feed_forward(b, index, layer, x, None)?;
+        let y = self.feed_forward(b, index, layer, Streams { x, normed: None, logits: None })?;
         Ok(b.graph.add(y, x))
     }
 
-    /// The feed-forward block with its norms; without one before it, it reads what attention reads, or else `x` itself.
-    fn feed_forward(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, x: Id, normed: Option<Id>) -> Result<Id, Missing> {
+    /// The norm that follows attention, where the file has one.
+    fn post_norm(&self, b: &mut Builder<'_>, index: usize, y: Id) -> Result<Id, Missing> {
         let here = Some(index);
-        let read =
-            if b.has_norm(here, self.feed_forward_norm) { b.norm(here, self.feed_forward_norm, x, here)? } else { normed.unwrap_or(x) };
-        let mut y = self.transform(b, index, layer, read)?;
-        if b.find(here, Part::FfnPostNorm, Suffix::Weight).is_some() {
-            y = b.norm(here, Part::FfnPostNorm, y, here.filter(|_| self.pinned_post_norm))?;
+        for part in [Part::AttnPostNorm, Part::AttnOutputNorm] {
+            let read_later = self.feed_forward_norm == part || self.residual == Residual::Normed;
+            if !read_later && b.find(here, part, Suffix::Weight).is_some() {
+                return b.norm(here, part, y, here);
+            }
+        }
+        Ok(y)
+    }
+
+    /// The feed-forward block with its norms; without one before it, it reads what attention reads, or else `x` itself.
+    fn feed_forward(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, streams: Streams) -> Result<Id, Missing> {
+        let here = Some(index);
+        let mut y = match (&layer.feed_forward, self.routing.dense) {
+            (FeedForward::Experts(shape), Dense::OwnNorms) => self.apart(b, index, shape, streams.x)?,
+            _ => {
+                let read = if b.has_norm(here, self.feed_forward_norm) {
+                    b.norm(here, self.feed_forward_norm, streams.x, here)?
+                } else {
+                    streams.normed.unwrap_or(streams.x)
+                };
+                self.transform(b, index, layer, streams.logits, read)?
+            }
+        };
+        // Grok's first files call it by another name.
+        let other_name = self.routing.dense == Dense::ScaledSum && b.find(here, Part::LayerOutputNorm, Suffix::Weight).is_some();
+        let part = if other_name { Part::LayerOutputNorm } else { Part::FfnPostNorm };
+        if b.find(here, part, Suffix::Weight).is_some() {
+            y = b.norm(here, part, y, here.filter(|_| self.pinned_post_norm))?;
         }
         Ok(if self.residual_scale { b.graph.scale(y) } else { y })
     }
 
     fn mixer(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, inputs: &Inputs, x: Id) -> Result<Id, Missing> {
         match (&layer.mixer, &inputs.state) {
+            (Mixer::Attention(shape), _) if b.find(Some(index), Part::AttnKvB, Suffix::Weight).is_some() => {
+                whole_heads(b, index, shape, &inputs.attention, self.attention, x)
+            }
             (Mixer::Attention(shape), _) => attention::attention(b, index, shape, &inputs.attention, self.attention, x),
             (Mixer::Mla(shape), _) => latent_attention(b, index, shape, &inputs.attention, x),
             // Attention of one head to itself: a matrix (Nemotron's linear layers).
@@ -203,15 +286,31 @@ impl Decoder {
         }
     }
 
-    fn transform(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, x: Id) -> Result<Id, Missing> {
+    fn transform(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, logits: Option<Id>, x: Id) -> Result<Id, Missing> {
+        let here = Some(index);
         let FeedForward::Experts(shape) = &layer.feed_forward else {
             return feed_forward(b, index, Matrices::DENSE, self.activation, x);
         };
-        let routed = experts(b, index, shape, self.routing, x)?;
-        if b.find(Some(index), Part::FfnUpShexp, Suffix::Weight).is_none() {
+        let logits = match logits {
+            Some(logits) => logits,
+            None => experts::router(b, index, x)?,
+        };
+        let routed = experts(b, index, shape, self.routing, logits, x)?;
+        if self.routing.dense == Dense::ScaledSum && b.find(here, Part::FfnUp, Suffix::Weight).is_some() {
+            let dense = feed_forward(b, index, Matrices::DENSE, self.activation, x)?;
+            let sum = b.graph.add(dense, routed);
+            return Ok(b.graph.scale(sum));
+        }
+        if b.find(here, Part::FfnUpShexp, Suffix::Weight).is_none() {
             return Ok(routed);
         }
-        let shared = feed_forward(b, index, Matrices::SHARED, self.activation, x)?;
+        let mut shared = feed_forward(b, index, Matrices::SHARED, self.activation, x)?;
+        if b.find(here, Part::FfnGateInpShexp, Suffix::Weight).is_some() {
+            let gate = b.linear(here, Part::FfnGateInpShexp, x)?;
+            let bent = b.graph.unary(gate);
+            let gate = if self.routing.shared_gate == SharedGate::Quotient { b.graph.like(Op::Div, &[bent, gate]) } else { bent };
+            shared = b.graph.mul(shared, gate);
+        }
         Ok(b.graph.add(routed, shared))
     }
 
@@ -225,29 +324,65 @@ impl Decoder {
         Ok(())
     }
 
+    /// Dense block and experts, each between norms of its own; the router reads a scaled norm of the stream (Gemma 4).
+    fn apart(&self, b: &mut Builder<'_>, index: usize, shape: &Experts, x: Id) -> Result<Id, Missing> {
+        let here = Some(index);
+        let read = b.norm(here, self.feed_forward_norm, x, here)?;
+        let dense = feed_forward(b, index, Matrices::DENSE, self.activation, read)?;
+        let dense = b.norm(here, Part::FfnPostNorm1, dense, here)?;
+        let read = b.norm(here, Part::FfnPreNorm2, x, here)?;
+        let routed = b.graph.like(Op::RmsNorm, &[x]);
+        let routed = b.graph.scale(routed);
+        let scale = b.find(here, Part::FfnGateInp, Suffix::Scale).ok_or(Missing { layer: here, part: Part::FfnGateInp })?;
+        let routed = b.graph.mul(routed, scale);
+        let matrix = b.weight(here, Part::FfnGateInp)?;
+        let logits = b.graph.mul_mat(matrix, routed);
+        let routed = experts(b, index, shape, self.routing, logits, read)?;
+        let routed = b.norm(here, Part::FfnPostNorm2, routed, here)?;
+        Ok(b.graph.add(dense, routed))
+    }
+
+    /// The dense block after attention and the experts over the layer's input, both added to the stream (Arctic).
+    fn dense_first(&self, b: &mut Builder<'_>, index: usize, shape: &Experts, before: Id, x: Id) -> Result<Id, Missing> {
+        let here = Some(index);
+        let read = b.norm(here, self.feed_forward_norm, x, here)?;
+        let dense = feed_forward(b, index, Matrices::DENSE, self.activation, read)?;
+        let dense = b.graph.add(dense, x);
+        let read = b.norm(here, Part::FfnNormExps, before, here)?;
+        let logits = experts::router(b, index, read)?;
+        let routed = experts(b, index, shape, self.routing, logits, read)?;
+        Ok(b.graph.add(routed, dense))
+    }
+
     fn head(&self, b: &mut Builder<'_>, stream: &Stream) -> Result<(), Missing> {
         let mut x = stream.x;
-        if self.late_outputs {
+        if self.outputs == Outputs::BeforeOutputNorm {
             b.graph.tensor_mut(x).output = true;
             x = b.graph.get_rows(x, stream.outputs);
         }
-        let x = b.norm(None, Part::OutputNorm, x, None)?;
+        x = b.norm(None, Part::OutputNorm, x, None)?;
         b.graph.tensor_mut(x).output = true;
+        if self.outputs == Outputs::AfterOutputNorm {
+            x = b.graph.get_rows(x, stream.outputs);
+            b.graph.tensor_mut(x).output = true;
+        }
         let matrix = if self.tied_head { b.weight(None, Part::TokenEmbd)? } else { b.output()? };
+        if self.logits == Logits::ScaledBefore {
+            x = b.graph.scale(x);
+        }
         let mut logits = b.graph.mul_mat(matrix, x);
         for suffix in [Suffix::Scale, Suffix::Bias] {
             if let Some(operand) = b.find(None, Part::Output, suffix) {
                 logits = if suffix == Suffix::Scale { b.graph.mul(logits, operand) } else { b.graph.add(logits, operand) };
             }
         }
-        match self.logits {
-            Logits::Plain => {}
-            Logits::Scaled => logits = b.graph.scale(logits),
-            Logits::SoftCapped => {
-                logits = b.graph.scale(logits);
-                logits = b.graph.unary(logits);
-                logits = b.graph.scale(logits);
-            }
+        if matches!(self.logits, Logits::Scaled | Logits::ScaledAndSoftCapped) {
+            logits = b.graph.scale(logits);
+        }
+        if matches!(self.logits, Logits::SoftCapped | Logits::ScaledAndSoftCapped) {
+            logits = b.graph.scale(logits);
+            logits = b.graph.unary(logits);
+            logits = b.graph.scale(logits);
         }
         b.graph.tensor_mut(logits).output = true;
         b.graph.expand(logits);

@@ -244,8 +244,12 @@ impl Graph {
     }
     /// `a` and `b` joined along dimension 0.
     pub(super) fn concat(&mut self, a: Id, b: Id) -> Id {
+        self.concat_along(0, a, b)
+    }
+    /// `a` and `b` joined along this dimension.
+    pub(super) fn concat_along(&mut self, dimension: usize, a: Id, b: Id) -> Id {
         let (ty, mut ne) = (self.tensor(a).ty, self.ne(a));
-        ne[0] = ne[0].saturating_add(self.ne(b)[0]);
+        ne[dimension] = ne[dimension].saturating_add(self.ne(b)[dimension]);
         self.compute(Op::Concat, ty, ne, &[a, b])
     }
     /// `a` repeated to larger extents.

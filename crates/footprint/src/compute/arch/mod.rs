@@ -3,22 +3,24 @@
 //! To add one:
 //! 1. Compare its file under `src/models/` of llama.cpp with `llama.cpp` there. Tensors that a file may or may not have
 //!    (biases, head norms, norms before and after blocks, a gate, fused matrices, learned positions) need no declaration.
-//! 2. Say what else differs in a [`Decoder`], in the file of its kind here: [`dense`], [`experts`], [`recurrent`],
-//!    [`encoders`].
+//! 2. Say what else differs in a [`Decoder`], in the file of its kind here: [`dense`], [`experts`], [`latent`], [`per_layer`],
+//!    [`recurrent`], [`encoders`].
 //! 3. Write an outline of a published model in `crates/synthetic/src/outlines`, add it to the recorder's cases, and record.
 //!    The tests `oracle` and `compute` say by how much a buffer, the nodes or the splits are off.
 
 mod dense;
 mod encoders;
 mod experts;
+mod latent;
+mod per_layer;
 mod recurrent;
 
 use super::blocks::attention::{Heads, Rotation, Style};
 use super::blocks::embedding::Scaling;
-use super::blocks::experts::Routing;
+use super::blocks::experts::{Dense, Routing, SharedGate};
 use super::blocks::feed_forward::Activation;
 use super::builder::Norm;
-use super::decoder::{Decoder, Logits, Residual};
+use super::decoder::{Decoder, Logits, Outputs, Residual};
 use super::weights::Part;
 use spec::Model;
 use spec::model::MetaValue;
@@ -30,34 +32,52 @@ pub(super) const LLAMA: Decoder = Decoder {
     attention: Style {
         rotation: Rotation::EveryLayer,
         positions_per_token: 1,
+        factors_in_windows: true,
         late_head_norms: false,
+        plain_head_norms: false,
+        value_norm: false,
         heads: Heads::Projected,
         clamp: false,
         temperature: false,
         query_scale: false,
         soft_cap: false,
+        output_scale: false,
     },
     feed_forward_norm: Part::FfnNorm,
     activation: Activation::Once,
-    routing: Routing { softmax_of_chosen: false, normalized: true, scaled: false, groups: None },
+    routing: Routing {
+        softmax_of_chosen: false,
+        normalized: true,
+        scaled: false,
+        groups: None,
+        reads_stream: false,
+        weights_input: false,
+        shared_gate: SharedGate::Sigmoid,
+        dense: Dense::Absent,
+    },
     residual: Residual::Sequential { stream_first: [false, false] },
     residual_scale: false,
     pinned_post_norm: false,
     deepstack: 0,
-    late_outputs: false,
+    alternating: false,
+    outputs: Outputs::InLastLayer,
     tied_head: false,
     logits: Logits::Plain,
 };
 
 /// The graph of this model's family; `None` where it is not declared.
 pub(super) fn decoder(model: &Model) -> Option<Decoder> {
-    dense::decoder(model).or_else(|| experts::decoder(model)).or_else(|| recurrent::decoder(model)).or_else(|| encoders::decoder(model))
+    let families = [dense::decoder, experts::decoder, latent::decoder, per_layer::decoder, recurrent::decoder, encoders::decoder];
+    families.iter().find_map(|decoder| decoder(model))
 }
 
-/// The factor of the experts' weights; of one, or where none is stated, the engine spares the operation.
+/// What the engine reads of any file: groups of experts, and the factor of their weights; of one, or where none is stated,
+/// it spares the operation.
 fn routing(model: &Model) -> Routing {
     let weight_scale = number(model, "expert_weights_scale").unwrap_or(0.0);
-    Routing { scaled: weight_scale != 0.0 && weight_scale != 1.0, ..LLAMA.routing }
+    let groups = model.arch_uint("expert_group_count").filter(|&groups| groups > 1);
+    let used = model.arch_uint("expert_group_used_count").unwrap_or(1);
+    Routing { scaled: weight_scale != 0.0 && weight_scale != 1.0, groups: groups.map(|groups| (groups, used)), ..LLAMA.routing }
 }
 
 fn metadata<'m>(model: &'m Model, key: &str) -> Option<&'m MetaValue> {

@@ -40,11 +40,17 @@ impl CacheInputs {
 pub(in super::super) struct AttentionInputs {
     pub(in super::super) positions: Id,
     /// A factor of each token's query, where the family has it.
-    temperatures: Option<Id>,
+    pub(super) temperatures: Option<Id>,
     /// Of layers that see everything.
     pub(in super::super) full: CacheInputs,
     /// Of layers with a window; such models keep two caches.
     window: Option<CacheInputs>,
+}
+
+impl AttentionInputs {
+    fn cache_of(&self, shape: &Attention) -> &CacheInputs {
+        self.window.as_ref().filter(|_| shape.window.is_some()).unwrap_or(&self.full)
+    }
 }
 
 /// Which layers rotate queries and keys by their positions.
@@ -56,6 +62,8 @@ pub(in super::super) enum Rotation {
     Windowed,
     /// Every n-th layer does not.
     AllButEvery(usize),
+    /// The first of every n layers does not.
+    AllButFirstOf(usize),
 }
 
 /// When the rows of projected queries, keys and values are cut into heads.
@@ -76,18 +84,26 @@ pub(in super::super) struct Style {
     pub(in super::super) rotation: Rotation,
     /// Positions of one token: four where images have a height and a width.
     pub(in super::super) positions_per_token: u64,
+    /// Frequency factors of the file are for layers with a window too.
+    pub(in super::super) factors_in_windows: bool,
     /// Norms of queries and keys follow the rotation (Hunyuan).
     pub(in super::super) late_head_norms: bool,
+    /// Rotated queries and keys are normed without weights (Llama 4).
+    pub(in super::super) plain_head_norms: bool,
+    /// Values are normed without weights (Gemma 3n and 4).
+    pub(in super::super) value_norm: bool,
     /// When rows are cut into heads.
     pub(in super::super) heads: Heads,
     /// Projections are clamped.
     pub(in super::super) clamp: bool,
-    /// Queries are multiplied with a factor by position.
+    /// Queries are multiplied with a factor by position; where some layers do not rotate, in these only.
     pub(in super::super) temperature: bool,
     /// Queries are scaled by an operation of their own.
     pub(in super::super) query_scale: bool,
     /// Scores are capped by a tanh.
     pub(in super::super) soft_cap: bool,
+    /// The block's output is scaled (MiMo).
+    pub(in super::super) output_scale: bool,
 }
 
 fn attention_of(layer: &Layer) -> Option<&Attention> {
@@ -155,44 +171,72 @@ pub(in super::super) fn attention(
     style: Style,
     x: Id,
 ) -> Result<Id, Missing> {
-    let [q, k, v] = project(b, layer, shape, style, x)?;
+    let (q, kv) = project(b, layer, shape, style, x)?;
     let rotated = match style.rotation {
         Rotation::EveryLayer => true,
         Rotation::Never => false,
         Rotation::Windowed => shape.window.is_some(),
         Rotation::AllButEvery(n) => !(layer + 1).is_multiple_of(n),
+        Rotation::AllButFirstOf(n) => !layer.is_multiple_of(n),
     };
-    let positions = rotated.then_some(inputs.positions);
+    let factors = if shape.window.is_none() || style.factors_in_windows { rotary_factors(b, layer) } else { None };
+    let turn = rotated.then_some((inputs.positions, factors));
     let k_heads = [u64::from(shape.head_dim_k), u64::from(shape.n_head_kv)];
-    let mut q = normed_and_rotated(b, layer, Part::AttnQNorm, q, [k_heads[0], u64::from(shape.n_head)], style, positions)?;
-    let k = normed_and_rotated(b, layer, Part::AttnKNorm, k, k_heads, style, positions)?;
-    let v = if style.heads == Heads::AfterNorms {
-        b.graph.reshape(v, [u64::from(shape.head_dim_v), k_heads[1], b.batch.n_tokens, 1])
-    } else {
-        v
+    let mut q = normed_and_rotated(b, layer, Part::AttnQNorm, q, [k_heads[0], u64::from(shape.n_head)], style, turn)?;
+    let kv = match kv {
+        Some([k, mut v]) => {
+            let k = normed_and_rotated(b, layer, Part::AttnKNorm, k, k_heads, style, turn)?;
+            if style.heads == Heads::AfterNorms {
+                v = b.graph.reshape(v, [u64::from(shape.head_dim_v), k_heads[1], b.batch.n_tokens, 1]);
+            }
+            if style.value_norm {
+                v = b.graph.like(Op::RmsNorm, &[v]);
+            }
+            Some([k, v])
+        }
+        None => None,
     };
-    if let Some(temperatures) = inputs.temperatures {
+    if let Some(temperatures) = inputs.temperatures
+        && (!rotated || style.rotation == Rotation::EveryLayer)
+    {
         q = b.graph.mul(q, temperatures);
     }
     if style.query_scale {
         q = b.graph.scale(q);
     }
-    let cache = if shape.window.is_some() { inputs.window.as_ref().unwrap_or(&inputs.full) } else { &inputs.full };
-    let y = if b.model.encoder {
-        uncached(b, layer, cache, style, [q, k, v])
-    } else {
-        cached(b, layer, shape, cache, inputs.window.is_some(), style, [q, k, v])
+    let mut y = match kv {
+        Some([k, v]) if b.model.encoder => uncached(b, layer, inputs.cache_of(shape), style, [q, k, v]),
+        kv => cached(b, layer, shape, inputs, style, q, kv),
     };
-    let y = if b.find(Some(layer), Part::AttnSubNorm, Suffix::Weight).is_some() {
-        b.norm(Some(layer), Part::AttnSubNorm, y, Some(layer))?
-    } else {
-        y
-    };
-    b.linear_bias(Some(layer), Part::AttnOutput, y)
+    if b.find(Some(layer), Part::AttnSubNorm, Suffix::Weight).is_some() {
+        y = b.norm(Some(layer), Part::AttnSubNorm, y, Some(layer))?;
+    }
+    if b.find(Some(layer), Part::AttnGate, Suffix::Weight).is_some() {
+        y = gate(b, layer, shape, x, y)?;
+    }
+    let y = b.linear_bias(Some(layer), Part::AttnOutput, y)?;
+    Ok(if style.output_scale { b.graph.scale(y) } else { y })
 }
 
+/// What the heads yield times a gate, one value per head or per element.
+fn gate(b: &mut Builder<'_>, layer: usize, shape: &Attention, x: Id, y: Id) -> Result<Id, Missing> {
+    let gate = b.linear(Some(layer), Part::AttnGate, x)?;
+    let gate = b.graph.unary(gate);
+    let (ne, n_head) = (b.graph.ne(y), u64::from(shape.n_head));
+    if b.graph.ne(gate)[0] != n_head {
+        return Ok(b.graph.mul(y, gate));
+    }
+    let heads = b.graph.reshape(y, [u64::from(shape.head_dim_v), n_head, ne[1], 1]);
+    let gate = b.graph.reshape(gate, [1, n_head, ne[1], 1]);
+    let y = b.graph.mul(heads, gate);
+    Ok(b.graph.reshape(y, ne))
+}
+
+/// Queries, and keys with values unless the layer reads those of another.
+type Projected = (Id, Option<[Id; 2]>);
+
 /// Queries, keys and values (`build_qkv`): one row per head, or one per token where heads are cut later.
-fn project(b: &mut Builder<'_>, layer: usize, shape: &Attention, style: Style, x: Id) -> Result<[Id; 3], Missing> {
+fn project(b: &mut Builder<'_>, layer: usize, shape: &Attention, style: Style, x: Id) -> Result<Projected, Missing> {
     let n_tokens = b.batch.n_tokens;
     let heads = [
         [u64::from(shape.head_dim_k), u64::from(shape.n_head)],
@@ -201,6 +245,9 @@ fn project(b: &mut Builder<'_>, layer: usize, shape: &Attention, style: Style, x
     ];
     let clamped = |b: &mut Builder<'_>, y: Id| if style.clamp { b.graph.like(Op::Clamp, &[y]) } else { y };
     if b.find(Some(layer), Part::AttnQkv, Suffix::Weight).is_some() {
+        if shape.shares_kv_of.is_some() || style.value_norm {
+            return Err(Missing { layer: Some(layer), part: Part::AttnQ });
+        }
         let mut qkv = b.linear_bias(Some(layer), Part::AttnQkv, x)?;
         qkv = clamped(b, qkv);
         let row = b.graph.tensor(qkv).nb[1];
@@ -208,26 +255,37 @@ fn project(b: &mut Builder<'_>, layer: usize, shape: &Attention, style: Style, x
             let all = heads.iter().fold(0, |sum: u64, &[_, n]| sum.saturating_add(n));
             qkv = b.graph.reshape(qkv, [heads[0][0], all, n_tokens, 1]);
         }
-        return Ok(heads.map(|[dim, n]| {
+        let [q, k, v] = heads.map(|[dim, n]| {
             if style.heads == Heads::AfterNorms {
                 let rows = b.graph.view_2d(qkv, dim.saturating_mul(n), n_tokens, row);
                 b.graph.cont(rows)
             } else {
                 b.graph.view_3d(qkv, [dim, n, n_tokens], dim.saturating_mul(4), row)
             }
-        }));
+        });
+        return Ok((q, Some([k, v])));
     }
-    let mut projected = [Id(0); 3];
-    for ((part, [dim, n]), slot) in [Part::AttnQ, Part::AttnK, Part::AttnV].into_iter().zip(heads).zip(&mut projected) {
+    let one = |b: &mut Builder<'_>, part: Part| {
         let y = b.linear_bias(Some(layer), part, x)?;
-        let y = clamped(b, y);
-        *slot = if style.heads == Heads::AfterNorms { y } else { b.graph.reshape(y, [dim, n, n_tokens, 1]) };
+        Ok(clamped(b, y))
+    };
+    let cut = |b: &mut Builder<'_>, y: Id, [dim, n]: [u64; 2]| {
+        if style.heads == Heads::AfterNorms { y } else { b.graph.reshape(y, [dim, n, n_tokens, 1]) }
+    };
+    let q = one(b, Part::AttnQ)?;
+    let q = cut(b, q, heads[0]);
+    if shape.shares_kv_of.is_some() {
+        return Ok((q, None));
     }
-    Ok(projected)
+    let k = one(b, Part::AttnK)?;
+    // Without a matrix of their own, values are the keys (Gemma 4).
+    let own = b.find(Some(layer), Part::AttnV, Suffix::Weight).is_some();
+    let v = if own || !style.value_norm { one(b, Part::AttnV)? } else { k };
+    Ok((q, Some([cut(b, k, heads[1]), cut(b, v, heads[2])])))
 }
 
 /// Frequency factors of the file: one set, or two of which the context decides (`get_rope_factors`, llama-model.cpp:2343).
-fn rotary_factors(b: &mut Builder<'_>, layer: usize) -> Option<Id> {
+pub(super) fn rotary_factors(b: &mut Builder<'_>, layer: usize) -> Option<Id> {
     b.shared(layer, Part::RopeFreqs).or_else(|| {
         let trained = b.model.arch_uint("rope.scaling.original_context_length");
         let trained = trained.or(b.model.n_ctx_train.map(u64::from)).unwrap_or(u64::MAX);
@@ -236,7 +294,7 @@ fn rotary_factors(b: &mut Builder<'_>, layer: usize) -> Option<Id> {
     })
 }
 
-/// Norm where the file has one, of each head or of the whole row, and rotation by `positions` where there is one.
+/// Norm where the file has one, of each head or of the whole row, and the turn by positions and frequency factors.
 fn normed_and_rotated(
     b: &mut Builder<'_>,
     layer: usize,
@@ -244,7 +302,7 @@ fn normed_and_rotated(
     x: Id,
     [dim, heads]: [u64; 2],
     style: Style,
-    positions: Option<Id>,
+    turn: Option<(Id, Option<Id>)>,
 ) -> Result<Id, Missing> {
     let in_heads = [dim, heads, b.batch.n_tokens, 1];
     let normed = |b: &mut Builder<'_>, x: Id| {
@@ -263,11 +321,14 @@ fn normed_and_rotated(
     if style.heads == Heads::AfterNorms {
         x = b.graph.reshape(x, in_heads);
     }
-    if let Some(positions) = positions {
-        x = match rotary_factors(b, layer) {
+    if let Some((positions, factors)) = turn {
+        x = match factors {
             Some(factors) => b.graph.like(Op::Rope, &[x, positions, factors]),
             None => b.graph.like(Op::Rope, &[x, positions]),
         };
+        if style.plain_head_norms {
+            x = b.graph.like(Op::RmsNorm, &[x]);
+        }
     }
     if style.late_head_norms { normed(b, x) } else { Ok(x) }
 }
@@ -280,29 +341,42 @@ fn uncached(b: &mut Builder<'_>, layer: usize, inputs: &CacheInputs, style: Styl
     attend(b, layer, qkv, Score { mask: inputs.mask, sinks: None, soft_cap: style.soft_cap, v_transposed: false, decompress: None })
 }
 
-/// Stores keys and values and attends over the whole cache.
-fn cached(b: &mut Builder<'_>, layer: usize, shape: &Attention, cache: &CacheInputs, two_caches: bool, style: Style, qkv: [Id; 3]) -> Id {
-    let [mut q, mut k, mut v] = qkv;
+/// Stores keys and values, where the layer has its own, and attends over the whole cache.
+pub(super) fn cached(
+    b: &mut Builder<'_>,
+    layer: usize,
+    shape: &Attention,
+    inputs: &AttentionInputs,
+    style: Style,
+    mut q: Id,
+    mut kv: Option<[Id; 2]>,
+) -> Id {
+    let cache = inputs.cache_of(shape);
     if let Some(rotation) = cache.k_rotation {
         q = hadamard(b, q, rotation);
-        k = hadamard(b, k, rotation);
+        kv = kv.map(|[k, v]| [hadamard(b, k, rotation), v]);
     }
     if let Some(rotation) = cache.v_rotation {
-        v = hadamard(b, v, rotation);
+        kv = kv.map(|[k, v]| [k, hadamard(b, v, rotation)]);
     }
-    for id in if two_caches || !b.options.rules.indexed_store { [q, k, v] } else { [q, v, k] } {
+    b.graph.expand(q);
+    let keys_first = inputs.window.is_some() || !b.options.rules.indexed_store;
+    for id in kv.map(|[k, v]| if keys_first { [k, v] } else { [v, k] }).into_iter().flatten() {
         b.graph.expand(id);
     }
-    let memory = Memory::Cache { backend: b.cache_backend(layer) };
+    let home = shape.shares_kv_of.map_or(layer, |source| source as usize);
+    let memory = Memory::Cache { backend: b.cache_backend(home) };
     let (cells, n_stream) = (cache.cells, b.options.n_stream);
     let v_width = if b.options.v_transposed { widest_v(b.model) } else { shape.v_width() };
     let k_cache = b.graph.placed(b.options.type_k, [shape.k_width(), cells, n_stream, 1], memory);
     let v_cache = b.graph.placed(b.options.type_v, [v_width, cells, n_stream, 1], memory);
-    store(b, k_cache, k, cache.k_slots);
-    if b.options.v_transposed {
-        store_transposed(b, v_cache, v, cache.v_slots);
-    } else {
-        store(b, v_cache, v, cache.v_slots);
+    if let Some([k, v]) = kv {
+        store(b, k_cache, k, cache.k_slots);
+        if b.options.v_transposed {
+            store_transposed(b, v_cache, v, cache.v_slots);
+        } else {
+            store(b, v_cache, v, cache.v_slots);
+        }
     }
     let k = rows_of(b, k_cache, u64::from(shape.head_dim_k), u64::from(shape.n_head_kv), cells);
     let v = if b.options.v_transposed {

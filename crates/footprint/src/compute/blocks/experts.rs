@@ -3,6 +3,7 @@
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::{Id, Op};
 use super::super::weights::{Part, Suffix};
+use super::feed_forward::{has_limit, limited};
 use spec::model::Experts;
 
 /// How a router turns its logits into weights.
@@ -16,24 +17,72 @@ pub(in super::super) struct Routing {
     pub(in super::super) scaled: bool,
     /// Experts are chosen in two steps: groups, then experts of these groups. (groups, groups used)
     pub(in super::super) groups: Option<(u64, u64)>,
+    /// The router reads the layer's input instead of what the experts read (SmallThinker).
+    pub(in super::super) reads_stream: bool,
+    /// Experts are chosen by their logits, and their input is weighted instead of their output (Llama 4).
+    pub(in super::super) weights_input: bool,
+    /// How the gate of the shared experts is bent, where there is one.
+    pub(in super::super) shared_gate: SharedGate,
+    /// What a dense block beside the experts does.
+    pub(in super::super) dense: Dense,
+}
+
+/// The gate of the shared experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum SharedGate {
+    /// A sigmoid by one operation.
+    Sigmoid,
+    /// A sigmoid as the quotient of SiLU and its argument (Qwen2-MoE).
+    Quotient,
+}
+
+/// A dense block beside routed experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Dense {
+    /// There is none.
+    Absent,
+    /// Both read the same; their sum is scaled (Grok).
+    ScaledSum,
+    /// Each has norms of its own, and the router a scale (Gemma 4).
+    OwnNorms,
+    /// It follows attention, while the experts read the layer's input (Arctic).
+    First,
 }
 
 /// `LLAMA_MAX_EXPERTS`; what a file states beyond it is no model.
 const MAX_EXPERTS: u32 = 1024;
 
+/// The logits of the experts.
+pub(in super::super) fn router(b: &mut Builder<'_>, layer: usize, x: Id) -> Result<Id, Missing> {
+    b.linear_bias(Some(layer), Part::FfnGateInp, x)
+}
+
 /// The routed experts of one layer, without shared ones.
-pub(in super::super) fn experts(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, x: Id) -> Result<Id, Missing> {
+pub(in super::super) fn experts(
+    b: &mut Builder<'_>,
+    layer: usize,
+    shape: &Experts,
+    routing: Routing,
+    logits: Id,
+    x: Id,
+) -> Result<Id, Missing> {
     let [n_embd, n_tokens, ..] = b.graph.ne(x);
     let n_used = u64::from(shape.used);
     if shape.used > MAX_EXPERTS {
         return Err(Missing { layer: Some(layer), part: Part::FfnDownExps });
     }
-    let (chosen, weights) = route(b, layer, shape, routing, x)?;
+    let (chosen, weights) = route(b, layer, shape, routing, logits);
     b.graph.expand(weights);
-    let x = b.graph.reshape(x, [n_embd, 1, n_tokens, 1]);
+    let mut x = b.graph.reshape(x, [n_embd, 1, n_tokens, 1]);
+    if routing.weights_input {
+        x = b.graph.repeat(x, [n_embd, n_used, n_tokens, 1]);
+        x = b.graph.mul(x, weights);
+    }
     let hidden = hidden(b, layer, chosen, x)?;
-    let y = through(b, layer, Part::FfnDownExps, hidden, chosen)?;
-    let y = b.graph.mul(y, weights);
+    let mut y = through(b, layer, Part::FfnDownExps, hidden, chosen)?;
+    if !routing.weights_input {
+        y = b.graph.mul(y, weights);
+    }
     b.graph.expand(y);
 
     let nb = b.graph.tensor(y).nb;
@@ -55,14 +104,14 @@ pub(in super::super) fn experts(b: &mut Builder<'_>, layer: usize, shape: &Exper
 }
 
 /// Numbers and weights of the experts that each token visits.
-fn route(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, x: Id) -> Result<(Id, Id), Missing> {
-    let n_tokens = b.graph.ne(x)[1];
+fn route(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, logits: Id) -> (Id, Id) {
+    let n_tokens = b.graph.ne(logits)[1];
     let (n_experts, n_used) = (u64::from(shape.count), u64::from(shape.used));
-    let logits = b.linear_bias(Some(layer), Part::FfnGateInp, x)?;
     // Softmax and sigmoid allocate alike: both may work in place.
     let probabilities = if routing.softmax_of_chosen { logits } else { b.graph.like(Op::SoftMax, &[logits]) };
     let mut selection = match b.find(Some(layer), Part::ExpProbs, Suffix::Bias) {
         Some(bias) => b.graph.add(probabilities, bias),
+        None if routing.weights_input => logits,
         None => probabilities,
     };
     if let Some((groups, used)) = routing.groups {
@@ -87,7 +136,7 @@ fn route(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, x
     if routing.scaled {
         weights = b.graph.scale(weights);
     }
-    Ok((chosen, weights))
+    (chosen, weights)
 }
 
 /// Selection scores with all but the best groups masked out.
@@ -120,7 +169,7 @@ fn hidden(b: &mut Builder<'_>, layer: usize, chosen: Id, x: Id) -> Result<Id, Mi
     }
     let up = through(b, layer, Part::FfnUpExps, x, chosen)?;
     let gate = through(b, layer, Part::FfnGateExps, x, chosen)?;
-    Ok(b.graph.gated(gate, up))
+    Ok(if has_limit(b.model, "swiglu_clamp_exp", layer) { limited(b, gate, up) } else { b.graph.gated(gate, up) })
 }
 
 /// `x` through the chosen experts' matrices, with scale and bias where the file has them (`build_lora_mm_id`).

@@ -1,8 +1,10 @@
 //! The dense feed-forward block (`build_ffn`, llama-graph.cpp:1790-2000).
 
 use super::super::builder::{Builder, Missing};
-use super::super::tensor::Id;
+use super::super::tensor::{Id, Op};
 use super::super::weights::{Part, Suffix};
+use spec::Model;
+use spec::model::MetaValue;
 
 /// The matrices of one block.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +42,7 @@ pub(in super::super) fn feed_forward(
     let up = b.linear_bias(Some(layer), matrices.up, x)?;
     let mut y = if b.find(Some(layer), matrices.gate, Suffix::Weight).is_some() {
         let gate = b.linear_bias(Some(layer), matrices.gate, x)?;
-        b.graph.gated(gate, up)
+        if has_limit(b.model, "swiglu_clamp_shexp", layer) { limited(b, gate, up) } else { b.graph.gated(gate, up) }
     } else {
         let down = b.weight(Some(layer), matrices.down)?;
         match activation {
@@ -56,4 +58,23 @@ pub(in super::super) fn feed_forward(
         y = b.norm(Some(layer), Part::FfnSubNorm, y, Some(layer))?;
     }
     b.linear_bias(Some(layer), matrices.down, y)
+}
+
+/// True where this layer's gated units are limited: by one value for all layers, or one of each (`swiglu_clamp_exp`,
+/// `swiglu_clamp_shexp`; dense blocks follow the shared experts).
+pub(super) fn has_limit(model: &Model, key: &str, layer: usize) -> bool {
+    let key = format!("{}.{key}", model.architecture);
+    let of_all = match model.metadata.get(&key) {
+        Some(MetaValue::Float(limit)) => *limit,
+        _ => 0.0,
+    };
+    model.arrays.get(&key).and_then(|limits| limits.get(layer)).copied().unwrap_or(of_all) > 1e-6
+}
+
+/// A gated unit spelt out, with both sides limited (Step 3.5).
+pub(super) fn limited(b: &mut Builder<'_>, gate: Id, up: Id) -> Id {
+    let up = b.graph.like(Op::Clamp, &[up]);
+    let gate = b.graph.unary(gate);
+    let gate = b.graph.like(Op::Clamp, &[gate]);
+    b.graph.mul(gate, up)
 }

@@ -1,13 +1,13 @@
-//! Multi-head latent attention with absorbed projections (src/models/deepseek2.cpp).
+//! Multi-head latent attention: keys and values share one compressed row (src/models/deepseek2.cpp, minicpm3.cpp).
 
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::{Id, Memory, Op};
 use super::super::weights::{Part, Suffix};
-use super::attention::{AttentionInputs, Score, attend, columns_of, rows_of, store, store_transposed};
+use super::attention::{AttentionInputs, Score, Style, attend, cached, columns_of, rotary_factors, rows_of, store, store_transposed};
 use crate::profile::LatentCache;
-use spec::model::Mla;
+use spec::model::{Attention, Mla};
 
-/// Latent attention of one layer, from the normed stream to the block's output.
+/// Attention with absorbed projections, from the normed stream to the block's output: the cache holds compressed rows.
 pub(in super::super) fn latent_attention(
     b: &mut Builder<'_>,
     layer: usize,
@@ -19,21 +19,8 @@ pub(in super::super) fn latent_attention(
     let (n_tokens, heads) = (b.batch.n_tokens, u64::from(shape.n_head));
     let (rank, rope) = (u64::from(shape.kv_lora_rank), u64::from(shape.rope_dim));
     let (head, nope) = (u64::from(shape.head_dim_k), u64::from(shape.head_dim_k).saturating_sub(rope));
-
-    let q = if b.find(here, Part::AttnQ, Suffix::Weight).is_some() {
-        b.linear(here, Part::AttnQ, x)?
-    } else {
-        let q = b.linear(here, Part::AttnQA, x)?;
-        let q = b.norm(here, Part::AttnQANorm, q, here)?;
-        b.linear(here, Part::AttnQB, q)?
-    };
-    let q = b.graph.reshape(q, [head, heads, n_tokens, 1]);
-    let both = b.linear(here, Part::AttnKvAMqa, x)?;
-    let row = b.graph.tensor(both).nb[1];
-    let compressed = b.graph.view_2d(both, rank, n_tokens, row);
-    let k_rope = b.graph.view_3d(both, [rope, 1, n_tokens], row, row);
-    let k_rope = b.graph.like(Op::Rope, &[k_rope, inputs.positions]);
-    let compressed = b.norm(here, Part::AttnKvANorm, compressed, here)?;
+    let q = queries(b, layer, [head, heads], x)?;
+    let (compressed, k_rope) = compressed(b, layer, [rank, rope], inputs, None, x)?;
 
     let nb = b.graph.tensor(q).nb;
     let q_nope = b.graph.view_3d(q, [nope, heads, n_tokens], nb[1], nb[2]);
@@ -43,17 +30,96 @@ pub(in super::super) fn latent_attention(
     let absorb = b.weight(here, Part::AttnKB)?;
     let absorbed = b.graph.mul_mat(absorb, q_nope);
     let absorbed = b.graph.permute(absorbed, [0, 2, 1, 3]);
-    let q = b.graph.concat(absorbed, q_rope);
+    let mut q = b.graph.concat(absorbed, q_rope);
     let v = b.graph.reshape(compressed, [rank, 1, n_tokens, 1]);
     let k = b.graph.concat(v, k_rope);
+    if let Some(temperatures) = inputs.temperatures {
+        q = b.graph.mul(q, temperatures);
+    }
 
     let decompress = b.weight(here, Part::AttnVB)?;
-    let y = cached(b, layer, rank, inputs, [q, k, v], decompress);
+    let y = over_rows(b, layer, rank, inputs, [q, k, v], decompress);
     b.linear(here, Part::AttnOutput, y)
 }
 
+/// Attention that expands every row to whole heads, which the cache then holds (files without the split projections).
+pub(in super::super) fn whole_heads(
+    b: &mut Builder<'_>,
+    layer: usize,
+    shape: &Attention,
+    inputs: &AttentionInputs,
+    style: Style,
+    x: Id,
+) -> Result<Id, Missing> {
+    let here = Some(layer);
+    let missing = Missing { layer: here, part: Part::AttnKvB };
+    let rope = b.model.arch_uint("rope.dimension_count").ok_or(missing.clone())?;
+    let rank = b.model.arch_uint("attention.kv_lora_rank").ok_or(missing)?;
+    let (n_tokens, heads) = (b.batch.n_tokens, u64::from(shape.n_head));
+    let (head, v_head) = (u64::from(shape.head_dim_k), u64::from(shape.head_dim_v));
+    let nope = head.saturating_sub(rope);
+    let factors = rotary_factors(b, layer);
+    let q = queries(b, layer, [head, heads], x)?;
+    let (compressed, k_rope) = compressed(b, layer, [rank, rope], inputs, factors, x)?;
+    let expand = b.weight(here, Part::AttnKvB)?;
+    let kv = b.graph.mul_mat(expand, compressed);
+    let row = nope.saturating_add(v_head).saturating_mul(4);
+    let plane = row.saturating_mul(heads);
+    let k_nope = b.graph.view_3d(kv, [nope, heads, n_tokens], row, plane);
+    let v = b.graph.view_3d(kv, [v_head, heads, n_tokens], row, plane);
+    let v = b.graph.cont(v);
+    let mut q = turned(b, q, inputs, factors);
+    let k_rope = b.graph.repeat(k_rope, [rope, heads, n_tokens, 1]);
+    let k = b.graph.concat(k_nope, k_rope);
+    if let Some(temperatures) = inputs.temperatures {
+        q = b.graph.mul(q, temperatures);
+    }
+    let y = cached(b, layer, shape, inputs, style, q, Some([k, v]));
+    b.linear(here, Part::AttnOutput, y)
+}
+
+/// Queries, compressed or not, one row per head.
+fn queries(b: &mut Builder<'_>, layer: usize, [head, heads]: [u64; 2], x: Id) -> Result<Id, Missing> {
+    let here = Some(layer);
+    let q = if b.find(here, Part::AttnQ, Suffix::Weight).is_some() {
+        b.linear(here, Part::AttnQ, x)?
+    } else {
+        let q = b.linear(here, Part::AttnQA, x)?;
+        let q = b.norm(here, Part::AttnQANorm, q, here)?;
+        b.linear(here, Part::AttnQB, q)?
+    };
+    Ok(b.graph.reshape(q, [head, heads, b.batch.n_tokens, 1]))
+}
+
+/// The compressed part of keys and values, normed, and the part of the keys that positions turn.
+fn compressed(
+    b: &mut Builder<'_>,
+    layer: usize,
+    [rank, rope]: [u64; 2],
+    inputs: &AttentionInputs,
+    factors: Option<Id>,
+    x: Id,
+) -> Result<(Id, Id), Missing> {
+    let here = Some(layer);
+    let n_tokens = b.batch.n_tokens;
+    let both = b.linear(here, Part::AttnKvAMqa, x)?;
+    let row = b.graph.tensor(both).nb[1];
+    let compressed = b.graph.view_2d(both, rank, n_tokens, row);
+    let k_rope = b.graph.view_3d(both, [rope, 1, n_tokens], row, row);
+    let k_rope = turned(b, k_rope, inputs, factors);
+    let compressed = b.norm(here, Part::AttnKvANorm, compressed, here)?;
+    Ok((compressed, k_rope))
+}
+
+fn turned(b: &mut Builder<'_>, x: Id, inputs: &AttentionInputs, factors: Option<Id>) -> Id {
+    match factors {
+        Some(factors) => b.graph.like(Op::Rope, &[x, inputs.positions, factors]),
+        None => b.graph.like(Op::Rope, &[x, inputs.positions]),
+    }
+}
+
 /// Stores the compressed row and attends over the cache; values are the first `rank` columns of the keys.
-fn cached(b: &mut Builder<'_>, layer: usize, rank: u64, inputs: &AttentionInputs, qkv: [Id; 3], decompress: Id) -> Id {
+fn over_rows(b: &mut Builder<'_>, layer: usize, rank: u64, inputs: &AttentionInputs, qkv: [Id; 3], decompress: Id) -> Id {
     let [q, k, v] = qkv;
     for id in [q, v, k] {
         b.graph.expand(id);

@@ -1,0 +1,20 @@
+//! Families with latent attention.
+
+use super::super::blocks::attention::Style;
+use super::super::blocks::embedding::Scaling;
+use super::super::blocks::experts::Routing;
+use super::super::decoder::{Decoder, Logits};
+use super::{LLAMA, flag, nonzero, routing};
+use spec::Model;
+
+pub(super) fn decoder(model: &Model) -> Option<Decoder> {
+    Some(match model.architecture.as_str() {
+        "deepseek2" | "mistral4" => Decoder {
+            attention: Style { temperature: nonzero(model, "attention.temperature_scale"), ..LLAMA.attention },
+            routing: Routing { normalized: flag(model, "expert_weights_norm") == Some(true), ..routing(model) },
+            ..LLAMA
+        },
+        "minicpm3" => Decoder { embedding: Scaling::Factor, residual_scale: true, logits: Logits::ScaledBefore, ..LLAMA },
+        _ => return None,
+    })
+}

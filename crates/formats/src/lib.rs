@@ -4,6 +4,8 @@
 //! and every error names the byte or the key where the file breaks its own format.
 //!
 //! * [`gguf`]: the header of one file: metadata and tensor table
+//! * [`safetensors`]: the header of one file of unquantised weights
+//! * [`huggingface`]: `config.json` and safetensors headers to the model that they become
 //! * [`shards`]: names of the files of a split model
 //! * [`mod@describe`]: headers to a model, by the rules of llama.cpp
 //! * [`analysis`]: what a model computes and reads per token
@@ -12,9 +14,16 @@
 pub mod analysis;
 pub mod describe;
 pub mod gguf;
+pub mod huggingface;
+mod json;
 mod reader;
+pub mod safetensors;
 pub mod shards;
 
 pub use analysis::{Analysis, Bound, Limit, analyze, bound};
 pub use describe::{DescribeError, describe};
 pub use gguf::{Gguf, GgufError, GgufErrorKind};
+pub use huggingface::HuggingFaceError;
+pub use safetensors::{Safetensors, SafetensorsError};
+
+pub use mixture::{FileType, ParseFileTypeError};

@@ -58,6 +58,14 @@ fn tables(title: &str, summary: &Summary<'_>) {
             part.predicted
         );
     }
+    let drivers = summary.drivers();
+    if !drivers.is_empty() {
+        println!("\n| row | measured by the driver | MiB | predicted MiB | inside its interval |\n|---|---|---|---|---|");
+    }
+    for (row, part) in drivers {
+        let inside = if part.inside { "yes" } else { "no" };
+        println!("| {} | {} | {:.0} | {:.0} | {inside} |", row.id(), part.component.name(), part.logged, part.predicted);
+    }
     println!("\n| not recomputed | rows |\n|---|---|");
     for (reason, rows) in summary.left_out() {
         println!("| {reason} | {} |", rows.iter().map(u32::to_string).collect::<Vec<_>>().join(", "));

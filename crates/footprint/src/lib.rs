@@ -28,6 +28,7 @@ pub mod require;
 pub mod requirement;
 mod roles;
 pub mod savings;
+mod scratch;
 pub mod state;
 pub mod target;
 pub mod weights;

@@ -139,7 +139,7 @@ impl DeviceRequirement {
             Part::fixed(Component::KvCache, &self.kv_cache),
             Part::fixed(Component::State, &self.state),
             Part::fixed(Component::Compute, &self.compute),
-            Part::fixed(Component::Driver, &self.runtime),
+            Part { component: Component::Driver, load: self.runtime.clone(), peak: self.runtime.plus(&self.scratch) },
         ];
         parts.extend(self.beside.iter().cloned());
         parts

@@ -7,7 +7,7 @@ use crate::placement::{self, Placement};
 use crate::requirement::{DeviceRequirement, HostRequirement, Requirement};
 use crate::weights::{self, Weights};
 use crate::{ComputeBuffers, Device, EngineProfile, ResolvedContext, Target};
-use crate::{compute, context, host, output, state};
+use crate::{compute, context, host, output, scratch, state};
 use spec::model::Support;
 use spec::settings::LoadMode;
 use spec::{Bytes, Known, Model, Settings};
@@ -84,7 +84,7 @@ fn assemble(
         compute,
     };
     Requirement {
-        devices: devices(model, target, &placement, &parts),
+        devices: devices(model, settings, target, &context, &placement, &parts),
         host: host(model, settings, target, profile, &context, &placement, &parts),
         notes: notes(model, settings, &placement, &parts.weights),
         graph: parts.compute.graph,
@@ -106,7 +106,14 @@ const KV_CACHE: &str = "llama-kv-cache.cpp:65-250";
 const OUTPUT: &str = "llama-context.cpp:2118-2260";
 const STATE: &str = "llama-memory-recurrent.cpp:70-125";
 
-fn devices(model: &Model, target: &Target, placement: &Placement, parts: &Parts) -> Vec<DeviceRequirement> {
+fn devices(
+    model: &Model,
+    settings: &Settings,
+    target: &Target,
+    context: &ResolvedContext,
+    placement: &Placement,
+    parts: &Parts,
+) -> Vec<DeviceRequirement> {
     let none = || Known::exact(Bytes::ZERO, "the engine does not use this device");
     let device = |(index, device): (usize, &Device)| {
         let used = placement.devices.contains(&index);
@@ -117,6 +124,7 @@ fn devices(model: &Model, target: &Target, placement: &Placement, parts: &Parts)
             state: known_state(model, parts.state.devices[index]),
             compute: parts.compute.devices.get(index).filter(|_| used).cloned().unwrap_or_else(none),
             runtime: if used { device.backend.runtime.clone() } else { none() },
+            scratch: if used { scratch::scratch(model, settings, context, placement, index, device) } else { none() },
             beside: Vec::new(),
         }
     };

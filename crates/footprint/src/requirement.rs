@@ -66,8 +66,10 @@ pub struct DeviceRequirement {
     pub state: Known<Bytes>,
     /// Compute buffer of the scheduler.
     pub compute: Known<Bytes>,
-    /// Driver context and scratch outside every buffer.
+    /// The driver's context outside every buffer, right after load.
     pub runtime: Known<Bytes>,
+    /// What the backend adds for itself once it computes (pools, copies, workspaces): nothing at load.
+    pub scratch: Known<Bytes>,
     /// What is loaded beside the model.
     pub beside: Vec<Part>,
 }
@@ -77,9 +79,13 @@ impl DeviceRequirement {
     pub fn buffers(&self) -> Known<Bytes> {
         self.weights.plus(&self.kv_cache).plus(&self.state).plus(&self.compute)
     }
-    /// Everything on the device.
+    /// Everything on the device right after load.
+    pub fn at_load(&self) -> Known<Bytes> {
+        self.beside.iter().fold(self.buffers().plus(&self.runtime), |sum, part| sum.plus(&part.load))
+    }
+    /// Everything on the device at peak: what it must have.
     pub fn total(&self) -> Known<Bytes> {
-        self.beside.iter().fold(self.buffers().plus(&self.runtime), |sum, part| sum.plus(&part.peak))
+        self.beside.iter().fold(self.buffers().plus(&self.runtime).plus(&self.scratch), |sum, part| sum.plus(&part.peak))
     }
 }
 

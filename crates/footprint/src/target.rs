@@ -14,7 +14,7 @@ pub struct Backend {
     pub quantized_row_padding: Option<u64>,
     /// Largest single buffer; `None` where there is no limit.
     pub max_buffer: Option<Bytes>,
-    /// What the driver's context and modules take on the device beside every buffer.
+    /// What the driver's context and modules take on the device beside every buffer, right after load.
     pub runtime: Known<Bytes>,
     /// What the runtime takes in host memory.
     pub runtime_host: Known<Bytes>,

@@ -65,6 +65,8 @@ fn listed_device(listed: &ListedDevice) -> Device {
         "ROCm" => Backend::rocm(false),
         "Vulkan" => Backend::vulkan(false, None),
         "Metal" | "MTL" => Backend::metal(),
+        "SYCL" => Backend::sycl(),
+        "RPC" => Backend::rpc(&Backend::cuda(false)),
         "FAKE" => Backend::pretended(false),
         // A backend without rules of its own: the strictest alignment and padding of those that are known.
         other => Backend { name: other.to_owned(), ..Backend::cuda(false) },

@@ -2,6 +2,7 @@
 
 use super::row::Row;
 use spec::Model;
+use synthetic::writer::Value;
 
 /// Where the model of a row comes from.
 pub enum Source {
@@ -60,6 +61,22 @@ fn recipe(row: &Row) -> Recipe {
         186 => Whole("qwen2.5-7b Q4_K_M"),
         187 | 188 => No("compressed caches, which are not modelled"),
         195 => Whole("qwen3-8b Q4_K_M"),
+        135 => Untyped("gemma4-31b Q4_0 block_count=48 5376:3840 21504:15360 16384:8192 8192:4096 4096:2048 2048:512 32:16 16:8 4:1"),
+        180..=185 => {
+            Untyped("gemma4-31b Q4_K_M block_count=48 5376:3840 21504:15360 16384:8192 8192:4096 4096:2048 2048:512 32:16 16:8 4:1")
+        }
+        198 => Untyped("gemma4-26b-a4b Q4_0"),
+        141 => Whole("pythia-1.4b F16 block_count=32 2048:2560 8192:10240 6144:7680 16:32 32:20"),
+        142 => Whole("pythia-1.4b Q8_0 block_count=32 2048:2560 8192:10240 6144:7680 16:32 32:20"),
+        151 => No("a build of a pull request, on cards whose free memory is not stated"),
+        154 => Untyped("granite-3.1-8b Q8_0 49155:100352 head"),
+        192 => Whole("granite-3.1-8b Q4_K_M 49155:100352 head"),
+        200 => Untyped("qwen3.5-2b Q4_K_M trunk"),
+        201..=205 => Untyped("qwen3.5-9b Q4_K_M trunk"),
+        162 | 165 | 166 => No("a model between published shapes, or a context that is not stated"),
+        148 => No("no context"),
+        160 => No("an encoder, whose compute buffer is an estimate"),
+        167 => No("micro-batch is not stated"),
         _ => No("no shape of this model yet"),
     }
 }
@@ -87,5 +104,63 @@ pub fn source(row: &Row) -> Source {
         Partly(name) => (name, true, false),
         No(reason) => return Source::None(reason),
     };
-    Source::Model { model: Box::new(super::super::recorded::model::model(name)), weights_known, complete }
+    match variant(name) {
+        Some(model) => Source::Model { model: Box::new(model), weights_known, complete },
+        None => Source::None("no shape of this model yet"),
+    }
+}
+
+/// A preset or an outline by the names of recorded cases; of outlines also resized ones: `OLD:NEW` for extents and figures,
+/// `block_count=N`, `trunk` for one without prediction layers, `head` for one with an output matrix of its own.
+fn variant(name: &str) -> Option<Model> {
+    let words: Vec<&str> = name.split_whitespace().collect();
+    let changed = words.iter().any(|word| word.contains(':') || *word == "trunk");
+    if !changed {
+        let known = synthetic::preset(words[0]).is_some() || synthetic::outline(words[0]).is_some();
+        return known.then(|| super::super::recorded::model::model(name));
+    }
+    let mut outline = synthetic::outline(words[0])?;
+    let n_layer = words.iter().find_map(|word| word.strip_prefix("block_count=")).and_then(|n| n.parse().ok());
+    let trunk = outline.n_layer() - outline.number("nextn_predict_layers").unwrap_or(0);
+    let resized: Vec<(u64, u64)> = words.iter().filter_map(|word| pair(word)).collect();
+    let resize = |figure: u64| resized.iter().find(|(old, _)| *old == figure).map_or(figure, |(_, new)| *new);
+    let n_layer: u64 = n_layer.unwrap_or(if words.contains(&"trunk") { trunk } else { outline.n_layer() });
+    outline.keys.retain(|(key, _)| !(words.contains(&"trunk") && key.ends_with("nextn_predict_layers")));
+    for (key, value) in &mut outline.keys {
+        resize_value(value, &resize, n_layer);
+        if key.ends_with(".block_count") {
+            *value = Value::U32(n_layer as u32);
+        }
+    }
+    if words.contains(&"head") {
+        let embedding = outline.outside.iter().find(|(name, _)| name == "token_embd.weight").map(|(_, extents)| extents.clone());
+        outline.outside.extend(embedding.map(|extents| ("output.weight".to_owned(), extents)));
+    }
+    let old: Vec<Vec<(String, Vec<u64>)>> = outline.layers.values().cloned().collect();
+    outline.layers = (0..n_layer).map(|layer| (layer, old[layer as usize % old.len()].clone())).collect();
+    for (_, extents) in outline.layers.values_mut().flatten().chain(&mut outline.outside) {
+        extents.iter_mut().for_each(|extent| *extent = resize(*extent));
+    }
+    let options = synthetic::Options { vocabulary: synthetic::Vocabulary::None, ..Default::default() };
+    let file = synthetic::outline_file(&outline, words[1].parse().ok()?, &options).ok()?;
+    let header = formats::gguf::read(&file.header, file.size).ok()?;
+    formats::describe(&[header]).ok()
+}
+
+fn pair(word: &str) -> Option<(u64, u64)> {
+    let (old, new) = word.split_once(':')?;
+    Some((old.parse().ok()?, new.parse().ok()?))
+}
+
+/// Whole figures by the table; lists by layer are cut or repeated.
+fn resize_value(value: &mut Value, resize: &dyn Fn(u64) -> u64, n_layer: u64) {
+    match value {
+        Value::U32(figure) => *figure = resize(u64::from(*figure)) as u32,
+        Value::Array { items, .. } if items.len() > 8 => {
+            let old = items.clone();
+            *items = (0..n_layer as usize).map(|layer| old[layer % old.len()].clone()).collect();
+            items.iter_mut().for_each(|item| resize_value(item, resize, n_layer));
+        }
+        _ => {}
+    }
 }

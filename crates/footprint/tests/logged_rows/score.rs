@@ -17,6 +17,10 @@ pub enum Component {
     Compute,
     HostCompute,
     Output,
+    /// What the driver holds beyond the buffers right after load.
+    Driver,
+    /// What it holds more at peak.
+    Scratch,
 }
 
 impl Component {
@@ -29,6 +33,8 @@ impl Component {
             Self::Compute => "compute, devices",
             Self::HostCompute => "compute, host",
             Self::Output => "output",
+            Self::Driver => "driver, after load",
+            Self::Scratch => "scratch, at peak",
         }
     }
 }
@@ -41,6 +47,8 @@ pub struct Scored {
     pub predicted: f64,
     /// Buffers that were added up, each printed with two decimals.
     pub buffers: u32,
+    /// Of each of them.
+    pub precision: f64,
     /// The logged sum lies in the prediction's interval, rounding allowed for.
     pub inside: bool,
 }
@@ -48,7 +56,11 @@ pub struct Scored {
 impl Scored {
     /// Predicted over logged, less one.
     pub fn error(&self) -> f64 {
-        if (self.predicted - self.logged).abs() <= 0.011 * f64::from(self.buffers) { 0.0 } else { self.predicted / self.logged - 1.0 }
+        if (self.predicted - self.logged).abs() <= self.precision * f64::from(self.buffers) {
+            0.0
+        } else {
+            self.predicted / self.logged - 1.0
+        }
     }
 }
 
@@ -83,6 +95,22 @@ fn age(row: &Row, profile: &str) -> String {
         _ if !row.is_mainline() => "ik_llama.cpp".into(),
         other => other.split(" (llama.cpp").next().unwrap_or(other).to_owned(),
     }
+}
+
+/// The driver's figures over those of the engine: beyond the buffers after load, and more at peak.
+fn measured(row: &Row, need: &Requirement) -> Vec<(Component, Sums)> {
+    let figure = |column| row.number(column).map(f64::from);
+    let mut measured = Vec::new();
+    let mut add = |component, logged: Option<f64>, of: fn(&footprint::DeviceRequirement) -> &Known<Bytes>| {
+        let sum = need.devices.iter().fold(Known::exact(Bytes::ZERO, "sum"), |sum, device| sum.plus(of(device)));
+        if let (Some(logged), Some(value), Some(low), Some(high)) = (logged, sum.get(), sum.low(), sum.high()) {
+            measured.push((component, (logged, value.as_mib(), low.as_mib(), high.as_mib(), 1)));
+        }
+    };
+    let (projected, loaded, peak) = (figure("fit_projected_MiB"), figure("meas_loaded_MiB"), figure("meas_peak_MiB"));
+    add(Component::Driver, loaded.zip(projected).map(|(loaded, projected)| loaded - projected), |device| &device.runtime);
+    add(Component::Scratch, peak.zip(loaded).map(|(peak, loaded)| peak - loaded), |device| &device.scratch);
+    measured
 }
 
 /// Logged, predicted, and the ends of the prediction; how many buffers.
@@ -124,12 +152,17 @@ fn parts(row: &Row, need: &Requirement, weights_known: bool) -> Vec<Scored> {
         sum.3 += mib(size.high().copied());
         sum.4 += 1;
     }
+    for (component, sum) in measured(row, need) {
+        sums.insert(component, sum);
+    }
+    let precision = if row.get("extra").contains("rounded") { 0.51 } else { 0.011 };
     let scored = |(component, (logged, predicted, low, high, buffers)): (Component, Sums)| Scored {
         component,
         logged,
         predicted,
         buffers,
-        inside: low - 0.02 <= logged && logged <= high + 0.02,
+        precision,
+        inside: low - 2.0 * precision <= logged && logged <= high + 2.0 * precision,
     };
     sums.into_iter().filter(|(_, sum)| sum.0 > 0.0 && sum.1.is_finite()).map(scored).collect()
 }

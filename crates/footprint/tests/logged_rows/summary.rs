@@ -40,7 +40,8 @@ impl<'r> Summary<'r> {
     pub fn by_age(&self) -> BTreeMap<String, Vec<Line>> {
         let mut errors: BTreeMap<String, BTreeMap<Component, Vec<(f64, u32)>>> = BTreeMap::new();
         for (row, age, parts, complete) in self.scored() {
-            for part in parts.iter().filter(|_| complete) {
+            let engine = parts.iter().filter(|part| !matches!(part.component, Component::Driver | Component::Scratch));
+            for part in engine.filter(|_| complete) {
                 errors.entry(age.to_owned()).or_default().entry(part.component).or_default().push((part.error(), row.id()));
             }
         }
@@ -64,7 +65,8 @@ impl<'r> Summary<'r> {
         let complete = self.scored().filter(|(.., complete)| *complete);
         complete
             .map(|(row, _, parts, _)| {
-                let sum = |of: fn(&Scored) -> f64| parts.iter().map(of).sum::<f64>();
+                let engine = || parts.iter().filter(|part| !matches!(part.component, Component::Driver | Component::Scratch));
+                let sum = |of: fn(&Scored) -> f64| engine().map(of).sum::<f64>();
                 (sum(|part| part.predicted) / sum(|part| part.logged) - 1.0, row.id())
             })
             .collect()
@@ -76,10 +78,16 @@ impl<'r> Summary<'r> {
             .scored()
             .filter(|(.., complete)| *complete)
             .flat_map(|(row, age, parts, _)| parts.iter().map(move |part| (row, age.to_owned(), *part)))
-            .filter(|(.., part)| part.error() != 0.0)
+            .filter(|(.., part)| part.error() != 0.0 && !matches!(part.component, Component::Driver | Component::Scratch))
             .collect();
         parts.sort_by(|a, b| b.2.error().abs().total_cmp(&a.2.error().abs()));
         parts
+    }
+
+    /// The driver's figures beside the intervals that stand for them.
+    pub fn drivers(&self) -> Vec<(&'r Row, Scored)> {
+        let driver = |part: &&Scored| matches!(part.component, Component::Driver | Component::Scratch);
+        self.scored().flat_map(|(row, _, parts, _)| parts.iter().filter(driver).map(move |part| (row, *part))).collect()
     }
 
     /// Rows that are not recomputed or whose flags are incomplete, by reason.

@@ -292,12 +292,12 @@ mod tests {
     fn no_length_is_believed_and_each_error_knows_its_byte() {
         insta::assert_snapshot!(error(r#"{"x":{"dtype":"U8","shape":[5],"data_offsets":[0,4]}}"#, 4), @r#"byte 59: malformed header: tensor x of U8 [5] has 4 bytes of data"#);
         insta::assert_snapshot!(error(r#"{"x":{"dtype":"U8","shape":[5],"data_offsets":[0,5]}}"#, 4), @"byte 59: malformed header: tensor x lies at 0 to 5 of 4 bytes of data");
-        insta::assert_snapshot!(error(r#"{"x":{"dtype":"U8","shape":[9,18446744073709551615],"data_offsets":[0,4]}}"#, 4), @"byte 81: malformed header: tensor x is too large: [9, 18446744073709551615]");
+        insta::assert_snapshot!(error(r#"{"x":{"dtype":"U8","shape":[9,18446744073709551615],"data_offsets":[0,4]}}"#, 4), @"byte 80: malformed header: tensor x is too large: [9, 18446744073709551615]");
         insta::assert_snapshot!(error(r#"{"x":{"dtype":"U8","shape":[-1],"data_offsets":[0,4]}}"#, 4), @"byte 37: malformed header: invalid value: integer `-1`, expected u64");
         insta::assert_snapshot!(error(r#"{"x":7}"#, 4), @"byte 13: malformed header: invalid type: integer `7`, expected dtype, shape and data_offsets of x");
         insta::assert_snapshot!(error("[]", 4), @"byte 8: no safetensors header: it should begin with {");
         insta::assert_snapshot!(error(r#"{"x":{"dtype":"U8""#, 4), @"byte 25: malformed header: EOF while parsing an object");
-        let long = read(&u64::MAX.to_le_bytes(), Bytes::from_gib(1)).unwrap_err();
+        let long = read(&u64::MAX.to_le_bytes(), Bytes::new((1 << 30) + 8)).unwrap_err();
         insta::assert_snapshot!(long, @"byte 0: header longer than the 1.00 GiB left of the file: 18446744073709551615 bytes stated");
         assert!(long.hint().is_some());
         let long = read(&(1_u64 << 30).to_le_bytes(), Bytes::from_gib(2)).unwrap_err();

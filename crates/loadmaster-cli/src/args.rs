@@ -80,6 +80,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Show how much memory a model needs, per device and component, at load and peak
     Memory(MemoryArgs),
+    /// Compare the computed memory with an engine's own dry run, buffer by buffer
+    Verify(VerifyArgs),
     /// Choose the settings for a model on a machine, and say why
     Plan(PlanArgs),
     /// Check a configuration file against the machine and the engine's rules
@@ -147,6 +149,20 @@ pub struct MemoryArgs {
     /// What is loaded beside the model.
     #[command(flatten)]
     pub beside: CompanionArgs,
+    /// Fixed settings.
+    #[command(flatten)]
+    pub pins: PinArgs,
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The model: a GGUF file, or the first of its shards
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub model: PathBuf,
+    /// Whose dry run: `bundled`, on pretended GPUs of the machine's sizes, or the path of a llama-fit-params, on this machine
+    #[arg(long, value_name = "bundled|PATH", default_value = "bundled", value_hint = ValueHint::ExecutablePath)]
+    pub engine: String,
     /// Fixed settings.
     #[command(flatten)]
     pub pins: PinArgs,

@@ -46,6 +46,19 @@ fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 #[test]
+fn a_verification_agrees_to_the_byte_on_pretended_devices() {
+    let folder = Folder::new();
+    folder.model("m.gguf", "qwen3-0.6b", synthetic::FileType::Q4_K_M);
+    for line in ["-c 4096", "-c 8192 -np 2 -ctk q8_0 -ctv q8_0 -fa on --machine ram=32GiB,cores=4,gpu=8GiB,gpu=8GiB -ngl 20"] {
+        let output = folder.output(&format!("verify m.gguf {line} --json"));
+        assert_eq!(output.status.code(), Some(0), "{}", folder.show(&output));
+        let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+        check(&value, "verify");
+        assert!(value["buffers"].as_array().unwrap().iter().all(|buffer| buffer["verdict"] == "equal"), "{value:#}");
+    }
+}
+
+#[test]
 fn a_run_gives_a_text_and_a_receipt_that_agree_with_the_schemas() {
     let folder = Folder::new();
     let output = folder.output("run -n 8 --json --receipt receipt.json");

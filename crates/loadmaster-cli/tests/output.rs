@@ -32,6 +32,7 @@ fn help_names_every_command_and_exit_code() {
       detect       Show the machine: processors, memory, GPUs, and what of them this process may use
       inspect      Show a model: layers, parameters, quantisation, and what it asks of this machine
       memory       Show how much memory a model needs, per device and component, at load and peak
+      verify       Compare the computed memory with an engine's own dry run, buffer by buffer
       plan         Choose the settings for a model on a machine, and say why
       validate     Check a configuration file against the machine and the engine's rules
       run          Run a model with settings that fit, and compare what happened with the plan
@@ -297,6 +298,54 @@ fn memory_of_what_is_loaded_beside_a_model() {
     }
     let alone = folder.run(&format!("memory m.gguf --spec-type draft-mtp {WORKSTATION}"));
     assert!(alone.starts_with("exit 2\n") && alone.contains("no prediction layers"), "{alone}");
+}
+
+/// A dry run printed by a program that stands in for llama-fit-params, with the sizes that this settings' prediction has and
+/// with another.
+#[test]
+fn a_verification_is_equal_or_says_what_differs() {
+    let mut folder = model("qwen3-0.6b", FileType::Q4_K_M);
+    const VERSION: &str =
+        "case \"$1\" in --version) echo 'version: 0.7.0 (build 11669, commit Debian)'; echo 'built with GNU 16.2.0'; exit 0;; esac\n";
+    let help = [
+        "m,    --model FNAME",
+        "c,    --ctx-size N",
+        "ub,   --ubatch-size N",
+        "nr,   --no-repack",
+        "fa,   --flash-attn on",
+        "lm,   --load-mode M",
+    ];
+    let help: String =
+        help.iter().chain(&["fit,  --fit [on|off]", "fitp, --fit-print [on|off]"]).map(|flag| format!("-{flag}    x\n")).collect();
+    let script = |compute: u32| {
+        format!(
+            "{VERSION}case \"$1\" in\n--help) cat <<'HELP'\n{help}HELP\n;;\n--list-devices) echo 'Available devices:';;\n\
+             *) echo 'printing estimated memory'; echo 'Host 372 896 {compute} ';;\nesac"
+        )
+    };
+    folder.script("llama-fit-params", &script(158));
+    let line = "verify m.gguf -c 8192 -ub 256 -nr --engine llama-fit-params";
+    let equal = folder.run(line);
+    assert!(equal.starts_with("exit 0\n--- stdout\nequal  loadmaster"), "{equal}");
+    let table = equal.split_once("difference").unwrap().1;
+    assert_snapshot!(table, @r"
+    host    weights   390,753,280  390,070,272           0  equal
+    host    context   939,524,096  939,524,096           0  equal
+    host    compute   166,078,464  165,675,008           0  equal
+    - the engine prints whole MiB, rounded down, and leaves out repacked weights
+    - a dry run maps nothing: weights that a launch uses in place count as read
+    ");
+    folder.script("llama-fit-params", &script(159));
+    let output = folder.output(&format!("{line} --json"));
+    assert_eq!(output.status.code(), Some(6));
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", folder.show(&output)));
+    check(&value, "verify", line);
+    assert_eq!((&value["buffers"][2]["verdict"], &value["holds"]), (&"differs".into(), &false.into()));
+    let elsewhere = folder.run(&format!("{line} {WORKSTATION}"));
+    assert!(elsewhere.starts_with("exit 2\n") && elsewhere.contains("--machine needs --engine bundled"), "{elsewhere}");
+    folder.script("llama-fit-params", &format!("{VERSION}echo '-m,    --model FNAME    x'"));
+    let old = folder.run(line);
+    assert!(old.starts_with("exit 5\n") && old.contains("it has no --fit-print"), "{old}");
 }
 
 #[test]

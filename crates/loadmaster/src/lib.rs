@@ -25,11 +25,13 @@ pub mod open;
 pub mod prove;
 pub mod receipt;
 pub mod store;
+pub mod verify;
 
 pub use advise::{Advice, Request, advise};
 pub use error::Error;
 pub use open::open;
 pub use prove::prove;
+pub use verify::verify;
 
 pub use footprint;
 pub use formats;

@@ -9,6 +9,7 @@ mod run;
 mod schemas;
 mod serve;
 mod validate;
+mod verify;
 
 use crate::args::{Cli, Command, CompanionArgs, Wishes};
 use crate::exit::{Exit, Failure, Outcome};
@@ -39,6 +40,7 @@ pub fn execute(cli: Cli) -> Outcome {
         Command::Detect(args) => detect::detect(&shared, &args),
         Command::Inspect(args) => inspect::inspect(&shared, &args),
         Command::Memory(args) => memory::memory(&shared, &args),
+        Command::Verify(args) => verify::verify(&shared, &args),
         Command::Plan(args) => plan::plan(&shared, args),
         Command::Validate(args) => validate::validate(&shared, &args),
         Command::Run(args) => run::run(&shared, args),

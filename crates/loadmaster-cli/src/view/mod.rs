@@ -11,6 +11,7 @@ mod quantity;
 mod receipt;
 mod requirement;
 mod validate;
+mod verify;
 
 pub use detect::DetectView;
 pub use inspect::InspectView;
@@ -20,6 +21,7 @@ pub use quantity::{Quantity, Rate, Size};
 pub use receipt::{ReceiptView, RunView};
 pub use requirement::RequirementView;
 pub use validate::ValidateView;
+pub use verify::VerifyView;
 
 use crate::render::Text;
 use loadmaster::planner::emit::flags;
@@ -50,6 +52,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("receipt", loadmaster::receipt::schema()),
         ("run", schema_for!(RunView).into()),
         ("validate", schema_for!(ValidateView).into()),
+        ("verify", schema_for!(VerifyView).into()),
     ]
 }
 

@@ -132,6 +132,14 @@ pub enum EngineError {
         /// The end of what it said.
         said: String,
     },
+    /// It has no flag for the value of a setting.
+    #[error("{} cannot be told {setting}", path.display())]
+    Inexpressible {
+        /// The executable.
+        path: PathBuf,
+        /// The setting.
+        setting: String,
+    },
     /// This build has no engine inside.
     #[error("this build of loadmaster has no engine inside")]
     NotBundled,
@@ -157,6 +165,7 @@ impl EngineError {
                 Some("make it executable, or name another with --engine".into())
             }
             Self::NotBundled => Some(format!("build with `--features bundled`, or use an external engine; {}", install_hint(Tool::Server))),
+            Self::Inexpressible { setting, .. } => Some(format!("leave {setting} at its default, or name another engine with --engine")),
             Self::MissingFeatures { .. } => Some("build loadmaster on this machine, or use an external engine".into()),
             Self::CannotRun { .. } | Self::Hangs { .. } | Self::NotLlamaCpp { .. } | Self::Fails { .. } => {
                 Some("run it by hand to see what is wrong, or name another with --engine".into())
@@ -217,6 +226,19 @@ fn question(path: &Path, question: &'static str, deadline: Duration) -> Result<r
         run::Unasked::Start(source) => EngineError::CannotRun { path: path.to_owned(), source },
         run::Unasked::Deadline => EngineError::Hangs { path: path.to_owned(), question, deadline },
     })
+}
+
+/// A dry run takes as long as reading the header, which holds the vocabulary.
+const DRY_RUN_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What a program says when it is asked for its dry run.
+pub(crate) fn ask_dry_run(path: &Path, arguments: &[&str]) -> Result<String, EngineError> {
+    const QUESTION: &str = "--fit-print on";
+    let said = run::ask(path, arguments, DRY_RUN_DEADLINE).map_err(|error| match error {
+        run::Unasked::Start(source) => EngineError::CannotRun { path: path.to_owned(), source },
+        run::Unasked::Deadline => EngineError::Hangs { path: path.to_owned(), question: QUESTION, deadline: DRY_RUN_DEADLINE },
+    })?;
+    if said.status.success() { Ok(said.text) } else { Err(failed(path, QUESTION, &said)) }
 }
 
 fn failed(path: &Path, question: &'static str, said: &run::Said) -> EngineError {

@@ -12,7 +12,8 @@ pub(crate) use express::{Expression, accepts, expressions};
 pub use invocation::{Invocation, Listen, Program};
 pub use text::{ALL, Fixed};
 
-use crate::validate::ValidPlan;
+use crate::validate::{EngineRules, ValidPlan};
+use spec::Settings;
 use spec::settings::Pins;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -88,6 +89,21 @@ pub fn emit(plan: &ValidPlan, program: &Program) -> Invocation {
         env: BTreeMap::new(),
         env_remove: INTERFERING.iter().map(|&name| name.to_owned()).collect(),
     }
+}
+
+/// The arguments of settings that nobody has planned or checked, for asking a program what it makes of them.
+///
+/// # Errors
+/// The name of the first setting whose value the program has no flag for.
+pub fn arguments(settings: &Settings, rules: &EngineRules) -> Result<Vec<String>, &'static str> {
+    let mut arguments = Vec::new();
+    for (flag, expression) in expressions(settings, rules) {
+        match expression {
+            Expression::Args(words) => arguments.extend(words),
+            Expression::Impossible => return Err(flag.setting),
+        }
+    }
+    Ok(arguments)
 }
 
 /// Settings out of an argument vector of llama-server or llama-cli, in any spelling of the table, and the arguments that

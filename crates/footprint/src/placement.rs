@@ -110,7 +110,7 @@ const LAZY: (&str, Bytes) = ("per_layer_token_embd.weight", Bytes::from_gib(4));
 pub fn place(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Placement, FootprintError> {
     let devices = layers::devices_in_use(settings, target)?;
     let layer_devices = layers::layer_devices(model.n_layer_all(), settings, target, &devices)?;
-    let overrides = Overrides::new(settings, target, &devices)?;
+    let overrides = Overrides::new(settings, target, &devices, model)?;
     let mappable = devices.iter().all(|&device| target.devices[device].backend.mmap);
     let mapped = match settings.load_mode {
         LoadMode::Auto => mappable,

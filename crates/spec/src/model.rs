@@ -259,6 +259,10 @@ impl Model {
     pub fn arch_uint(&self, key: &str) -> Option<u64> {
         self.uint(&format!("{}.{key}", self.architecture))
     }
+    /// True where the metadata value by this key without the architecture prefix is so.
+    pub fn arch_flag(&self, key: &str) -> bool {
+        matches!(self.metadata.get(&format!("{}.{key}", self.architecture)), Some(MetaValue::Bool(true)))
+    }
     /// True where any layer routes tokens to experts.
     pub fn has_experts(&self) -> bool {
         self.layers.iter().any(|layer| matches!(layer.feed_forward, FeedForward::Experts(_)))

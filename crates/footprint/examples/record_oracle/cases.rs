@@ -116,6 +116,30 @@ const OUTLINES: &[&str] = &[
     "laguna-xs.2 Q6_K n_layer=5",
 ];
 
+/// The same, of models that keep a state.
+const RECURRENT: &[&str] = &[
+    "qwen3.5-2b Q4_K_M n_layer=8",
+    "qwen3.5-9b Q8_0 n_layer=6",
+    "qwen3.5-35b-a3b Q4_K_M n_layer=6",
+    "qwen3-next-80b Q4_0 n_layer=5",
+    "lfm2-1.2b Q4_K_M n_layer=7",
+    "lfm2-8b-a1b Q6_K n_layer=7",
+    "nemotron-h-8b Q5_K_M n_layer=9",
+    "nemotron-3-nano-30b Q4_K_M n_layer=7",
+    "granite4-h-tiny Q8_0 n_layer=7",
+    "granite4-h-micro Q4_K_M n_layer=6",
+    "falcon-h1-1.5b Q4_0 n_layer=5",
+    "jamba-v0.1 IQ4_XS n_layer=6",
+    "mamba-codestral-7b Q4_K_M n_layer=6",
+    "rwkv7-1.5b Q8_0 n_layer=6",
+    "rwkv6-1.6b Q4_0 n_layer=7",
+    "qrwkv6-32b Q3_K_M n_layer=4",
+    "arwkv7-7b Q6_K n_layer=5",
+    "plamo-2-1b Q5_K_M n_layer=6",
+    "kimi-linear-48b Q4_K_M n_layer=5",
+    "minimax-text-01 IQ4_XS n_layer=9",
+];
+
 /// All cases.
 pub fn all() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -124,7 +148,7 @@ pub fn all() -> Vec<Case> {
         let mut draw = Draw(1 + index as u64);
         cases.extend((0..DRAWN).map(|_| drawn(model, &mut draw)));
     }
-    for model in OUTLINES {
+    for model in OUTLINES.iter().chain(RECURRENT) {
         cases.extend(of(model));
         let mut draw = Draw(seed(model));
         cases.extend((0..DRAWN_OF_OUTLINES).map(|_| drawn(model, &mut draw)));

@@ -170,7 +170,8 @@ impl Arena {
                 return;
             }
         }
-        let position = free.partition_point(|block| block.offset < at.offset);
+        // Not a binary search: a freed tensor of no bytes may leave an empty block within another, out of order.
+        let position = free.iter().position(|block| block.offset >= at.offset).unwrap_or(free.len());
         free.insert(position, FreeBlock { offset: at.offset, size });
     }
 }

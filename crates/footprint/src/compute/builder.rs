@@ -89,6 +89,8 @@ pub(super) struct Builder<'a> {
     tied_output: Option<Id>,
     /// Copies of tensors that each backend has of its own (rotary frequencies).
     shared: Vec<(usize, u8, Id)>,
+    /// Values of the first layer, which later ones mix in (RWKV 7).
+    pub(super) first_value: Option<Id>,
     /// Fused attention nodes with their layer.
     pub(super) attention: Vec<(usize, Id)>,
 }
@@ -107,6 +109,7 @@ impl<'a> Builder<'a> {
             leafs: vec![None; model.tensors.len()],
             tied_output: None,
             shared: Vec::new(),
+            first_value: None,
             attention: Vec::new(),
         }
     }

@@ -8,8 +8,9 @@ use super::blocks::embedding::{Scaling, embedding, position};
 use super::blocks::experts::{self, Dense, Routing, SharedGate, experts};
 use super::blocks::feed_forward::{Activation, Matrices, feed_forward};
 use super::blocks::latent::{latent_attention, whole_heads};
-use super::blocks::mamba::{self, StateInputs};
 use super::blocks::per_layer;
+use super::blocks::recurrent::{self, RecurrentInputs, recurrent};
+use super::blocks::rwkv::rwkv;
 use super::builder::{Builder, Missing, Norm};
 use super::tensor::{Id, Op};
 use super::weights::{Part, Suffix};
@@ -56,9 +57,11 @@ pub(super) enum Outputs {
     InLastLayer,
     /// There, after the norm that follows attention (AFMoE).
     AfterPostNorm,
+    /// There, after attention is added to the stream (Falcon-H1).
+    AfterAttention,
     /// After the last layer (gpt-oss).
     BeforeOutputNorm,
-    /// After the last norm (Gemma 4).
+    /// After the last norm (Gemma 4, Qwen3.5).
     AfterOutputNorm,
 }
 
@@ -72,6 +75,8 @@ pub(super) enum Residual {
     Parallel([Term; 3]),
     /// One after the other, and each sum is normed (BERT).
     Normed,
+    /// One after the other, each added to what it reads, scaled (MiniMax-01).
+    ScaledNormed,
 }
 
 /// What a parallel sum is made of.
@@ -118,7 +123,7 @@ struct Streams {
 /// Inputs shared by layers, where there are such layers.
 struct Inputs {
     attention: AttentionInputs,
-    state: Option<StateInputs>,
+    recurrent: Option<RecurrentInputs>,
     /// Embeddings that each layer has of its own.
     per_layer: Option<Id>,
 }
@@ -128,9 +133,7 @@ impl Decoder {
     pub(super) fn build(&self, b: &mut Builder<'_>) -> Result<(), Missing> {
         b.norm = self.norm;
         let embedded = embedding(b, self.embedding, self.deepstack)?;
-        let recurrent = b.model.has_recurrent_state();
-        let mut inputs =
-            Inputs { attention: attention::inputs(b, self.attention), state: recurrent.then(|| mamba::inputs(b)), per_layer: None };
+        let mut inputs = Inputs { attention: attention::inputs(b, self.attention), recurrent: recurrent::inputs(b), per_layer: None };
         let mut x = position(b, embedded.x, inputs.attention.positions)?;
         inputs.per_layer = per_layer::inputs(b, x)?;
         if self.alternating {
@@ -161,19 +164,27 @@ impl Decoder {
         if let (true, Some(per_layer)) = (self.alternating, inputs.per_layer) {
             return altup::layer(b, index, layer, &inputs.attention, self.attention, per_layer, x);
         }
+        if let (Mixer::Recurrent(state), Some(inputs)) = (&layer.mixer, &inputs.recurrent)
+            && state.kind == "rwkv"
+        {
+            return rwkv(b, index, state, inputs, x, last.then_some(stream.outputs));
+        }
         // A layer may have no norm before its blocks (OLMo 2), or one for each of them (Falcon 40B).
         let mut normed = if b.has_norm(here, Part::AttnNorm) { Some(b.norm(here, Part::AttnNorm, x, here)?) } else { None };
-        let read = if self.residual != Residual::Normed && b.find(here, Part::AttnNorm2, Suffix::Weight).is_some() {
+        let own_norm = self.residual != Residual::Normed && !matches!(layer.mixer, Mixer::Recurrent(_));
+        let read = if own_norm && b.find(here, Part::AttnNorm2, Suffix::Weight).is_some() {
             b.norm(here, Part::AttnNorm2, x, here)?
         } else {
             normed.unwrap_or(x)
         };
-        if layer.mixer == Mixer::None && b.find(here, Part::AttnOutput, Suffix::Weight).is_none() {
+        // The feed-forward block may be the only one, and read what attention would (Nemotron-H).
+        let alone = layer.mixer == Mixer::None && !b.has_norm(here, self.feed_forward_norm);
+        if layer.mixer == Mixer::None && !alone && b.find(here, Part::AttnOutput, Suffix::Weight).is_none() {
             let x = if last { b.graph.get_rows(x, stream.outputs) } else { x };
             return self.without_mixer(b, index, layer, x);
         }
         let mut logits = if self.routing.reads_stream { Some(experts::router(b, index, x)?) } else { None };
-        let mut y = self.mixer(b, index, layer, inputs, read)?;
+        let mut y = if alone { self.transform(b, index, layer, None, read)? } else { self.mixer(b, index, layer, inputs, [x, read])? };
         let post_normed = self.outputs == Outputs::AfterPostNorm;
         if post_normed {
             y = self.post_norm(b, index, y)?;
@@ -193,9 +204,12 @@ impl Decoder {
         match self.residual {
             Residual::Sequential { stream_first: [first, second] } => {
                 let x_before = x;
-                let x = if first { b.graph.add(x, y) } else { b.graph.add(y, x) };
-                if layer.feed_forward == FeedForward::None {
+                let mut x = if first { b.graph.add(x, y) } else { b.graph.add(y, x) };
+                if layer.feed_forward == FeedForward::None || alone {
                     return Ok(x);
+                }
+                if last && self.outputs == Outputs::AfterAttention {
+                    x = b.graph.get_rows(x, stream.outputs);
                 }
                 if let (FeedForward::Experts(shape), Dense::First) = (&layer.feed_forward, self.routing.dense) {
                     return self.dense_first(b, index, shape, x_before, x);
@@ -214,6 +228,14 @@ impl Decoder {
                 let z = self.transform(b, index, layer, logits, y)?;
                 let sum = b.graph.add(z, y);
                 b.norm(here, Part::LayerOutputNorm, sum, here)
+            }
+            Residual::ScaledNormed => {
+                let scaled = b.graph.scale(normed.unwrap_or(x));
+                let x = b.graph.add(y, scaled);
+                let read = b.norm(here, self.feed_forward_norm, x, here)?;
+                let y = self.transform(b, index, layer, None, read)?;
+                let scaled = b.graph.scale(read);
+                Ok(b.graph.add(y, scaled))
             }
             Residual::Parallel(terms) => {
                 let z = self.feed_forward(b, index, layer, Streams { x, normed, logits })?;
@@ -272,16 +294,23 @@ impl Decoder {
         Ok(if self.residual_scale { b.graph.scale(y) } else { y })
     }
 
-    fn mixer(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, inputs: &Inputs, x: Id) -> Result<Id, Missing> {
-        match (&layer.mixer, &inputs.state) {
+    /// What mixes tokens: it reads the normed stream.
+    fn mixer(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, inputs: &Inputs, [x, read]: [Id; 2]) -> Result<Id, Missing> {
+        match (&layer.mixer, &inputs.recurrent) {
             (Mixer::Attention(shape), _) if b.find(Some(index), Part::AttnKvB, Suffix::Weight).is_some() => {
-                whole_heads(b, index, shape, &inputs.attention, self.attention, x)
+                whole_heads(b, index, shape, &inputs.attention, self.attention, read)
             }
-            (Mixer::Attention(shape), _) => attention::attention(b, index, shape, &inputs.attention, self.attention, x),
-            (Mixer::Mla(shape), _) => latent_attention(b, index, shape, &inputs.attention, x),
+            (Mixer::Attention(shape), _) => attention::attention(b, index, shape, &inputs.attention, self.attention, read),
+            (Mixer::Mla(shape), _) => latent_attention(b, index, shape, &inputs.attention, read),
             // Attention of one head to itself: a matrix (Nemotron's linear layers).
-            (Mixer::None, _) => b.linear(Some(index), Part::AttnOutput, x),
-            (Mixer::Recurrent(shape), Some(state)) if shape.kind == "mamba" => mamba::mamba(b, index, shape, state, x),
+            (Mixer::None, _) => b.linear(Some(index), Part::AttnOutput, read),
+            (Mixer::Recurrent(state), Some(inputs)) => recurrent(b, index, state, inputs, read),
+            (Mixer::Both(shape, state), Some(of_state)) => {
+                let y = attention::attention(b, index, shape, &inputs.attention, self.attention, read)?;
+                let read = b.norm(Some(index), Part::AttnNorm, x, Some(index))?;
+                let z = recurrent(b, index, state, of_state, read)?;
+                Ok(b.graph.add(y, z))
+            }
             _ => Err(Missing { layer: Some(index), part: Part::AttnOutput }),
         }
     }
@@ -295,7 +324,13 @@ impl Decoder {
             Some(logits) => logits,
             None => experts::router(b, index, x)?,
         };
-        let routed = experts(b, index, shape, self.routing, logits, x)?;
+        let routed = if b.find(here, Part::FfnLatentDown, Suffix::Weight).is_some() {
+            let latent = b.linear(here, Part::FfnLatentDown, x)?;
+            let routed = experts(b, index, shape, self.routing, logits, latent)?;
+            b.linear(here, Part::FfnLatentUp, routed)?
+        } else {
+            experts(b, index, shape, self.routing, logits, x)?
+        };
         if self.routing.dense == Dense::ScaledSum && b.find(here, Part::FfnUp, Suffix::Weight).is_some() {
             let dense = feed_forward(b, index, Matrices::DENSE, self.activation, x)?;
             let sum = b.graph.add(dense, routed);
@@ -360,7 +395,8 @@ impl Decoder {
             b.graph.tensor_mut(x).output = true;
             x = b.graph.get_rows(x, stream.outputs);
         }
-        x = b.norm(None, Part::OutputNorm, x, None)?;
+        let norm = if b.has_norm(None, Part::OutputNorm) { Part::OutputNorm } else { Part::TokenEmbdNorm };
+        x = b.norm(None, norm, x, None)?;
         b.graph.tensor_mut(x).output = true;
         if self.outputs == Outputs::AfterOutputNorm {
             x = b.graph.get_rows(x, stream.outputs);

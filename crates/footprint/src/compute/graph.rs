@@ -212,6 +212,10 @@ impl Graph {
     pub(super) fn mul(&mut self, a: Id, b: Id) -> Id {
         self.like(Op::Mul, &[a, b])
     }
+    /// `a - b`, `b` repeated as needed.
+    pub(super) fn sub(&mut self, a: Id, b: Id) -> Id {
+        self.like(Op::Sub, &[a, b])
+    }
     /// `a` times a constant.
     pub(super) fn scale(&mut self, a: Id) -> Id {
         self.like(Op::Scale, &[a])
@@ -290,6 +294,11 @@ impl Graph {
         let (nx, nk) = (self.ne(x), self.ne(kernel));
         let tokens = (nx[0] + 1).saturating_sub(nk[0]);
         self.compute(Op::SsmConv, QuantType::F32, [nk[1], tokens, nx[2], 1], &[x, kernel])
+    }
+    /// A recurrence over the tokens of each sequence (`ggml_gated_delta_net`, `ggml_rwkv_wkv6` and its like): outputs and,
+    /// behind them, the new states.
+    pub(super) fn recurrence(&mut self, [width, rows]: [u64; 2], sources: &[Id]) -> Id {
+        self.compute(Op::Recurrence, QuantType::F32, [width, rows, 1, 1], sources)
     }
     /// Selective scan: outputs and, behind them, the new states.
     pub(super) fn ssm_scan(&mut self, sources: [Id; 7]) -> Id {

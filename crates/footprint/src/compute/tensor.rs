@@ -42,6 +42,7 @@ pub(super) enum Op {
     MulMatId,
     Norm,
     Pad,
+    Recurrence,
     Repeat,
     RmsNorm,
     Rope,
@@ -50,6 +51,7 @@ pub(super) enum Op {
     SoftMax,
     SsmConv,
     SsmScan,
+    Sub,
     SumRows,
     Unary,
 }
@@ -66,6 +68,7 @@ impl Op {
             Self::Scale
                 | Self::Add
                 | Self::AddId
+                | Self::Sub
                 | Self::Mul
                 | Self::Div
                 | Self::Unary

@@ -7,7 +7,7 @@ use crate::error::FootprintError;
 use crate::roles::is_expert_of_first;
 use crate::target::Target;
 use regex::Regex;
-use spec::Settings;
+use spec::{Model, Settings};
 
 /// Where a rule puts a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +25,20 @@ pub(super) struct Overrides {
 }
 
 impl Overrides {
-    pub(super) fn new(settings: &Settings, target: &Target, devices: &[usize]) -> Result<Self, FootprintError> {
+    /// A buffer of a device that exists but is not in use is an error only where a tensor of the model would go there.
+    pub(super) fn new(settings: &Settings, target: &Target, devices: &[usize], model: &Model) -> Result<Self, FootprintError> {
         let rules = settings
             .tensor_overrides
             .iter()
             .map(|rule| {
                 let pattern = Regex::new(&rule.pattern)
                     .map_err(|error| FootprintError::Pattern { pattern: rule.pattern.clone(), reason: last_line(&error.to_string()) })?;
-                Ok((pattern, place(&rule.buffer, target, devices)?))
+                let exists = || target.devices.iter().any(|device| device.name == rule.buffer);
+                let place = match place(&rule.buffer, target, devices) {
+                    Err(_) if exists() && !model.tensors.iter().any(|tensor| pattern.is_match(&tensor.name)) => Place::Host,
+                    place => place?,
+                };
+                Ok((pattern, place))
             })
             .collect::<Result<_, FootprintError>>()?;
         Ok(Self { rules, n_cpu_moe: settings.n_cpu_moe })
@@ -69,13 +75,13 @@ fn last_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::target;
+    use crate::fixture::{model, target};
     use spec::settings::TensorOverride;
 
     fn rules(rules: &[(&str, &str)], n_cpu_moe: u32) -> Result<Overrides, FootprintError> {
         let rule = |&(pattern, buffer): &(&str, &str)| TensorOverride { pattern: pattern.into(), buffer: buffer.into() };
         let settings = Settings { tensor_overrides: rules.iter().map(rule).collect(), n_cpu_moe, ..Settings::default() };
-        Overrides::new(&settings, &target(&[24, 24]), &[0, 1])
+        Overrides::new(&settings, &target(&[24, 24]), &[0, 1], &model([]))
     }
 
     #[test]
@@ -88,6 +94,26 @@ mod tests {
         assert_eq!(place("output.weight"), None);
         assert_eq!(rules(&[], 6).unwrap().place("blk.5.ffn_up_exps.weight"), Some(Place::Host));
         assert_eq!(rules(&[], 5).unwrap().place("blk.5.ffn_up_exps.weight"), None);
+    }
+
+    #[test]
+    fn a_device_that_is_not_in_use_takes_no_tensor() {
+        let mut model = model([]);
+        let of = |model: &Model| {
+            let rule = TensorOverride { pattern: "ffn".into(), buffer: "CUDA0".into() };
+            let settings = Settings { tensor_overrides: vec![rule], ..Settings::default() };
+            Overrides::new(&settings, &target(&[24, 24]), &[1], model).err().map(|error| error.to_string())
+        };
+        assert_eq!(of(&model), None);
+        model.tensors.push(spec::model::Tensor {
+            name: "blk.0.ffn_up.weight".into(),
+            ty: spec::QuantType::F32,
+            shape: [1; 4],
+            bytes: spec::Bytes::new(4),
+            file: 0,
+            offset: spec::Bytes::ZERO,
+        });
+        assert!(of(&model).is_some());
     }
 
     #[test]

@@ -13,6 +13,10 @@ pub(super) fn need(keys: &Keys<'_>, figures: &Figures) -> Result<Recurrent, Desc
     let key = match keys.architecture.as_str() {
         "rwkv6" | "rwkv6qwen2" | "rwkv7" | "arwkv7" => "wkv.head_size",
         "lfm2" | "lfm2moe" => "shortconv.l_cache",
+        "kimi-linear" => {
+            keys.need("ssm.conv_kernel")?;
+            "kda.head_dim"
+        }
         "minimax-01" => return Ok(linear_attention(figures)),
         _ => {
             for key in ["ssm.conv_kernel", "ssm.inner_size", "ssm.state_size"] {
@@ -56,6 +60,7 @@ pub(super) fn state(keys: &Keys<'_>, figures: &Figures) -> Result<Option<Recurre
     let columns = inner.saturating_add(groups.saturating_mul(state).saturating_mul(2));
     let kind = match keys.architecture.as_str() {
         "qwen3next" | "qwen35" | "qwen35moe" => "gated-delta-net",
+        "plamo2" => "plamo2-mamba",
         _ if groups > 0 => "mamba2",
         _ => "mamba",
     };

@@ -4,6 +4,7 @@
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::{Id, Memory, Op};
 use super::super::weights::{Part, Suffix};
+use super::gated_attention::gated_attention;
 use spec::model::{Attention, Layer, Mixer};
 use spec::{Model, QuantType};
 
@@ -75,6 +76,9 @@ pub(in super::super) enum Heads {
     Whole,
     /// After their norms, which are over whole rows (OLMo 2).
     AfterNorms,
+    /// Queries lie side by side with gates of what their heads yield; `cut` into heads before they are parted (Qwen3-Next),
+    /// or not (Qwen3.5).
+    Gated { cut: bool },
 }
 
 /// How a family's attention differs from Llama's.
@@ -108,7 +112,7 @@ pub(in super::super) struct Style {
 
 fn attention_of(layer: &Layer) -> Option<&Attention> {
     match &layer.mixer {
-        Mixer::Attention(attention) => Some(attention),
+        Mixer::Attention(attention) | Mixer::Both(attention, _) => Some(attention),
         _ => None,
     }
 }
@@ -171,6 +175,9 @@ pub(in super::super) fn attention(
     style: Style,
     x: Id,
 ) -> Result<Id, Missing> {
+    if let Heads::Gated { cut } = style.heads {
+        return gated_attention(b, layer, shape, inputs, style, cut, x);
+    }
     let (q, kv) = project(b, layer, shape, style, x)?;
     let rotated = match style.rotation {
         Rotation::EveryLayer => true,
@@ -295,7 +302,7 @@ pub(super) fn rotary_factors(b: &mut Builder<'_>, layer: usize) -> Option<Id> {
 }
 
 /// Norm where the file has one, of each head or of the whole row, and the turn by positions and frequency factors.
-fn normed_and_rotated(
+pub(super) fn normed_and_rotated(
     b: &mut Builder<'_>,
     layer: usize,
     norm: Part,

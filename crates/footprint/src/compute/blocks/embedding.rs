@@ -71,7 +71,7 @@ pub(in super::super) struct Embedded {
 }
 
 /// What is added to embeddings where the file has it: the type of the first segment, learned positions, and a norm that
-/// belongs to the first layer.
+/// belongs to the first layer (LFM2 calls its last norm so).
 pub(in super::super) fn position(b: &mut Builder<'_>, mut x: Id, positions: Id) -> Result<Id, Missing> {
     if let Some(types) = b.find(None, Part::TokenTypes, Suffix::Weight) {
         let first = b.graph.view_1d(types, b.model.n_embd);
@@ -81,7 +81,8 @@ pub(in super::super) fn position(b: &mut Builder<'_>, mut x: Id, positions: Id) 
         let rows = b.graph.get_rows(table, positions);
         x = if b.model.encoder { b.graph.add(rows, x) } else { b.graph.add(x, rows) };
     }
-    if b.find(None, Part::TokenEmbdNorm, Suffix::Weight).is_some() {
+    let last = b.find(None, Part::OutputNorm, Suffix::Weight).is_none();
+    if !last && b.find(None, Part::TokenEmbdNorm, Suffix::Weight).is_some() {
         x = b.norm(None, Part::TokenEmbdNorm, x, Some(0))?;
     }
     Ok(x)

@@ -168,6 +168,11 @@ fn hidden(b: &mut Builder<'_>, layer: usize, chosen: Id, x: Id) -> Result<Id, Mi
         return Ok(b.graph.gated(gate, up));
     }
     let up = through(b, layer, Part::FfnUpExps, x, chosen)?;
+    if b.find(Some(layer), Part::FfnGateExps, Suffix::Weight).is_none() {
+        // The square of ReLU (Nemotron).
+        let y = b.graph.unary(up);
+        return Ok(b.graph.unary(y));
+    }
     let gate = through(b, layer, Part::FfnGateExps, x, chosen)?;
     Ok(if has_limit(b.model, "swiglu_clamp_exp", layer) { limited(b, gate, up) } else { b.graph.gated(gate, up) })
 }

@@ -2,9 +2,18 @@
 
 pub(super) mod altup;
 pub(super) mod attention;
+mod delta_net;
 pub(super) mod embedding;
 pub(super) mod experts;
 pub(super) mod feed_forward;
+mod gated_attention;
+mod kimi_delta;
 pub(super) mod latent;
-pub(super) mod mamba;
+mod lightning;
+mod mamba;
 pub(super) mod per_layer;
+pub(super) mod recurrent;
+pub(super) mod rwkv;
+mod rwkv_time;
+mod short_conv;
+mod state;

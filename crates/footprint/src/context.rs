@@ -64,6 +64,10 @@ pub fn resolve_with(
     if n_outputs_max < settings.n_parallel {
         return Err(FootprintError::BatchBelowSequences { n_batch, n_parallel: settings.n_parallel });
     }
+    let reserved = n_ubatch.min(narrow(n_ctx));
+    if reserves_one_sequence(model) && !settings.kv_unified && !reserved.is_multiple_of(settings.n_parallel) {
+        return Err(FootprintError::UnevenSequences { n_ubatch: reserved, n_parallel: settings.n_parallel });
+    }
     Ok(ResolvedContext {
         n_ctx: narrow(n_ctx),
         n_ctx_seq: narrow(n_ctx_seq),
@@ -75,6 +79,12 @@ pub fn resolve_with(
         flash_attn: flash_attention(model, settings),
         rules: profile.rules,
     })
+}
+
+/// True where the engine reserves the second prefill graph for one sequence instead of all (`[TAG_RESERVE_DIAG_DECAY]`,
+/// llama-context.cpp:703-718).
+pub(crate) fn reserves_one_sequence(model: &Model) -> bool {
+    matches!(model.architecture.as_str(), "kimi-linear" | "minimax-01")
 }
 
 fn check_sequences(settings: &Settings) -> Result<(), FootprintError> {
@@ -201,6 +211,11 @@ mod tests {
         );
         let bench = resolve(&untrained, &Settings { n_batch: 2, n_parallel: 4, ..base() }, &EngineProfile::bench_0_7());
         assert_eq!(bench, Err(FootprintError::BatchBelowSequences { n_batch: 2, n_parallel: 4 }));
+        let mut linear = model([attention(8, 64, None)]);
+        linear.architecture = "minimax-01".into();
+        let uneven = |kv_unified| resolve(&linear, &Settings { n_parallel: 3, kv_unified, ..base() }, &EngineProfile::bundled());
+        assert_eq!(uneven(false), Err(FootprintError::UnevenSequences { n_ubatch: 512, n_parallel: 3 }));
+        assert!(uneven(true).is_ok());
         let latent =
             model([Mixer::Mla(Mla { n_head: 1, kv_lora_rank: 512, rope_dim: 64, q_lora_rank: 0, head_dim_k: 192, head_dim_v: 128 })]);
         let settings = Settings { cache_type_k: QuantType::Q8_0, ..base() };

@@ -33,6 +33,16 @@ pub enum FootprintError {
         /// Sequences served in parallel.
         n_parallel: u32,
     },
+    /// The engine ends itself when it reserves one sequence's micro-batch over caches of several (llama-context.cpp:703-718).
+    #[error(
+        "n_ubatch must be a whole multiple of n_parallel ({n_parallel}) for this architecture, unless sequences share a cache (--kv-unified): {n_ubatch}"
+    )]
+    UnevenSequences {
+        /// Tokens of a micro-batch.
+        n_ubatch: u32,
+        /// Sequences served in parallel.
+        n_parallel: u32,
+    },
     /// A quantised V cache needs flash attention.
     #[error("a quantised V cache needs flash attention: {ty} with -fa off; use -fa on, or f16")]
     QuantizedVWithoutFlashAttention {

@@ -301,7 +301,7 @@ impl Decoder {
                 whole_heads(b, index, shape, &inputs.attention, self.attention, read)
             }
             (Mixer::Attention(shape), _) => attention::attention(b, index, shape, &inputs.attention, self.attention, read),
-            (Mixer::Mla(shape), _) => latent_attention(b, index, shape, &inputs.attention, read),
+            (Mixer::Mla(shape), _) => latent_attention(b, index, shape, &inputs.attention, self.attention, read),
             // Attention of one head to itself: a matrix (Nemotron's linear layers).
             (Mixer::None, _) => b.linear(Some(index), Part::AttnOutput, read),
             (Mixer::Recurrent(state), Some(inputs)) => recurrent(b, index, state, inputs, read),

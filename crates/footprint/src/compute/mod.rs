@@ -19,6 +19,7 @@ mod schedule;
 mod tensor;
 mod weights;
 
+use crate::context::reserves_one_sequence;
 use crate::kv_cache::cells;
 use crate::placement::Placement;
 use crate::{Device, GraphSize, ResolvedContext, Target};
@@ -186,7 +187,8 @@ impl<'a> Setup<'a> {
         Ok((builder, schedule))
     }
 
-    /// What the engine reserves, in its order: prefill, decode, prefill again; a buffer that is too small is replaced.
+    /// What the engine reserves, in its order: prefill, decode, prefill again (of some families for one sequence); a buffer
+    /// that is too small is replaced.
     fn reserve(&self, decoder: &Decoder, context: &ResolvedContext, run: Run) -> Result<Reserved, Missing> {
         let n_seqs = self.options.n_seq_max;
         let n_tokens = u64::from(context.n_ctx.min(context.n_ubatch));
@@ -198,8 +200,14 @@ impl<'a> Setup<'a> {
         let (mut held, graph) = self.measure(decoder, &options, prefill, run)?;
         if run == Run::Load {
             let (decode, _) = self.measure(decoder, &options, decode, run)?;
-            for (prefill, decode) in held.iter_mut().zip(decode) {
-                *prefill = grown(&grown(prefill, &decode), prefill);
+            let again = if reserves_one_sequence(self.model) {
+                let (again, _) = self.measure(decoder, &options, Batch { n_tokens, n_seqs: 1, ..prefill }, run)?;
+                again
+            } else {
+                held.clone()
+            };
+            for ((held, decode), again) in held.iter_mut().zip(decode).zip(again) {
+                *held = grown(&grown(held, &decode), &again);
             }
         }
         let total = |chunks: &Vec<u64>| chunks.iter().fold(0, |sum: u64, &size| sum.saturating_add(size));

@@ -33,6 +33,8 @@ pub(super) enum Layout {
     AllButEvery(u32),
     /// All, beside attention.
     Both,
+    /// Those without key/value heads; the others have latent attention.
+    LatentWithKvHeads,
 }
 
 /// The rules of an architecture; `None` where it is not known.
@@ -70,6 +72,7 @@ pub(super) fn family(architecture: &str) -> Option<Family> {
         "nemotron_h" | "nemotron_h_moe" => Hybrid(Layout::WithoutKvHeadsOrFeedForward),
         "qwen3next" | "qwen35" | "qwen35moe" => Hybrid(Layout::AllButEvery(4)),
         "minimax-01" => Hybrid(Layout::AllButEvery(8)),
+        "kimi-linear" => Hybrid(Layout::LatentWithKvHeads),
         "falcon-h1" => Hybrid(Layout::Both),
         "bert" | "jina-bert-v2" | "jina-bert-v3" | "nomic-bert" | "nomic-bert-moe" | "neo-bert" | "eurobert" | "dream" | "llada"
         | "llada-moe" | "rnd1" => Encoder(Rule::None),

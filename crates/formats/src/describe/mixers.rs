@@ -91,7 +91,7 @@ fn hybrid(keys: &Keys<'_>, figures: &Figures, layout: Layout) -> Result<Vec<Mixe
     let state = state::need(keys, figures)?;
     let rule = if let Layout::WithoutKvHeads(rule) = layout { rule } else { Rule::None };
     let windows = windows(keys, figures, rule)?;
-    let mut mixers = attention(figures, &windows)?;
+    let mut mixers = if layout == Layout::LatentWithKvHeads { latent(keys, figures)? } else { attention(figures, &windows)? };
     let interval = if let Layout::AllButEvery(default) = layout { intervals(keys, figures, default)? } else { Vec::new() };
     for (layer, mixer) in mixers.iter_mut().enumerate() {
         let trunk = layer < figures.n_layer() as usize;
@@ -99,7 +99,7 @@ fn hybrid(keys: &Keys<'_>, figures: &Figures, layout: Layout) -> Result<Vec<Mixe
         let no_feed_forward = figures.n_ff.get(layer) == Some(&0);
         let recurrent = trunk
             && match layout {
-                Layout::WithoutKvHeads(_) => no_kv,
+                Layout::WithoutKvHeads(_) | Layout::LatentWithKvHeads => no_kv,
                 Layout::WithoutKvHeadsOrFeedForward => no_kv && no_feed_forward,
                 Layout::AllButEvery(_) => interval.get(layer) == Some(&true),
                 Layout::Both => true,

@@ -135,7 +135,7 @@ pub(in super::super) fn inputs(b: &mut Builder<'_>, style: Style) -> AttentionIn
 fn cache_inputs(b: &mut Builder<'_>, cells: u64, windowed: bool) -> CacheInputs {
     let n_tokens = b.batch.n_tokens;
     // Without a cache each token sees the batch, whichever sequence the others belong to.
-    let (cells, n_stream) = if b.model.encoder { (n_tokens, 1) } else { (cells, b.options.n_stream) };
+    let (cells, n_stream) = if b.model.encoder { (n_tokens, 1) } else { (cells, b.options.n_stream.min(b.batch.n_seqs)) };
     let v_width = b.model.layers.iter().filter_map(attention_of).map(Attention::v_width).max().unwrap_or(1);
     let v_slots = if b.options.v_transposed { n_tokens.saturating_mul(v_width) } else { n_tokens };
     let half = b.options.flash_attn && b.options.rules.half_mask;

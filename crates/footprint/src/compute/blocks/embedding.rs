@@ -81,7 +81,7 @@ pub(in super::super) fn position(b: &mut Builder<'_>, mut x: Id, positions: Id) 
         let rows = b.graph.get_rows(table, positions);
         x = if b.model.encoder { b.graph.add(rows, x) } else { b.graph.add(x, rows) };
     }
-    let last = b.find(None, Part::OutputNorm, Suffix::Weight).is_none();
+    let last = b.model.architecture.starts_with("lfm2");
     if !last && b.find(None, Part::TokenEmbdNorm, Suffix::Weight).is_some() {
         x = b.norm(None, Part::TokenEmbdNorm, x, Some(0))?;
     }

@@ -3,29 +3,38 @@
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::{Id, Memory, Op};
 use super::super::weights::{Part, Suffix};
-use super::attention::{AttentionInputs, Score, Style, attend, cached, columns_of, rotary_factors, rows_of, store, store_transposed};
+use super::attention::{
+    AttentionInputs, Rotation, Score, Style, attend, cached, columns_of, rotary_factors, rows_of, store, store_transposed,
+};
 use crate::profile::LatentCache;
 use spec::model::{Attention, Mla};
 
 /// Attention with absorbed projections, from the normed stream to the block's output: the cache holds compressed rows.
+/// Without rotation (Kimi Linear), queries are not cut into heads before they are parted.
 pub(in super::super) fn latent_attention(
     b: &mut Builder<'_>,
     layer: usize,
     shape: &Mla,
     inputs: &AttentionInputs,
+    style: Style,
     x: Id,
 ) -> Result<Id, Missing> {
     let here = Some(layer);
     let (n_tokens, heads) = (b.batch.n_tokens, u64::from(shape.n_head));
     let (rank, rope) = (u64::from(shape.kv_lora_rank), u64::from(shape.rope_dim));
     let (head, nope) = (u64::from(shape.head_dim_k), u64::from(shape.head_dim_k).saturating_sub(rope));
-    let q = queries(b, layer, [head, heads], x)?;
-    let (compressed, k_rope) = compressed(b, layer, [rank, rope], inputs, None, x)?;
-
-    let nb = b.graph.tensor(q).nb;
-    let q_nope = b.graph.view_3d(q, [nope, heads, n_tokens], nb[1], nb[2]);
-    let q_rope = b.graph.view_3d(q, [rope, heads, n_tokens], nb[1], nb[2]);
-    let q_rope = b.graph.like(Op::Rope, &[q_rope, inputs.positions]);
+    let rotated = style.rotation != Rotation::Never;
+    let mut q = queries(b, layer, x)?;
+    let (compressed, mut k_rope) = compressed(b, layer, [rank, rope], x)?;
+    if rotated {
+        q = b.graph.reshape(q, [head, heads, n_tokens, 1]);
+        k_rope = turned(b, k_rope, inputs, None);
+    }
+    let row = head.saturating_mul(4);
+    let [q_nope, mut q_rope] = [nope, rope].map(|width| b.graph.view_3d(q, [width, heads, n_tokens], row, row.saturating_mul(heads)));
+    if rotated {
+        q_rope = turned(b, q_rope, inputs, None);
+    }
     let q_nope = b.graph.permute(q_nope, [0, 2, 1, 3]);
     let absorb = b.weight(here, Part::AttnKB)?;
     let absorbed = b.graph.mul_mat(absorb, q_nope);
@@ -53,14 +62,19 @@ pub(in super::super) fn whole_heads(
 ) -> Result<Id, Missing> {
     let here = Some(layer);
     let missing = Missing { layer: here, part: Part::AttnKvB };
+    if style.rotation == Rotation::Never {
+        return Err(missing);
+    }
     let rope = b.model.arch_uint("rope.dimension_count").ok_or(missing.clone())?;
     let rank = b.model.arch_uint("attention.kv_lora_rank").ok_or(missing)?;
     let (n_tokens, heads) = (b.batch.n_tokens, u64::from(shape.n_head));
     let (head, v_head) = (u64::from(shape.head_dim_k), u64::from(shape.head_dim_v));
     let nope = head.saturating_sub(rope);
     let factors = rotary_factors(b, layer);
-    let q = queries(b, layer, [head, heads], x)?;
-    let (compressed, k_rope) = compressed(b, layer, [rank, rope], inputs, factors, x)?;
+    let q = queries(b, layer, x)?;
+    let q = b.graph.reshape(q, [head, heads, n_tokens, 1]);
+    let (compressed, k_rope) = compressed(b, layer, [rank, rope], x)?;
+    let k_rope = turned(b, k_rope, inputs, factors);
     let expand = b.weight(here, Part::AttnKvB)?;
     let kv = b.graph.mul_mat(expand, compressed);
     let row = nope.saturating_add(v_head).saturating_mul(4);
@@ -78,35 +92,26 @@ pub(in super::super) fn whole_heads(
     b.linear(here, Part::AttnOutput, y)
 }
 
-/// Queries, compressed or not, one row per head.
-fn queries(b: &mut Builder<'_>, layer: usize, [head, heads]: [u64; 2], x: Id) -> Result<Id, Missing> {
+/// Queries, compressed or not, one row per token.
+fn queries(b: &mut Builder<'_>, layer: usize, x: Id) -> Result<Id, Missing> {
     let here = Some(layer);
-    let q = if b.find(here, Part::AttnQ, Suffix::Weight).is_some() {
-        b.linear(here, Part::AttnQ, x)?
+    if b.find(here, Part::AttnQ, Suffix::Weight).is_some() {
+        b.linear(here, Part::AttnQ, x)
     } else {
         let q = b.linear(here, Part::AttnQA, x)?;
         let q = b.norm(here, Part::AttnQANorm, q, here)?;
-        b.linear(here, Part::AttnQB, q)?
-    };
-    Ok(b.graph.reshape(q, [head, heads, b.batch.n_tokens, 1]))
+        b.linear(here, Part::AttnQB, q)
+    }
 }
 
 /// The compressed part of keys and values, normed, and the part of the keys that positions turn.
-fn compressed(
-    b: &mut Builder<'_>,
-    layer: usize,
-    [rank, rope]: [u64; 2],
-    inputs: &AttentionInputs,
-    factors: Option<Id>,
-    x: Id,
-) -> Result<(Id, Id), Missing> {
+fn compressed(b: &mut Builder<'_>, layer: usize, [rank, rope]: [u64; 2], x: Id) -> Result<(Id, Id), Missing> {
     let here = Some(layer);
     let n_tokens = b.batch.n_tokens;
     let both = b.linear(here, Part::AttnKvAMqa, x)?;
     let row = b.graph.tensor(both).nb[1];
     let compressed = b.graph.view_2d(both, rank, n_tokens, row);
     let k_rope = b.graph.view_3d(both, [rope, 1, n_tokens], row, row);
-    let k_rope = turned(b, k_rope, inputs, factors);
     let compressed = b.norm(here, Part::AttnKvANorm, compressed, here)?;
     Ok((compressed, k_rope))
 }

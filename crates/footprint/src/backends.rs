@@ -161,6 +161,10 @@ impl Backend {
         if used == Use::Other {
             return true;
         }
+        // Kernels of the BitNet fork are the CPU's alone.
+        if ty.is_bitnet_fork() {
+            return false;
+        }
         let no_matrix = matches!(ty, I8 | I16 | I32 | I64 | F64 | Q8_1);
         match (self.name.as_str(), used) {
             ("CUDA" | "ROCm" | "SYCL", Use::GetRows) => match ty {

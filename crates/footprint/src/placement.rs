@@ -92,7 +92,7 @@ impl Placement {
 }
 
 /// Architectures that multiply with the token embedding in place instead of a copy of their own: `src/models/bitnet.cpp:164`.
-const TIED_IN_PLACE: &[&str] = &["bitnet"];
+const TIED_IN_PLACE: &[&str] = &["bitnet", "bitnet-25", "bitnet-b1.58"];
 
 /// Architectures that create the output matrix before the token embedding that it is tied to, and so find nothing to share
 /// (`src/models/gemma3n.cpp:38-44`, `src/models/gemma4.cpp:50-56`, `src/llama-model-loader.cpp:1370-1376`).

@@ -36,6 +36,9 @@ pub struct EngineProfile {
     pub rules: Rules,
 }
 
+/// The fork that runs BitNet's own tensor types, and the build of llama.cpp that it follows (microsoft/BitNet, 406a5036).
+const BITNET: (&str, u32) = ("bitnet.cpp", 3947);
+
 type Make = fn() -> EngineProfile;
 
 /// Profiles of this engine generation, by name: which tool, with which extras.
@@ -76,11 +79,15 @@ impl EngineProfile {
         Self { name: "llama-fit-params 0.7.0".into(), ..Self::bench_0_7() }
     }
 
+    fn renamed(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
+    }
+
     /// Names that [`EngineProfile::named`] takes, this generation's tools first, then llama.cpp by age, newest first, then
-    /// ik_llama.cpp.
+    /// forks.
     pub fn names() -> Vec<&'static str> {
         let tools = TOOLS.iter().map(|(name, _)| *name);
-        tools.chain(ERAS.iter().rev().map(|era| era.name)).chain(IK.iter().map(|(name, _)| *name)).collect()
+        tools.chain(ERAS.iter().rev().map(|era| era.name)).chain(IK.iter().map(|(name, _)| *name)).chain([BITNET.0]).collect()
     }
 
     /// The profile of this name: one of [`EngineProfile::names`], `llama.cpp-YYYY-MM` for any month since 2024-03, or
@@ -88,6 +95,9 @@ impl EngineProfile {
     pub fn named(name: &str) -> Option<Self> {
         if let Some((_, profile)) = TOOLS.iter().find(|(tool, _)| *tool == name) {
             return Some(profile());
+        }
+        if name == BITNET.0 {
+            return Some(Self { repack: false, amx: false, ..Self::of_build(BITNET.1) }.renamed(name));
         }
         if let Some(&(name, rules)) = IK.iter().find(|(ik, _)| *ik == name) {
             let outputs = Outputs::PerBatch;

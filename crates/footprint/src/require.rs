@@ -219,6 +219,9 @@ fn notes(model: &Model, settings: &Settings, placement: &Placement, weights: &We
     if model.support == Support::Generic {
         notes.push(format!("architecture {:?} is not known: tensors are exact, caches and compute are estimates", model.architecture));
     }
+    if model.tensors.iter().any(|tensor| tensor.ty.is_bitnet_fork()) {
+        notes.push("tensors of the BitNet fork: bitnet.cpp loads this file, llama.cpp does not".to_owned());
+    }
     if let Some((_, home)) = placement.tied_copy() {
         notes.push(format!("the tied token embedding is kept twice: the output matrix is a second copy ({})", place_name(home)));
     }

@@ -204,8 +204,7 @@ fn tensor_tables_that_break_the_format() {
         ("type 31", last(&|entry| entry.type_id = 31)),
         ("type 36 of llama.cpp", last(&|entry| entry.type_id = 36)),
         ("i2_s by architecture", fork(36, "bitnet-b1.58", 1)),
-        ("i2_s by its size", fork(36, "llama", 768 * 2 / 4 + 32)),
-        ("tl2 by its size", fork(39, "llama", 384)),
+        ("i2_s at a wrong place", fork(36, "llama", 768 * 2 / 4 + 64)),
         ("mxfp4 at a wrong place", fork(39, "llama", 4096)),
         ("rows of 100 in blocks", last(&|entry| entry.shape = vec![100, 64])),
         ("a gap before it", last(&|entry| entry.offset += 32)),
@@ -229,12 +228,9 @@ fn tensor_tables_that_break_the_format() {
         hint: quantise again to Q4_0 or IQ4_NL; engines repack these when they load
     type 36 of llama.cpp: byte 537: tensor blk.0.ffn_down.weight has type iq4_nl_4_4, which ggml removed: 36
         hint: quantise again to Q4_0 or IQ4_NL; engines repack these when they load
-    i2_s by architecture: byte 76: tensor a has type i2_s of the BitNet fork of llama.cpp: 36
-        hint: bitnet.cpp runs this file; for llama.cpp, fetch or make a TQ1_0 or TQ2_0 one
-    i2_s by its size: byte 69: tensor a has type i2_s of the BitNet fork of llama.cpp: 36
-        hint: bitnet.cpp runs this file; for llama.cpp, fetch or make a TQ1_0 or TQ2_0 one
-    tl2 by its size: byte 69: tensor a has type tl2 of the BitNet fork of llama.cpp: 39
-        hint: bitnet.cpp runs this file; for llama.cpp, fetch or make a TQ1_0 or TQ2_0 one
+    i2_s by architecture: byte 117: tensor b should begin at byte 416 of the data, and states 1
+    i2_s at a wrong place: byte 69: tensor a has type iq4_nl_4_4, which ggml removed: 36
+        hint: quantise again to Q4_0 or IQ4_NL; engines repack these when they load
     mxfp4 at a wrong place: byte 110: tensor b should begin at byte 832 of the data, and states 4096
     rows of 100 in blocks: byte 537: tensor blk.0.ffn_down.weight has rows of 100 elements, no multiple of the 32 in a block of q8_0
     a gap before it: byte 537: tensor blk.0.ffn_down.weight should begin at byte 4736 of the data, and states 4768

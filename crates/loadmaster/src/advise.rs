@@ -127,8 +127,11 @@ impl Survey {
     /// Plans and validates.
     ///
     /// # Errors
-    /// [`Error::Refused`] or [`Error::Invalid`].
+    /// [`Error::Refused`] or [`Error::Invalid`]; [`Error::BitNetFork`] for a model that no llama.cpp loads.
     pub fn advise(self, request: &planner::Request) -> Result<Advice, Error> {
+        if let Some(tensor) = self.model.tensors.iter().find(|tensor| tensor.ty.is_bitnet_fork()) {
+            return Err(Error::BitNetFork { tensor: tensor.name.clone(), ty: tensor.ty });
+        }
         let request = planner::Request { profile: self.engine.rules.profile.clone(), ..request.clone() };
         let plan = planner::plan(&self.machine, &self.model, &self.target, &request).map_err(Error::Refused)?;
         let plan = planner::validate(plan, &self.context()).map_err(|report| Error::Invalid(Box::new(report)))?;

@@ -76,6 +76,14 @@ pub enum Error {
     /// The engine would refuse the settings.
     #[error(transparent)]
     Settings(footprint::FootprintError),
+    /// The model is one for another engine.
+    #[error("llama.cpp cannot load tensor {tensor}: it is of type {ty} of the BitNet fork")]
+    BitNetFork {
+        /// The first such tensor.
+        tensor: String,
+        /// Its type.
+        ty: spec::QuantType,
+    },
     /// No usable engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -96,7 +104,7 @@ impl Error {
             Self::Config(error) => error.exit_code(),
             Self::Refused(_) | Self::Invalid(_) => exit::REFUSED,
             Self::Settings(_) => exit::USAGE,
-            Self::Engine(_) => exit::NO_ENGINE,
+            Self::Engine(_) | Self::BitNetFork { .. } => exit::NO_ENGINE,
             Self::Launch(error) => error.exit_code(),
             Self::Write(_) => exit::SYSTEM,
         }
@@ -105,6 +113,7 @@ impl Error {
     /// What to do about it, where we know.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::BitNetFork { .. } => Some("bitnet.cpp runs this file; for llama.cpp, fetch or make a TQ1_0 or TQ2_0 one".to_owned()),
             Self::Open(error) => error.hint(),
             Self::Machine(error) => error.hint(),
             Self::Config(error) => error.hint(),

@@ -17,75 +17,99 @@ pub struct Block {
 }
 
 macro_rules! quant_types {
-    ($($variant:ident = $id:literal, $name:literal, $weights:literal, $bytes:literal;)*) => {
+    (
+        llama_cpp { $($variant:ident = $id:literal, $name:literal, $weights:literal, $bytes:literal;)* }
+        bitnet_fork { $($fork:ident = $fork_id:literal, $fork_name:literal, $fork_weights:literal, $fork_bytes:literal;)* }
+    ) => {
         /// The type of a tensor's elements, spelt as ggml spells it.
         #[allow(non_camel_case_types)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum QuantType {
             $(#[doc = concat!("`", $name, "`: ", $weights, " weights in ", $bytes, " bytes.")] $variant,)*
+            $(#[doc = concat!("`", $fork_name, "` of the BitNet fork: ", $fork_weights, " weights in ", $fork_bytes, " bytes.")] $fork,)*
         }
 
         impl QuantType {
-            /// Every type, in the order of their ids.
+            /// Every type of llama.cpp, in the order of their ids.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            /// Types that only the BitNet fork of llama.cpp has. Their ids mean other types, or none, in llama.cpp itself.
+            pub const BITNET_FORK: &'static [Self] = &[$(Self::$fork,)*];
 
             /// The type with this id in a GGUF file; `None` for ids that were removed or are not known.
             pub const fn from_id(id: u32) -> Option<Self> {
                 match id { $($id => Some(Self::$variant),)* _ => None }
             }
+            /// The type with this id in a file of the BitNet fork, where it is one of [`QuantType::BITNET_FORK`].
+            pub const fn from_bitnet_fork_id(id: u32) -> Option<Self> {
+                match id { $($fork_id => Some(Self::$fork),)* _ => None }
+            }
             /// The id in a GGUF file.
             pub const fn id(self) -> u32 {
-                match self { $(Self::$variant => $id,)* }
+                match self { $(Self::$variant => $id,)* $(Self::$fork => $fork_id,)* }
             }
             /// ggml's name, as `-ctk` takes it and logs show it.
             pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
+                match self { $(Self::$variant => $name,)* $(Self::$fork => $fork_name,)* }
             }
             /// The geometry of one block.
             pub const fn block(self) -> Block {
-                match self { $(Self::$variant => Block { weights: $weights, bytes: Bytes::new($bytes) },)* }
+                match self {
+                    $(Self::$variant => Block { weights: $weights, bytes: Bytes::new($bytes) },)*
+                    $(Self::$fork => Block { weights: $fork_weights, bytes: Bytes::new($fork_bytes) },)*
+                }
             }
         }
     };
 }
 
 quant_types! {
-    F32 = 0, "f32", 1, 4;
-    F16 = 1, "f16", 1, 2;
-    Q4_0 = 2, "q4_0", 32, 18;
-    Q4_1 = 3, "q4_1", 32, 20;
-    Q5_0 = 6, "q5_0", 32, 22;
-    Q5_1 = 7, "q5_1", 32, 24;
-    Q8_0 = 8, "q8_0", 32, 34;
-    Q8_1 = 9, "q8_1", 32, 36;
-    Q2_K = 10, "q2_K", 256, 84;
-    Q3_K = 11, "q3_K", 256, 110;
-    Q4_K = 12, "q4_K", 256, 144;
-    Q5_K = 13, "q5_K", 256, 176;
-    Q6_K = 14, "q6_K", 256, 210;
-    Q8_K = 15, "q8_K", 256, 292;
-    IQ2_XXS = 16, "iq2_xxs", 256, 66;
-    IQ2_XS = 17, "iq2_xs", 256, 74;
-    IQ3_XXS = 18, "iq3_xxs", 256, 98;
-    IQ1_S = 19, "iq1_s", 256, 50;
-    IQ4_NL = 20, "iq4_nl", 32, 18;
-    IQ3_S = 21, "iq3_s", 256, 110;
-    IQ2_S = 22, "iq2_s", 256, 82;
-    IQ4_XS = 23, "iq4_xs", 256, 136;
-    I8 = 24, "i8", 1, 1;
-    I16 = 25, "i16", 1, 2;
-    I32 = 26, "i32", 1, 4;
-    I64 = 27, "i64", 1, 8;
-    F64 = 28, "f64", 1, 8;
-    IQ1_M = 29, "iq1_m", 256, 56;
-    BF16 = 30, "bf16", 1, 2;
-    TQ1_0 = 34, "tq1_0", 256, 54;
-    TQ2_0 = 35, "tq2_0", 256, 66;
-    MXFP4 = 39, "mxfp4", 32, 17;
-    NVFP4 = 40, "nvfp4", 64, 36;
-    Q1_0 = 41, "q1_0", 128, 18;
-    Q2_0 = 42, "q2_0", 64, 18;
+    llama_cpp {
+        F32 = 0, "f32", 1, 4;
+        F16 = 1, "f16", 1, 2;
+        Q4_0 = 2, "q4_0", 32, 18;
+        Q4_1 = 3, "q4_1", 32, 20;
+        Q5_0 = 6, "q5_0", 32, 22;
+        Q5_1 = 7, "q5_1", 32, 24;
+        Q8_0 = 8, "q8_0", 32, 34;
+        Q8_1 = 9, "q8_1", 32, 36;
+        Q2_K = 10, "q2_K", 256, 84;
+        Q3_K = 11, "q3_K", 256, 110;
+        Q4_K = 12, "q4_K", 256, 144;
+        Q5_K = 13, "q5_K", 256, 176;
+        Q6_K = 14, "q6_K", 256, 210;
+        Q8_K = 15, "q8_K", 256, 292;
+        IQ2_XXS = 16, "iq2_xxs", 256, 66;
+        IQ2_XS = 17, "iq2_xs", 256, 74;
+        IQ3_XXS = 18, "iq3_xxs", 256, 98;
+        IQ1_S = 19, "iq1_s", 256, 50;
+        IQ4_NL = 20, "iq4_nl", 32, 18;
+        IQ3_S = 21, "iq3_s", 256, 110;
+        IQ2_S = 22, "iq2_s", 256, 82;
+        IQ4_XS = 23, "iq4_xs", 256, 136;
+        I8 = 24, "i8", 1, 1;
+        I16 = 25, "i16", 1, 2;
+        I32 = 26, "i32", 1, 4;
+        I64 = 27, "i64", 1, 8;
+        F64 = 28, "f64", 1, 8;
+        IQ1_M = 29, "iq1_m", 256, 56;
+        BF16 = 30, "bf16", 1, 2;
+        TQ1_0 = 34, "tq1_0", 256, 54;
+        TQ2_0 = 35, "tq2_0", 256, 66;
+        MXFP4 = 39, "mxfp4", 32, 17;
+        NVFP4 = 40, "nvfp4", 64, 36;
+        Q1_0 = 41, "q1_0", 128, 18;
+        Q2_0 = 42, "q2_0", 64, 18;
+    }
+    bitnet_fork {
+        I2_S = 36, "i2_s", 4, 1;
+        I8_S = 37, "i8_s", 1, 1;
+        TL1 = 38, "tl1", 4, 1;
+        TL2 = 39, "tl2", 24, 5;
+    }
 }
+
+/// What stands behind the packed weights of a tensor of the fork: its scale, and padding.
+const BITNET_TAIL: u64 = 32;
 
 impl QuantType {
     /// The size of a row of `columns` elements; `None` where a row is not a whole number of blocks or passes 2^64.
@@ -101,6 +125,49 @@ impl QuantType {
             return None;
         }
         block.bytes.checked_mul(columns / block.weights)
+    }
+
+    /// The size of a tensor of these extents, fastest first; `None` where a row is not a whole number of blocks, or the size
+    /// passes 2^64.
+    ///
+    /// Types of the BitNet fork are not packed row by row, and have a tail of 32 bytes with the scale: `i2_s` and `tl1` two
+    /// bits per weight; `tl2` five bits per three weights but for the last 256 columns, which take two per weight
+    /// (`ggml_nbytes` of `ggml/src/ggml.c` of the fork, branch merge-dev at 406a5036).
+    ///
+    /// ```
+    /// use spec::{Bytes, QuantType};
+    /// assert_eq!(QuantType::Q8_0.tensor_bytes([64, 2, 1, 1]), Some(Bytes::new(136)));
+    /// assert_eq!(QuantType::I2_S.tensor_bytes([2560, 640, 1, 1]), Some(Bytes::new(409_632)));
+    /// assert_eq!(QuantType::TL2.tensor_bytes([2560, 640, 1, 1]), Some(Bytes::new(348_192)));
+    /// ```
+    pub fn tensor_bytes(self, shape: [u64; 4]) -> Option<Bytes> {
+        if !self.is_bitnet_fork() {
+            let [columns, rows @ ..] = shape;
+            return rows.iter().try_fold(self.row_bytes(columns)?, |bytes, &extent| bytes.checked_mul(extent));
+        }
+        let packed = self.bitnet_packed(shape)?;
+        let tail = if self == Self::I8_S { 0 } else { BITNET_TAIL };
+        packed.checked_add(tail).map(Bytes::new)
+    }
+
+    /// The weights of a tensor of the fork without its tail.
+    fn bitnet_packed(self, [columns, rows, planes, cubes]: [u64; 4]) -> Option<u64> {
+        let rows = rows.checked_mul(planes)?.checked_mul(cubes)?;
+        match self {
+            Self::I2_S | Self::TL1 => Some(columns.checked_mul(rows)? / 4),
+            // Rounded down at each step, as C does.
+            Self::TL2 => {
+                let threes = (columns.checked_sub(256)?.checked_mul(rows)? / 3).checked_mul(5)? / 8;
+                let twos = (256_u64.checked_mul(rows)? / 2).checked_mul(4)? / 8;
+                threes.checked_add(twos)?.checked_next_multiple_of(32)
+            }
+            _ => columns.checked_mul(rows),
+        }
+    }
+
+    /// True for [`QuantType::BITNET_FORK`]: no llama.cpp loads such a tensor.
+    pub const fn is_bitnet_fork(self) -> bool {
+        matches!(self, Self::I2_S | Self::I8_S | Self::TL1 | Self::TL2)
     }
 
     /// True for types whose elements share block scales.
@@ -137,7 +204,8 @@ impl FromStr for QuantType {
     type Err = ParseQuantTypeError;
     /// ggml's name in any case.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.iter().copied().find(|ty| ty.name().eq_ignore_ascii_case(name)).ok_or_else(|| ParseQuantTypeError(name.to_owned()))
+        let mut known = Self::ALL.iter().chain(Self::BITNET_FORK).copied();
+        known.find(|ty| ty.name().eq_ignore_ascii_case(name)).ok_or_else(|| ParseQuantTypeError(name.to_owned()))
     }
 }
 
@@ -154,6 +222,31 @@ mod tests {
         }
         for removed in [4, 5, 31, 32, 33, 36, 37, 38, 43, u32::MAX] {
             assert_eq!(QuantType::from_id(removed), None);
+        }
+    }
+
+    #[test]
+    fn types_of_the_fork_share_ids_with_others() {
+        for &ty in QuantType::BITNET_FORK {
+            assert_eq!(QuantType::from_bitnet_fork_id(ty.id()), Some(ty));
+            assert_ne!(QuantType::from_id(ty.id()), Some(ty));
+            assert_eq!(ty.name().parse(), Ok(ty));
+        }
+        assert_eq!(QuantType::from_bitnet_fork_id(40), None);
+    }
+
+    /// Sizes of the fork's own packers for shapes of a 2B model.
+    #[test]
+    fn tensors_of_the_fork_have_a_tail() {
+        let tl2 = |columns, rows| QuantType::TL2.tensor_bytes([columns, rows, 1, 1]).map(Bytes::get);
+        assert_eq!(tl2(2560, 2560), Some(1_392_672));
+        assert_eq!(tl2(2560, 6912), Some(3_760_160));
+        assert_eq!(tl2(6912, 2560), Some(3_713_760));
+        assert_eq!(tl2(128, 1), None);
+        let i2 = QuantType::I2_S.tensor_bytes([2560, 6912, 1, 1]);
+        assert_eq!((i2, QuantType::TL1.tensor_bytes([2560, 6912, 1, 1])), (Some(Bytes::new(4_423_712)), i2));
+        for &ty in QuantType::BITNET_FORK {
+            assert_eq!(ty.tensor_bytes([u64::MAX; 4]), None);
         }
     }
 

@@ -236,8 +236,9 @@ fn typed(name: &str, tensors: Vec<Plain>, types: Vec<QuantType>, options: &Optio
 }
 
 fn bytes(shape: &[u64], ty: QuantType) -> Option<Bytes> {
-    let (columns, rows) = shape.split_first()?;
-    let bytes = rows.iter().try_fold(ty.row_bytes(*columns)?, |bytes, &extent| bytes.checked_mul(extent))?;
+    let mut extents = [1; 4];
+    extents.get_mut(..shape.len())?.copy_from_slice(shape);
+    let bytes = ty.tensor_bytes(extents)?;
     // Offsets are signed on the engine's side.
     (bytes.get() < 1 << 62).then_some(bytes)
 }

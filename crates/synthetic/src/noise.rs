@@ -98,6 +98,8 @@ impl Shaper {
             // The upper half of a single: rounding toward zero is as random as the rest.
             Q::BF16 => put(block, 0, ((self.uniform(block).to_bits() >> 16) as u16).to_le_bytes()),
             Q::I8 | Q::I16 | Q::I32 | Q::I64 => block.fill(0),
+            // Codes of weight zero.
+            Q::I2_S | Q::I8_S | Q::TL1 | Q::TL2 => block.fill(0x55),
             Q::Q4_0
             | Q::Q5_0
             | Q::Q8_0
@@ -194,7 +196,7 @@ fn unit(ty: QuantType) -> (f32, f32) {
         Q::IQ4_NL => (70.0, 0.0),
         Q::IQ4_XS => (1290.0, 0.0),
         Q::MXFP4 | Q::NVFP4 => (5.9, 0.0),
-        Q::F32 | Q::F16 | Q::BF16 | Q::F64 | Q::I8 | Q::I16 | Q::I32 | Q::I64 => (1.0, 0.0),
+        Q::F32 | Q::F16 | Q::BF16 | Q::F64 | Q::I8 | Q::I16 | Q::I32 | Q::I64 | Q::I2_S | Q::I8_S | Q::TL1 | Q::TL2 => (1.0, 0.0),
     }
 }
 

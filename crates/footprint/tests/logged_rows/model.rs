@@ -60,6 +60,7 @@ fn recipe(row: &Row) -> Recipe {
         178 => Untyped("llama-3.1-8b Q4_K_M"),
         186 => Whole("qwen2.5-7b Q4_K_M"),
         187 | 188 => No("compressed caches, which are not modelled"),
+        168 => Whole("bitnet-3b F16 n_layer=24 n_embd=1536 n_ff=4096 n_head=16 n_head_kv=16 blk.=i2_s"),
         195 => Whole("qwen3-8b Q4_K_M"),
         135 => Untyped("gemma4-31b Q4_0 block_count=48 5376:3840 21504:15360 16384:8192 8192:4096 4096:2048 2048:512 32:16 16:8 4:1"),
         180..=185 => {

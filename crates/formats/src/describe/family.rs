@@ -47,10 +47,10 @@ pub(super) fn family(architecture: &str) -> Option<Family> {
         | "qwen" | "qwen2" | "qwen2moe" | "qwen2vl" | "qwen3" | "qwen3moe" | "qwen3vl" | "qwen3vlmoe" | "phi2" | "phi3" | "phimoe"
         | "plamo" | "codeshell" | "orion" | "internlm2" | "minicpm" | "minicpm3" | "gemma" | "starcoder2" | "xverse" | "command-r"
         | "dbrx" | "olmo" | "olmoe" | "openelm" | "arctic" | "deepseek" | "deepseek2-ocr" | "chatglm" | "glm4" | "glm4moe" | "bitnet"
-        | "jais" | "jais2" | "nemotron" | "exaone" | "granite" | "granitemoe" | "chameleon" | "plm" | "bailingmoe" | "bailingmoe2"
-        | "dots1" | "arcee" | "ernie4_5" | "ernie4_5-moe" | "hunyuan-moe" | "hunyuan-dense" | "hunyuan_vl" | "hy_v3" | "paddleocr"
-        | "smollm3" | "seed_oss" | "grovemoe" | "apertus" | "minimax-m2" | "cogvlm" | "pangu-embedded" | "mistral3" | "maincoder"
-        | "llama-embed" => Transformer(Rule::None),
+        | "bitnet-25" | "bitnet-b1.58" | "jais" | "jais2" | "nemotron" | "exaone" | "granite" | "granitemoe" | "chameleon" | "plm"
+        | "bailingmoe" | "bailingmoe2" | "dots1" | "arcee" | "ernie4_5" | "ernie4_5-moe" | "hunyuan-moe" | "hunyuan-dense"
+        | "hunyuan_vl" | "hy_v3" | "paddleocr" | "smollm3" | "seed_oss" | "grovemoe" | "apertus" | "minimax-m2" | "cogvlm"
+        | "pangu-embedded" | "mistral3" | "maincoder" | "llama-embed" => Transformer(Rule::None),
         "gemma3" => Transformer(Rule::Optional(period(6))),
         "gemma2" => Transformer(Rule::Default(4096, period(2))),
         "gpt-oss" => Transformer(Rule::Required(period(2))),

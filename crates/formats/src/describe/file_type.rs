@@ -11,3 +11,13 @@ pub(super) fn name(id: u64) -> Option<&'static str> {
         id => FileType::from_id(u32::try_from(id).ok()?).map(FileType::name),
     }
 }
+
+/// The same in a file of the BitNet fork of llama.cpp, which gave these ids meanings of its own.
+pub(super) fn bitnet_fork_name(id: u64) -> Option<&'static str> {
+    match id {
+        38 => Some("TL1"),
+        39 => Some("TL2"),
+        40 => Some("I2_S"),
+        id => name(id),
+    }
+}

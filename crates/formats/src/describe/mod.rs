@@ -55,7 +55,7 @@ pub fn describe(files: &[Gguf]) -> Result<Model, DescribeError> {
     Ok(Model {
         support: if family.is_some() { Support::Described } else { Support::Generic },
         name: keys.text("general.name")?.map(str::to_owned),
-        file_type: file_type(&keys).map(str::to_owned),
+        file_type: file_type(&keys, &tensors).map(str::to_owned),
         n_ctx_train: figures.n_ctx_train,
         n_embd: figures.n_embd.into(),
         n_vocab: n_vocab(&keys, tokenizer.as_ref(), &tensors)?,
@@ -88,12 +88,14 @@ fn refuse_other_kinds(keys: &Keys<'_>) -> Result<(), DescribeError> {
     }
 }
 
-fn file_type(keys: &Keys<'_>) -> Option<&'static str> {
-    match keys.get("general.file_type")? {
-        Value::Scalar(MetaValue::Uint(id)) => file_type::name(*id),
-        Value::Scalar(MetaValue::Int(id)) => file_type::name(u64::try_from(*id).ok()?),
-        _ => None,
-    }
+fn file_type(keys: &Keys<'_>, tensors: &[Tensor]) -> Option<&'static str> {
+    let id = match keys.get("general.file_type")? {
+        Value::Scalar(MetaValue::Uint(id)) => *id,
+        Value::Scalar(MetaValue::Int(id)) => u64::try_from(*id).ok()?,
+        _ => return None,
+    };
+    let fork = tensors.iter().any(|tensor| tensor.ty.is_bitnet_fork());
+    if fork { file_type::bitnet_fork_name(id) } else { file_type::name(id) }
 }
 
 fn tokenizer(keys: &Keys<'_>) -> Result<Option<Tokenizer>, DescribeError> {

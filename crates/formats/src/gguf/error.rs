@@ -174,16 +174,6 @@ pub enum GgufErrorKind {
         /// The type id.
         id: u32,
     },
-    /// A type of the BitNet fork of llama.cpp, whose ids mean other types, or none, in llama.cpp itself.
-    #[error("tensor {name} has type {ty} of the BitNet fork of llama.cpp: {id}")]
-    BitNetType {
-        /// The tensor.
-        name: String,
-        /// The fork's name of the type.
-        ty: &'static str,
-        /// The type id.
-        id: u32,
-    },
     /// Rows that are no whole number of blocks.
     #[error("tensor {name} has rows of {columns} elements, no multiple of the {block} in a block of {ty}")]
     RaggedRow {
@@ -248,7 +238,6 @@ impl GgufError {
             K::RemovedTensorType { id: 31..=38, .. } => Some("quantise again to Q4_0 or IQ4_NL; engines repack these when they load"),
             K::RemovedTensorType { .. } => Some("quantise the model again with a type that exists"),
             K::UnknownTensorType { .. } => Some("the file may come from a fork of llama.cpp, or be newer than this program"),
-            K::BitNetType { .. } => Some("bitnet.cpp runs this file; for llama.cpp, fetch or make a TQ1_0 or TQ2_0 one"),
             K::TooMany { .. } | K::TooLong { .. } | K::ShapeTooLarge { .. } => Some(MISLEADING),
             _ => None,
         }

@@ -65,7 +65,7 @@ pub(super) fn read(reader: &mut Reader<'_>, count: u64, metadata: &Metadata) -> 
     }
     let alignment = metadata.alignment;
     let data_offset = Bytes::new(reader.offset()).pad_to(alignment);
-    let fork = is_bitnet_fork(metadata);
+    let fork = Fork::of(metadata);
     let file_end = reader.offset() + reader.left();
     let data_size = file_end.saturating_sub(data_offset.get());
 
@@ -74,8 +74,7 @@ pub(super) fn read(reader: &mut Reader<'_>, count: u64, metadata: &Metadata) -> 
     for (i, entry) in entries.iter().enumerate() {
         let next = entries.get(i + 1).map_or(data_size, |next| next.offset);
         let room = next.checked_sub(entry.offset);
-        let ty = tensor_type(entry, fork, room, alignment)?;
-        let bytes = size(entry, ty)?;
+        let (ty, bytes) = typed(entry, fork, room, alignment)?;
         if entry.offset != end {
             let kind = GgufErrorKind::WrongOffset { name: entry.name.to_owned(), expected: end, stated: entry.offset };
             return Err(entry.error(kind));
@@ -113,35 +112,36 @@ fn entry<'a>(reader: &mut Reader<'a>) -> Result<Entry<'a>, GgufError> {
 }
 
 fn size(entry: &Entry<'_>, ty: QuantType) -> Result<Bytes, GgufError> {
-    let [columns, rows @ ..] = entry.shape;
+    let columns = entry.shape[0];
     let block = ty.block().weights;
     if !columns.is_multiple_of(block) {
         return Err(entry.error(GgufErrorKind::RaggedRow { name: entry.name.to_owned(), columns, block, ty }));
     }
-    let row = ty.row_bytes(columns);
-    let size = row.and_then(|row| rows.iter().try_fold(row, |bytes, &extent| bytes.checked_mul(extent)));
-    size.ok_or_else(|| entry.error(GgufErrorKind::ShapeTooLarge { name: entry.name.to_owned(), shape: entry.shape }))
+    ty.tensor_bytes(entry.shape)
+        .ok_or_else(|| entry.error(GgufErrorKind::ShapeTooLarge { name: entry.name.to_owned(), shape: entry.shape }))
 }
 
-/// The type of an entry with `room` bytes up to the next one.
-fn tensor_type(entry: &Entry<'_>, fork: bool, room: Option<u64>, alignment: u64) -> Result<QuantType, GgufError> {
+/// The type and the size of an entry with `room` bytes up to the next one.
+fn typed(entry: &Entry<'_>, fork: Fork, room: Option<u64>, alignment: u64) -> Result<(QuantType, Bytes), GgufError> {
     let id = entry.type_id;
-    let name = || entry.name.to_owned();
-    if let Some(ty) = bitnet_type(id) {
-        let padded = |bytes: u64| bytes.checked_next_multiple_of(alignment);
-        let fits = |bytes: Option<u64>| room.is_some() && bytes.and_then(padded) == room;
-        // The id alone decides nothing: 39 is MXFP4 in llama.cpp, the others were once types of llama.cpp.
-        let meant = match QuantType::from_id(id) {
-            Some(mainline) => !fits(size(entry, mainline).ok().map(Bytes::get)) && (fork || fits(bitnet_bytes(entry, id))),
-            None => fork || fits(bitnet_bytes(entry, id)),
-        };
-        if meant {
-            return Err(entry.error(GgufErrorKind::BitNetType { name: name(), ty, id }));
+    let fits = |bytes: Bytes| room.is_some() && bytes.get().checked_next_multiple_of(alignment) == room;
+    let mainline = QuantType::from_id(id);
+    if let Some(ty) = QuantType::from_bitnet_fork_id(id) {
+        // The id alone decides nothing: 39 is MXFP4 in llama.cpp, the others were once types of llama.cpp. The room up to
+        // the next tensor does; where neither type fills it, the architecture and the file type do.
+        let sizes = fork_sizes(entry, ty);
+        let fills = sizes.into_iter().flatten().find(|&bytes| fits(bytes));
+        let mainline_fills = mainline.is_some_and(|ty| size(entry, ty).is_ok_and(fits));
+        match (fills, sizes[0]) {
+            (Some(bytes), _) if !mainline_fills || fork.architecture => return Ok((ty, bytes)),
+            (None, Some(bytes)) if !mainline_fills && fork.is_meant(ty) => return Ok((ty, bytes)),
+            _ => {}
         }
     }
-    if let Some(ty) = QuantType::from_id(id) {
-        return Ok(ty);
+    if let Some(ty) = mainline {
+        return Ok((ty, size(entry, ty)?));
     }
+    let name = entry.name.to_owned();
     let was = match id {
         4 => Some("q4_2"),
         5 => Some("q4_3"),
@@ -154,45 +154,54 @@ fn tensor_type(entry: &Entry<'_>, fork: bool, room: Option<u64>, alignment: u64)
         _ => None,
     };
     Err(entry.error(match was {
-        Some(was) => GgufErrorKind::RemovedTensorType { name: name(), was, id },
-        None => GgufErrorKind::UnknownTensorType { name: name(), id },
+        Some(was) => GgufErrorKind::RemovedTensorType { name, was, id },
+        None => GgufErrorKind::UnknownTensorType { name, id },
     }))
 }
 
-/// Types of the BitNet fork of llama.cpp (`ggml/include/ggml.h` of the fork in microsoft/BitNet).
-fn bitnet_type(id: u32) -> Option<&'static str> {
-    match id {
-        36 => Some("i2_s"),
-        37 => Some("i8_s"),
-        38 => Some("tl1"),
-        39 => Some("tl2"),
-        _ => None,
+/// Sizes that a tensor of the fork may have in a file: with its tail of 32 bytes, and without it where the converter wrote the
+/// scale as a tensor of its own, which then lies where the tail would (TL1, TL2).
+fn fork_sizes(entry: &Entry<'_>, ty: QuantType) -> [Option<Bytes>; 2] {
+    let whole = ty.tensor_bytes(entry.shape);
+    let tailless = whole.filter(|_| matches!(ty, QuantType::TL1 | QuantType::TL2)).map(|bytes| bytes.saturating_sub(Bytes::new(32)));
+    [whole, tailless]
+}
+
+/// Signs in the metadata that a file is one of the BitNet fork of llama.cpp.
+#[derive(Clone, Copy, Debug)]
+struct Fork {
+    /// Its architecture is one that only the fork writes types of its own for.
+    architecture: bool,
+    /// `general.file_type`.
+    file_type: Option<u64>,
+}
+
+impl Fork {
+    fn of(metadata: &Metadata) -> Self {
+        let scalar = |key: &str| match metadata.values.get(key) {
+            Some(Value::Scalar(value)) => Some(value),
+            _ => None,
+        };
+        let architecture = match scalar("general.architecture") {
+            Some(MetaValue::Text(name)) => matches!(name.as_str(), "bitnet" | "bitnet-25" | "bitnet-b1.58"),
+            _ => false,
+        };
+        let file_type = match scalar("general.file_type") {
+            Some(MetaValue::Uint(id)) => Some(*id),
+            _ => None,
+        };
+        Self { architecture, file_type }
     }
-}
 
-/// Sizes of the fork's types: two bits per weight, or its mix of 5 bits per three weights and 4 per two; each with a tail
-/// of 32 bytes that holds the scale (`ggml_nbytes` of `ggml/src/ggml.c` of the fork).
-fn bitnet_bytes(entry: &Entry<'_>, id: u32) -> Option<u64> {
-    let elements = entry.elements()?;
-    let packed = match id {
-        36 | 38 => elements / 4,
-        37 => elements,
-        39 => {
-            let [columns, rows, ..] = entry.shape;
-            let threes = columns.checked_sub(256)?.checked_mul(rows)? / 3 * 5 / 8;
-            let twos = 256_u64.checked_mul(rows)? / 2 * 4 / 8;
-            threes.checked_add(twos)?.checked_next_multiple_of(32)?
-        }
-        _ => return None,
-    };
-    packed.checked_add(32)
-}
-
-/// True where the architecture's name is one that only the fork writes types of its own for.
-fn is_bitnet_fork(metadata: &Metadata) -> bool {
-    let architecture = match metadata.values.get("general.architecture") {
-        Some(Value::Scalar(MetaValue::Text(name))) => name.as_str(),
-        _ => "",
-    };
-    matches!(architecture, "bitnet" | "bitnet-25" | "bitnet-b1.58")
+    /// True where the metadata says that an id stands for this type of the fork. File types of the fork:
+    /// `LLAMA_FTYPE_MOSTLY_TL1` 38, `_TL2` 39, `_I2_S` 40.
+    fn is_meant(self, ty: QuantType) -> bool {
+        let file_type = match ty {
+            QuantType::TL1 => Some(38),
+            QuantType::TL2 => Some(39),
+            QuantType::I2_S => Some(40),
+            _ => None,
+        };
+        self.architecture || (file_type.is_some() && self.file_type == file_type)
+    }
 }

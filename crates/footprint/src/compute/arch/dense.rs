@@ -41,7 +41,7 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
             ..LLAMA
         },
         "seed_oss" => Decoder { feed_forward_norm: Part::AttnPostNorm, ..LLAMA },
-        "bitnet" => Decoder { tied_head: true, ..LLAMA },
+        "bitnet" | "bitnet-25" | "bitnet-b1.58" => Decoder { tied_head: true, ..LLAMA },
         "smollm3" => Decoder { attention: Style { rotation: Rotation::AllButEvery(4), ..LLAMA.attention }, ..LLAMA },
         "hunyuan-dense" | "hunyuan_vl" => {
             let attention = Style { late_head_norms: true, positions_per_token: positions_by_sections(model), ..LLAMA.attention };

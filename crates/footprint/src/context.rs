@@ -58,13 +58,19 @@ pub fn resolve_with(
     };
     let n_rows = settings.n_parallel.saturating_mul(speculation.n_max.saturating_add(1));
     let n_outputs_max = match profile.outputs {
+        // The mean of embeddings is taken over every token of the batch (llama-graph.cpp:3828-3832).
+        _ if model.encoder => n_batch,
         Outputs::PerSequence => n_rows,
         Outputs::PerBatch => n_batch,
     };
     if n_outputs_max < settings.n_parallel {
         return Err(FootprintError::BatchBelowSequences { n_batch, n_parallel: settings.n_parallel });
     }
+    // The reserved batch is rounded up to whole sequences and its outputs are not (llama-context.cpp:2531, 665).
     let reserved = n_ubatch.min(narrow(n_ctx));
+    if model.encoder && averages(model) && !reserved.is_multiple_of(settings.n_parallel) {
+        return Err(FootprintError::UnevenMean { n_ubatch: reserved, n_parallel: settings.n_parallel });
+    }
     if reserves_one_sequence(model) && !settings.kv_unified && !reserved.is_multiple_of(settings.n_parallel) {
         return Err(FootprintError::UnevenSequences { n_ubatch: reserved, n_parallel: settings.n_parallel });
     }
@@ -85,6 +91,11 @@ pub fn resolve_with(
 /// llama-context.cpp:703-718).
 pub(crate) fn reserves_one_sequence(model: &Model) -> bool {
     matches!(model.architecture.as_str(), "kimi-linear" | "minimax-01")
+}
+
+/// True where the embedding of a sequence is the mean over its tokens.
+fn averages(model: &Model) -> bool {
+    model.arch_uint("pooling_type") == Some(1) || (model.architecture == "modern-bert" && model.arch_uint("pooling_type") == Some(4))
 }
 
 fn check_sequences(settings: &Settings) -> Result<(), FootprintError> {

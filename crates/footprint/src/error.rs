@@ -33,6 +33,14 @@ pub enum FootprintError {
         /// Sequences served in parallel.
         n_parallel: u32,
     },
+    /// The engine aborts when it would average embeddings over a micro-batch that sequences do not divide evenly.
+    #[error("n_ubatch must be a whole multiple of n_parallel ({n_parallel}) for an encoder that averages: {n_ubatch}")]
+    UnevenMean {
+        /// Tokens of a micro-batch.
+        n_ubatch: u32,
+        /// Sequences served in parallel.
+        n_parallel: u32,
+    },
     /// The engine ends itself when it reserves one sequence's micro-batch over caches of several (llama-context.cpp:703-718).
     #[error(
         "n_ubatch must be a whole multiple of n_parallel ({n_parallel}) for this architecture, unless sequences share a cache (--kv-unified): {n_ubatch}"

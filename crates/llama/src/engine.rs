@@ -173,10 +173,13 @@ pub(crate) struct Context {
     raw: NonNull<sys::llama_context>,
     log: Log,
     make_ms: f64,
+    /// It hands out embeddings.
+    embeddings: bool,
 }
 
 impl Context {
     /// Makes a context; the KV cache and compute buffers are allocated unless the model was loaded dry.
+    /// An encoder, which has no memory, is given a context that hands out embeddings: it computes nothing else.
     /// Where `cancel` is given, computing stops between two nodes of a graph once it is set; it must outlive the context.
     pub fn new(model: &Model, settings: &Settings, n_outputs: u32, cancel: Option<&AtomicBool>) -> Result<Self, LlamaError> {
         let mut params = params::context_params(settings, n_outputs);
@@ -186,9 +189,19 @@ impl Context {
         }
         let begin = Instant::now();
         // SAFETY: the model is valid, the parameters are values.
-        let (raw, log) = log::capture(|| unsafe { sys::llama_init_from_model(model.as_ptr(), params) });
+        let make = |params| log::capture(|| unsafe { sys::llama_init_from_model(model.as_ptr(), params) });
+        let (mut raw, mut log) = make(params);
+        // SAFETY: the context is valid where it is not null.
+        if !raw.is_null() && unsafe { sys::llama_get_memory(raw) }.is_null() {
+            // SAFETY: as above; freed once, and nothing refers to it yet.
+            unsafe { sys::llama_free(raw) };
+            params.embeddings = true;
+            // Of every token: the mean is taken over all of them.
+            params.n_outputs_max = 0;
+            (raw, log) = make(params);
+        }
         match NonNull::new(raw) {
-            Some(raw) => Ok(Self { raw, log, make_ms: millis(begin) }),
+            Some(raw) => Ok(Self { raw, log, make_ms: millis(begin), embeddings: params.embeddings }),
             None => {
                 let log = log.complaint();
                 Err(LlamaError::memory(&log).unwrap_or(LlamaError::Context { log }))
@@ -216,7 +229,7 @@ impl Context {
         };
         Breakdown {
             buffers: self.buffers(),
-            output_buffer: output_buffer(&self.log, &facts, n_seq_max),
+            output_buffer: output_buffer(&self.log, &facts, n_seq_max, self.embeddings),
             devices: model.devices(),
             offloaded_layers: model.offloaded_layers(settings),
             n_ctx,
@@ -362,9 +375,10 @@ fn flash_attention(log: &Log, settings: &Settings) -> Option<bool> {
 
 /// The size of the logits buffer. The log rounds it to hundredths of a MiB; the exact size is one row of logits per
 /// sequence (`src/llama-context.cpp:2143`) wherever that rounds to the same.
-fn output_buffer(log: &Log, model: &ModelFacts, n_seq_max: u32) -> Option<Bytes> {
+fn output_buffer(log: &Log, model: &ModelFacts, n_seq_max: u32, embeddings: bool) -> Option<Bytes> {
     let logged = log.after("output buffer size = ")?.trim().strip_suffix(" MiB")?.trim().parse::<f64>().ok()?;
-    let exact = Bytes::new(u64::from(model.n_vocab) * u64::from(n_seq_max) * 4);
+    let row = u64::from(model.n_vocab) + if embeddings { u64::from(model.n_embd) } else { 0 };
+    let exact = Bytes::new(row * u64::from(n_seq_max) * 4);
     let agrees = (exact.as_mib() - logged).abs() <= 0.0051;
     Some(if agrees { exact } else { Bytes::from_f64(logged * Bytes::from_mib(1).as_f64()) })
 }

@@ -9,6 +9,7 @@ use super::blocks::experts::{self, Dense, Routing, SharedGate, experts};
 use super::blocks::feed_forward::{Activation, Matrices, feed_forward};
 use super::blocks::latent::{latent_attention, whole_heads};
 use super::blocks::per_layer;
+use super::blocks::pooling::pooled;
 use super::blocks::recurrent::{self, RecurrentInputs, recurrent};
 use super::blocks::rwkv::rwkv;
 use super::builder::{Builder, Missing, Norm};
@@ -349,13 +350,14 @@ impl Decoder {
         Ok(b.graph.add(routed, shared))
     }
 
-    /// What an encoder hands out: the stream, normed where the file says so.
+    /// What an encoder hands out: the stream, normed where the file says so, and what is made of it for each sequence.
     fn embeddings(&self, b: &mut Builder<'_>, mut x: Id) -> Result<(), Missing> {
         if b.has_norm(None, Part::OutputNorm) {
             x = b.norm(None, Part::OutputNorm, x, None)?;
         }
         b.graph.tensor_mut(x).output = true;
         b.graph.expand(x);
+        pooled(b, x)?;
         Ok(())
     }
 

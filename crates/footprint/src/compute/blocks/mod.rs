@@ -12,6 +12,7 @@ pub(super) mod latent;
 mod lightning;
 mod mamba;
 pub(super) mod per_layer;
+pub(super) mod pooling;
 pub(super) mod recurrent;
 pub(super) mod rwkv;
 mod rwkv_time;

@@ -6,6 +6,7 @@
 //! * [`gguf`]: the header of one file: metadata and tensor table
 //! * [`safetensors`]: the header of one file of unquantised weights
 //! * [`huggingface`]: `config.json` and safetensors headers to the model that they become
+//! * [`ollama`]: names and manifests of Ollama's store
 //! * [`shards`]: names of the files of a split model
 //! * [`mod@describe`]: headers to a model, by the rules of llama.cpp
 //! * [`analysis`]: what a model computes and reads per token
@@ -16,6 +17,7 @@ pub mod describe;
 pub mod gguf;
 pub mod huggingface;
 mod json;
+pub mod ollama;
 mod reader;
 pub mod safetensors;
 pub mod shards;

@@ -5,6 +5,7 @@ use crate::pins::PinArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use loadmaster::footprint::EngineProfile;
+use loadmaster::formats::{FileType, ParseFileTypeError};
 use loadmaster::planner::plan::{DevicePreference, DiskPolicy, Margin, Power, Priority, UseCase};
 use spec::QuantType;
 use spec::settings::CACHE_TYPES;
@@ -117,17 +118,27 @@ pub struct DetectArgs {
 /// `inspect`
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The model: a GGUF file, or the first of its shards
+    /// The model: a GGUF file, or the first of its shards; a folder of safetensors with its config.json; `ollama:NAME`;
+    /// the URL of a GGUF file, of which only the header is fetched
     #[arg(value_hint = ValueHint::FilePath)]
     pub model: PathBuf,
+    /// Plan weights that are not a GGUF file yet as the file of this type that llama-quantize would make of them: `Q4_K_M`,
+    /// `Q8_0`, `BF16`, ...; without it, as converted, in 16 bits
+    #[arg(long, value_name = "TYPE", value_parser = quant)]
+    pub quant: Option<FileType>,
 }
 
 /// `memory`
 #[derive(Debug, Args)]
 pub struct MemoryArgs {
-    /// The model: a GGUF file, or the first of its shards
+    /// The model: a GGUF file, or the first of its shards; a folder of safetensors with its config.json; `ollama:NAME`;
+    /// the URL of a GGUF file, of which only the header is fetched
     #[arg(value_hint = ValueHint::FilePath)]
     pub model: PathBuf,
+    /// Plan weights that are not a GGUF file yet as the file of this type that llama-quantize would make of them: `Q4_K_M`,
+    /// `Q8_0`, `BF16`, ...; without it, as converted, in 16 bits
+    #[arg(long, value_name = "TYPE", value_parser = quant)]
+    pub quant: Option<FileType>,
     /// The engine whose rules apply: `bundled`, or the path of a llama-server; without it, the llama-server on PATH, or
     /// the newest one known
     #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
@@ -171,9 +182,14 @@ pub struct VerifyArgs {
 /// `plan`
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// The model: a GGUF file, or the first of its shards
+    /// The model: a GGUF file, or the first of its shards; a folder of safetensors with its config.json; `ollama:NAME`;
+    /// the URL of a GGUF file, of which only the header is fetched
     #[arg(value_hint = ValueHint::FilePath)]
     pub model: PathBuf,
+    /// Plan weights that are not a GGUF file yet as the file of this type that llama-quantize would make of them: `Q4_K_M`,
+    /// `Q8_0`, `BF16`, ...; without it, as converted, in 16 bits
+    #[arg(long, value_name = "TYPE", value_parser = quant)]
+    pub quant: Option<FileType>,
     /// The engine whose rules apply: `bundled`, or the path of a llama-server; without it, the llama-server on PATH, or
     /// the newest one known
     #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
@@ -220,7 +236,7 @@ pub struct ValidateArgs {
 /// `run`
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// The model: a GGUF file, or the first of its shards; without it, a small demo model that loadmaster writes itself
+    /// The model: a GGUF file, the first of its shards, or `ollama:NAME`; without it, a small demo model that loadmaster writes itself
     #[arg(value_hint = ValueHint::FilePath)]
     pub model: Option<PathBuf>,
     /// Plan the settings; what happens anyway without `--config`
@@ -264,7 +280,7 @@ pub struct RunArgs {
 /// `serve`
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// The model: a GGUF file, or the first of its shards
+    /// The model: a GGUF file, the first of its shards, or `ollama:NAME`
     #[arg(value_hint = ValueHint::FilePath)]
     pub model: PathBuf,
     /// The llama-server to start; without it, the one on PATH
@@ -461,6 +477,10 @@ where
 /// A profile by its name; the error lists what there is.
 fn engine_profile(name: &str) -> Result<EngineProfile, String> {
     EngineProfile::named(name).ok_or_else(|| format!("no such profile; there are {}", EngineProfile::names().join(", ")))
+}
+
+fn quant(text: &str) -> Result<FileType, ParseFileTypeError> {
+    text.parse()
 }
 
 fn margin(text: &str) -> Result<Margin, String> {

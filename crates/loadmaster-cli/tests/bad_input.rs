@@ -33,7 +33,7 @@ fn a_directory() {
     assert_snapshot!(folder.run("inspect models"), @r"
     exit 7
     --- stderr
-    error: models: is a directory, without any .gguf file
+    error: models: is a directory, without any .gguf file, and without safetensors beside a config.json
     hint: name a file in it
     ");
 }
@@ -482,4 +482,86 @@ fn a_full_disk_and_a_read_only_mount() {
     error: cannot write small/here.json: Read-only file system (os error 30)
     hint: that file system is mounted read-only: name a file elsewhere
     "#);
+}
+
+/// A model of the Hugging Face hub: its figures, and a header of safetensors with as much of nothing behind it.
+fn hub(folder: &Folder, class: &str) {
+    let config = format!(
+        r#"{{"architectures":["{class}"],"hidden_size":64,"num_hidden_layers":1,"num_attention_heads":4,
+        "num_key_value_heads":2,"intermediate_size":128,"vocab_size":100,"max_position_embeddings":512}}"#
+    );
+    let mut header = String::from("{");
+    let (mut end, layer) = (0, "model.layers.0.");
+    for (name, rows, columns) in [
+        ("model.embed_tokens", 100, 64),
+        ("model.norm", 1, 64),
+        ("input_layernorm", 1, 64),
+        ("post_attention_layernorm", 1, 64),
+        ("self_attn.q_proj", 64, 64),
+        ("self_attn.k_proj", 32, 64),
+        ("self_attn.v_proj", 32, 64),
+        ("self_attn.o_proj", 64, 64),
+        ("mlp.gate_proj", 128, 64),
+        ("mlp.up_proj", 128, 64),
+        ("mlp.down_proj", 64, 128),
+    ] {
+        let prefix = if name.starts_with("model.") { "" } else { layer };
+        let shape = if rows == 1 { format!("[{columns}]") } else { format!("[{rows},{columns}]") };
+        let comma = if end == 0 { "" } else { "," };
+        let start = end;
+        end += rows * columns * 2;
+        header += &format!(r#"{comma}"{prefix}{name}.weight":{{"dtype":"BF16","shape":{shape},"data_offsets":[{start},{end}]}}"#);
+    }
+    header.push('}');
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.bytes());
+    bytes.resize(bytes.len() + end, 0);
+    folder.file("config.json", config).file("model.safetensors", bytes);
+}
+
+#[test]
+fn weights_that_are_not_converted_yet_are_counted_and_not_run() {
+    let folder = Folder::new();
+    hub(&folder, "LlamaForCausalLM");
+    let total = |line: &str| {
+        let output = folder.command(line).output().unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        json["devices"][0]["load"]["weights"].as_u64().unwrap()
+    };
+    let machine = "--machine ram=8GiB,cores=4 --json";
+    let (half, eight) = (total(&format!("memory . {machine} --no-repack")), total(&format!("memory . --quant Q8_0 {machine} --no-repack")));
+    assert!(eight < half && eight > half / 2, "{eight} of {half}");
+    assert_snapshot!(folder.run("run . --dry-run --engine bundled --machine ram=8GiB,cores=4"), @r"
+    exit 7
+    --- stderr
+    error: .: not a GGUF file yet
+    hint: make one with llama.cpp's convert_hf_to_gguf.py, and llama-quantize for another type; `memory` and `plan` work without
+    ");
+    hub(&folder, "RotaryTransformer");
+    let told = folder.run("memory . --machine ram=8GiB,cores=4");
+    assert!(told.contains("architecture not known here: RotaryTransformer; there are LlamaForCausalLM"), "{told}");
+}
+
+#[test]
+fn what_is_no_file_says_what_it_could_be() {
+    let folder = Folder::new();
+    folder.model("demo.gguf", "demo", FileType::Q4_K_M);
+    assert_snapshot!(folder.run("inspect -"), @r"
+    exit 7
+    --- stderr
+    error: a model cannot be read from standard input: its tensors are checked against the length of the file, which a pipe does not tell
+    hint: write it to a file first, or name its URL
+    ");
+    assert_snapshot!(folder.run("memory ollama:../x"), @r"
+    exit 7
+    --- stderr
+    error: no name of a model of Ollama: ../x
+    hint: `ollama list` shows the names, such as ollama:llama3.2:1b
+    ");
+    assert_snapshot!(folder.run("memory demo.gguf --quant Q4_K_M"), @r"
+    exit 7
+    --- stderr
+    error: demo.gguf: --quant Q4_K_M plans a file that does not exist yet, and this is a GGUF file already
+    hint: leave --quant out; `llama-quantize --dry-run` tells the size of another type
+    ");
 }

@@ -3,19 +3,23 @@
 use crate::engine::{self, EngineError};
 use crate::error::Error;
 use crate::machine::MachineSource;
+use crate::open::Origin;
 use footprint::Target;
+use formats::FileType;
 use formats::analysis::Analysis;
 use planner::emit::{Invocation, Listen, Program};
 use planner::{EngineRules, GpuSupport, Tool, ValidPlan, Verdict};
-use spec::{Machine, Model};
+use spec::{AttachmentKind, Machine, Model};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// What to advise on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// The model file; of a split model any shard.
+    /// The model, as [`crate::open`] takes it: a file, a folder of safetensors, `ollama:NAME`, a URL.
     pub model: PathBuf,
+    /// The file type that a model which is no GGUF file yet is planned as; `None`: as converted, in 16 bits.
+    pub quant: Option<FileType>,
     /// The machine to plan for.
     pub machine: MachineSource,
     /// The engine to plan for.
@@ -27,7 +31,13 @@ pub struct Request {
 impl Request {
     /// General use of a model on this machine with the bundled engine.
     pub fn new(model: impl Into<PathBuf>) -> Self {
-        Self { model: model.into(), machine: MachineSource::Live, engine: EngineChoice::Bundled, plan: planner::Request::default() }
+        Self {
+            model: model.into(),
+            quant: None,
+            machine: MachineSource::Live,
+            engine: EngineChoice::Bundled,
+            plan: planner::Request::default(),
+        }
     }
 }
 
@@ -61,8 +71,12 @@ pub struct ResolvedEngine {
 /// A plan that an engine will accept, with all it was made from.
 #[derive(Clone, Debug)]
 pub struct Advice {
-    /// Path of the model's first file.
+    /// Path of the model's first file; the folder or URL of one that no engine can load yet.
     pub path: PathBuf,
+    /// Whether an engine can load it.
+    pub origin: Origin,
+    /// Files that belong to the model and are not part of it.
+    pub beside: Vec<(AttachmentKind, PathBuf)>,
     /// The machine.
     pub machine: Machine,
     /// The model.
@@ -90,8 +104,12 @@ pub fn advise(request: &Request) -> Result<Advice, Error> {
 /// The two halves of the facts, machine and model, with the engine that brings them together.
 #[derive(Clone, Debug)]
 pub struct Survey {
-    /// Path of the model's first file.
+    /// Path of the model's first file; the folder or URL of one that no engine can load yet.
     pub path: PathBuf,
+    /// Whether an engine can load it.
+    pub origin: Origin,
+    /// Files that belong to the model and are not part of it.
+    pub beside: Vec<(AttachmentKind, PathBuf)>,
     /// The machine.
     pub machine: Machine,
     /// The model.
@@ -111,11 +129,20 @@ pub struct Survey {
 pub fn survey(request: &Request) -> Result<Survey, Error> {
     // A GPU that is missed because its driver was asleep makes a plan for another machine.
     let machine = request.machine.load_patiently()?;
-    let opened = crate::open::open_files(&request.model)?;
+    let opened = crate::open::open_as(&request.model, request.quant)?;
     let engine = resolve(&request.engine, &request.machine)?;
     let analysis = formats::analysis::analyze(&opened.model);
     let target = target(&machine, &engine);
-    Ok(Survey { path: opened.first(), machine, model: opened.model, analysis, target, engine })
+    Ok(Survey {
+        path: opened.first(),
+        origin: opened.origin,
+        beside: opened.beside,
+        machine,
+        model: opened.model,
+        analysis,
+        target,
+        engine,
+    })
 }
 
 impl Survey {
@@ -135,8 +162,8 @@ impl Survey {
         let request = planner::Request { profile: self.engine.rules.profile.clone(), ..request.clone() };
         let plan = planner::plan(&self.machine, &self.model, &self.target, &request).map_err(Error::Refused)?;
         let plan = planner::validate(plan, &self.context()).map_err(|report| Error::Invalid(Box::new(report)))?;
-        let Self { path, machine, model, analysis, target, engine } = self;
-        Ok(Advice { path, machine, model, analysis, target, engine, plan })
+        let Self { path, origin, beside, machine, model, analysis, target, engine } = self;
+        Ok(Advice { path, origin, beside, machine, model, analysis, target, engine, plan })
     }
 }
 

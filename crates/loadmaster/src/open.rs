@@ -1,31 +1,48 @@
-//! From a path to a [`spec::Model`]: shards found, headers read, tensor data left alone.
+//! From what a person names to a [`spec::Model`]: shards found, headers read, tensor data left alone.
+//!
+//! A GGUF file (of a split model any shard), a folder of safetensors with `config.json`, a model of Ollama's store
+//! (`ollama:NAME`, or the path of a manifest or blob), or a URL of a GGUF file, of which only the header is fetched.
 //!
 //! Headers are read, not mapped: a mapped file that another program shortens kills its reader with SIGBUS, while a read
 //! ends in an error. Only as much is read as the headers are long.
 
-use formats::gguf::{Gguf, GgufError};
-use formats::{DescribeError, describe, gguf, shards};
-use spec::{Attachment, AttachmentKind, Bytes, Model};
-use std::fs::File;
-use std::io::Read;
+mod error;
+mod hub;
+mod ollama;
+mod prefix;
+mod remote;
+
+pub use error::OpenError;
+pub use remote::RemoteError;
+
+use formats::gguf::Gguf;
+use formats::{FileType, describe, gguf, shards};
+use prefix::{OnDisk, Prefix, header_of};
+use spec::{Attachment, AttachmentKind, Model};
 use std::path::{Path, PathBuf};
-
-/// Read at first: enough for most headers whose vocabulary is small.
-const FIRST_READ: u64 = 1 << 20;
-
-/// How much more is read each time that a header goes on: few rounds, little read in vain.
-const GROWTH: u64 = 4;
-
-/// A longer header is no header. Vocabularies of a million tokens stay far below.
-const MAX_HEADER: u64 = 1 << 30;
 
 /// A model and the files it came from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Opened {
     /// The model.
     pub model: Model,
-    /// Its files in order; one, or every shard.
+    /// Its files in order; one, or every shard. Of a remote model, URLs.
     pub files: Vec<PathBuf>,
+    /// What an engine can make of them.
+    pub origin: Origin,
+    /// Files that belong to the model and are not part of it.
+    pub beside: Vec<(AttachmentKind, PathBuf)>,
+}
+
+/// Where a model came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// GGUF files on this machine, which an engine can load.
+    Local,
+    /// Weights that are not a GGUF file yet: the model is the one that they become.
+    Planned,
+    /// GGUF files elsewhere, of which the headers were fetched.
+    Remote,
 }
 
 impl Opened {
@@ -35,111 +52,67 @@ impl Opened {
     }
 }
 
-/// Why a model cannot be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// There is no such file.
-    #[error("{}: no such file", path.display())]
-    NotFound {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A folder where a file is meant.
-    #[error("{}: is a directory{}", path.display(), match models.as_slice() {
-        [] => ", without any .gguf file".to_owned(),
-        [model] => format!(", holding {}", model.display()),
-        [model, ..] => format!(", holding {} models, {} among them", models.len(), model.display()),
-    })]
-    Directory {
-        /// The path.
-        path: PathBuf,
-        /// File names of the models in it.
-        models: Vec<PathBuf>,
-    },
-    /// A pipe, socket or device.
-    #[error("{}: not a regular file", path.display())]
-    NotAFile {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A file of zero bytes.
-    #[error("{}: empty file", path.display())]
-    Empty {
-        /// The path.
-        path: PathBuf,
-    },
-    /// The system does not let us read it.
-    #[error("{}: {source}", path.display())]
-    Unreadable {
-        /// The path.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// A file that breaks its own format.
-    #[error("{}: {source}", path.display())]
-    Broken {
-        /// The path.
-        path: PathBuf,
-        /// What is wrong, and at which byte.
-        source: GgufError,
-    },
-    /// A shard that is not there.
-    #[error("{}: shard {number} of {count} is missing", path.display())]
-    MissingShard {
-        /// Where it should be.
-        path: PathBuf,
-        /// Its number, from 1.
-        number: u32,
-        /// How many there are.
-        count: u32,
-    },
-    /// Headers that describe no model.
-    #[error("{}: {source}", path.display())]
-    Describe {
-        /// The first file.
-        path: PathBuf,
-        /// What is wrong, and with which key or tensor.
-        source: DescribeError,
-    },
-}
-
-impl OpenError {
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::NotFound { path } => match path.parent() {
-                Some(folder) if !folder.as_os_str().is_empty() && !folder.exists() => format!("{} does not exist either", folder.display()),
-                _ => "check the spelling of the path".into(),
-            },
-            Self::Directory { .. } => "name a file in it".into(),
-            Self::Empty { .. } => "the download did not begin, or failed: fetch it again".into(),
-            Self::MissingShard { .. } => "all shards must lie in one folder under their original names".into(),
-            Self::Broken { source, .. } => return source.hint().map(str::to_owned),
-            Self::NotAFile { .. } | Self::Unreadable { .. } | Self::Describe { .. } => return None,
-        })
+impl Origin {
+    /// Nothing where an engine can load the model.
+    ///
+    /// # Errors
+    /// The model is no GGUF file on this machine; says how to make it one.
+    pub fn check_runnable(self, path: &Path) -> Result<(), OpenError> {
+        match self {
+            Self::Local => Ok(()),
+            Self::Planned => Err(OpenError::NotConverted { path: path.to_owned() }),
+            Self::Remote => Err(OpenError::NotFetched { url: path.display().to_string() }),
+        }
     }
 }
 
-/// Opens a model file; of a split model any shard, the others are found by their names.
+/// Opens what a person named; see the module for what that may be.
 ///
 /// # Errors
-/// The file or a shard is missing, is no file, cannot be read, or is no valid model.
-pub fn open(path: &Path) -> Result<Model, OpenError> {
-    Ok(open_files(path)?.model)
+/// A file or a shard is missing, is no file, cannot be read or fetched, or is no valid model.
+pub fn open(name: &Path) -> Result<Model, OpenError> {
+    Ok(open_files(name)?.model)
 }
 
 /// As [`open`], with the files.
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_files(path: &Path) -> Result<Opened, OpenError> {
+pub fn open_files(name: &Path) -> Result<Opened, OpenError> {
+    open_as(name, None)
+}
+
+/// As [`open_files`], and weights that are not converted yet as the GGUF file of this type that they would become.
+///
+/// # Errors
+/// As [`open`]; also a file type for a model that is a GGUF file already.
+pub fn open_as(name: &Path, quant: Option<FileType>) -> Result<Opened, OpenError> {
+    let text = name.to_str().unwrap_or_default();
+    if text == "-" {
+        return Err(OpenError::Stdin);
+    }
+    if hub::is_one(name) {
+        return hub::open(name, quant);
+    }
+    let opened = match text.strip_prefix("ollama:") {
+        Some(model) => ollama::by_name(model)?,
+        None if remote::is_url(text) => remote::open(text)?,
+        None if ollama::is_manifest(name) => ollama::by_manifest(name)?,
+        None => open_gguf(name)?,
+    };
+    match quant {
+        Some(quant) => Err(OpenError::AlreadyConverted { path: name.to_owned(), quant }),
+        None => Ok(opened),
+    }
+}
+
+/// Opens GGUF files on this machine.
+fn open_gguf(path: &Path) -> Result<Opened, OpenError> {
     let files = siblings(path)?;
     let headers: Vec<Gguf> = files.iter().map(|file| header(file)).collect::<Result<_, _>>()?;
     let first = files.first().map_or(path, PathBuf::as_path).to_owned();
     let model = describe(&headers).map_err(|source| OpenError::Describe { path: first, source })?;
-    Ok(Opened { model, files })
+    Ok(Opened { model, files, origin: Origin::Local, beside: Vec::new() })
 }
 
 /// Opens what is loaded beside a model: a projector, an adapter, a control vector.
@@ -197,34 +170,15 @@ fn models_in(folder: &Path) -> Vec<PathBuf> {
     names
 }
 
-/// The header of one file, read in growing pieces until it is complete.
+/// The header of one file on this machine.
 fn header(path: &Path) -> Result<Gguf, OpenError> {
-    let unreadable = |source| OpenError::Unreadable { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(unreadable)?;
-    let size = file.metadata().map_err(unreadable)?.len();
-    let mut prefix = Vec::new();
-    let mut target = FIRST_READ;
-    loop {
-        let more = target.min(size).saturating_sub(prefix.len() as u64);
-        let before = prefix.len();
-        file.by_ref().take(more).read_to_end(&mut prefix).map_err(unreadable)?;
-        // A file that shrinks while it is read ends where it ends now.
-        let ended = prefix.len() - before < usize::try_from(more).unwrap_or(usize::MAX);
-        let size = if ended { prefix.len() as u64 } else { size };
-        match gguf::read(&prefix, Bytes::new(size)) {
-            Ok(header) => return Ok(header),
-            Err(source) => match source.need_more() {
-                Some(at_least) if !ended && (prefix.len() as u64) < size && at_least.get() <= MAX_HEADER => {
-                    target = at_least.get().max(prefix.len() as u64 * GROWTH).min(MAX_HEADER);
-                    // The limit is reached and the header goes on.
-                    if target <= prefix.len() as u64 {
-                        return Err(OpenError::Broken { path: path.to_owned(), source });
-                    }
-                }
-                _ => return Err(OpenError::Broken { path: path.to_owned(), source }),
-            },
-        }
-    }
+    gguf_header(&mut OnDisk::open(path)?)
+}
+
+/// The header of a GGUF file wherever it lies.
+fn gguf_header(file: &mut dyn Prefix) -> Result<Gguf, OpenError> {
+    let broken = |path: PathBuf, source| OpenError::Broken { path, source };
+    header_of(file, gguf::read, gguf::GgufError::need_more, broken)
 }
 
 #[cfg(test)]

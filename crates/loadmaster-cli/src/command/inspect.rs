@@ -1,6 +1,6 @@
 //! `inspect`: shows a model.
 
-use super::{Shared, failure, newest_server};
+use super::{Shared, failure, mention, newest_server};
 use crate::args::InspectArgs;
 use crate::exit::Outcome;
 use crate::view::{InspectView, ModelName};
@@ -10,7 +10,9 @@ use spec::Model;
 
 /// Shows the model, its analysis, and what it waits for on the machine.
 pub fn inspect(shared: &Shared, args: &InspectArgs) -> Outcome {
-    let model = open::open(&args.model).map_err(|error| failure(&error.into()))?;
+    let opened = open::open_as(&args.model, args.quant).map_err(|error| failure(&error.into()))?;
+    mention(&shared.output, &opened.beside);
+    let model = opened.model;
     let analysis = formats::analysis::analyze(&model);
     let name = ModelName::new(&model, &args.model);
     let plan = on_machine(shared, &model)?;

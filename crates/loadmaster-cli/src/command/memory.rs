@@ -1,6 +1,6 @@
 //! `memory`: what a model needs with given settings.
 
-use super::{Shared, companions, failure, proof, settings};
+use super::{Shared, companions, failure, mention, proof, settings};
 use crate::args::MemoryArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::render::svg::svg;
@@ -10,8 +10,14 @@ use loadmaster::{footprint, store};
 
 /// Shows what the model needs with the fixed settings, the rest at the engine's defaults.
 pub fn memory(shared: &Shared, args: &MemoryArgs) -> Outcome {
-    let request = Request { machine: shared.machine.clone(), engine: shared.engine(args.engine.as_deref()), ..Request::new(&args.model) };
+    let request = Request {
+        machine: shared.machine.clone(),
+        engine: shared.engine(args.engine.as_deref()),
+        quant: args.quant,
+        ..Request::new(&args.model)
+    };
     let mut survey = survey(&request).map_err(|error| failure(&error))?;
+    mention(&shared.output, &survey.beside);
     if let Some(profile) = &args.engine_profile {
         survey.engine.rules.profile = profile.clone();
     }
@@ -35,6 +41,7 @@ pub fn memory(shared: &Shared, args: &MemoryArgs) -> Outcome {
     };
     let mut view = MemoryView::new(&facts);
     if args.prove {
+        survey.origin.check_runnable(&survey.path).map_err(|error| failure(&error.into()))?;
         view.proof = Some(proof(&survey.path, model, &settings, target)?);
     }
     let disputed = view.proof.as_ref().is_some_and(|proof| !proof.agrees);

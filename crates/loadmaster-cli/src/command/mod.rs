@@ -274,6 +274,8 @@ pub fn this_program() -> Result<PathBuf, Failure> {
 /// What a launch begins with: facts, then a plan. Breaks off with the exit code where nothing is to be launched.
 pub fn advise(shared: &Shared, facts: &Facts, wish: &Request, strict: bool) -> Result<ControlFlow<Exit, Box<Advice>>, Failure> {
     let survey = survey(facts).map_err(|error| failure(&error))?;
+    survey.origin.check_runnable(&survey.path).map_err(|error| failure(&error.into()))?;
+    mention(&shared.output, &survey.beside);
     let (model, machine) = (ModelName::new(&survey.model, &survey.path), survey.machine.clone());
     let advice = match survey.advise(wish) {
         Ok(advice) => advice,
@@ -284,6 +286,18 @@ pub fn advise(shared: &Shared, facts: &Facts, wish: &Request, strict: bool) -> R
         return Ok(ControlFlow::Break(Exit::Downgraded));
     }
     Ok(ControlFlow::Continue(Box::new(advice)))
+}
+
+/// Says which files belong to the model and are not counted with it, and how they are.
+pub fn mention(output: &Output, beside: &[(AttachmentKind, PathBuf)]) {
+    for (kind, path) in beside {
+        let flag = match kind {
+            AttachmentKind::Projector => "--mmproj",
+            AttachmentKind::Lora => "--lora",
+            AttachmentKind::ControlVector => "--control-vector",
+        };
+        output.say(format_args!("the model comes with a {kind}, which counts with {flag} {}", path.display()));
+    }
 }
 
 /// What a plan says before it is launched, on stderr.

@@ -1,6 +1,6 @@
 //! `plan`: the settings to run a model with, and why.
 
-use super::{Shared, companions, failure, machine_name, proof, request};
+use super::{Shared, companions, failure, machine_name, mention, proof, request};
 use crate::args::PlanArgs;
 use crate::exit::{Exit, Outcome};
 use crate::view::{ModelName, PlanView, Subject};
@@ -12,8 +12,21 @@ use std::path::{Path, PathBuf};
 
 /// Plans, shows the plan, and writes it where asked to.
 pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
-    let facts = Request { machine: shared.machine.clone(), engine: shared.engine(args.engine.as_deref()), ..Request::new(&args.model) };
+    let facts = Request {
+        machine: shared.machine.clone(),
+        engine: shared.engine(args.engine.as_deref()),
+        quant: args.quant,
+        ..Request::new(&args.model)
+    };
     let survey = survey(&facts).map_err(|error| failure(&error))?;
+    mention(&shared.output, &survey.beside);
+    if let Err(error) = survey.origin.check_runnable(&survey.path) {
+        // The plan is good for what the model becomes, but neither a dry run nor a configuration can name that file.
+        if args.prove || args.output.is_some() {
+            return Err(failure(&error.into()));
+        }
+        shared.output.say(format_args!("{error}: the command is for the file that you will have"));
+    }
     let (model, machine) = (ModelName::new(&survey.model, &survey.path), survey.machine.clone());
     let request = planner::Request { companions: companions(&args.beside)?.into(), ..request(&args.wishes, args.pins.pins) };
     let advice = match survey.advise(&request) {

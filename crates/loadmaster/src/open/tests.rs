@@ -1,7 +1,9 @@
 //! A corpus of files: good ones, sharded ones, and every way to be broken, each with its message.
 
+use super::prefix::FIRST_READ;
 use super::*;
 use std::fmt::Write;
+use std::fs::File;
 use synthetic::{FileType, Fill, Options};
 
 /// A small model file, sparse: its header is real, its data zeros and norms.
@@ -159,4 +161,77 @@ fn a_long_header_is_read_in_pieces() {
     std::io::Write::write_all(&mut out, &file.header).unwrap();
     out.set_len(file.size.get()).unwrap();
     assert_eq!(open(&path).unwrap().n_layer(), 4);
+}
+
+/// A folder as the Hugging Face hub stores a model of one layer in two files.
+fn hub(folder: &Path) {
+    let config = r#"{"architectures":["LlamaForCausalLM"],"hidden_size":64,"num_hidden_layers":1,"num_attention_heads":4,
+        "num_key_value_heads":2,"intermediate_size":128,"vocab_size":100,"max_position_embeddings":512,"tie_word_embeddings":true}"#;
+    std::fs::write(folder.join("config.json"), config).unwrap();
+    let layer = |name: &str| format!("model.layers.0.{name}.weight");
+    let parts = [
+        vec![("model.embed_tokens.weight".to_owned(), vec![100, 64]), ("model.norm.weight".to_owned(), vec![64])],
+        vec![
+            (layer("input_layernorm"), vec![64]),
+            (layer("post_attention_layernorm"), vec![64]),
+            (layer("self_attn.q_proj"), vec![64, 64]),
+            (layer("self_attn.k_proj"), vec![32, 64]),
+            (layer("self_attn.v_proj"), vec![32, 64]),
+            (layer("self_attn.o_proj"), vec![64, 64]),
+            (layer("mlp.gate_proj"), vec![128, 64]),
+            (layer("mlp.up_proj"), vec![128, 64]),
+            (layer("mlp.down_proj"), vec![64, 128]),
+        ],
+    ];
+    let mut map = serde_json::Map::new();
+    for (number, part) in parts.iter().enumerate() {
+        let (mut header, mut end) = (serde_json::Map::new(), 0_u64);
+        let file = format!("model-{:05}-of-00002.safetensors", number + 1);
+        for (name, shape) in part {
+            let bytes = shape.iter().product::<u64>() * 2;
+            header.insert(name.clone(), serde_json::json!({"dtype": "BF16", "shape": shape, "data_offsets": [end, end + bytes]}));
+            end += bytes;
+            map.insert(name.clone(), file.clone().into());
+        }
+        let header = serde_json::Value::Object(header).to_string();
+        let path = folder.join(&file);
+        std::fs::write(&path, [(header.len() as u64).to_le_bytes().as_slice(), header.as_bytes()].concat()).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(8 + header.len() as u64 + end).unwrap();
+    }
+    std::fs::write(folder.join("model.safetensors.index.json"), serde_json::json!({"weight_map": map}).to_string()).unwrap();
+}
+
+#[test]
+fn a_folder_of_the_hub_is_the_file_that_it_becomes() {
+    let folder = tempfile::tempdir().unwrap();
+    hub(folder.path());
+    let opened = open_as(folder.path(), None).unwrap();
+    assert_eq!((opened.origin, opened.model.file_type.as_deref(), opened.model.n_layer()), (Origin::Planned, Some("BF16"), 1));
+    let quantized = open_as(folder.path(), Some(FileType::Q8_0)).unwrap();
+    assert!(quantized.model.tensor_bytes() < opened.model.tensor_bytes());
+    // Each of its files means the whole, with an index or without.
+    assert_eq!(open_files(&folder.path().join("model-00002-of-00002.safetensors")).unwrap(), opened);
+    std::fs::remove_file(folder.path().join("model.safetensors.index.json")).unwrap();
+    assert_eq!(open_files(&folder.path().join("config.json")).unwrap().model.tensors, opened.model.tensors);
+    let error = opened.origin.check_runnable(&opened.first()).unwrap_err();
+    assert!(error.hint().unwrap().contains("convert_hf_to_gguf.py"));
+
+    std::fs::write(folder.path().join("model-00001-of-00002.safetensors"), "version https://git-lfs.github.com/spec/v1").unwrap();
+    insta::assert_snapshot!(told(folder.path(), folder.path()), @r"
+    model-00001-of-00002.safetensors: byte 0: header longer than the 34 B left of the file: 2336927755350992246 bytes stated
+      hint: the download looks truncated, or is a pointer of Git LFS: fetch the file again
+    ");
+    std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+    insta::assert_snapshot!(told(folder.path(), folder.path()), @"FOLDER: config.json has no architectures");
+}
+
+#[test]
+fn what_is_a_gguf_file_is_not_planned_again_and_pipes_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.gguf");
+    write(&small(), &path);
+    let error = open_as(&path, Some(FileType::Q4_K_M)).unwrap_err().to_string();
+    assert!(error.ends_with("m.gguf: --quant Q4_K_M plans a file that does not exist yet, and this is a GGUF file already"), "{error}");
+    let error = open(Path::new("-")).unwrap_err();
+    assert!(matches!(error, OpenError::Stdin) && error.hint().is_some());
 }

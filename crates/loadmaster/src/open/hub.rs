@@ -1,0 +1,72 @@
+//! Folders as the Hugging Face hub stores models: `config.json` beside safetensors.
+
+use super::prefix::{OnDisk, header_of, text};
+use super::{OpenError, Opened, Origin, check_file};
+use formats::huggingface::{Config, MAX_CONFIG, plan};
+use formats::{FileType, Safetensors, SafetensorsError, safetensors};
+use std::path::{Path, PathBuf};
+
+/// The table of the files of a model in several.
+const INDEX: &str = "model.safetensors.index.json";
+/// A longer index is none; a quarter of a million tensors take some 30 MB.
+const MAX_INDEX: u64 = 256 << 20;
+
+/// True for a folder with `config.json` and safetensors, and for each of these files themselves.
+pub(super) fn is_one(path: &Path) -> bool {
+    let folder = folder(path);
+    folder.join("config.json").is_file() && (folder.join(INDEX).is_file() || !parts(folder).is_empty())
+}
+
+/// The folder of the model that `path` belongs to.
+fn folder(path: &Path) -> &Path {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let inside = name == "config.json" || name == INDEX || name.ends_with(".safetensors");
+    match path.parent() {
+        Some(parent) if inside && !path.is_dir() => {
+            if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            }
+        }
+        _ => path,
+    }
+}
+
+/// The safetensors of a folder without an index, sorted: those of the model, not of adapters.
+fn parts(folder: &Path) -> Vec<PathBuf> {
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let of_model = |name: &str| name.starts_with("model") && name.ends_with(".safetensors");
+    let mut names: Vec<PathBuf> = names.filter(|name| name.to_str().is_some_and(of_model)).map(|name| folder.join(name)).collect();
+    names.sort();
+    names
+}
+
+/// The GGUF file that a folder becomes.
+pub(super) fn open(path: &Path, quant: Option<FileType>) -> Result<Opened, OpenError> {
+    let folder = folder(path);
+    let hub = |source| OpenError::Hub { path: folder.to_owned(), source };
+    let config = Config::parse(&text(&folder.join("config.json"), MAX_CONFIG)?).map_err(hub)?;
+    let index = folder.join(INDEX);
+    let files = if index.is_file() {
+        let names = safetensors::index(&text(&index, MAX_INDEX)?);
+        let names = names.map_err(|source| OpenError::BrokenSafetensors { path: index, source })?;
+        names.iter().map(|name| folder.join(name)).collect()
+    } else {
+        parts(folder)
+    };
+    let headers: Vec<Safetensors> = files.iter().map(|file| header(file)).collect::<Result<_, _>>()?;
+    let mut model = plan(&config, &headers, quant).map_err(hub)?;
+    if model.name.is_none() {
+        // As conversion does: the folder's name where the files state none.
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        model.name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+    }
+    Ok(Opened { model, files: vec![folder.to_owned()], origin: Origin::Planned, beside: Vec::new() })
+}
+
+fn header(path: &Path) -> Result<Safetensors, OpenError> {
+    check_file(path)?;
+    let broken = |path: PathBuf, source| OpenError::BrokenSafetensors { path, source };
+    header_of(&mut OnDisk::open(path)?, safetensors::read, SafetensorsError::need_more, broken)
+}

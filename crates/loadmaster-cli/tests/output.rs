@@ -74,9 +74,13 @@ fn help_of_a_command_shows_the_pins() {
     Usage: loadmaster memory [OPTIONS] <MODEL>
 
     Arguments:
-      <MODEL>  The model: a GGUF file, or the first of its shards
+      <MODEL>  The model: a GGUF file, or the first of its shards; a folder of safetensors with its
+               config.json; `ollama:NAME`; the URL of a GGUF file, of which only the header is fetched
 
     Options:
+          --quant <TYPE>           Plan weights that are not a GGUF file yet as the file of this type
+                                   that llama-quantize would make of them: `Q4_K_M`, `Q8_0`, `BF16`,
+                                   ...; without it, as converted, in 16 bits
           --engine <bundled|PATH>  The engine whose rules apply: `bundled`, or the path of a
                                    llama-server; without it, the llama-server on PATH, or the newest one
                                    known

@@ -28,6 +28,7 @@ pub fn verify(shared: &Shared, args: &VerifyArgs) -> Outcome {
     };
     let request = Request { machine: shared.machine.clone(), engine, ..Request::new(&args.model) };
     let survey = survey(&request).map_err(|error| failure(&error))?;
+    survey.origin.check_runnable(&survey.path).map_err(|error| failure(&error.into()))?;
     // Threads change no size, and a program need not have a flag for them.
     let Settings { threads, threads_batch, .. } = Settings::default();
     let settings = Settings { threads, threads_batch, ..settings(&args.pins.pins, &survey) };

@@ -9,7 +9,8 @@
 mod recorded;
 
 use footprint::compute::{ComputeBuffers, dry_run};
-use footprint::{EngineProfile, ResolvedContext, Target, context, placement, require};
+use footprint::target::Backend;
+use footprint::{Device, EngineProfile, ResolvedContext, Target, context, placement, require};
 use recorded::{Answer, Case, Figures, Recording};
 use spec::{Bytes, Known, Model, Settings};
 use std::collections::BTreeMap;
@@ -206,4 +207,36 @@ fn estimates_hold_what_declared_graphs_take() {
     assert!(stand_in < 0.05, "Llama's graph: {:.1} %", stand_in * 100.0);
     let closed_forms = outside(strange);
     assert!(closed_forms < 0.05, "closed forms: {:.1} %", closed_forms * 100.0);
+}
+
+/// Compute buffers of CUDA devices in MiB: with the fusions of experts that the backend's source describes, and in brackets
+/// what they are between with and without them.
+#[test]
+fn fusions_of_experts_keep_tensors_longer() {
+    let device = |index: usize| Device {
+        name: format!("CUDA{index}"),
+        backend: Backend::cuda(false),
+        total: Known::exact(Bytes::from_gib(80), "test"),
+        free: Known::exact(Bytes::from_gib(80), "test"),
+    };
+    let target = |devices: usize| Target {
+        devices: (0..devices).map(device).collect(),
+        cpu_features: ["avx2".to_owned()].into(),
+        cpu_arch: "x86_64".into(),
+    };
+    let models = ["qwen3-30b-a3b", "mixtral-8x7b", "gpt-oss-20b", "deepseek-v3", "glm-4.5-air", "gemma4-26b-a4b", "qwen1.5-moe"];
+    let mib = |size: Option<&Bytes>| size.map_or_else(|| "unknown".to_owned(), |size| format!("{:.2}", size.as_mib()));
+    let mut lines = Vec::new();
+    for model in models {
+        let shape = recorded::model::model(&format!("{model} Q4_K_M n_layer=6"));
+        for (devices, n_cpu_moe) in [(1, 0), (1, 99), (2, 0)] {
+            let settings = Settings { n_ctx: 8192, n_gpu_layers: 999, n_cpu_moe, ..Settings::default() };
+            let need = require(&shape, &settings, &target(devices), &EngineProfile::bundled()).unwrap();
+            let size = |known: &Known<Bytes>| format!("{} [{}, {}]", mib(known.get().as_ref()), mib(known.low()), mib(known.high()));
+            let sizes: Vec<String> = need.devices.iter().map(|device| size(&device.compute)).collect();
+            let experts = if n_cpu_moe > 0 { ", experts on the CPU" } else { "" };
+            lines.push(format!("{model}, {devices} GPUs{experts}: {}", sizes.join(", ")));
+        }
+    }
+    insta::assert_snapshot!(lines.join("\n"));
 }

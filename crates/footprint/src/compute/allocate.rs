@@ -328,7 +328,7 @@ mod tests {
     use QuantType::{F16, F32, Q8_0};
 
     fn sizes_of(mut graph: Graph, rules: BufferRules) -> Vec<u64> {
-        let schedule = schedule(&mut graph, Scheduler { backends: 1, op_offload: true, copies: 1 });
+        let schedule = schedule(&mut graph, Scheduler { backends: 1, op_offload: true, copies: 1, fusing: 0 });
         chunk_sizes(&graph, &schedule, &[rules]).remove(0)
     }
 

@@ -112,6 +112,11 @@ impl Graph {
     pub(super) fn dependency(&mut self, a: Id) -> Id {
         self.alias(Op::None, a, &[a])
     }
+    /// The same of several tensors.
+    pub(super) fn dependency_on(&mut self, all: &[Id]) -> Id {
+        let first = all.first().copied().unwrap_or(Id(0));
+        self.alias(Op::None, first, all)
+    }
 
     /// A view of extents `ne` into `a`; `nb` are the strides of dimensions 1 to 3.
     pub(super) fn view(&mut self, a: Id, ne: Extents, nb: [u64; 3]) -> Id {

@@ -14,6 +14,7 @@ mod blocks;
 mod builder;
 mod decoder;
 mod estimate;
+mod fusions;
 mod graph;
 mod schedule;
 mod tensor;
@@ -108,14 +109,25 @@ fn simulate(
         return closed_forms("an encoder whose graph is not declared");
     }
     let setup = Setup::new(model, settings, target, placement, context);
-    match (setup.reserve(&declared.unwrap_or(arch::LLAMA), context, run), declared) {
-        (Ok(reserved), Some(_)) => setup.known(target, &reserved, None),
-        (Ok(reserved), None) => setup.known(target, &reserved, Some(Certainty::StandIn)),
-        (Err(missing), _) => closed_forms(&missing.to_string()),
+    let decoder = declared.unwrap_or(arch::LLAMA);
+    let reserved = match setup.reserve(&decoder, context, run) {
+        Ok(reserved) => reserved,
+        Err(missing) => return closed_forms(&missing.to_string()),
+    };
+    if declared.is_none() {
+        return setup.known(target, &reserved, None, Some(Certainty::StandIn));
     }
+    let unfused = if setup.scheduler.fusing == 0 { None } else { setup.unfused().reserve(&decoder, context, run).ok() };
+    setup.known(target, &reserved, unfused.as_ref(), None)
+}
+
+/// True for backends that fuse the operations of experts (`fusions`).
+fn fuses(device: &Device) -> bool {
+    matches!(device.backend.name.as_str(), "CUDA" | "ROCm")
 }
 
 /// Everything that the graphs of one context share.
+#[derive(Clone)]
 struct Setup<'a> {
     model: &'a Model,
     placement: &'a Placement,
@@ -171,7 +183,15 @@ impl<'a> Setup<'a> {
                 backends,
                 layers: placement.layer_devices.iter().map(|&device| backend_of(device)).collect(),
             },
-            scheduler: Scheduler { backends, op_offload: settings.op_offload, copies: if pipeline { PIPELINE_COPIES } else { 1 } },
+            scheduler: Scheduler {
+                backends,
+                op_offload: settings.op_offload,
+                copies: if pipeline { PIPELINE_COPIES } else { 1 },
+                fusing: (0u16..)
+                    .zip(used())
+                    .filter(|(_, device)| model.has_experts() && fuses(device))
+                    .fold(0, |bits, (i, _)| bits | 1 << i),
+            },
             rules,
             flash_auto: settings.flash_attn == FlashAttention::Auto,
         }
@@ -232,19 +252,24 @@ impl<'a> Setup<'a> {
         Ok(options)
     }
 
-    fn known(&self, target: &Target, reserved: &Reserved, at_best: Option<Certainty>) -> ComputeBuffers {
+    /// The same with fusions switched off (`GGML_CUDA_DISABLE_FUSION`).
+    fn unfused(&self) -> Self {
+        Self { scheduler: Scheduler { fusing: 0, ..self.scheduler }, ..self.clone() }
+    }
+
+    fn known(&self, target: &Target, reserved: &Reserved, unfused: Option<&Reserved>, at_best: Option<Certainty>) -> ComputeBuffers {
         let by_backend = |device: Option<&Device>| match device.map(|device| device.backend.name.as_str()) {
-            // Fusions of routed experts keep tensors longer (ggml-cuda.cu:4603-4715).
-            Some("CUDA" | "ROCm") if self.model.has_experts() => Certainty::AtLeast,
             None | Some("CUDA" | "ROCm" | "FAKE") => Certainty::Exact,
             Some(_) => Certainty::Reordered,
         };
         let by_age = (!self.options.rules.confirmed).then_some(Certainty::OlderRules);
         let certainty = |device| at_best.or(by_age).unwrap_or_else(|| by_backend(device));
         let mut devices = vec![Known::exact(Bytes::ZERO, "the engine does not use this device"); target.devices.len()];
-        for (&device, &size) in self.placement.devices.iter().zip(&reserved.sizes) {
+        for (position, (&device, &size)) in self.placement.devices.iter().zip(&reserved.sizes).enumerate() {
             if let Some(slot) = devices.get_mut(device) {
-                *slot = certainty(target.devices.get(device)).of(size);
+                let certainty = certainty(target.devices.get(device));
+                let plain = unfused.and_then(|unfused| unfused.sizes.get(position)).copied().unwrap_or(size);
+                *slot = if certainty == Certainty::Exact && plain != size { fused(size, plain) } else { certainty.of(size) };
             }
         }
         let host = reserved.sizes.last().map_or_else(too_large, |&size| certainty(None).of(size));
@@ -266,8 +291,6 @@ struct Reserved {
 enum Certainty {
     /// To the byte.
     Exact,
-    /// The backend makes some tensors live longer.
-    AtLeast,
     /// The backend reorders the graph, or adds scratch to results (Vulkan, Metal and others).
     Reordered,
     /// The engine is older than the rules that were read in its source.
@@ -284,7 +307,6 @@ impl Certainty {
         let size = Bytes::new(size);
         match self {
             Self::Exact => Known::exact(size, SIMULATED),
-            Self::AtLeast => Known::estimated(size, size, size.scale(1.15), format!("{SIMULATED}; the backend's fusions may add to it")),
             Self::Reordered => {
                 Known::estimated(size, size.scale(0.9), size.scale(1.25), format!("{SIMULATED}; the backend may reorder the graph"))
             }
@@ -298,6 +320,17 @@ impl Certainty {
             }
         }
     }
+}
+
+/// A buffer with and without the backend's fusions of experts: they were read in its source, but no run has confirmed them.
+fn fused(size: u64, plain: u64) -> Known<Bytes> {
+    let [low, high] = [size.min(plain), size.max(plain)].map(Bytes::new);
+    Known::estimated(
+        Bytes::new(size),
+        low,
+        high,
+        format!("{SIMULATED}, with and without CUDA's fusions of experts (ggml-cuda.cu:4603-4715)"),
+    )
 }
 
 /// The chunks of a buffer after `wanted` is reserved in it: all are made anew where one is too small

@@ -4,8 +4,9 @@
 //! llama-cpp-sys-2 0.1.161): assignment in four passes, splits where the backend changes or new weights are copied in,
 //! copies of what a split needs from elsewhere. Backends are numbered by priority; the last is the host.
 
+use super::fusions::{self, Kept};
 use super::graph::Graph;
-use super::tensor::{Id, Memory, Op, Tensor};
+use super::tensor::{Id, MAX_SOURCES, Memory, Op, Tensor};
 
 /// How the scheduler is set up.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub(super) struct Scheduler {
     pub(super) op_offload: bool,
     /// Copies of each input: more than one where several GPUs run as a pipeline.
     pub(super) copies: usize,
+    /// Backends that fuse the operations of experts, one bit each.
+    pub(super) fusing: u16,
 }
 
 /// `GGML_SCHED_MAX_COPIES`.
@@ -69,9 +72,11 @@ pub(super) fn schedule(graph: &mut Graph, scheduler: Scheduler) -> Schedule {
     if scheduler.backends > 1 {
         pass.copies = vec![None; originals * usize::from(scheduler.backends)];
     }
+    let uses = if scheduler.fusing == 0 { Vec::new() } else { fusions::uses(pass.graph) };
     let splits = pass.split();
+    let kept = pass.fuse(&uses, &splits);
     let inputs = pass.copy_graph_inputs();
-    pass.lay_out(&splits, &inputs)
+    pass.lay_out(&splits, &inputs, &kept)
 }
 
 impl Pass<'_> {
@@ -250,6 +255,18 @@ impl Pass<'_> {
         first
     }
 
+    /// Backends rearrange their splits, and have tensors kept longer (`ggml_backend_graph_optimize`).
+    fn fuse(&mut self, uses: &[u32], splits: &[Split]) -> Kept {
+        let mut kept = Kept::default();
+        for (s, split) in splits.iter().enumerate() {
+            if self.scheduler.fusing >> split.backend.min(15) & 1 == 1 {
+                let end = splits.get(s + 1).map_or(self.graph.nodes.len(), |next| next.start);
+                fusions::fuse(self.graph, uses, split.start..end, &mut kept);
+            }
+        }
+        kept
+    }
+
     /// Pass 6: a pipeline keeps several copies of every input of the graph, the original being the first. Returns each
     /// input with the first of its further copies.
     fn copy_graph_inputs(&mut self) -> Vec<(Id, Id)> {
@@ -268,7 +285,7 @@ impl Pass<'_> {
     }
 
     /// The copy of the graph that the allocator walks over: at the start of each split its inputs and their copies.
-    fn lay_out(self, splits: &[Split], inputs: &[(Id, Id)]) -> Schedule {
+    fn lay_out(self, splits: &[Split], inputs: &[(Id, Id)], kept: &Kept) -> Schedule {
         let Self { graph, scheduler, assigned, copies, .. } = self;
         let of = |id: Id| assigned[id.index()];
         let copy_on = |source: Id, backend: u8| {
@@ -294,7 +311,13 @@ impl Pass<'_> {
                 }
             }
             let end = splits.get(s + 1).map_or(graph.nodes.len(), |next| next.start);
-            nodes.extend(graph.nodes[split.start..end].iter().map(|&node| (node, of(node))));
+            for i in split.start..end {
+                let node = graph.nodes[i];
+                nodes.push((node, of(node)));
+                for some in kept.until(node).chunks(MAX_SOURCES) {
+                    nodes.push((graph.dependency_on(some), split.backend));
+                }
+            }
         }
         leafs.extend(graph.leafs.iter().map(|&leaf| (leaf, of(leaf))));
         Schedule { nodes, leafs, splits: splits.len() as u32, assigned }
@@ -336,7 +359,7 @@ mod tests {
     }
 
     fn run(graph: &mut Graph, op_offload: bool, copies: usize) -> Schedule {
-        schedule(graph, Scheduler { backends: 2, op_offload, copies })
+        schedule(graph, Scheduler { backends: 2, op_offload, copies, fusing: 0 })
     }
 
     #[test]

@@ -101,8 +101,8 @@ impl Memory {
     }
 }
 
-/// The most sources that any operation here has (`SSM_SCAN`); ggml allows ten.
-pub(super) const MAX_SOURCES: usize = 7;
+/// The most sources of a tensor (`GGML_MAX_SRC`).
+pub(super) const MAX_SOURCES: usize = 10;
 
 /// Extents, fastest first.
 pub(super) type Extents = [u64; 4];

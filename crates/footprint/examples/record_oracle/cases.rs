@@ -115,6 +115,8 @@ const OUTLINES: &[&str] = &[
     "mimo-v2-flash Q8_0 n_layer=7",
     "step-3.5-flash Q4_0",
     "laguna-xs.2 Q6_K n_layer=5",
+    "cohere2moe-like Q4_K_M n_layer=6",
+    "mellum-like Q8_0 n_layer=6",
 ];
 
 /// The same, of models that keep a state.

@@ -347,7 +347,8 @@ impl Decoder {
             let gate = if self.routing.shared_gate == SharedGate::Quotient { b.graph.like(Op::Div, &[bent, gate]) } else { bent };
             shared = b.graph.mul(shared, gate);
         }
-        Ok(b.graph.add(routed, shared))
+        let sum = b.graph.add(routed, shared);
+        Ok(if self.routing.scaled_sum { b.graph.scale(sum) } else { sum })
     }
 
     /// What an encoder hands out: the stream, normed where the file says so, and what is made of it for each sequence.

@@ -4,7 +4,7 @@ use super::super::blocks::attention::{Heads, Rotation, Style};
 use super::super::blocks::embedding::Scaling;
 use super::super::blocks::experts::{Dense, Routing, SharedGate};
 use super::super::builder::Norm;
-use super::super::decoder::{Decoder, Logits, Outputs, Residual};
+use super::super::decoder::{Decoder, Logits, Outputs, Residual, Term};
 use super::super::weights::Part;
 use super::{LLAMA, flag, nonzero, number, positions_by_sections, routing};
 use spec::Model;
@@ -81,6 +81,8 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
             pinned_post_norm: true,
             ..LLAMA
         },
+        "mellum" => Decoder { routing: unscaled, ..LLAMA },
+        "cohere2moe" => cohere2_moe(model, stated),
         "laguna" => Decoder { routing: stated, ..LLAMA },
         "mimo2" => Decoder {
             attention: Style {
@@ -117,6 +119,21 @@ fn grok(model: &Model, routing: Routing) -> Decoder {
         routing: Routing { dense: Dense::ScaledSum, ..routing },
         pinned_post_norm: true,
         logits: if nonzero(model, "final_logit_softcapping") { Logits::ScaledAndSoftCapped } else { Logits::Scaled },
+        ..LLAMA
+    }
+}
+
+/// Both blocks read one norm; positions turn in windowed and in the leading dense layers.
+fn cohere2_moe(model: &Model, routing: Routing) -> Decoder {
+    let dense = model.arch_uint("leading_dense_block_count").and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+    let root_mean_square = nonzero(model, "attention.layer_norm_rms_epsilon");
+    Decoder {
+        norm: if root_mean_square { Norm::RootMeanSquare } else { Norm::Layer },
+        attention: Style { rotation: Rotation::WindowedOrFirst(dense), ..LLAMA.attention },
+        residual: Residual::Parallel([Term::FeedForward, Term::Stream, Term::Attention]),
+        routing: Routing { scaled_sum: true, ..routing },
+        outputs: Outputs::AfterOutputNorm,
+        logits: if nonzero(model, "logit_scale") { Logits::Scaled } else { Logits::Plain },
         ..LLAMA
     }
 }

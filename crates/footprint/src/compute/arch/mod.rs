@@ -53,6 +53,7 @@ pub(super) const LLAMA: Decoder = Decoder {
         reads_stream: false,
         weights_input: false,
         shared_gate: SharedGate::Sigmoid,
+        scaled_sum: false,
         dense: Dense::Absent,
     },
     residual: Residual::Sequential { stream_first: [false, false] },

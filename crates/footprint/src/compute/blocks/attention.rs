@@ -61,6 +61,8 @@ pub(in super::super) enum Rotation {
     Never,
     /// Only layers with a window.
     Windowed,
+    /// These, and the first n layers (Cohere2-MoE).
+    WindowedOrFirst(usize),
     /// Every n-th layer does not.
     AllButEvery(usize),
     /// The first of every n layers does not.
@@ -183,6 +185,7 @@ pub(in super::super) fn attention(
         Rotation::EveryLayer => true,
         Rotation::Never => false,
         Rotation::Windowed => shape.window.is_some(),
+        Rotation::WindowedOrFirst(n) => shape.window.is_some() || layer < n,
         Rotation::AllButEvery(n) => !(layer + 1).is_multiple_of(n),
         Rotation::AllButFirstOf(n) => !layer.is_multiple_of(n),
     };

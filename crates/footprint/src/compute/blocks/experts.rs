@@ -23,6 +23,8 @@ pub(in super::super) struct Routing {
     pub(in super::super) weights_input: bool,
     /// How the gate of the shared experts is bent, where there is one.
     pub(in super::super) shared_gate: SharedGate,
+    /// The sum of routed and shared experts is scaled (Cohere2-MoE).
+    pub(in super::super) scaled_sum: bool,
     /// What a dense block beside the experts does.
     pub(in super::super) dense: Dense,
 }

@@ -37,22 +37,10 @@ pub fn require_with(
 ) -> Result<Requirement, FootprintError> {
     let settings = &*profile.rules.apply(settings);
     let context = context::resolve_with(model, settings, profile, companions.speculation(model))?;
-    let placement = placement::place(model, settings, target, profile)?;
-    let compute = compute::buffers(model, settings, target, &placement, &context);
-    // Only the placed graph tells what `auto` becomes, and so whether the engine refuses the cache.
-    if settings.cache_type_v.is_quantized() && !compute.flash_attn {
-        return Err(FootprintError::QuantizedVWithoutFlashAttention { ty: settings.cache_type_v });
-    }
-    let compute = if context.n_states > 1 && model.has_recurrent_state() { compute.with_kept_states() } else { compute };
-    let beside = match companions.is_empty() {
-        true => None,
-        false => Some(beside(&Host { model, settings, target, profile, context, placement: &placement }, companions)?),
-    };
-    let mut requirement = assemble(model, settings, target, profile, context, placement, compute);
-    if let Some(beside) = beside {
-        requirement.set_beside(beside);
-    }
-    Ok(requirement)
+    let case = Case { model, settings, target, profile, context };
+    let placed = Placed::new(&case)?;
+    let simulated = Simulated::new(&case, &placed.placement);
+    case.finish(&placed, simulated, companions)
 }
 
 /// What the engine's own dry run (`no_alloc`) reports for the same configuration: nothing is mapped, and compute buffers are
@@ -63,112 +51,165 @@ pub fn require_with(
 pub fn dry_run(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
     let settings = &Settings { load_mode: LoadMode::None, ..profile.rules.apply(settings).into_owned() };
     let context = context::resolve(model, settings, profile)?;
-    let placement = placement::place(model, settings, target, profile)?;
-    let compute = compute::dry_run(model, settings, target, &placement, &context);
-    Ok(assemble(model, settings, target, profile, context, placement, compute))
+    let case = Case { model, settings, target, profile, context };
+    let placed = Placed::new(&case)?;
+    let compute = compute::dry_run(model, settings, target, &placed.placement, &context);
+    Ok(case.assemble(&placed, Simulated { compute, scratch: case.scratch(&placed.placement) }))
 }
 
-fn assemble(
-    model: &Model,
-    settings: &Settings,
-    target: &Target,
-    profile: &EngineProfile,
-    context: ResolvedContext,
-    placement: Placement,
-    compute: ComputeBuffers,
-) -> Requirement {
-    let parts = Parts {
-        weights: weights::weights(model, target, profile, &placement),
-        kv_cache: kv_cache::kv_cache(model, settings, target, &context, &placement.layer_devices),
-        state: state::state(model, settings, target, &context, &placement.layer_devices),
-        compute,
-    };
-    Requirement {
-        devices: devices(model, settings, target, &context, &placement, &parts),
-        host: host(model, settings, target, profile, &context, &placement, &parts),
-        notes: notes(model, settings, &placement, &parts.weights),
-        graph: parts.compute.graph,
-        context: ResolvedContext { flash_attn: parts.compute.flash_attn, ..context },
-        layer_devices: placement.layer_devices,
+/// One configuration, its context resolved.
+#[derive(Clone, Copy)]
+pub(crate) struct Case<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) settings: &'a Settings,
+    pub(crate) target: &'a Target,
+    pub(crate) profile: &'a EngineProfile,
+    pub(crate) context: ResolvedContext,
+}
+
+/// What follows from where the tensors go alone.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) placement: Placement,
+    weights: Weights,
+    span: Bytes,
+    touched: Bytes,
+    looked_up: Bytes,
+}
+
+impl Placed {
+    pub(crate) fn new(case: &Case<'_>) -> Result<Self, FootprintError> {
+        let placement = placement::place(case.model, case.settings, case.target, case.profile)?;
+        let weights = weights::weights(case.model, case.target, case.profile, &placement);
+        let (span, touched) = match placement.mapped {
+            true => (weights::mapped_span(case.model, &placement), weights::mapped_touched(case.model, &placement)),
+            false => (weights.host_lazy, weights.host_lazy),
+        };
+        Ok(Self { looked_up: weights::looked_up(case.model, &placement), span, touched, weights, placement })
+    }
+}
+
+/// What needs the graph, or every tensor of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Simulated {
+    pub(crate) compute: ComputeBuffers,
+    /// Per device, parallel to [`Target::devices`].
+    pub(crate) scratch: Vec<Known<Bytes>>,
+}
+
+impl Simulated {
+    pub(crate) fn new(case: &Case<'_>, placement: &Placement) -> Self {
+        let compute = compute::buffers(case.model, case.settings, case.target, placement, &case.context);
+        let kept_states = case.context.n_states > 1 && case.model.has_recurrent_state();
+        let compute = if kept_states { compute.with_kept_states() } else { compute };
+        Self { compute, scratch: case.scratch(placement) }
+    }
+}
+
+impl Case<'_> {
+    pub(crate) fn scratch(&self, placement: &Placement) -> Vec<Known<Bytes>> {
+        let of = |(index, device): (usize, &Device)| match placement.devices.contains(&index) {
+            true => scratch::scratch(self.model, self.settings, &self.context, placement, index, device),
+            false => Known::exact(Bytes::ZERO, UNUSED),
+        };
+        self.target.devices.iter().enumerate().map(of).collect()
+    }
+
+    /// The requirement, from its parts.
+    pub(crate) fn finish(&self, placed: &Placed, simulated: Simulated, companions: &Companions) -> Result<Requirement, FootprintError> {
+        let Case { model, settings, target, profile, context } = *self;
+        // Only the placed graph tells what `auto` becomes, and so whether the engine refuses the cache.
+        if settings.cache_type_v.is_quantized() && !simulated.compute.flash_attn {
+            return Err(FootprintError::QuantizedVWithoutFlashAttention { ty: settings.cache_type_v });
+        }
+        let mut requirement = self.assemble(placed, simulated);
+        if !companions.is_empty() {
+            let host = Host { model, settings, target, profile, context, placement: &placed.placement };
+            requirement.set_beside(beside(&host, companions)?);
+        }
+        Ok(requirement)
+    }
+
+    fn assemble(&self, placed: &Placed, simulated: Simulated) -> Requirement {
+        let Case { model, settings, target, context, .. } = *self;
+        let layers = &placed.placement.layer_devices;
+        let parts = Parts {
+            placed,
+            kv_cache: kv_cache::kv_cache(model, settings, target, &context, layers),
+            state: state::state(model, settings, target, &context, layers),
+            simulated,
+        };
+        Requirement {
+            devices: devices(self, &parts),
+            host: host(self, &parts),
+            notes: notes(model, settings, &placed.placement, &placed.weights),
+            graph: parts.simulated.compute.graph,
+            context: ResolvedContext { flash_attn: parts.simulated.compute.flash_attn, ..context },
+            layer_devices: layers.clone(),
+        }
     }
 }
 
 /// Buffers by component, each over all places.
-struct Parts {
-    weights: Weights,
+struct Parts<'a> {
+    placed: &'a Placed,
     kv_cache: ByPlace,
     state: ByPlace,
-    compute: ComputeBuffers,
+    simulated: Simulated,
 }
+
+const UNUSED: &str = "the engine does not use this device";
 
 const WEIGHTS: &str = "tensor directory of the file, padded as the buffer pads (ggml-backend.cpp:57-89)";
 const KV_CACHE: &str = "llama-kv-cache.cpp:65-250";
 const OUTPUT: &str = "llama-context.cpp:2118-2260";
 const STATE: &str = "llama-memory-recurrent.cpp:70-125";
 
-fn devices(
-    model: &Model,
-    settings: &Settings,
-    target: &Target,
-    context: &ResolvedContext,
-    placement: &Placement,
-    parts: &Parts,
-) -> Vec<DeviceRequirement> {
-    let none = || Known::exact(Bytes::ZERO, "the engine does not use this device");
+fn devices(case: &Case<'_>, parts: &Parts<'_>) -> Vec<DeviceRequirement> {
+    let none = || Known::exact(Bytes::ZERO, UNUSED);
     let device = |(index, device): (usize, &Device)| {
-        let used = placement.devices.contains(&index);
+        let used = parts.placed.placement.devices.contains(&index);
+        let simulated = |known: &[Known<Bytes>]| known.get(index).filter(|_| used).cloned().unwrap_or_else(none);
         DeviceRequirement {
             name: device.name.clone(),
-            weights: Known::exact(parts.weights.devices[index], WEIGHTS),
-            kv_cache: known_cache(model, parts.kv_cache.devices[index]),
-            state: known_state(model, parts.state.devices[index]),
-            compute: parts.compute.devices.get(index).filter(|_| used).cloned().unwrap_or_else(none),
+            weights: Known::exact(parts.placed.weights.devices[index], WEIGHTS),
+            kv_cache: known_cache(case.model, parts.kv_cache.devices[index]),
+            state: known_state(case.model, parts.state.devices[index]),
+            compute: simulated(&parts.simulated.compute.devices),
             runtime: if used { device.backend.runtime.clone() } else { none() },
-            scratch: if used { scratch::scratch(model, settings, context, placement, index, device) } else { none() },
+            scratch: simulated(&parts.simulated.scratch),
             beside: Vec::new(),
         }
     };
-    target.devices.iter().enumerate().map(device).collect()
+    case.target.devices.iter().enumerate().map(device).collect()
 }
 
-fn host(
-    model: &Model,
-    settings: &Settings,
-    target: &Target,
-    profile: &EngineProfile,
-    context: &ResolvedContext,
-    placement: &Placement,
-    parts: &Parts,
-) -> HostRequirement {
-    let weights = &parts.weights;
-    let (mapped, plain) = if placement.mapped {
-        (weights.host_file, Bytes::ZERO)
-    } else {
-        (weights.host_lazy, weights.host.saturating_sub(weights.host_lazy))
-    };
-    let (span, touched) = if placement.mapped {
-        (weights::mapped_span(model, placement), weights::mapped_touched(model, placement))
-    } else {
-        (weights.host_lazy, weights.host_lazy)
+fn host(case: &Case<'_>, parts: &Parts<'_>) -> HostRequirement {
+    let &Case { model, settings, target, profile, ref context } = case;
+    let (placement, weights) = (&parts.placed.placement, &parts.placed.weights);
+    let (mapped, plain) = match placement.mapped {
+        true => (weights.host_file, Bytes::ZERO),
+        false => (weights.host_lazy, weights.host.saturating_sub(weights.host_lazy)),
     };
     let output = output::output(model, settings.n_parallel.max(1));
+    let compute = &parts.simulated.compute.host;
     HostRequirement {
         weights_mapped: Known::exact(mapped, WEIGHTS),
-        mapped_span: Known::exact(span, "llama-model.cpp:1856-1876"),
-        mapped_touched: Known::exact(touched, WEIGHTS),
+        mapped_span: Known::exact(parts.placed.span, "llama-model.cpp:1856-1876"),
+        mapped_touched: Known::exact(parts.placed.touched, WEIGHTS),
         weights_anonymous: Known::exact(plain + weights.pinned, WEIGHTS),
         weights_repacked: Known::exact(weights.repacked + weights.amx, WEIGHTS),
         kv_cache: known_cache(model, parts.kv_cache.host),
         state: known_state(model, parts.state.host),
-        compute: parts.compute.host.clone(),
+        compute: compute.clone(),
         output: Known::exact(output, OUTPUT),
         output_growth: Known::exact(output::output(model, context.n_rows).saturating_sub(output), OUTPUT),
         runtime: runtime(model, target, context, placement),
         prompt_cache: host::prompt_cache(settings, profile),
         checkpoints: host::checkpoints(model, settings, profile, context),
-        weights_rarely_read: Known::exact(weights::looked_up(model, placement), WEIGHTS),
+        weights_rarely_read: Known::exact(parts.placed.looked_up, WEIGHTS),
         beside: Vec::new(),
-        pinned: pinned(target, placement, weights.pinned, &parts.compute.host, output),
+        pinned: pinned(target, placement, weights.pinned, compute, output),
     }
 }
 

@@ -21,7 +21,7 @@ pub use verdict::{Alternative, Binding, Budget, Change, Choice, Downgrade, Origi
 
 use crate::inventory::Inventory;
 use crate::predict::Prediction;
-use footprint::{FootprintError, Requirement, Target};
+use footprint::{FootprintError, Requirement, Requirements, Target};
 use site::Site;
 use spec::{Machine, Model, Settings};
 
@@ -56,14 +56,13 @@ pub struct Plan {
     pub request: Request,
 }
 
-/// Plans `model` on `machine`, with the memory of [`footprint::require()`].
+/// Plans `model` on `machine`, with the memory of [`footprint::require_with()`], graphs that recur simulated once.
 ///
 /// # Errors
 /// [`NoPlan`] with what was tried, what ruled each out, and the nearest change that would fit.
 pub fn plan(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
-    plan_with(machine, model, target, request, &|settings| {
-        footprint::require_with(model, settings, target, &request.profile, &request.companions)
-    })
+    let requirements = Requirements::new(model, target, &request.profile, &request.companions);
+    plan_with(machine, model, target, request, &|settings| requirements.require(settings))
 }
 
 /// Plans with another source of requirements: a cache, a recording, a test.

@@ -1,0 +1,76 @@
+//! How long requirements take: `cargo run --release -p loadmaster-footprint --example speed`.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a stopwatch for the terminal")]
+
+#[path = "../tests/recorded/mod.rs"]
+mod recorded;
+
+use footprint::target::Backend;
+use footprint::{Companions, Device, EngineProfile, Requirements, Target, require};
+use spec::{Bytes, Known, Model, QuantType, Settings};
+use std::time::{Duration, Instant};
+
+const MODELS: [&str; 5] =
+    ["llama-3.1-8b Q4_K_M", "llama-3.1-70b Q4_K_M", "qwen3-30b-a3b Q4_K_M", "gpt-oss-120b MXFP4_MOE", "deepseek-v3 Q4_K_M"];
+const ROUNDS: u32 = 15;
+
+fn main() {
+    println!("exact simulation of one configuration, median of {ROUNDS}; then a search over layers, experts, contexts and caches");
+    for name in MODELS {
+        let model = recorded::model::model(name);
+        single(name, &model);
+        search(name, &model);
+    }
+}
+
+fn target() -> Target {
+    let gib = Known::exact(Bytes::from_gib(24), "24 GiB");
+    let device = |index| Device { name: format!("CUDA{index}"), backend: Backend::cuda(false), total: gib.clone(), free: gib.clone() };
+    let features = ["avx2", "avx512f"].map(str::to_owned).into();
+    Target { devices: (0..2).map(device).collect(), cpu_features: features, cpu_arch: "x86_64".into() }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a stopwatch reads the clock")]
+fn time(run: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    run();
+    start.elapsed()
+}
+
+fn single(name: &str, model: &Model) {
+    let (target, profile) = (target(), EngineProfile::server_0_7());
+    for n_gpu_layers in [0, model.n_layer_all() / 2, 999] {
+        let settings = Settings { n_gpu_layers, n_ctx: 8192, ..Settings::default() };
+        let mut times: Vec<Duration> = (0..ROUNDS).map(|_| time(|| drop(require(model, &settings, &target, &profile).unwrap()))).collect();
+        times.sort();
+        println!("{name}, {} layers, -ngl {n_gpu_layers}: {:?}", model.n_layer_all(), times[times.len() / 2]);
+    }
+}
+
+/// Every placement by layers and experts, four contexts, two caches: once with nothing known, once more with all known.
+fn search(name: &str, model: &Model) {
+    let (target, profile, none) = (target(), EngineProfile::server_0_7(), Companions::default());
+    let search = Requirements::new(model, &target, &profile, &none);
+    let experts = if model.has_experts() { model.n_layer_all() } else { 0 };
+    let mut candidates = Vec::new();
+    for n_gpu_layers in 0..=model.n_layer_all() + 1 {
+        for n_cpu_moe in (0..=experts).step_by(2) {
+            for n_ctx in [4096, 8192, 16384, 32768] {
+                for cache in [QuantType::F16, QuantType::Q8_0] {
+                    candidates.push(Settings {
+                        n_gpu_layers,
+                        n_cpu_moe,
+                        n_ctx,
+                        cache_type_k: cache,
+                        cache_type_v: cache,
+                        ..Settings::default()
+                    });
+                }
+            }
+        }
+    }
+    for round in ["first", "again"] {
+        let took = time(|| candidates.iter().for_each(|settings| drop(search.require(settings))));
+        let rate = candidates.len() as f64 / took.as_secs_f64();
+        println!("{name}, {round}: {} candidates in {took:?}, {rate:.0}/s, {} simulations in all", candidates.len(), search.simulations());
+    }
+}

@@ -1,0 +1,211 @@
+//! Requirements of many configurations of one model, with what they share computed once: for searches.
+//!
+//! Where tensors go is computed once per placement, compute buffers once per graph; caches, state and sums are cheap and
+//! computed each time. Two placements share a graph where layers and tensors lie on the same devices: of weights that a
+//! device reads in place the type does not matter. Answers are those of [`crate::require_with`], which a law checks.
+
+use crate::companions::Companions;
+use crate::error::FootprintError;
+use crate::placement::{Home, Placement};
+use crate::require::{Case, Placed, Simulated};
+use crate::requirement::Requirement;
+use crate::{ComputeBuffers, EngineProfile, Target, context};
+use spec::settings::{FlashAttention, SplitMode};
+use spec::{Bytes, Known, Model, QuantType, Settings};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// The source of requirements of one model on one target. Not for several threads at once: each makes its own.
+pub struct Requirements<'a> {
+    model: &'a Model,
+    target: &'a Target,
+    profile: &'a EngineProfile,
+    companions: &'a Companions,
+    /// First layer that is like each.
+    layers: Vec<u32>,
+    /// Per tensor a number for its part and shape, and one for these and its type.
+    tensors: Vec<[u32; 2]>,
+    cache: RefCell<Cache>,
+}
+
+#[derive(Default)]
+struct Cache {
+    placed: BTreeMap<Vec<u64>, Rc<Shaped>>,
+    shapes: BTreeMap<Vec<u32>, u32>,
+    compute: BTreeMap<Vec<u64>, ComputeBuffers>,
+    scratch: BTreeMap<Vec<u64>, Vec<Known<Bytes>>>,
+}
+
+/// A placement with its numbers.
+struct Shaped {
+    placed: Placed,
+    /// Number of the placement.
+    number: u64,
+    /// Number of the shape of its graph.
+    shape: u64,
+}
+
+impl<'a> Requirements<'a> {
+    /// A source that knows nothing yet.
+    pub fn new(model: &'a Model, target: &'a Target, profile: &'a EngineProfile, companions: &'a Companions) -> Self {
+        let first = |i: usize, same: &dyn Fn(usize) -> bool| (0..i).find(|&j| same(j)).unwrap_or(i) as u32;
+        let layers = (0..model.layers.len()).map(|i| first(i, &|j| model.layers[j] == model.layers[i])).collect();
+        let mut kinds: BTreeMap<(Option<QuantType>, [u64; 4], &str), u32> = BTreeMap::new();
+        let tensors = model.tensors.iter().map(|tensor| {
+            let stem =
+                tensor.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map_or(tensor.name.as_str(), |(_, stem)| stem);
+            [None, Some(tensor.ty)].map(|ty| {
+                let next = kinds.len() as u32;
+                *kinds.entry((ty, tensor.shape, stem)).or_insert(next)
+            })
+        });
+        let tensors = tensors.collect();
+        Self { model, target, profile, companions, layers, tensors, cache: RefCell::default() }
+    }
+
+    /// As [`crate::require_with`].
+    ///
+    /// # Errors
+    /// As [`crate::require_with`].
+    pub fn require(&self, settings: &Settings) -> Result<Requirement, FootprintError> {
+        let settings = &*self.profile.rules.apply(settings);
+        let context = context::resolve_with(self.model, settings, self.profile, self.companions.speculation(self.model))?;
+        let case = Case { model: self.model, settings, target: self.target, profile: self.profile, context };
+        let shaped = self.placed(&case)?;
+        let simulated = self.simulated(&case, &shaped);
+        case.finish(&shaped.placed, simulated, self.companions)
+    }
+
+    /// How many graphs have been simulated so far.
+    pub fn simulations(&self) -> usize {
+        self.cache.borrow().compute.len()
+    }
+
+    fn placed(&self, case: &Case<'_>) -> Result<Rc<Shaped>, FootprintError> {
+        let key = placement_key(case.settings);
+        if let Some(known) = self.cache.borrow().placed.get(&key) {
+            return Ok(Rc::clone(known));
+        }
+        let placed = Placed::new(case)?;
+        let shape = self.shape(&placed.placement);
+        let mut cache = self.cache.borrow_mut();
+        let next = cache.shapes.len() as u32;
+        let shape = u64::from(*cache.shapes.entry(shape).or_insert(next));
+        let shaped = Rc::new(Shaped { placed, shape, number: cache.placed.len() as u64 });
+        cache.placed.insert(key, Rc::clone(&shaped));
+        Ok(shaped)
+    }
+
+    fn simulated(&self, case: &Case<'_>, shaped: &Shaped) -> Simulated {
+        let mut key = graph_key(case, shaped.shape);
+        let known = self.cache.borrow().compute.get(&key).cloned();
+        let compute = known.unwrap_or_else(|| {
+            let compute = Simulated::new(case, &shaped.placed.placement).compute;
+            self.cache.borrow_mut().compute.insert(key.clone(), compute.clone());
+            compute
+        });
+        // Scratch follows the types of a device's tensors, too.
+        if let Some(first) = key.first_mut() {
+            *first = shaped.number;
+        }
+        let known = self.cache.borrow().scratch.get(&key).cloned();
+        let scratch = known.unwrap_or_else(|| {
+            let scratch = case.scratch(&shaped.placed.placement);
+            self.cache.borrow_mut().scratch.insert(key, scratch.clone());
+            scratch
+        });
+        Simulated { compute, scratch }
+    }
+
+    /// Layers by what they are and where their tensors lie, and every tensor outside of them.
+    fn shape(&self, placement: &Placement) -> Vec<u32> {
+        let outside = self.layers.len();
+        let mut parts: Vec<Vec<u32>> = vec![Vec::new(); outside + 1];
+        for (layer, (part, &like)) in parts.iter_mut().zip(&self.layers).enumerate() {
+            part.extend([like, device_number(placement.layer_devices.get(layer).copied().flatten())]);
+        }
+        for ((index, tensor), home) in self.model.tensors.iter().enumerate().zip(&placement.homes) {
+            let layer = tensor.layer().map(|layer| layer as usize).filter(|&layer| layer < outside).unwrap_or(outside);
+            // A weight's type matters where a device copies it from the host; elsewhere it is read in place.
+            let copied = matches!(home, Home::Host | Home::HostLazy | Home::HostPinned(_));
+            parts[layer].extend([self.tensors[index][usize::from(copied)], home_number(*home)]);
+        }
+        let last = &mut parts[outside];
+        last.push(device_number(placement.output_device()));
+        last.extend(placement.tied_copy().map(|(_, home)| home_number(home)));
+        for &(index, home) in &placement.copies {
+            last.extend([index as u32, home_number(home)]);
+        }
+        last.extend([u32::from(placement.mapped), u32::from(placement.has_overrides)]);
+        last.extend(placement.devices.iter().map(|&device| device as u32));
+        parts.concat()
+    }
+}
+
+fn device_number(device: Option<usize>) -> u32 {
+    device.map_or(0, |device| device as u32 + 1)
+}
+
+fn home_number(home: Home) -> u32 {
+    let (kind, device) = match home {
+        Home::Unused => (0, 0),
+        Home::Host => (1, 0),
+        Home::HostLazy => (2, 0),
+        Home::HostRepacked => (3, 0),
+        Home::HostAmx => (4, 0),
+        Home::HostPinned(device) => (5, device),
+        Home::Device(device) => (6, device),
+    };
+    kind + 8 * device as u32
+}
+
+/// Everything of the settings that decides where tensors go.
+fn placement_key(settings: &Settings) -> Vec<u64> {
+    let &Settings { n_gpu_layers, split_mode, ref tensor_split, main_gpu, ref tensor_overrides, n_cpu_moe, load_mode, repack, .. } =
+        settings;
+    let mut key =
+        vec![u64::from(n_gpu_layers), split_mode as u64, u64::from(main_gpu), u64::from(n_cpu_moe), load_mode as u64, repack.into()];
+    key.push(tensor_split.len() as u64);
+    key.extend(tensor_split.iter().map(|share| share.to_bits()));
+    for rule in tensor_overrides {
+        for text in [&rule.pattern, &rule.buffer] {
+            key.push(text.len() as u64);
+            key.extend(text.bytes().map(u64::from));
+        }
+    }
+    key
+}
+
+/// Everything besides the placement that decides a graph and its scratch.
+fn graph_key(case: &Case<'_>, shape: u64) -> Vec<u64> {
+    let context = &case.context;
+    let settings = case.settings;
+    let full_offload = settings.n_gpu_layers > case.model.n_layer_all();
+    vec![
+        shape,
+        u64::from(context.n_ctx),
+        u64::from(context.n_ctx_seq),
+        u64::from(context.n_ubatch),
+        u64::from(context.n_batch),
+        u64::from(context.n_outputs) << 32 | u64::from(context.n_states),
+        u64::from(settings.n_parallel),
+        flags(&[
+            context.flash_attn,
+            settings.flash_attn == FlashAttention::Auto,
+            settings.flash_attn == FlashAttention::Off,
+            settings.kv_unified,
+            settings.kv_offload,
+            settings.op_offload,
+            settings.swa_full,
+            settings.split_mode == SplitMode::Layer,
+            full_offload,
+        ]),
+        settings.cache_type_k as u64,
+        settings.cache_type_v as u64,
+    ]
+}
+
+fn flags(flags: &[bool]) -> u64 {
+    flags.iter().fold(0, |bits, &flag| bits << 1 | u64::from(flag))
+}

@@ -1,0 +1,103 @@
+//! Requirements for a search are those of single configurations.
+
+mod recorded;
+
+use footprint::target::Backend;
+use footprint::{Companions, Device, EngineProfile, Requirements, Target, require};
+use proptest::prelude::*;
+use spec::settings::{FlashAttention, LoadMode, SplitMode, TensorOverride};
+use spec::{Bytes, Known, Model, QuantType, Settings};
+use std::sync::LazyLock;
+
+/// Whole models: runs of equal layers, patterns of windows, dense layers before experts, state instead of caches.
+const NAMES: [&str; 8] = [
+    "llama-3.1-8b Q4_K_M",
+    "llama-3.1-70b Q4_K_M",
+    "qwen3-30b-a3b Q4_K_M",
+    "gemma3-1b Q4_K_M",
+    "gpt-oss-20b MXFP4_MOE",
+    "deepseek-v3 Q4_K_M n_layer=24",
+    "mamba-130m Q8_0",
+    "bitnet-2b TQ2_0",
+];
+static MODELS: LazyLock<Vec<Model>> = LazyLock::new(|| NAMES.iter().map(|name| recorded::model::model(name)).collect());
+
+fn target(gpus: &[(u64, bool)]) -> Target {
+    let device = |(index, &(gib, pretended)): (usize, &(u64, bool))| Device {
+        name: format!("GPU{index}"),
+        backend: if pretended { Backend::pretended(true) } else { Backend::cuda(false) },
+        total: Known::exact(Bytes::from_gib(gib), "test"),
+        free: Known::exact(Bytes::from_gib(gib), "test"),
+    };
+    let features = ["avx2", "avx512f"].map(str::to_owned).into();
+    Target { devices: gpus.iter().enumerate().map(device).collect(), cpu_features: features, cpu_arch: "x86_64".into() }
+}
+
+prop_compose! {
+    /// What a search keeps while it moves layers.
+    fn frame()(
+        n_ctx in prop_oneof![Just(4096_u32), Just(512), 256_u32..40_000],
+        (n_ubatch, n_parallel) in (prop_oneof![Just(512_u32), Just(128), 1_u32..2048], 1_u32..5),
+        cache in prop_oneof![4 => Just(QuantType::F16), 2 => Just(QuantType::Q8_0), 1 => Just(QuantType::F32)],
+        (flash_attn, load_mode) in ((0..FlashAttention::ALL.len()).prop_map(|i| FlashAttention::ALL[i]), (0..LoadMode::ALL.len()).prop_map(|i| LoadMode::ALL[i])),
+        (kv_unified, kv_offload, op_offload, swa_full, repack) in any::<(bool, bool, bool, bool, bool)>(),
+    ) -> Settings {
+        Settings {
+            n_ctx, n_ubatch, n_parallel, cache_type_k: cache, cache_type_v: cache, flash_attn, load_mode, kv_unified, kv_offload, op_offload, swa_full, repack,
+            ..Settings::default()
+        }
+    }
+}
+
+prop_compose! {
+    /// Where a search puts layers.
+    fn place()(
+        (n_gpu_layers, n_cpu_moe) in (0_u32..90, prop_oneof![2 => Just(0_u32), 3 => 0_u32..70]),
+        tensor_split in prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(0.0..4.0, 2..4)],
+        single in prop::bool::weighted(0.1),
+        down in prop::bool::weighted(0.1),
+    ) -> Settings {
+        let tensor_overrides = if down { vec![TensorOverride { pattern: "ffn_down".into(), buffer: "CPU".into() }] } else { Vec::new() };
+        let split_mode = if single { SplitMode::None } else { SplitMode::Layer };
+        Settings { n_gpu_layers, n_cpu_moe, tensor_split, split_mode, tensor_overrides, ..Settings::default() }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn answers_of_a_search_are_those_of_single_questions(
+        model in 0..NAMES.len(),
+        gpus in prop::collection::vec((4_u64..48, any::<bool>()), 0..4),
+        frames in prop::collection::vec(frame(), 1..3),
+        places in prop::collection::vec(place(), 8),
+    ) {
+        let (model, target, profile, none) = (&MODELS[model], target(&gpus), EngineProfile::server_0_7(), Companions::default());
+        let search = Requirements::new(model, &target, &profile, &none);
+        for frame in &frames {
+            for at in &places {
+                let Settings { n_gpu_layers, n_cpu_moe, tensor_split, split_mode, tensor_overrides, .. } = at.clone();
+                let settings = Settings { n_gpu_layers, n_cpu_moe, tensor_split, split_mode, tensor_overrides, ..frame.clone() };
+                let alone = require(model, &settings, &target, &profile);
+                prop_assert_eq!(search.require(&settings), alone, "{:?}", settings);
+            }
+        }
+        prop_assert!(search.simulations() <= frames.len() * places.len());
+    }
+}
+
+/// What changes no graph needs no simulation of its own: host caches, threads, repeated questions, and layers that a limit on
+/// experts does not reach.
+#[test]
+fn equal_graphs_are_simulated_once() {
+    let (model, target, profile, none) = (&MODELS[5], target(&[(24, false)]), EngineProfile::server_0_7(), Companions::default());
+    let search = Requirements::new(model, &target, &profile, &none);
+    for (threads, cache_ram_mib) in [(1, 0), (4, 0), (4, 8192)] {
+        // The first three layers of DeepSeek have no experts.
+        for n_cpu_moe in 1..=3 {
+            search.require(&Settings { n_gpu_layers: 99, n_cpu_moe, threads, cache_ram_mib, ..Settings::default() }).unwrap();
+        }
+    }
+    assert_eq!(search.simulations(), 1);
+}

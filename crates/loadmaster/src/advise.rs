@@ -16,7 +16,7 @@ use std::path::PathBuf;
 /// What to advise on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// The model, as [`crate::open`] takes it: a file, a folder of safetensors, `ollama:NAME`, a URL.
+    /// The model, as [`crate::open()`] takes it: a file, a folder of safetensors, `ollama:NAME`, a URL.
     pub model: PathBuf,
     /// The file type that a model which is no GGUF file yet is planned as; `None`: as converted, in 16 bits.
     pub quant: Option<FileType>,

@@ -60,6 +60,10 @@ pub(super) const COMMON: &[Key] = &[
     ("attention.head_count_kv", From::Count(&["num_key_value_heads", "n_kv_heads"])),
     ("attention.layer_norm_rms_epsilon", From::Real(&["rms_norm_eps", "norm_eps"])),
     ("attention.layer_norm_epsilon", From::Real(&["layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"])),
+    (
+        "rope.freq_base_swa",
+        From::Real(&["local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq"]),
+    ),
     ("expert_count", From::Count(&["num_local_experts", "num_experts", "n_routed_experts"])),
     ("expert_used_count", From::Count(&["num_experts_per_tok", "num_experts_per_token", "top_k_experts"])),
     ("expert_group_count", From::Count(&["n_group"])),
@@ -90,7 +94,7 @@ pub(super) const FAMILIES: &[Family] = &[
     Family {
         architecture: "llama",
         classes: &["LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "IQuestCoderForCausalLM"],
-        keys: &[VOCAB, ROTARY],
+        keys: &[VOCAB, ROTARY, ("attention.key_length", From::HeadWidth), ("attention.value_length", From::HeadWidth)],
         ..NONE
     },
     Family { architecture: "qwen2", classes: &["Qwen2ForCausalLM"], ..NONE },

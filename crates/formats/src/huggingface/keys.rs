@@ -40,7 +40,23 @@ pub(super) fn metadata(config: &Config, family: &Family, n_layer: u64) -> Result
             keys.insert(full(key), value);
         })?;
     }
+    if let Some(factor) = long_context(config).filter(|_| family.architecture == "phi3") {
+        keys.insert(full("rope.scaling.attn_factor"), real(factor));
+    }
     Ok(keys)
+}
+
+/// How much the attention of Phi-3 is scaled up where its context was stretched; `None` where it was not.
+fn long_context(config: &Config) -> Option<f64> {
+    config.rope("long_factor")?.as_array().filter(|list| !list.is_empty())?;
+    let before = config.rope("original_max_position_embeddings")?.as_f64()?;
+    let stretch = config.count(&["n_positions", "max_position_embeddings"]).ok()?? as f64 / before;
+    let factor = match config.rope_type().as_deref() {
+        _ if stretch <= 1.0 => 1.0,
+        Some("yarn") => 0.1 * stretch.ln() + 1.0,
+        _ => (1.0 + stretch.ln() / before.ln()).sqrt(),
+    };
+    factor.is_finite().then_some(factor)
 }
 
 fn text(text: &str) -> Value {

@@ -1,7 +1,8 @@
 //! Models of the Hugging Face hub: `config.json` and safetensors headers to the model that they would be as a GGUF file.
 //!
 //! What comes out is equal to what llama.cpp's `convert_hf_to_gguf.py` and then `llama-quantize` write, as far as
-//! architecture, figures, names, extents and types of tensors go. The tokenizer is not read: its part of the file, a few
+//! architecture, figures, names, extents and types of tensors go; `tests/converted.rs` holds one model of each family against
+//! the converter's own output. The tokenizer is not read: its part of the file, a few
 //! megabytes, is in no size. Of a model whose embedding has more rows than the tokenizer has tokens (Gemma 3 with images),
 //! conversion cuts the surplus off and this does not.
 

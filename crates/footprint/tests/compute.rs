@@ -240,3 +240,12 @@ fn fusions_of_experts_keep_tensors_longer() {
     }
     insta::assert_snapshot!(lines.join("\n"));
 }
+
+#[test]
+fn every_recorded_model_is_described_by_its_own_rules() {
+    for recording in recordings() {
+        for name in recording.cases.iter().map(|(case, _)| &case.model).collect::<std::collections::BTreeSet<_>>() {
+            assert_eq!(recorded::model::model(name).support, spec::model::Support::Described, "{name}");
+        }
+    }
+}

@@ -77,6 +77,8 @@ const OUTLINES: &[&str] = &[
     "refact-1.6b Q5_K_M n_layer=6",
     "nemotron-super-49b Q4_0 n_layer=9",
     "bge-small-en-v1.5 Q8_0",
+    "jina-embeddings-v3 Q8_0 n_layer=5",
+    "hunyuan-ocr Q5_K_M n_layer=6",
     "bge-reranker-v2-m3 Q6_K n_layer=5",
     "nomic-embed-text-v1.5 F16 n_layer=5",
     "jina-embeddings-v2-base-en Q4_K_M n_layer=5",

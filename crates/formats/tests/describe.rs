@@ -222,6 +222,13 @@ fn windows_follow_each_architecture() {
 fn states_and_hybrids_follow_each_architecture() {
     let with = |build: &Build| describe_one(build).map_or_else(|error| format!("{error}\n"), |model| text(&model));
     let kv = |build: Build, heads: [u32; 4]| build.key("attention.head_count_kv", Value::array(heads));
+    let kimi = kv(base("kimi-linear", 4), [0, 0, 0, 1])
+        .key("ssm.conv_kernel", 4_u32)
+        .key("kda.head_dim", 32_u32)
+        .key("attention.kv_lora_rank", 64_u32)
+        .key("attention.key_length", 80_u32)
+        .key("attention.key_length_mla", 48_u32)
+        .key("attention.value_length_mla", 32_u32);
     let all = [
         with(&ssm(base("mamba2", 2), 2)),
         with(&base("mamba2", 2)),
@@ -233,6 +240,8 @@ fn states_and_hybrids_follow_each_architecture() {
         with(&ssm(base("qwen3next", 6), 2).key("nextn_predict_layers", 1_u32)),
         with(&kv(ssm(base("nemotron_h", 4), 1), [0, 2, 0, 0]).key("feed_forward_length", Value::array([0_u32, 0, 1024, 0]))),
         with(&base("minimax-01", 8)),
+        with(&kimi),
+        with(&ssm(base("plamo2", 1), 0).key("attention.head_count_kv", 0_u32)),
     ];
     insta::assert_snapshot!(all.concat(), @r"
     mamba2: 256 wide, 100 tokens, tied
@@ -266,6 +275,11 @@ fn states_and_hybrids_follow_each_architecture() {
     minimax-01: 256 wide, 100 tokens, tied
     0..=6 linear-attention 0+8192; none
     7..=7 attention 8/8 x 32/32; none
+    kimi-linear: 256 wide, 100 tokens, tied
+    0..=2 kda 2304+8192; none
+    3..=3 latent 8 x 48/32 rank 64+16 query 0; none
+    plamo2: 256 wide, 100 tokens, tied
+    0..=0 plamo2-mamba 1536+8192; none
     ");
 }
 

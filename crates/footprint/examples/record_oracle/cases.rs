@@ -178,7 +178,7 @@ pub fn loads() -> Vec<Case> {
             with(model, &[16384, 16384], true, "--ngl 999 --ctx 2048 --ubatch 128 --seqs 4 --outputs 4"),
         ]
     };
-    MODELS.iter().flat_map(of).collect()
+    MODELS.iter().chain(RECURRENT).flat_map(of).collect()
 }
 
 fn of(model: &str) -> Vec<Case> {

@@ -352,6 +352,22 @@ mod tests {
         assert_eq!(arena.allocate(1).offset, 256);
     }
 
+    /// A tensor of no bytes that is freed inside a hole leaves an empty hole there, out of order once the hole shrinks: holes
+    /// are then no longer sorted, and where the next goes decides which of them merge.
+    #[test]
+    fn an_empty_hole_within_another_changes_where_holes_go() {
+        let mut arena = arena(NO_LIMIT);
+        let at: Vec<Address> = [64, 64, 64, 64].into_iter().map(|size| arena.allocate(size)).collect();
+        arena.free(at[0], 64);
+        arena.free(at[1], 64);
+        arena.free(Address { chunk: 0, offset: 32 }, 0);
+        assert_eq!(arena.allocate(64).offset, 0, "the hole is now 64 to 128, behind it in the list the empty one at 32");
+        let holes = |arena: &Arena| arena.chunks[0].free.iter().map(|hole| hole.offset).collect::<Vec<_>>();
+        assert_eq!(holes(&arena), [64, 32, 256]);
+        arena.free(Address { chunk: 0, offset: 0 }, 32);
+        assert_eq!(holes(&arena), [64, 0, 256], "merged with the empty hole");
+    }
+
     #[test]
     fn a_limited_buffer_grows_by_chunks_and_a_larger_tensor_gets_its_own() {
         let mut arena = arena(128);

@@ -29,8 +29,10 @@ pub(super) struct Options {
     pub(super) type_v: QuantType,
     /// Sequences with a cache of their own; 1 where all share one.
     pub(super) n_stream: u64,
-    /// Sequences that the context serves; rows of recurrent state.
+    /// Sequences that the context serves.
     pub(super) n_seq_max: u64,
+    /// Rows of recurrent state per sequence: more than one where drafts are rolled back.
+    pub(super) n_states: u64,
     /// Cells of one stream's cache.
     pub(super) cells: u64,
     /// The same for layers with a window.

@@ -305,10 +305,10 @@ impl Graph {
     pub(super) fn recurrence(&mut self, [width, rows]: [u64; 2], sources: &[Id]) -> Id {
         self.compute(Op::Recurrence, QuantType::F32, [width, rows, 1, 1], sources)
     }
-    /// Selective scan: outputs and, behind them, the new states.
-    pub(super) fn ssm_scan(&mut self, sources: [Id; 7]) -> Id {
+    /// Selective scan: outputs and, behind them, as many new states of each sequence.
+    pub(super) fn ssm_scan(&mut self, sources: [Id; 7], n_states: u64) -> Id {
         let (state, ids) = (self.ne(sources[0]), self.ne(sources[6]));
-        let states = state[..3].iter().fold(ids[0], |product, &n| product.saturating_mul(n));
+        let states = state[..3].iter().fold(ids[0].saturating_mul(n_states), |product, &n| product.saturating_mul(n));
         let n = self.tensor(sources[1]).elements().saturating_add(states);
         self.compute(Op::SsmScan, QuantType::F32, [n, 1, 1, 1], &sources)
     }

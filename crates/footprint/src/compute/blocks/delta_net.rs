@@ -60,7 +60,7 @@ pub(in super::super) fn delta_net(
     let (beta, gate) = gates(b, layer, shape, x)?;
 
     let conv_states = state::states(b, layer, state.r_elements);
-    let window = state::window(b, inputs, conv_states, d_conv, mixed);
+    let window = state::window(b, inputs, conv_states, d_conv, b.options.n_states, mixed);
     let ssm_states = state::states(b, layer, state.s_elements);
     let gathered = state::gather(b, inputs, ssm_states);
     let convolved = b.graph.ssm_conv(window, kernel);
@@ -142,7 +142,7 @@ pub(super) fn recurrence(b: &mut Builder<'_>, shape: Shape, states: Id, gathered
     let Operands { q, k, v, gate, beta } = *operands;
     let state = b.graph.reshape(gathered, [dim, dim, v_heads, n_seqs]);
     let tokens = per_seq.saturating_mul(n_seqs);
-    let rows = tokens.saturating_add(dim.saturating_mul(n_seqs));
+    let rows = tokens.saturating_add(dim.saturating_mul(n_seqs).saturating_mul(b.options.n_states));
     let all = b.graph.recurrence([dim.saturating_mul(v_heads), rows], &[q, k, v, gate, beta, state]);
     let head = dim.saturating_mul(4);
     let token = head.saturating_mul(v_heads);

@@ -77,7 +77,7 @@ pub(in super::super) fn mamba(b: &mut Builder<'_>, layer: usize, state: &Recurre
     let x = shape.by_sequence(b, x);
     let both = b.linear(here, Part::SsmIn, x)?;
     let [x, z] = [(); 2].map(|()| shape.columns(b, both, d_inner));
-    let window = state::window(b, inputs, conv_states, d_conv, x);
+    let window = state::window(b, inputs, conv_states, d_conv, 1, x);
     let x = convolve(b, layer, window)?;
 
     let mixed = b.linear(here, Part::SsmX, x)?;
@@ -97,7 +97,7 @@ pub(in super::super) fn mamba(b: &mut Builder<'_>, layer: usize, state: &Recurre
     let scanned = state::scan(b, inputs, ssm_states, |b, table, own| {
         let rows = b.graph.ne(table)[1];
         let states = b.graph.reshape(table, [d_state, 1, d_inner, rows]);
-        b.graph.ssm_scan([states, heads, dt, a, b_matrix, c_matrix, own])
+        b.graph.ssm_scan([states, heads, dt, a, b_matrix, c_matrix, own], 1)
     });
     keep(b, scanned, ssm_states);
 
@@ -139,7 +139,7 @@ pub(in super::super) fn mamba2(b: &mut Builder<'_>, layer: usize, state: &Recurr
     let z = shape.heads(b, all, dim, n_head);
     let convolved = shape.columns(b, all, channels);
     let dt = shape.columns(b, all, n_head);
-    let window = state::window(b, inputs, conv_states, d_conv, convolved);
+    let window = state::window(b, inputs, conv_states, d_conv, b.options.n_states.min(per_seq), convolved);
     let convolved = convolve(b, layer, window)?;
     let x = shape.heads(b, convolved, dim, n_head);
     let [b_matrix, c_matrix] = [(); 2].map(|()| shape.heads(b, convolved, d_state, n_group));
@@ -149,7 +149,7 @@ pub(in super::super) fn mamba2(b: &mut Builder<'_>, layer: usize, state: &Recurr
     let scanned = state::scan(b, inputs, ssm_states, |b, table, own| {
         let rows = b.graph.ne(table)[1];
         let states = b.graph.reshape(table, [d_state, dim, n_head, rows]);
-        b.graph.ssm_scan([states, x, dt, a, b_matrix, c_matrix, own])
+        b.graph.ssm_scan([states, x, dt, a, b_matrix, c_matrix, own], b.options.n_states)
     });
     keep(b, scanned, ssm_states);
 
@@ -188,7 +188,7 @@ pub(in super::super) fn plamo2(b: &mut Builder<'_>, layer: usize, state: &Recurr
     let nb = b.graph.tensor(both).nb;
     let [x, z] = [(); 2].map(|()| b.graph.view(both, [dim, n_head, per_seq, n_seqs], [nb[1], nb[2], nb[3]]));
     let x = b.graph.cont_as(x, [d_inner, per_seq, n_seqs, 1]);
-    let window = state::window(b, inputs, conv_states, d_conv, x);
+    let window = state::window(b, inputs, conv_states, d_conv, 1, x);
     let x = convolve(b, layer, window)?;
 
     let mixed = b.linear(here, Part::SsmX, x)?;
@@ -205,7 +205,7 @@ pub(in super::super) fn plamo2(b: &mut Builder<'_>, layer: usize, state: &Recurr
     let scanned = state::scan(b, inputs, ssm_states, |b, table, own| {
         let rows = b.graph.ne(table)[1];
         let states = b.graph.reshape(table, [d_state, dim, n_head, rows]);
-        b.graph.ssm_scan([states, x, dt, a, b_matrix, c_matrix, own])
+        b.graph.ssm_scan([states, x, dt, a, b_matrix, c_matrix, own], 1)
     });
     keep(b, scanned, ssm_states);
 

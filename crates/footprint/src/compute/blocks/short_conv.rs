@@ -25,7 +25,7 @@ pub(in super::super) fn short_conv(
     let [before, after, x] = [(); 3].map(|()| b.graph.view_3d(all, [width, per_seq, n_seqs], nb[1], nb[2]));
     let x = b.graph.mul(before, x);
     let states = state::states(b, layer, state.r_elements);
-    let window = state::window(b, inputs, states, d_conv, x);
+    let window = state::window(b, inputs, states, d_conv, b.options.n_states.min(per_seq), x);
     let y = b.graph.ssm_conv(window, kernel);
     let y = b.graph.mul(after, y);
     let y = b.linear(here, Part::ShortConvOut, y)?;

@@ -24,10 +24,10 @@ pub(in super::super) fn inputs(b: &mut Builder<'_>) -> StateInputs {
     StateInputs { rows, own, rest }
 }
 
-/// The states of one layer: a row of `width` elements per sequence of the context.
+/// The states of one layer: a row of `width` elements per sequence of the context and state kept of it.
 pub(super) fn states(b: &mut Builder<'_>, layer: usize, width: u64) -> Id {
     let memory = Memory::Cache { backend: b.cache_backend(layer) };
-    b.graph.placed(QuantType::F32, [width, b.options.n_seq_max, 1, 1], memory)
+    b.graph.placed(QuantType::F32, [width, b.options.n_seq_max.saturating_mul(b.options.n_states), 1, 1], memory)
 }
 
 /// The states of the batch's sequences, gathered; other states are copied along.
@@ -55,7 +55,7 @@ fn around(b: &mut Builder<'_>, states: Id, rows: Id, read: impl FnOnce(&mut Buil
     let all = b.graph.get_rows(table, rows);
     let own = read(b, table, all);
     b.graph.expand(own);
-    let others = n_rows.saturating_sub(n_seqs);
+    let others = b.options.n_seq_max.saturating_sub(n_seqs);
     let row = b.graph.tensor(all).nb[1];
     let extra = b.graph.view_2d(all, width, others, row);
     let state_row = b.graph.tensor(states).nb[1];
@@ -74,16 +74,19 @@ pub(super) fn keep(b: &mut Builder<'_>, states: Id, new: Id) {
 }
 
 /// The last tokens before the batch and those of the batch, one row per channel, as a convolution over `kernel` tokens reads
-/// them; the last of them are kept for the next batch. `x` has one row per token: `[channels, tokens, sequences]`.
-pub(super) fn window(b: &mut Builder<'_>, inputs: &StateInputs, states: Id, kernel: u64, x: Id) -> Id {
+/// them; the last of them are kept for the next batch, `slots` times with one token less. `x` has one row per token:
+/// `[channels, tokens, sequences]`.
+pub(super) fn window(b: &mut Builder<'_>, inputs: &StateInputs, states: Id, kernel: u64, slots: u64, x: Id) -> Id {
     let gathered = gather(b, inputs, states);
     let x = b.graph.transpose(x);
     let [_, channels, n_seqs, _] = b.graph.ne(x);
     let kept = kernel.saturating_sub(1);
     let before = b.graph.reshape(gathered, [kept, channels, n_seqs, 1]);
     let window = b.graph.concat(before, x);
-    let last = last_columns(b, window, kept);
-    keep(b, states, last);
+    for _ in 0..slots {
+        let last = last_columns(b, window, kept);
+        keep(b, states, last);
+    }
     window
 }
 

@@ -344,6 +344,7 @@ fn what_cannot_be_converted_says_why() {
     insta::assert_snapshot!(error(&|config| config["architectures"] = json!(["RotaryTransformer"]), &tensors)[..59], @"architecture not known here: RotaryTransformer; there are L");
     insta::assert_snapshot!(error(&|config| config["architectures"] = json!([]), &tensors), @"config.json has no architectures");
     insta::assert_snapshot!(error(&|config| config["num_hidden_layers"] = json!("two"), &tensors), @r#"config.json: n_layers or num_hidden_layers or n_layer or num_layers is no count of at most 32 bits: "two""#);
+    insta::assert_snapshot!(error(&|config| config["num_hidden_layers"] = json!(4_294_967_295_u32), &tensors), @"config.json: num_hidden_layers is no count of at most 512: 4294967295");
     insta::assert_snapshot!(error(&|config| config["vocab_size"] = Value::Null, &tensors), @"config.json has no vocab_size");
     insta::assert_snapshot!(error(&|config| config["num_attention_heads"] = json!(0), &tensors), @"config.json: num_attention_heads is no count above zero: 0");
     insta::assert_snapshot!(error(&|config| config["quantization_config"] = json!({"quant_method": "gptq"}), &tensors), @"weights quantised by gptq");

@@ -24,6 +24,9 @@ use spec::{Bytes, Model, QuantType};
 use std::collections::BTreeMap;
 use tensors::Converted;
 
+/// Most layers that the engine takes, `LLAMA_MAX_LAYERS` of `src/llama-hparams.h` (llama.cpp v0.6.0-dev).
+const MAX_LAYERS: u64 = 512;
+
 /// The classes that [`plan`] knows: values of `architectures` in `config.json`.
 pub fn classes() -> impl Iterator<Item = &'static str> {
     family::FAMILIES.iter().flat_map(|family| family.classes.iter().copied())
@@ -44,6 +47,10 @@ pub fn plan(config: &Config, parts: &[Safetensors], quant: Option<FileType>) -> 
         Some(method) => return Err(HuggingFaceError::Quantized { method: method.to_owned() }),
     }
     let n_layer = config.need(&["n_layers", "num_hidden_layers", "n_layer", "num_layers"])?;
+    if n_layer > MAX_LAYERS {
+        let found = n_layer.to_string();
+        return Err(HuggingFaceError::BadValue { key: "num_hidden_layers".to_owned(), expected: "count of at most 512", found });
+    }
     let mut metadata = keys::metadata(config, family, n_layer)?;
     let tensors = tensors::tensors(config, family, parts, n_layer)?;
     let wanted = sixteen_bits(parts);

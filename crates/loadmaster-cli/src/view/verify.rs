@@ -110,6 +110,9 @@ impl View for VerifyView {
         if self.buffers.iter().any(|buffer| buffer.unit_bytes > 1) {
             text.note(DIM, "-", "the engine prints whole MiB, rounded down, and leaves out repacked weights");
         }
+        if self.buffers.iter().all(|buffer| buffer.unit_bytes == 1) && !self.devices.is_empty() {
+            text.note(DIM, "-", "the GPUs are pretended, with CUDA's alignment and padding: what a real backend adds is on neither side");
+        }
         text.note(DIM, "-", "a dry run maps nothing: weights that a launch uses in place count as read");
     }
 }

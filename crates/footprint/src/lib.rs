@@ -5,7 +5,8 @@
 //! recorded oracle that checks it.
 //!
 //! [`require()`] is the whole: it resolves the context ([`context`]), places layers and tensors ([`placement`]), and adds up
-//! [`weights`], [`kv_cache`], [`state`], [`compute`], [`output`] and what the host program itself takes ([`host`]). [`Requirements`] does the same for a search.
+//! [`weights`], [`kv_cache`], [`state`], [`compute`], [`output`] and what the host program itself takes ([`host`]).
+//! [`Requirements`] does the same for a search. [`explain()`] names the rule behind each number, [`savings()`] what would take less.
 #![forbid(unsafe_code)]
 
 pub mod backends;
@@ -26,10 +27,10 @@ pub mod recommend;
 mod repack;
 pub mod require;
 pub mod requirement;
-pub mod requirements;
 mod roles;
 pub mod savings;
 mod scratch;
+pub mod search;
 pub mod state;
 pub mod target;
 pub mod weights;
@@ -44,6 +45,6 @@ pub use profile::{BatchKinds, EngineProfile, LatentCache, Outputs, Rules, Window
 pub use recommend::{Recommendation, Sizing, recommend};
 pub use require::{dry_run, require, require_with};
 pub use requirement::{DeviceRequirement, GraphSize, HostRequirement, Requirement, ResolvedContext};
-pub use requirements::Requirements;
 pub use savings::{Saving, savings};
+pub use search::Requirements;
 pub use target::{Backend, Device, Target};

@@ -90,6 +90,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
+    let answered: u64 = architectures.values().map(|(cases, _)| cases).sum();
+    println!("{} models of {} architectures, {answered} cases.", dry.len(), architectures.len());
     table("architecture", &architectures);
     table("option", &options);
     println!("\nRefusals: {} of {} agree.", refused.1, refused.0);

@@ -4,18 +4,17 @@
 //! ```text
 //! cargo run --release -p loadmaster-footprint --example accuracy
 //! ```
-#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a development tool: it reads recordings and prints tables")]
+#![expect(clippy::print_stdout, reason = "a development tool: it prints tables")]
 
 #[path = "../tests/recorded/mod.rs"]
 mod recorded;
 
 use footprint::{Requirement, Target, dry_run, require};
-use recorded::{Answer, Case, Figures, Recording};
+use recorded::{Answer, Case, DRY_RUNS, Figures, LOADS, each, places, recordings};
 use spec::Bytes;
 use spec::Known;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
-use std::path::Path;
 
 /// Components of the engine's breakdown, in its order, and the logits buffer, which it leaves out.
 const COMPONENTS: [&str; 4] = ["weights", "caches and state", "compute", "logits"];
@@ -64,47 +63,35 @@ impl Score {
 type Scores = [Score; 4];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let dry = recordings("tests/oracle")?;
-    let loads = recordings("tests/loads")?;
     let (mut architectures, mut options) = (BTreeMap::<String, (u64, Scores)>::new(), BTreeMap::<String, (u64, Scores)>::new());
     let mut refused = (0, 0);
-    for recording in &dry {
-        let mut models = BTreeMap::new();
-        for (case, answer) in &recording.cases {
-            let (settings, profile) = case.settings();
-            let target = case.target(&recording.host);
-            let model = models.entry(&case.model).or_insert_with(|| recorded::model::model(&case.model));
-            let ours = dry_run(model, &settings, &target, &profile);
-            let (Answer::Figures(theirs), Ok(ours)) = (answer, &ours) else {
-                refused.0 += 1;
-                refused.1 += u64::from(matches!(answer, Answer::Refused(_)) && ours.is_err());
-                continue;
-            };
-            let keys = std::iter::once(&mut architectures).map(|table| (table, vec![model.architecture.clone()]));
-            for (table, keys) in keys.chain(std::iter::once((&mut options, option_names(case)))) {
-                for key in keys {
-                    let (cases, scores) = table.entry(key).or_default();
-                    *cases += 1;
-                    compare(ours, &target, theirs, scores);
-                }
+    let mut files = BTreeSet::new();
+    each(DRY_RUNS, |case, host, model, answer| {
+        files.insert(case.model.split(' ').next().unwrap_or_default().to_owned());
+        let (settings, profile) = case.settings();
+        let target = case.target(host);
+        let ours = dry_run(model, &settings, &target, &profile);
+        let (Answer::Figures(theirs), Ok(ours)) = (answer, &ours) else {
+            refused.0 += 1;
+            refused.1 += u64::from(matches!(answer, Answer::Refused(_)) && ours.is_err());
+            return;
+        };
+        let keys = std::iter::once(&mut architectures).map(|table| (table, vec![model.architecture.clone()]));
+        for (table, keys) in keys.chain(std::iter::once((&mut options, option_names(case)))) {
+            for key in keys {
+                let (cases, scores) = table.entry(key).or_default();
+                *cases += 1;
+                compare(ours, &target, theirs, scores);
             }
         }
-    }
+    });
     let answered: u64 = architectures.values().map(|(cases, _)| cases).sum();
-    println!("{} models of {} architectures, {answered} cases.", dry.len(), architectures.len());
+    println!("{} models of {} architectures, {answered} cases.", files.len(), architectures.len());
     table("architecture", &architectures);
     table("option", &options);
     println!("\nRefusals: {} of {} agree.", refused.1, refused.0);
-    against_fit(&loads)?;
+    against_fit()?;
     Ok(())
-}
-
-fn recordings(folder: &str) -> Result<Vec<Recording>, Box<dyn Error>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let mut paths: Vec<_> = std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-    paths.retain(|path| path.extension().is_some_and(|end| end == "jsonl"));
-    paths.sort();
-    paths.iter().map(|path| Ok(Recording::parse(&std::fs::read_to_string(path)?)?)).collect()
 }
 
 /// The words of a case that say what is special about it.
@@ -136,27 +123,8 @@ fn option_names(case: &Case) -> Vec<String> {
     names
 }
 
-/// Components of each place, the host first.
-fn places(need: &Requirement) -> Vec<[Known<Bytes>; 3]> {
-    let host = &need.host;
-    let weights = host.weights_anonymous.plus(&host.weights_repacked).plus(&host.weights_mapped);
-    let host = [weights, host.kv_cache.plus(&host.state), host.compute.clone()];
-    let device = |place: &footprint::DeviceRequirement| [place.weights.clone(), place.kv_cache.plus(&place.state), place.compute.clone()];
-    std::iter::once(host).chain(need.devices.iter().map(device)).collect()
-}
-
-fn engine_places(target: &Target, figures: &Figures) -> Vec<[u64; 3]> {
-    let is_device = |name: &str| target.devices.iter().any(|device| device.name == name);
-    let sum = |of: &dyn Fn(&str) -> bool| {
-        let buffers = figures.buffers.iter().filter(|(name, _)| of(name)).map(|(_, sizes)| sizes);
-        buffers.fold([0; 3], |sum, sizes| [sum[0] + sizes[0], sum[1] + sizes[1], sum[2] + sizes[2]])
-    };
-    let host = sum(&|name| !is_device(name));
-    std::iter::once(host).chain(target.devices.iter().map(|device| sum(&|name| name == device.name))).collect()
-}
-
 fn compare(ours: &Requirement, target: &Target, theirs: &Figures, scores: &mut Scores) {
-    for (ours, theirs) in places(ours).iter().zip(engine_places(target, theirs)) {
+    for (ours, theirs) in places::ours(ours).iter().zip(places::engines(target, theirs)) {
         for (component, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
             if theirs > 0 || ours.get().is_none_or(|bytes| !bytes.is_zero()) {
                 scores[component].add(ours, theirs);
@@ -180,10 +148,10 @@ fn table(what: &str, rows: &BTreeMap<String, (u64, Scores)>) {
 /// Real loads: our requirement, and what the engine's `--fit` would have projected from its dry run. Fit reads the free
 /// memory while the recurrent state is allocated and then counts the state again (common/fit.cpp:118-147), and leaves
 /// out the host.
-fn against_fit(loads: &[Recording]) -> Result<(), Box<dyn Error>> {
+fn against_fit() -> Result<(), Box<dyn Error>> {
     let (mut ours_worst, mut fit_worst) = (0.0_f64, 0.0_f64);
     let (mut places_seen, mut ours_equal, mut fit_equal) = (0, 0, 0);
-    for recording in loads {
+    for recording in recordings(LOADS) {
         for (case, answer) in &recording.cases {
             let Answer::Figures(theirs) = answer else { continue };
             let (settings, profile) = case.settings();
@@ -191,7 +159,7 @@ fn against_fit(loads: &[Recording]) -> Result<(), Box<dyn Error>> {
             let model = recorded::model::model(&case.model);
             let need = require(&model, &settings, &target, &profile)?;
             let fit = dry_run(&model, &settings, &target, &profile)?;
-            for ((ours, fit), theirs) in need.devices.iter().zip(&fit.devices).zip(engine_places(&target, theirs).iter().skip(1)) {
+            for ((ours, fit), theirs) in need.devices.iter().zip(&fit.devices).zip(places::engines(&target, theirs).iter().skip(1)) {
                 let real = theirs.iter().sum::<u64>();
                 let ours = ours.buffers().get().map_or(0, |bytes| bytes.get());
                 let fit = fit.buffers().plus(&fit.state).get().map_or(0, |bytes| bytes.get());

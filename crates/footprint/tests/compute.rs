@@ -1,20 +1,13 @@
 //! Compute buffers and graphs equal the engine's to the byte: its dry run over all recorded cases, and real loads.
-#![expect(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "a test reads its recordings, shows what is wrong, and fails"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test reads its recordings, shows what is wrong, and fails")]
 
 mod recorded;
 
 use footprint::compute::{ComputeBuffers, dry_run};
 use footprint::target::Backend;
 use footprint::{Device, EngineProfile, ResolvedContext, Target, context, placement, require};
-use recorded::{Answer, Case, Figures, Recording};
+use recorded::{Answer, Case, DRY_RUNS, Figures, LOADS, each, each_changed, places, recordings};
 use spec::{Bytes, Known, Model, Settings};
-use std::collections::BTreeMap;
-use std::path::Path;
 
 /// Context, placement and the simulated dry run of a case.
 fn simulate(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> (ResolvedContext, ComputeBuffers) {
@@ -24,55 +17,37 @@ fn simulate(model: &Model, settings: &Settings, target: &Target, profile: &Engin
     (context, buffers)
 }
 
-fn recordings() -> Vec<Recording> {
-    recordings_in("tests/oracle")
-}
-
-fn recordings_in(folder: &str) -> Vec<Recording> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let texts = paths.filter(|path| path.extension().is_some_and(|end| end == "jsonl"));
-    texts.map(|path| Recording::parse(&std::fs::read_to_string(path).unwrap()).unwrap()).collect()
-}
-
 /// Our figure and the engine's: the host's, then each device's.
 fn paired<'a>(ours: &'a ComputeBuffers, target: &Target, figures: &Figures) -> Vec<(&'a Known<Bytes>, Bytes)> {
-    let is_device = |name: &str| target.devices.iter().any(|device| device.name == name);
-    let host: u64 = figures.buffers.iter().filter(|(name, _)| !is_device(name)).map(|(_, sizes)| sizes[2]).sum();
-    let devices = target.devices.iter().map(|device| figures.buffers.get(&device.name).map_or(0, |sizes| sizes[2]));
-    let theirs = std::iter::once(host).chain(devices).map(Bytes::new);
+    let theirs = places::engines(target, figures).into_iter().map(|[.., compute]| Bytes::new(compute));
     std::iter::once(&ours.host).chain(&ours.devices).zip(theirs).collect()
 }
 
 #[test]
 fn the_dry_run_is_the_engines_to_the_byte() {
     let (mut asked, mut wrong) = (0, Vec::new());
-    for recording in recordings() {
-        let mut models: BTreeMap<String, Model> = BTreeMap::new();
-        for (case, answer) in &recording.cases {
-            let Answer::Figures(figures) = answer else { continue };
-            let model = models.entry(case.model.clone()).or_insert_with(|| recorded::model::model(&case.model));
-            let target = case.target(&recording.host);
-            let (settings, profile) = case.settings();
-            let (_, ours) = simulate(model, &settings, &target, &profile);
-            asked += 1;
-            for (buffer, (ours, theirs)) in paired(&ours, &target, figures).into_iter().enumerate() {
-                if !ours.is_exact() || ours.get() != Some(theirs) {
-                    wrong.push(format!("{case:?}\n    buffer {buffer}: {ours} instead of {theirs}"));
-                }
-            }
-            let graph = ours.graph.map(|graph| [i64::from(graph.nodes), i64::from(graph.splits)]);
-            if graph != Some(figures.graph) {
-                wrong.push(format!("{case:?}\n    nodes and splits: {graph:?} instead of {:?}", figures.graph));
+    each(DRY_RUNS, |case, host, model, answer| {
+        let Answer::Figures(figures) = answer else { return };
+        let target = case.target(host);
+        let (settings, profile) = case.settings();
+        let (_, ours) = simulate(model, &settings, &target, &profile);
+        asked += 1;
+        for (buffer, (ours, theirs)) in paired(&ours, &target, figures).into_iter().enumerate() {
+            if !ours.is_exact() || ours.get() != Some(theirs) {
+                wrong.push(format!("{case:?}\n    buffer {buffer}: {ours} instead of {theirs}"));
             }
         }
-    }
+        let graph = ours.graph.map(|graph| [i64::from(graph.nodes), i64::from(graph.splits)]);
+        if graph != Some(figures.graph) {
+            wrong.push(format!("{case:?}\n    nodes and splits: {graph:?} instead of {:?}", figures.graph));
+        }
+    });
     assert!(asked >= 1900, "{asked} cases");
     assert!(wrong.is_empty(), "{} differences in {asked} cases:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Compute bytes after real loads (`probe --mode load`, bundled engine): the host, then each pretended GPU.
-const LOADS: &[(&str, u64, bool, &[u64])] = &[
+/// Compute bytes after real loads of a tiny model (oracle program, `--mode load`): the host, then each pretended GPU.
+const TINY_LOADS: &[(&str, u64, bool, &[u64])] = &[
     ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa on --ngl 0", 0, false, &[2183712]),
     ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa on --ngl 0", 1, false, &[954912, 2327552]),
     ("--ctx 1024 --batch 512 --ubatch 128 --seqs 1 --outputs 1 --fa on --ngl 3", 1, false, &[954912, 2327552]),
@@ -111,8 +86,8 @@ const LOADS: &[(&str, u64, bool, &[u64])] = &[
 
 #[test]
 fn a_load_is_the_engines_to_the_byte() {
-    let host = recordings().remove(0).host;
-    for &(args, gpus, pipeline, theirs) in LOADS {
+    let host = recordings(DRY_RUNS).remove(0).host;
+    for &(args, gpus, pipeline, theirs) in TINY_LOADS {
         let devices = vec![24576; gpus as usize];
         let case = Case { model: "stories15m Q4_K_M".into(), devices, pipeline, host_buffer: false, args: args.into() };
         let (settings, profile) = case.settings();
@@ -128,36 +103,19 @@ fn a_load_is_the_engines_to_the_byte() {
 #[test]
 fn loads_take_what_is_required() {
     let (mut asked, mut wrong) = (0, Vec::new());
-    for recording in recordings_in("tests/loads") {
-        for (case, answer) in &recording.cases {
-            let Answer::Figures(figures) = answer else { continue };
-            let target = case.target(&recording.host);
-            let (settings, profile) = case.settings();
-            let need = require(&recorded::model::model(&case.model), &settings, &target, &profile).unwrap();
-            let host = &need.host;
-            let host = [
-                host.weights_anonymous.plus(&host.weights_repacked).plus(&host.weights_mapped),
-                host.kv_cache.plus(&host.state),
-                host.compute.clone(),
-            ];
-            let devices =
-                need.devices.iter().map(|place| [place.weights.clone(), place.kv_cache.plus(&place.state), place.compute.clone()]);
-            let is_device = |name: &str| target.devices.iter().any(|device| device.name == name);
-            let sum = |of: &dyn Fn(&str) -> bool| {
-                let buffers = figures.buffers.iter().filter(|(name, _)| of(name)).map(|(_, sizes)| sizes);
-                buffers.fold([0; 3], |sum, sizes| [sum[0] + sizes[0], sum[1] + sizes[1], sum[2] + sizes[2]])
-            };
-            let theirs = std::iter::once(sum(&|name| !is_device(name)));
-            let theirs = theirs.chain(target.devices.iter().map(|device| sum(&|name| name == device.name)));
-            for (place, (ours, theirs)) in std::iter::once(host).chain(devices).zip(theirs).enumerate() {
-                asked += 1;
-                let ours: Vec<_> = ours.iter().map(|size| size.get().filter(|_| size.is_exact()).map(|size| size.get())).collect();
-                if ours != theirs.map(Some) {
-                    wrong.push(format!("{case:?}\n    place {place}: {ours:?} instead of {theirs:?}"));
-                }
+    each(LOADS, |case, host, model, answer| {
+        let Answer::Figures(figures) = answer else { return };
+        let target = case.target(host);
+        let (settings, profile) = case.settings();
+        let need = require(model, &settings, &target, &profile).unwrap();
+        for (place, (ours, theirs)) in places::ours(&need).iter().zip(places::engines(&target, figures)).enumerate() {
+            asked += 1;
+            let ours = ours.each_ref().map(|size| size.get().filter(|_| size.is_exact()).map(|size| size.get()));
+            if ours != theirs.map(Some) {
+                wrong.push(format!("{case:?}\n    place {place}: {ours:?} instead of {theirs:?}"));
             }
         }
-    }
+    });
     println!("{asked} places");
     assert!(asked >= 90, "{asked} places");
     assert!(wrong.is_empty(), "{} differences in {asked} places:\n{}", wrong.len(), wrong.join("\n"));
@@ -180,12 +138,12 @@ fn strange(model: &Model) -> Model {
 /// The share of buffers outside the interval of their estimate.
 fn outside(change: fn(&Model) -> Model) -> f64 {
     let (mut asked, mut outside) = (0, Vec::new());
-    for recording in recordings() {
-        let mut models: BTreeMap<String, Model> = BTreeMap::new();
-        for (case, answer) in &recording.cases {
-            let Answer::Figures(figures) = answer else { continue };
-            let model = models.entry(case.model.clone()).or_insert_with(|| change(&recorded::model::model(&case.model)));
-            let target = case.target(&recording.host);
+    each_changed(
+        DRY_RUNS,
+        |model| change(&model),
+        |case, host, model, answer| {
+            let Answer::Figures(figures) = answer else { return };
+            let target = case.target(host);
             let (settings, profile) = case.settings();
             let (_, ours) = simulate(model, &settings, &target, &profile);
             assert_eq!(ours.graph, None);
@@ -195,8 +153,8 @@ fn outside(change: fn(&Model) -> Model) -> f64 {
                     outside.push(format!("{ours} instead of {theirs}: {case:?}"));
                 }
             }
-        }
-    }
+        },
+    );
     println!("{} of {asked} outside\n{}", outside.len(), outside.join("\n"));
     outside.len() as f64 / f64::from(asked)
 }
@@ -243,7 +201,7 @@ fn fusions_of_experts_keep_tensors_longer() {
 
 #[test]
 fn every_recorded_model_is_described_by_its_own_rules() {
-    for recording in recordings() {
+    for recording in recordings(DRY_RUNS) {
         for name in recording.cases.iter().map(|(case, _)| &case.model).collect::<std::collections::BTreeSet<_>>() {
             assert_eq!(recorded::model::model(name).support, spec::model::Support::Described, "{name}");
         }

@@ -1,38 +1,12 @@
 //! Every recorded answer of the engine, recomputed: weights, caches, state and the buffer of logits must be equal to the
-//! byte.
-//!
-//! Compute buffers are scored per architecture: how many are equal, and how far off the worst is. Run with `--nocapture`;
-//! the environment variable SHOW_COMPUTE lists every difference.
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test reads its recordings and fails")]
+//! byte. Compute buffers are compared in `compute.rs`.
 
 mod recorded;
 
 use footprint::{Requirement, placement, require, weights};
-use recorded::{Answer, Case, Figures, Host, Recording};
+use recorded::{Answer, Case, DRY_RUNS, Figures, Host, each};
 use spec::{Bytes, Known, Model};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-
-/// All recordings in `tests/oracle`.
-fn recordings() -> Vec<Recording> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle");
-    let paths: BTreeSet<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let read = |path| Recording::parse(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let recordings: Vec<_> = paths.into_iter().filter(|path| path.extension().is_some_and(|end| end == "jsonl")).map(read).collect();
-    assert!(recordings.iter().all(|recording| recording.engine.contains("llama-cpp-sys-2")), "no engine version");
-    recordings
-}
-
-/// Each case with the machine it was asked on, its model and its answer.
-fn each(mut visit: impl FnMut(&Case, &Host, &Model, &Answer)) {
-    let mut models: BTreeMap<String, Model> = BTreeMap::new();
-    for recording in recordings() {
-        for (case, answer) in &recording.cases {
-            let model = models.entry(case.model.clone()).or_insert_with(|| recorded::model::model(&case.model));
-            visit(case, &recording.host, model, answer);
-        }
-    }
-}
 
 /// Weights, caches with state, and compute by buffer type, as the engine's breakdown lists them.
 fn breakdown(case: &Case, host: &Host, model: &Model) -> (Requirement, BTreeMap<String, [u64; 3]>) {
@@ -93,7 +67,7 @@ fn differences(case: &Case, host: &Host, model: &Model, figures: &Figures) -> Ve
 #[test]
 fn weights_caches_state_and_output_are_the_engines_to_the_byte() {
     let (mut asked, mut wrong) = (0, Vec::new());
-    each(|case, host, model, answer| {
+    each(DRY_RUNS, |case, host, model, answer| {
         asked += 1;
         let found = match answer {
             Answer::Figures(figures) => differences(case, host, model, figures),

@@ -90,19 +90,16 @@ struct Row {
 }
 
 fn rows(folder: &Path) -> Vec<Row> {
-    let text = std::fs::read_to_string(folder.join("captures.csv")).unwrap();
-    let mut lines = csv(&text).into_iter();
-    let names = lines.next().unwrap();
     let mut rows = Vec::new();
-    for line in lines {
-        let field: BTreeMap<&str, &str> = names.iter().map(String::as_str).zip(line.iter().map(String::as_str)).collect();
-        let kind = field["kind"];
+    for line in csv::Reader::from_path(folder.join("captures.csv")).unwrap().into_deserialize() {
+        let field: BTreeMap<String, String> = line.unwrap();
+        let kind = field["kind"].as_str();
         if !matches!(kind, "linux-sysfs" | "sysfs+cpuid" | "linux-sysfs(android)") {
             continue;
         }
         let mut expected: Figures = ["cores", "threads", "packages", "numa"].map(|name| (name, field[name].to_owned())).into();
         for name in ["L1d", "L2", "L3"] {
-            expected.insert(name, caches(field[name]));
+            expected.insert(name, caches(&field[name]));
         }
         // The others are rounded to three digits.
         if field["memory_note"] == "exact" {
@@ -113,7 +110,7 @@ fn rows(folder: &Path) -> Vec<Row> {
             id: field["id"].to_owned(),
             android: kind.ends_with("(android)"),
             real: field["tier"].starts_with("real"),
-            input: folder.join("captures").join(field["input"]),
+            input: folder.join("captures").join(&field["input"]),
             expected,
         });
     }
@@ -126,29 +123,6 @@ fn caches(json: &str) -> String {
     let mut sizes: Vec<(u64, u64)> = sizes.iter().filter_map(|(size, count)| Some((size.parse().ok()?, count.as_u64()?))).collect();
     sizes.sort_unstable();
     sizes.iter().map(|(size, count)| format!("{size}x{count}")).collect::<Vec<_>>().join(" ")
-}
-
-/// Rows of a file of comma-separated values with quoted fields.
-fn csv(text: &str) -> Vec<Vec<String>> {
-    let (mut rows, mut row, mut field, mut quoted) = (Vec::new(), Vec::new(), String::new(), false);
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                field.push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => row.push(std::mem::take(&mut field)),
-            '\n' if !quoted => {
-                row.push(std::mem::take(&mut field));
-                rows.push(std::mem::take(&mut row));
-            }
-            '\r' => {}
-            c => field.push(c),
-        }
-    }
-    rows
 }
 
 /// The machine in an archive. hwloc puts it below `NAME/` or `NAME/fsroot/`.

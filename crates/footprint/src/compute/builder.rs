@@ -18,6 +18,13 @@ pub(super) struct Batch {
     pub(super) n_outputs: u64,
 }
 
+impl Batch {
+    /// Tokens of each sequence.
+    pub(super) fn per_seq(&self) -> u64 {
+        self.n_tokens / self.n_seqs.max(1)
+    }
+}
+
 /// What of settings and target shapes a graph.
 #[derive(Clone, Debug)]
 pub(super) struct Options {

@@ -85,34 +85,6 @@ fn device_name(buffer: &str) -> Option<String> {
 pub fn rows() -> Option<Vec<Row>> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/memory/logged_buffers.csv");
     let text = std::fs::read_to_string(path).ok()?;
-    let mut lines = records(&text).into_iter();
-    let head = lines.next()?;
-    Some(lines.map(|fields| Row { columns: head.iter().cloned().zip(fields).collect() }).collect())
-}
-
-/// Comma-separated values with quotes.
-fn records(text: &str) -> Vec<Vec<String>> {
-    let (mut records, mut fields, mut field, mut quoted) = (Vec::new(), Vec::new(), String::new(), false);
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                field.push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(std::mem::take(&mut field)),
-            '\n' if !quoted => {
-                fields.push(std::mem::take(&mut field));
-                records.push(std::mem::take(&mut fields));
-            }
-            '\r' if !quoted => {}
-            _ => field.push(c),
-        }
-    }
-    if !field.is_empty() || !fields.is_empty() {
-        fields.push(field);
-        records.push(fields);
-    }
-    records
+    let lines = csv::Reader::from_reader(text.as_bytes()).into_deserialize();
+    Some(lines.map(|columns| Row { columns: columns.unwrap_or_else(|error| panic!("logged_buffers.csv: {error}")) }).collect())
 }

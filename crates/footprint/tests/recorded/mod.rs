@@ -5,7 +5,10 @@
 
 pub mod case;
 pub mod file;
+pub mod folder;
 pub mod model;
+pub mod places;
 
 pub use case::{Case, Host};
 pub use file::{Answer, Figures, Recording};
+pub use folder::{DRY_RUNS, LOADS, each, each_changed, recordings};

@@ -4,8 +4,7 @@
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::{Id, Op};
 use super::super::weights::{Part, Suffix};
-use super::state::{self, StateInputs};
-use spec::model::Recurrent;
+use super::state::{self, Recurrence};
 
 /// Extents of one layer's recurrence.
 #[derive(Clone, Copy)]
@@ -36,13 +35,8 @@ pub(super) struct Operands {
 }
 
 /// The gated delta net of Qwen3-Next and Qwen3.5, from the normed stream to the block's output.
-pub(in super::super) fn delta_net(
-    b: &mut Builder<'_>,
-    layer: usize,
-    state: &Recurrent,
-    inputs: &StateInputs,
-    x: Id,
-) -> Result<Id, Missing> {
+pub(in super::super) fn delta_net(b: &mut Builder<'_>, at: Recurrence<'_>, x: Id) -> Result<Id, Missing> {
+    let Recurrence { layer, state, inputs } = at;
     let here = Some(layer);
     b.graph.expand(x);
     let a = b.weight(here, Part::SsmA)?;
@@ -50,7 +44,7 @@ pub(in super::super) fn delta_net(
     let kernel = b.weight(here, Part::SsmConv1d)?;
     let (v_heads, dim, [d_conv, channels, ..]) = (b.graph.ne(a)[0], b.graph.ne(norm)[0], b.graph.ne(kernel));
     let n_seqs = b.batch.n_seqs;
-    let per_seq = b.batch.n_tokens / n_seqs.max(1);
+    let per_seq = b.batch.per_seq();
     let k_heads = (channels / dim.max(1)).saturating_sub(v_heads) / 2;
     let shape = Shape { n_seqs, per_seq, dim, k_heads, v_heads };
 

@@ -4,17 +4,11 @@ use super::super::builder::{Builder, Missing};
 use super::super::tensor::Id;
 use super::super::weights::{Part, Suffix};
 use super::delta_net::{Operands, Shape, recurrence, unit_length};
-use super::state::{self, StateInputs};
-use spec::model::Recurrent;
+use super::state::{self, Recurrence};
 
 /// Delta attention of one layer, from the normed stream to the block's output.
-pub(in super::super) fn kimi_delta(
-    b: &mut Builder<'_>,
-    layer: usize,
-    state: &Recurrent,
-    inputs: &StateInputs,
-    x: Id,
-) -> Result<Id, Missing> {
+pub(in super::super) fn kimi_delta(b: &mut Builder<'_>, at: Recurrence<'_>, x: Id) -> Result<Id, Missing> {
+    let Recurrence { layer, state, inputs } = at;
     let here = Some(layer);
     b.graph.expand(x);
     let [n_embd, n_tokens, ..] = b.graph.ne(x);
@@ -22,7 +16,7 @@ pub(in super::super) fn kimi_delta(
     let dim = b.graph.ne(norm)[0];
     let heads = state.s_elements / dim.saturating_mul(dim).max(1);
     let n_seqs = b.batch.n_seqs;
-    let shape = Shape { n_seqs, per_seq: n_tokens / n_seqs.max(1), dim, k_heads: heads, v_heads: heads };
+    let shape = Shape { n_seqs, per_seq: b.batch.per_seq(), dim, k_heads: heads, v_heads: heads };
     let by_token = [dim, heads, n_tokens, 1];
 
     let conv_states = state::states(b, layer, state.r_elements);

@@ -3,9 +3,8 @@
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::Id;
 use super::super::weights::Part;
-use super::state::{self, StateInputs};
+use super::state::{self, Recurrence};
 use spec::QuantType;
-use spec::model::Recurrent;
 
 /// Decays that the application fills in: per head, per token from either end of the batch, and between tokens.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +18,7 @@ pub(in super::super) struct Decays {
 /// Creates the decays of all layers.
 pub(super) fn decays(b: &mut Builder<'_>, heads: u64) -> Decays {
     let n_seqs = b.batch.n_seqs;
-    let per_seq = b.batch.n_tokens / n_seqs.max(1);
+    let per_seq = b.batch.per_seq();
     Decays {
         slopes: b.graph.input(QuantType::F32, [heads, 1, 1, 1]),
         queries: b.graph.input(QuantType::F32, [1, heads, per_seq, n_seqs]),
@@ -29,20 +28,14 @@ pub(super) fn decays(b: &mut Builder<'_>, heads: u64) -> Decays {
 }
 
 /// Lightning attention of one layer, from the normed stream to the block's output.
-pub(in super::super) fn lightning(
-    b: &mut Builder<'_>,
-    layer: usize,
-    state: &Recurrent,
-    inputs: &StateInputs,
-    decays: Decays,
-    x: Id,
-) -> Result<Id, Missing> {
+pub(in super::super) fn lightning(b: &mut Builder<'_>, at: Recurrence<'_>, decays: Decays, x: Id) -> Result<Id, Missing> {
+    let Recurrence { layer, state, inputs } = at;
     let here = Some(layer);
     let heads = b.graph.ne(decays.slopes)[0];
     let qkv = b.weight(here, Part::AttnQkv)?;
     let dim = b.graph.ne(qkv)[1] / heads.saturating_mul(3).max(1);
     let (n_embd, n_seqs) = (b.graph.ne(x)[0], b.batch.n_seqs);
-    let per_seq = b.batch.n_tokens / n_seqs.max(1);
+    let per_seq = b.batch.per_seq();
     let unused = state::states(b, layer, state.r_elements);
     state::gather(b, inputs, unused);
     let rate = b.graph.scale(decays.slopes);

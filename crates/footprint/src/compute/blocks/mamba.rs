@@ -3,7 +3,7 @@
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::{Id, Op};
 use super::super::weights::{Part, Suffix};
-use super::state::{self, StateInputs};
+use super::state::{self, Recurrence};
 use spec::model::Recurrent;
 
 /// Extents of one layer's recurrence.
@@ -21,7 +21,7 @@ impl Shape {
         let out = b.weight(Some(layer), Part::SsmOut)?;
         let d_inner = b.graph.ne(out)[0];
         let n_seqs = b.batch.n_seqs;
-        Ok(Self { n_seqs, per_seq: b.batch.n_tokens / n_seqs.max(1), d_inner, d_state: state.s_elements / d_inner.max(1) })
+        Ok(Self { n_seqs, per_seq: b.batch.per_seq(), d_inner, d_state: state.s_elements / d_inner.max(1) })
     }
     /// Tokens in sequences: `[width, tokens of each, sequences]`.
     fn by_sequence(self, b: &mut Builder<'_>, x: Id) -> Id {
@@ -64,7 +64,8 @@ fn operand_norm(b: &mut Builder<'_>, layer: usize, part: Part, x: Id) -> Result<
 }
 
 /// Mamba of one layer, from the normed stream to the block's output.
-pub(in super::super) fn mamba(b: &mut Builder<'_>, layer: usize, state: &Recurrent, inputs: &StateInputs, x: Id) -> Result<Id, Missing> {
+pub(in super::super) fn mamba(b: &mut Builder<'_>, at: Recurrence<'_>, x: Id) -> Result<Id, Missing> {
+    let Recurrence { layer, state, inputs } = at;
     let here = Some(layer);
     let shape = Shape::of(b, layer, state)?;
     let Shape { n_seqs, per_seq, d_inner, d_state } = shape;
@@ -121,7 +122,8 @@ fn keep(b: &mut Builder<'_>, scanned: Id, states: Id) {
 }
 
 /// Mamba 2 of one layer, from the normed stream to the block's output.
-pub(in super::super) fn mamba2(b: &mut Builder<'_>, layer: usize, state: &Recurrent, inputs: &StateInputs, x: Id) -> Result<Id, Missing> {
+pub(in super::super) fn mamba2(b: &mut Builder<'_>, at: Recurrence<'_>, x: Id) -> Result<Id, Missing> {
+    let Recurrence { layer, state, inputs } = at;
     let here = Some(layer);
     let shape = Shape::of(b, layer, state)?;
     let Shape { n_seqs, per_seq, d_inner, d_state } = shape;
@@ -170,7 +172,8 @@ pub(in super::super) fn mamba2(b: &mut Builder<'_>, layer: usize, state: &Recurr
 }
 
 /// PLaMo 2's recurrence of one layer: heads as in Mamba 2, operands as in Mamba, normed.
-pub(in super::super) fn plamo2(b: &mut Builder<'_>, layer: usize, state: &Recurrent, inputs: &StateInputs, x: Id) -> Result<Id, Missing> {
+pub(in super::super) fn plamo2(b: &mut Builder<'_>, at: Recurrence<'_>, x: Id) -> Result<Id, Missing> {
+    let Recurrence { layer, state, inputs } = at;
     let here = Some(layer);
     let shape = Shape::of(b, layer, state)?;
     let Shape { n_seqs, per_seq, d_inner, d_state } = shape;

@@ -8,7 +8,7 @@ use super::kimi_delta::kimi_delta;
 use super::lightning::{self, Decays, lightning};
 use super::mamba::{mamba, mamba2, plamo2};
 use super::short_conv::short_conv;
-use super::state::{self, StateInputs};
+use super::state::{self, Recurrence, StateInputs};
 use spec::model::{Mixer, Recurrent};
 
 /// The inputs of all recurrent layers.
@@ -38,14 +38,15 @@ pub(in super::super) fn recurrent(
     inputs: &RecurrentInputs,
     x: Id,
 ) -> Result<Id, Missing> {
+    let at = Recurrence { layer, state, inputs: &inputs.state };
     match (state.kind.as_str(), inputs.decays) {
-        ("mamba", _) => mamba(b, layer, state, &inputs.state, x),
-        ("mamba2", _) => mamba2(b, layer, state, &inputs.state, x),
-        ("plamo2-mamba", _) => plamo2(b, layer, state, &inputs.state, x),
-        ("gated-delta-net", _) => delta_net(b, layer, state, &inputs.state, x),
-        ("kda", _) => kimi_delta(b, layer, state, &inputs.state, x),
-        ("short-conv", _) => short_conv(b, layer, state, &inputs.state, x),
-        ("linear-attention", Some(decays)) => lightning(b, layer, state, &inputs.state, decays, x),
+        ("mamba", _) => mamba(b, at, x),
+        ("mamba2", _) => mamba2(b, at, x),
+        ("plamo2-mamba", _) => plamo2(b, at, x),
+        ("gated-delta-net", _) => delta_net(b, at, x),
+        ("kda", _) => kimi_delta(b, at, x),
+        ("short-conv", _) => short_conv(b, at, x),
+        ("linear-attention", Some(decays)) => lightning(b, at, decays, x),
         _ => Err(Missing { layer: Some(layer), part: Part::SsmOut }),
     }
 }

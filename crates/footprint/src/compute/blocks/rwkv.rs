@@ -7,7 +7,7 @@ use super::super::weights::{Part, Suffix};
 use super::feed_forward::{Activation, Matrices, feed_forward};
 use super::recurrent::RecurrentInputs;
 use super::rwkv_time::{time_mix6, time_mix7};
-use super::state;
+use super::state::{self, Recurrence};
 use spec::model::Recurrent;
 
 /// Extents of one layer.
@@ -45,10 +45,11 @@ pub(in super::super) fn rwkv(
     outputs: Option<Id>,
 ) -> Result<Id, Missing> {
     let (here, inputs) = (Some(layer), &inputs.state);
+    let at = Recurrence { layer, state, inputs };
     let n_embd = b.graph.ne(x)[0];
     let (n_tokens, n_seqs) = (b.batch.n_tokens, b.batch.n_seqs);
     let dim = state.s_elements / n_embd.max(1);
-    let shape = Shape { n_embd, n_tokens, n_seqs, per_seq: n_tokens / n_seqs.max(1), dim, heads: n_embd / dim.max(1) };
+    let shape = Shape { n_embd, n_tokens, n_seqs, per_seq: b.batch.per_seq(), dim, heads: n_embd / dim.max(1) };
     let x = b.graph.reshape(x, shape.by_sequence());
 
     let shifts = state.r_elements / n_embd.max(1);
@@ -59,11 +60,7 @@ pub(in super::super) fn rwkv(
     let last = if shifts == 1 { shifted } else { one_token(b, shifted) };
     let previous = previous(b, shape, last, normed);
     let second = b.find(here, Part::TimeMixLerpX, Suffix::Weight).is_some();
-    let y = if second {
-        time_mix6(b, layer, shape, state, inputs, [normed, previous])?
-    } else {
-        time_mix7(b, layer, shape, state, inputs, [normed, previous])?
-    };
+    let y = if second { time_mix6(b, at, shape, [normed, previous])? } else { time_mix7(b, at, shape, [normed, previous])? };
     if shifts == 1 {
         let last = one_token(b, normed);
         store(b, shape, states, last);

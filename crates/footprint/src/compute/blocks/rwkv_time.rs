@@ -4,19 +4,12 @@ use super::super::builder::{Builder, Missing};
 use super::super::tensor::{Id, Op};
 use super::super::weights::{Part, Suffix};
 use super::rwkv::Shape;
-use super::state::{self, StateInputs};
-use spec::model::Recurrent;
+use super::state::{self, Recurrence};
 
 /// Time mixing of version 6, of the normed stream and its tokens shifted by one. Without a weight for the first token
 /// (QRWKV), decayed keys and linear attention take its place.
-pub(super) fn time_mix6(
-    b: &mut Builder<'_>,
-    layer: usize,
-    shape: Shape,
-    state: &Recurrent,
-    inputs: &StateInputs,
-    [x, before]: [Id; 2],
-) -> Result<Id, Missing> {
+pub(super) fn time_mix6(b: &mut Builder<'_>, at: Recurrence<'_>, shape: Shape, [x, before]: [Id; 2]) -> Result<Id, Missing> {
+    let Recurrence { layer, state, inputs } = at;
     let here = Some(layer);
     let [mixed_w, mixed_k, mixed_v, mixed_r, mixed_g] = five_blends(b, layer, shape, [x, before])?;
     let r = b.linear_bias(here, Part::TimeMixReceptance, mixed_r)?;
@@ -89,14 +82,8 @@ fn five_blends(b: &mut Builder<'_>, layer: usize, shape: Shape, [x, before]: [Id
 
 /// Time mixing of version 7, of the normed stream and its tokens shifted by one. A gate and a norm of the heads where the
 /// file has them.
-pub(super) fn time_mix7(
-    b: &mut Builder<'_>,
-    layer: usize,
-    shape: Shape,
-    state: &Recurrent,
-    inputs: &StateInputs,
-    [x, before]: [Id; 2],
-) -> Result<Id, Missing> {
+pub(super) fn time_mix7(b: &mut Builder<'_>, at: Recurrence<'_>, shape: Shape, [x, before]: [Id; 2]) -> Result<Id, Missing> {
+    let Recurrence { layer, state, inputs } = at;
     let here = Some(layer);
     let change = b.graph.sub(before, x);
     let shares = b.weight(here, Part::TimeMixLerpFused)?;

@@ -3,20 +3,14 @@
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::Id;
 use super::super::weights::Part;
-use super::state::{self, StateInputs};
-use spec::model::Recurrent;
+use super::state::{self, Recurrence};
 
 /// The convolution of one layer, from the normed stream to the block's output.
-pub(in super::super) fn short_conv(
-    b: &mut Builder<'_>,
-    layer: usize,
-    state: &Recurrent,
-    inputs: &StateInputs,
-    x: Id,
-) -> Result<Id, Missing> {
+pub(in super::super) fn short_conv(b: &mut Builder<'_>, at: Recurrence<'_>, x: Id) -> Result<Id, Missing> {
+    let Recurrence { layer, state, inputs } = at;
     let here = Some(layer);
     let n_seqs = b.batch.n_seqs;
-    let per_seq = b.batch.n_tokens / n_seqs.max(1);
+    let per_seq = b.batch.per_seq();
     let kernel = b.weight(here, Part::ShortConvConv)?;
     let [width, d_conv] = [b.graph.ne(x)[0], b.graph.ne(kernel)[0]];
     let x = b.graph.reshape(x, [width, per_seq, n_seqs, 1]);

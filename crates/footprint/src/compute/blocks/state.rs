@@ -3,6 +3,7 @@
 use super::super::builder::Builder;
 use super::super::tensor::{Id, Memory};
 use spec::QuantType;
+use spec::model::Recurrent;
 
 /// Which rows of the states belong to the sequences of the batch.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,14 @@ pub(in super::super) struct StateInputs {
     own: Id,
     /// The others, when the first is read in place.
     rest: Id,
+}
+
+/// A layer's recurrence: where it is, what it keeps, and the rows that belong to the batch.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Recurrence<'a> {
+    pub(super) layer: usize,
+    pub(super) state: &'a Recurrent,
+    pub(super) inputs: &'a StateInputs,
 }
 
 /// Creates the input of all recurrent layers.

@@ -70,6 +70,7 @@ fn a_container_of_four_gib_and_one_cpu_is_obeyed() {
         source: "/sys/fs/cgroup/memory.max".into(),
         limit: Bytes::from_gib(4),
         used: Known::exact(Bytes::from_mib(100), "memory.current"),
+        swap: Known::unknown("test"),
         reclaimable: Known::exact(Bytes::from_mib(60), "memory.stat"),
     }];
     let target = native(&machine);

@@ -1,6 +1,6 @@
 //! A machine that one does not have, from a short description.
 
-use spec::machine::{Cpu, Facts, Free, Gpu, GpuVendor, Limits, Machine, Memory, NumaNode, Platform};
+use spec::machine::{Conditions, Cpu, Facts, Free, Gpu, GpuKind, GpuVendor, Limits, Machine, Memory, NumaNode, Platform};
 use spec::{Bytes, BytesPerSec, Known};
 use std::collections::BTreeSet;
 
@@ -168,6 +168,7 @@ impl Parts {
         let given = |bytes: Option<Bytes>| Known::from_option(bytes, SOURCE, not_said);
         let cpus: BTreeSet<u32> = (0..self.threads.or(self.cores).unwrap_or(0)).collect();
         let memory_total = given(self.ram);
+        let n_gpus = self.gpus.len();
         Ok(Machine {
             origin: origin.to_owned(),
             limits: Limits {
@@ -183,22 +184,25 @@ impl Parts {
                 gpu_memory: self.gpus.iter().map(|gpu| gpu.memory_total.clone()).collect(),
             },
             facts: Facts {
-                platform: Platform { os: self.os.unwrap_or("linux").to_owned(), arch: arch.to_owned() },
+                platform: Platform {
+                    os: self.os.unwrap_or("linux").to_owned(),
+                    arch: arch.to_owned(),
+                    version: Known::unknown(not_said),
+                    inside: Vec::new(),
+                },
                 cpu: Cpu {
-                    model: Known::unknown(not_said),
-                    sockets: Known::unknown(not_said),
                     physical_cores: Known::from_option(self.cores, SOURCE, not_said),
                     logical_cpus: self.logical_cpus(),
-                    core_kinds: Vec::new(),
-                    max_frequency_hz: Known::unknown(not_said),
-                    caches: Vec::new(),
                     features,
                     memory_bandwidth: Known::from_option(self.bandwidth, SOURCE, not_said),
+                    ..Cpu::unknown(not_said)
                 },
-                numa: vec![NumaNode { id: 0, cpus, memory: memory_total.clone() }],
-                memory: Memory { total: memory_total, swap_total: given(self.swap), page: Known::unknown(not_said) },
+                numa: vec![NumaNode { id: 0, cpus, memory: memory_total.clone(), distances: Vec::new(), of_gpu: false }],
+                memory: Memory { total: memory_total, swap_total: given(self.swap), ..Memory::unknown(not_said) },
                 gpus: self.gpus,
+                npus: Vec::new(),
             },
+            conditions: Conditions::unknown(n_gpus, not_said),
             warnings,
         })
     }
@@ -290,14 +294,9 @@ fn gpu(text: &str) -> Result<Gpu, String> {
     let not_said = "not in the description";
     Ok(Gpu {
         name: Known::from_option(name, SOURCE, not_said),
-        vendor: GpuVendor::Nvidia,
         memory_total: Known::exact(memory, SOURCE),
         memory_bandwidth: Known::from_option(bandwidth, SOURCE, not_said),
-        compute: Known::unknown(not_said),
-        compute_capability: Known::unknown(not_said),
-        pcie: Known::unknown(not_said),
-        unified_memory: false,
-        pci_address: Known::unknown(not_said),
+        ..Gpu::unknown(GpuVendor::Nvidia, GpuKind::Discrete, not_said)
     })
 }
 

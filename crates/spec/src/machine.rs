@@ -1,9 +1,20 @@
-//! A machine in three layers: what it is ([`Facts`]), what of it this process may use ([`Limits`]), what is free at
-//! this moment ([`Free`]). Only facts may be cached.
+//! A machine in layers: what it is ([`Facts`]), what of it this process may use ([`Limits`]), what is free at this moment
+//! ([`Free`]) and what slows it down now ([`Conditions`]). Only facts may be cached.
+
+mod conditions;
+mod cpu;
+mod gpu;
+mod limits;
+mod memory;
+
+pub use conditions::{Conditions, GpuCondition, PowerSource};
+pub use cpu::{Cache, CoreKind, Cpu};
+pub use gpu::{Gpu, GpuKind, GpuVendor, Npu, PcieLink, PeerLink, Slice};
+pub use limits::{Free, Limits, MemoryLimit};
+pub use memory::{HugePages, Memory, MemoryModule, NumaNode};
 
 use crate::known::Known;
-use crate::units::{Bytes, BytesPerSec, OpsPerSec};
-use std::collections::BTreeSet;
+use crate::units::Bytes;
 
 /// A machine, live, recorded or described.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +27,8 @@ pub struct Machine {
     pub limits: Limits,
     /// What is free now.
     pub free: Free,
+    /// What slows it down now.
+    pub conditions: Conditions,
     /// Contradictions and surprises met while detecting, for people.
     pub warnings: Vec<String>,
 }
@@ -33,199 +46,22 @@ pub struct Facts {
     pub numa: Vec<NumaNode>,
     /// GPUs in the order in which the engine numbers them.
     pub gpus: Vec<Gpu>,
+    /// Accelerators that no supported engine computes on.
+    pub npus: Vec<Npu>,
 }
 
 /// Operating system and instruction-set family.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Platform {
     /// `linux`, `macos`, `windows`, `android`.
     pub os: String,
     /// `x86_64`, `aarch64`.
     pub arch: String,
-}
-
-/// The processors of a machine.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Cpu {
-    /// Marketing name, e.g. `AMD EPYC 9554`.
-    pub model: Known<String>,
-    /// Packages.
-    pub sockets: Known<u32>,
-    /// Physical cores of all sockets.
-    pub physical_cores: Known<u32>,
-    /// Hardware threads of all sockets.
-    pub logical_cpus: Known<u32>,
-    /// Kinds of core, fastest first; one kind on a uniform machine, empty where not known.
-    pub core_kinds: Vec<CoreKind>,
-    /// Highest frequency in Hz that the system names.
-    pub max_frequency_hz: Known<u64>,
-    /// Caches, one entry per distinct level, type and size.
-    pub caches: Vec<Cache>,
-    /// Instruction-set extensions in the kernel's or vendor's spelling, lower case: `avx2`, `avx512f`, `avx512_vnni`,
-    /// `avx512_bf16`, `avx512vbmi`, `avx_vnni`, `amx_tile`, `amx_int8`, `f16c`, `fma`; `neon`, `dotprod`, `i8mm`, `sve`.
-    pub features: BTreeSet<String>,
-    /// Peak rate of sequential reads from memory by all cores.
-    pub memory_bandwidth: Known<BytesPerSec>,
-}
-
-/// Cores of one kind on a hybrid processor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CoreKind {
-    /// `performance`, `efficiency`, `low-power`, or a core name such as `Cortex-X4`.
-    pub name: String,
-    /// Logical CPU numbers.
-    pub cpus: BTreeSet<u32>,
-    /// Physical cores among them.
-    pub physical_cores: u32,
-}
-
-/// One kind of cache.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cache {
-    /// 1, 2, 3.
-    pub level: u8,
-    /// `data`, `instruction`, `unified`.
-    pub kind: String,
-    /// Size of one instance.
-    pub size: Bytes,
-    /// How many instances the machine has.
-    pub instances: u32,
-    /// Logical CPUs that share one instance.
-    pub shared_by: u32,
-}
-
-/// Memory of the host.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Memory {
-    /// Installed and usable by the system.
-    pub total: Known<Bytes>,
-    /// Swap space configured.
-    pub swap_total: Known<Bytes>,
-    /// Size of a base page.
-    pub page: Known<Bytes>,
-}
-
-/// One NUMA node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NumaNode {
-    /// The system's number.
-    pub id: u32,
-    /// Logical CPUs; empty on a node that has memory only.
-    pub cpus: BTreeSet<u32>,
-    /// Memory of the node.
-    pub memory: Known<Bytes>,
-}
-
-/// Who made a GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum GpuVendor {
-    /// NVIDIA.
-    Nvidia,
-    /// AMD.
-    Amd,
-    /// Intel.
-    Intel,
-    /// Apple.
-    Apple,
-    /// Another maker, or one that is pretended.
-    Other,
-}
-
-/// A GPU as it is.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Gpu {
-    /// Marketing name.
-    pub name: Known<String>,
-    /// Maker.
-    pub vendor: GpuVendor,
-    /// Memory of the device.
-    pub memory_total: Known<Bytes>,
-    /// Peak bandwidth of the device's memory.
-    pub memory_bandwidth: Known<BytesPerSec>,
-    /// Dense half-precision rate.
-    pub compute: Known<OpsPerSec>,
-    /// CUDA compute capability (major, minor).
-    pub compute_capability: Known<(u32, u32)>,
-    /// Link to the host at its best: generation and lanes.
-    pub pcie: Known<PcieLink>,
-    /// True where the GPU shares the host's memory: its memory is not added to the host's.
-    pub unified_memory: bool,
-    /// PCI address, e.g. `0000:65:00.0`.
-    pub pci_address: Known<String>,
-}
-
-/// A PCI Express link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PcieLink {
-    /// Generation, 1 to 7.
-    pub generation: u32,
-    /// Lanes.
-    pub lanes: u32,
-}
-
-impl PcieLink {
-    /// Usable bandwidth in one direction: lanes × raw rate × line coding (8b/10b up to generation 2, 128b/130b after),
-    /// PCI Express base specification; protocol overhead of packets not taken off.
-    pub fn bandwidth(self) -> Option<BytesPerSec> {
-        let gb_per_lane = match self.generation {
-            1 => 0.25,
-            2 => 0.5,
-            3 => 0.985,
-            4 => 1.969,
-            5 => 3.938,
-            6 => 7.563,
-            7 => 15.125,
-            _ => return None,
-        };
-        BytesPerSec::from_gb(gb_per_lane * f64::from(self.lanes))
-    }
-}
-
-/// What of the machine this process may use.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Limits {
-    /// Logical CPUs this process may run on: affinity ∩ cpuset.
-    pub allowed_cpus: Known<BTreeSet<u32>>,
-    /// CPU time per wall time that control groups grant (e.g. 1.5); [`Known::Unknown`] where nothing limits it.
-    pub cpu_quota: Known<f64>,
-    /// Physical cores among the allowed CPUs.
-    pub allowed_physical_cores: Known<u32>,
-    /// Each limit on memory that applies, from the innermost control group outwards.
-    pub memory: Vec<MemoryLimit>,
-    /// Indices into [`Facts::gpus`] that this process may use.
-    pub visible_gpus: Vec<usize>,
-}
-
-/// A limit on the memory of this process and its group.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MemoryLimit {
-    /// Where it stands, e.g. `/sys/fs/cgroup/pod7/memory.max`.
-    pub source: String,
-    /// The limit.
-    pub limit: Bytes,
-    /// What the group uses now, page cache included.
-    pub used: Known<Bytes>,
-    /// Of which the kernel can take back at once (inactive file pages).
-    pub reclaimable: Known<Bytes>,
-}
-
-impl MemoryLimit {
-    /// What the group may still take: limit − used + reclaimable; the whole limit where use is not known.
-    pub fn headroom(&self) -> Bytes {
-        let used = self.used.get().unwrap_or(Bytes::ZERO).saturating_sub(self.reclaimable.get().unwrap_or(Bytes::ZERO));
-        self.limit.saturating_sub(used)
-    }
-}
-
-/// What is free at this moment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Free {
-    /// Memory that a new program can take without swapping (`MemAvailable`), before limits.
-    pub memory: Known<Bytes>,
-    /// Free swap.
-    pub swap: Known<Bytes>,
-    /// Free memory per GPU, parallel to [`Facts::gpus`].
-    pub gpu_memory: Vec<Known<Bytes>>,
+    /// Version of the system: the kernel's release, the build of macOS or Windows.
+    pub version: Known<String>,
+    /// What the system runs in, outermost first: `kvm`, `wsl2`, `docker`, `kubernetes`. Empty on bare metal and where nothing
+    /// says otherwise.
+    pub inside: Vec<String>,
 }
 
 impl Machine {
@@ -287,25 +123,16 @@ mod tests {
         Machine {
             origin: "test".into(),
             facts: Facts {
-                platform: Platform { os: "linux".into(), arch: "x86_64".into() },
+                platform: Platform { os: "linux".into(), arch: "x86_64".into(), version: Known::unknown("test"), inside: Vec::new() },
                 cpu: Cpu {
-                    model: Known::unknown("test"),
-                    sockets: Known::unknown("test"),
                     physical_cores: Known::exact(physical, "test"),
                     logical_cpus: Known::exact(physical * 2, "test"),
-                    core_kinds: Vec::new(),
-                    max_frequency_hz: Known::unknown("test"),
-                    caches: Vec::new(),
-                    features: BTreeSet::new(),
-                    memory_bandwidth: Known::unknown("test"),
+                    ..Cpu::unknown("test")
                 },
-                memory: Memory {
-                    total: Known::exact(Bytes::from_gib(64), "test"),
-                    swap_total: Known::unknown("test"),
-                    page: Known::unknown("test"),
-                },
+                memory: Memory { total: Known::exact(Bytes::from_gib(64), "test"), ..Memory::unknown("test") },
                 numa: Vec::new(),
                 gpus: Vec::new(),
+                npus: Vec::new(),
             },
             limits: Limits {
                 allowed_cpus: Known::exact((0..allowed).collect(), "test"),
@@ -315,6 +142,7 @@ mod tests {
                 visible_gpus: Vec::new(),
             },
             free: Free { memory: Known::exact(Bytes::from_gib(60), "test"), swap: Known::unknown("test"), gpu_memory: Vec::new() },
+            conditions: Conditions::unknown(0, "test"),
             warnings: Vec::new(),
         }
     }
@@ -334,6 +162,7 @@ mod tests {
             limit: Bytes::from_gib(gib),
             used: Known::exact(Bytes::from_gib(used), "test"),
             reclaimable: Known::exact(Bytes::from_gib(cache), "test"),
+            swap: Known::unknown("test"),
         };
         let machine = machine(2, 2, None, vec![limit(8, 5, 4), limit(32, 30, 0)]);
         assert_eq!(machine.effective_memory_total().get(), Some(Bytes::from_gib(8)));

@@ -144,6 +144,7 @@ pub(crate) fn memory_limits(host: &dyn Host, groups: &Groups, total: Option<Byte
             limit: hierarchy,
             used: nothing(),
             reclaimable: nothing(),
+            swap: nothing(),
         });
     }
     limits.retain(binds);
@@ -179,6 +180,7 @@ fn limit_of(host: &dyn Host, source: String, limit: Bytes, usage: String, stat_f
         limit,
         used: Known::from_option(used, usage, "the group does not tell its use"),
         reclaimable: Known::from_option(reclaimable, format!("{stat_file} inactive_file"), "the group does not tell its page cache"),
+        swap: Known::unknown("not read"),
     }
 }
 

@@ -4,10 +4,11 @@ use super::cpuinfo::{self, CpuInfo};
 use super::topology::Topology;
 use super::{caches, cgroup, cpulist, features, kinds, memory, numa, nvidia, topology};
 use crate::host::{Host, Question, Refusal};
-use spec::machine::{Cpu, Facts, Free, Limits, Machine, Memory, NumaNode, Platform};
+use spec::machine::{Conditions, Cpu, Facts, Free, Limits, Machine, Memory, NumaNode, Platform};
 use spec::{Bytes, Known};
 use std::collections::BTreeSet;
 
+const NOT_READ: &str = "not read yet";
 const MEMINFO: &str = "/proc/meminfo";
 
 pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
@@ -38,15 +39,22 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
         visible_gpus: gpus.visible,
     };
     let free = Free { memory: available, swap: field(&meminfo, "SwapFree", |info| info.swap_free), gpu_memory: gpus.free };
-    let memory = Memory { swap_total: field(&meminfo, "SwapTotal", |info| info.swap_total), page: page_size(host), total };
+    let memory = Memory {
+        swap_total: field(&meminfo, "SwapTotal", |info| info.swap_total),
+        page: page_size(host),
+        total,
+        ..Memory::unknown(NOT_READ)
+    };
     let facts = Facts {
         numa: nodes(numa.nodes, &topology, &memory.total),
         cpu: cpu(host, &arch, &info, &topology),
-        platform: Platform { os, arch },
+        platform: Platform { os, arch, version: Known::unknown(NOT_READ), inside: Vec::new() },
         memory,
         gpus: gpus.gpus,
+        npus: Vec::new(),
     };
-    Machine { origin: host.origin(), facts, limits, free, warnings }
+    let conditions = Conditions::unknown(facts.gpus.len(), NOT_READ);
+    Machine { origin: host.origin(), facts, limits, free, conditions, warnings }
 }
 
 fn cpu(host: &dyn Host, arch: &str, info: &CpuInfo, topology: &Topology) -> Cpu {
@@ -65,6 +73,7 @@ fn cpu(host: &dyn Host, arch: &str, info: &CpuInfo, topology: &Topology) -> Cpu 
         caches: caches::read(host, &topology.cpus),
         features: extensions(host, arch, info),
         memory_bandwidth: Known::unknown("not measured"),
+        ..Cpu::unknown(NOT_READ)
     }
 }
 
@@ -127,7 +136,11 @@ fn page_size(host: &dyn Host) -> Known<Bytes> {
 
 /// One node with everything where the kernel knows no nodes.
 fn nodes(nodes: Vec<NumaNode>, topology: &Topology, total: &Known<Bytes>) -> Vec<NumaNode> {
-    if nodes.is_empty() { vec![NumaNode { id: 0, cpus: topology.cpus.clone(), memory: total.clone() }] } else { nodes }
+    if nodes.is_empty() {
+        vec![NumaNode { id: 0, cpus: topology.cpus.clone(), memory: total.clone(), distances: Vec::new(), of_gpu: false }]
+    } else {
+        nodes
+    }
 }
 
 /// Affinity ∩ cpuset, within the machine. The kernel keeps the affinity inside the cpuset; a recording made elsewhere may

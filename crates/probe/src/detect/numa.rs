@@ -45,6 +45,8 @@ fn node(host: &dyn Host, id: u32) -> NumaNode {
         id,
         cpus: cpus.unwrap_or_default(),
         memory: Known::from_option(memory, format!("{NODE}/node{id}/meminfo"), "the kernel does not name the memory of this node"),
+        distances: Vec::new(),
+        of_gpu: false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{nvidia_rate, pci, visible};
 use crate::host::{Host, NvmlField, NvmlQuestion, Question, Refusal};
-use spec::machine::{Gpu, GpuVendor, PcieLink};
+use spec::machine::{Gpu, GpuKind, GpuVendor, PcieLink};
 use spec::{Bytes, BytesPerSec, Known};
 
 /// More devices than any machine holds; a larger count is a broken answer.
@@ -61,7 +61,6 @@ fn device(host: &dyn Host, index: u32, memory: &HostMemory<'_>, found: &mut Gpus
     let link = (number(NvmlField::PcieGeneration), number(NvmlField::PcieLanes));
     found.gpus.push(Gpu {
         name: name.clone().map_or_else(|refusal| Known::unknown(format!("NVML: {refusal}")), |name| Known::exact(name, "NVML")),
-        vendor: GpuVendor::Nvidia,
         memory_total: total,
         memory_bandwidth: bandwidth(number(NvmlField::MemoryBusBits), number(NvmlField::MemoryClockMhz)),
         compute,
@@ -75,6 +74,7 @@ fn device(host: &dyn Host, index: u32, memory: &HostMemory<'_>, found: &mut Gpus
         unified_memory: unified,
         pci_address: ask(NvmlField::PciAddress)
             .map_or_else(|refusal| Known::unknown(format!("NVML: {refusal}")), |address| Known::exact(address, "NVML")),
+        ..Gpu::unknown(GpuVendor::Nvidia, if unified { GpuKind::Integrated } else { GpuKind::Discrete }, "not asked")
     });
     found.free.push(free);
     if number(NvmlField::Mig) == Some(1) {
@@ -130,14 +130,8 @@ fn known_to_the_kernel(host: &dyn Host, found: &mut Gpus) {
         let late = "the driver did not answer in time";
         found.gpus.push(Gpu {
             name: Known::from_option(model, "/proc/driver/nvidia", late),
-            vendor: GpuVendor::Nvidia,
-            memory_total: Known::unknown(late),
-            memory_bandwidth: Known::unknown(late),
-            compute: Known::unknown(late),
-            compute_capability: Known::unknown(late),
-            pcie: Known::unknown(late),
-            unified_memory: false,
             pci_address: Known::exact(address, "/proc/driver/nvidia"),
+            ..Gpu::unknown(GpuVendor::Nvidia, GpuKind::Discrete, late)
         });
         found.free.push(Known::unknown(late));
     }

@@ -126,8 +126,8 @@ impl Backend {
         Self { name: "RPC".into(), host_buffer: false, pipeline: true, mmap: true, ..remote.clone() }
     }
 
-    /// A pretended GPU for tests against the engine: CUDA's alignment and padding, no pinned host buffer, weights read
-    /// instead of mapped, and a pipeline where `pipeline` is set. What it takes beside its buffers is nothing.
+    /// A pretended GPU for tests against the engine: discrete, with CUDA's alignment and padding, no pinned host buffer, and
+    /// a pipeline where `pipeline` is set. What it takes beside its buffers is nothing.
     pub fn pretended(pipeline: bool) -> Self {
         Self {
             name: "FAKE".into(),
@@ -138,7 +138,7 @@ impl Backend {
             runtime_host: Known::exact(Bytes::ZERO, "a pretended device"),
             host_buffer: false,
             pipeline,
-            mmap: false,
+            mmap: true,
         }
     }
 

@@ -89,6 +89,16 @@ pub enum FootprintError {
         /// Type of the V cache.
         v: QuantType,
     },
+    /// The engine ends itself when a graph has more tensors than its scheduler has room for.
+    #[error(
+        "the engine aborts: its graph would have {tensors} tensors and its scheduler has room for {most}; share the cache (--kv-unified), serve one sequence, or keep the cache in f16"
+    )]
+    GraphTooLarge {
+        /// Nodes, inputs, weights and caches.
+        tensors: u32,
+        /// Entries of the scheduler's table.
+        most: u64,
+    },
     /// More devices than the engine takes.
     #[error("the engine takes {most} devices at most: {devices}; use split mode none, or hide some")]
     TooManyDevices {

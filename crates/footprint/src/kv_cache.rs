@@ -141,7 +141,7 @@ pub(crate) struct Shapes {
 
 impl Shapes {
     /// Caches are made before `auto` is resolved, so only `off` stores V transposed. Then all V tensors are as wide as the
-    /// widest ([TAG_V_CACHE_VARIABLE]).
+    /// widest (`TAG_V_CACHE_VARIABLE`).
     pub(crate) fn new(model: &Model, settings: &Settings, context: &ResolvedContext) -> Self {
         let transposed = settings.flash_attn == FlashAttention::Off || !context.flash_attn;
         let widest = || model.layers.iter().filter_map(|layer| attention(&layer.mixer)).map(Attention::v_width).max().unwrap_or(0);

@@ -5,6 +5,9 @@
 
 mod layers;
 mod overrides;
+mod pattern;
+
+pub use pattern::Pattern;
 
 use crate::error::FootprintError;
 use crate::repack::Kernels;

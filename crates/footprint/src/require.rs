@@ -54,6 +54,7 @@ pub fn dry_run(model: &Model, settings: &Settings, target: &Target, profile: &En
     let case = Case { model, settings, target, profile, context };
     let placed = Placed::new(&case)?;
     let compute = compute::dry_run(model, settings, target, &placed.placement, &context);
+    case.check_graph(&placed.placement, &compute)?;
     Ok(case.assemble(&placed, Simulated { compute, scratch: case.scratch(&placed.placement) }))
 }
 
@@ -115,12 +116,24 @@ impl Case<'_> {
         self.target.devices.iter().enumerate().map(of).collect()
     }
 
+    /// The engine's scheduler has a table of fixed size for the tensors of a graph, and aborts when it is full
+    /// (`ggml-impl.h:330`).
+    fn check_graph(&self, placement: &Placement, compute: &ComputeBuffers) -> Result<(), FootprintError> {
+        let Some(graph) = compute.graph.filter(|_| self.context.rules.confirmed) else { return Ok(()) };
+        let most = compute::room(self.model, placement, &self.context);
+        if u64::from(graph.tensors) > most { Err(FootprintError::GraphTooLarge { tensors: graph.tensors, most }) } else { Ok(()) }
+    }
+
     /// The requirement, from its parts.
     pub(crate) fn finish(&self, placed: &Placed, simulated: Simulated, companions: &Companions) -> Result<Requirement, FootprintError> {
         let Case { model, settings, target, profile, context } = *self;
         // Only the placed graph tells what `auto` becomes, and so whether the engine refuses the cache.
         if settings.cache_type_v.is_quantized() && !simulated.compute.flash_attn {
             return Err(FootprintError::QuantizedVWithoutFlashAttention { ty: settings.cache_type_v });
+        }
+        // Adapters and sampling by the backend make room for more, in numbers that are not modelled.
+        if companions.adapters.is_empty() {
+            self.check_graph(&placed.placement, &simulated.compute)?;
         }
         let mut requirement = self.assemble(placed, simulated);
         if !companions.is_empty() {

@@ -49,6 +49,8 @@ pub struct ResolvedContext {
 pub struct GraphSize {
     /// Nodes of the prefill graph.
     pub nodes: u32,
+    /// Nodes and what they read: inputs, weights, caches. Of all graphs that are reserved, the most.
+    pub tensors: u32,
     /// Splits: runs of nodes on one device.
     pub splits: u32,
 }

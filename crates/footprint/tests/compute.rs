@@ -207,3 +207,23 @@ fn every_recorded_model_is_described_by_its_own_rules() {
         }
     }
 }
+
+/// Where the engine's scheduler has no room for the graph it aborts (`ggml-impl.h:330`): seen with these and with one layer
+/// or one sequence fewer not.
+#[test]
+fn a_graph_without_room_is_refused() {
+    let room = |n_layer: u32, n_parallel: u32| {
+        let model = recorded::model::model(&format!("phi-4 Q4_K_M n_layer={n_layer}"));
+        let (cache_type_k, cache_type_v) = (spec::QuantType::Q8_0, spec::QuantType::Q8_0);
+        let settings = Settings { n_ctx: 2048, n_parallel, cache_type_k, cache_type_v, ..Settings::default() };
+        let target = Target { devices: Vec::new(), cpu_features: Default::default(), cpu_arch: "x86_64".into() };
+        require(&model, &settings, &target, &EngineProfile::bundled()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let aborts = |tensors: u32, most: u32| {
+        Err(format!(
+            "the engine aborts: its graph would have {tensors} tensors and its scheduler has room for {most}; share the cache (--kv-unified), serve one sequence, or keep the cache in f16"
+        ))
+    };
+    assert_eq!((room(40, 1), room(39, 2), room(19, 2), room(20, 1)), (Ok(()), Ok(()), Ok(()), Ok(())));
+    assert_eq!((room(40, 2), room(20, 2)), (aborts(2064, 2053), aborts(1044, 1031)));
+}

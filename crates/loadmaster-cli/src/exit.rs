@@ -7,7 +7,7 @@ use std::fmt;
 pub enum Exit {
     /// The command did what was asked, possibly after a downgrade that it reported.
     Done = 0,
-    /// The command line or a configuration file is wrong.
+    /// The command line or a configuration file is wrong, or the engine refuses the settings.
     Usage = 2,
     /// The model does not fit.
     Refused = 3,
@@ -25,11 +25,11 @@ impl Exit {
     /// Every code with its meaning, for the help text and the man page.
     pub const TABLE: &'static [(Self, &'static str)] = &[
         (Self::Done, "done, also after a downgrade that was reported"),
-        (Self::Usage, "wrong usage or configuration"),
+        (Self::Usage, "wrong usage or configuration, or settings the engine refuses"),
         (Self::Refused, "refused: the model does not fit"),
         (Self::Downgraded, "fits only after a downgrade, with --strict"),
         (Self::NoEngine, "no engine found that can run it"),
-        (Self::Engine, "the launch disagreed with the plan, or the engine failed"),
+        (Self::Engine, "the engine failed, or disagreed with the plan or a prediction"),
         (Self::File, "a file is missing, broken, unreadable or cannot be written"),
     ];
 

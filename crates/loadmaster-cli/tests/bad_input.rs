@@ -547,19 +547,19 @@ fn what_is_no_file_says_what_it_could_be() {
     let folder = Folder::new();
     folder.model("demo.gguf", "demo", FileType::Q4_K_M);
     assert_snapshot!(folder.run("inspect -"), @r"
-    exit 7
+    exit 2
     --- stderr
     error: a model cannot be read from standard input: its tensors are checked against the length of the file, which a pipe does not tell
     hint: write it to a file first, or name its URL
     ");
     assert_snapshot!(folder.run("memory ollama:../x"), @r"
-    exit 7
+    exit 2
     --- stderr
     error: no name of a model of Ollama: ../x
     hint: `ollama list` shows the names, such as ollama:llama3.2:1b
     ");
     assert_snapshot!(folder.run("memory demo.gguf --quant Q4_K_M"), @r"
-    exit 7
+    exit 2
     --- stderr
     error: demo.gguf: --quant Q4_K_M plans a file that does not exist yet, and this is a GGUF file already
     hint: leave --quant out; `llama-quantize --dry-run` tells the size of another type

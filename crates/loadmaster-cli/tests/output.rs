@@ -55,11 +55,11 @@ fn help_names_every_command_and_exit_code() {
 
     Exit codes:
       0  done, also after a downgrade that was reported
-      2  wrong usage or configuration
+      2  wrong usage or configuration, or settings the engine refuses
       3  refused: the model does not fit
       4  fits only after a downgrade, with --strict
       5  no engine found that can run it
-      6  the launch disagreed with the plan, or the engine failed
+      6  the engine failed, or disagreed with the plan or a prediction
       7  a file is missing, broken, unreadable or cannot be written
     ");
 }

@@ -99,7 +99,7 @@ impl Error {
     /// The exit code that this failure has.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Open(_) => exit::UNREADABLE,
+            Self::Open(error) => error.exit_code(),
             Self::Machine(error) => error.exit_code(),
             Self::Config(error) => error.exit_code(),
             Self::Refused(_) | Self::Invalid(_) => exit::REFUSED,

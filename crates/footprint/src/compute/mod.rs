@@ -16,9 +16,12 @@ mod decoder;
 mod estimate;
 mod fusions;
 mod graph;
+mod room;
 mod schedule;
 mod tensor;
 mod weights;
+
+pub(crate) use room::room;
 
 use crate::context::reserves_one_sequence;
 use crate::kv_cache::cells;
@@ -221,11 +224,13 @@ impl<'a> Setup<'a> {
         let decode = Batch { n_tokens: n_seqs, n_seqs, n_outputs: n_seqs };
         let options = self.resolve_flash_attention(decoder, decode)?;
 
-        let (mut held, graph) = self.measure(decoder, &options, prefill, run)?;
+        let (mut held, mut graph) = self.measure(decoder, &options, prefill, run)?;
         if run == Run::Load {
-            let (decode, _) = self.measure(decoder, &options, decode, run)?;
+            let (decode, size) = self.measure(decoder, &options, decode, run)?;
+            graph.tensors = graph.tensors.max(size.tensors);
             let again = if reserves_one_sequence(self.model) {
-                let (again, _) = self.measure(decoder, &options, Batch { n_tokens, n_seqs: 1, ..prefill }, run)?;
+                let (again, size) = self.measure(decoder, &options, Batch { n_tokens, n_seqs: 1, ..prefill }, run)?;
+                graph.tensors = graph.tensors.max(size.tensors);
                 again
             } else {
                 held.clone()
@@ -240,7 +245,8 @@ impl<'a> Setup<'a> {
 
     fn measure(&self, decoder: &Decoder, options: &Options, batch: Batch, run: Run) -> Result<(Vec<Vec<u64>>, GraphSize), Missing> {
         let (builder, schedule) = self.build(decoder, options, batch, run)?;
-        let graph = GraphSize { nodes: builder.graph.nodes.len() as u32, splits: schedule.splits };
+        let (nodes, leafs) = (builder.graph.nodes.len(), builder.graph.leafs.len());
+        let graph = GraphSize { nodes: nodes as u32, tensors: (nodes + leafs) as u32, splits: schedule.splits };
         Ok((chunk_sizes(&builder.graph, &schedule, &self.rules), graph))
     }
 

@@ -3,10 +3,10 @@
 //! Upstream: `src/llama-model-loader.cpp:1232-1262`, `common/common.h:1224-1245`. A pattern is searched in the tensor's name,
 //! the first that matches wins.
 
+use super::pattern::Pattern;
 use crate::error::FootprintError;
 use crate::roles::is_expert_of_first;
 use crate::target::Target;
-use regex::Regex;
 use spec::{Model, Settings};
 
 /// Where a rule puts a tensor.
@@ -20,7 +20,7 @@ pub(super) enum Place {
 
 /// All rules of one configuration.
 pub(super) struct Overrides {
-    rules: Vec<(Regex, Place)>,
+    rules: Vec<(Pattern, Place)>,
     n_cpu_moe: u32,
 }
 
@@ -31,11 +31,16 @@ impl Overrides {
             .tensor_overrides
             .iter()
             .map(|rule| {
-                let pattern = Regex::new(&rule.pattern)
-                    .map_err(|error| FootprintError::Pattern { pattern: rule.pattern.clone(), reason: last_line(&error.to_string()) })?;
+                let wrong = |reason| FootprintError::Pattern { pattern: rule.pattern.clone(), reason };
+                let pattern = Pattern::new(&rule.pattern).map_err(wrong)?;
+                // Checked here once, so that a search can be taken to end wherever it is asked for later.
+                if !pattern.is_linear() {
+                    model.tensors.iter().try_for_each(|tensor| pattern.is_match(&tensor.name).map(|_| ())).map_err(wrong)?;
+                }
+                let found = |name: &str| pattern.is_match(name).unwrap_or(false);
                 let exists = || target.devices.iter().any(|device| device.name == rule.buffer);
                 let place = match place(&rule.buffer, target, devices) {
-                    Err(_) if exists() && !model.tensors.iter().any(|tensor| pattern.is_match(&tensor.name)) => Place::Host,
+                    Err(_) if exists() && !model.tensors.iter().any(|tensor| found(&tensor.name)) => Place::Host,
                     place => place?,
                 };
                 Ok((pattern, place))
@@ -49,7 +54,7 @@ impl Overrides {
     }
 
     pub(super) fn place(&self, name: &str) -> Option<Place> {
-        let rule = self.rules.iter().find(|(pattern, _)| pattern.is_match(name)).map(|(_, place)| *place);
+        let rule = self.rules.iter().find(|(pattern, _)| pattern.is_match(name).unwrap_or(false)).map(|(_, place)| *place);
         rule.or_else(|| (self.n_cpu_moe > 0 && is_expert_of_first(name, self.n_cpu_moe)).then_some(Place::Host))
     }
 }
@@ -67,16 +72,16 @@ fn place(buffer: &str, target: &Target, devices: &[usize]) -> Result<Place, Foot
         .ok_or_else(|| FootprintError::UnknownBuffer { buffer: buffer.to_owned(), known: known().collect::<Vec<_>>().join(", ") })
 }
 
-/// The reason of a multi-line regex error, without its drawing.
-fn last_line(text: &str) -> String {
-    text.lines().last().unwrap_or(text).trim_start_matches("error: ").to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixture::{model, target};
     use spec::settings::TensorOverride;
+
+    fn tensor(name: &str) -> spec::model::Tensor {
+        let (ty, bytes) = (spec::QuantType::F32, spec::Bytes::new(4));
+        spec::model::Tensor { name: name.into(), ty, shape: [1; 4], bytes, file: 0, offset: spec::Bytes::ZERO }
+    }
 
     fn rules(rules: &[(&str, &str)], n_cpu_moe: u32) -> Result<Overrides, FootprintError> {
         let rule = |&(pattern, buffer): &(&str, &str)| TensorOverride { pattern: pattern.into(), buffer: buffer.into() };
@@ -97,6 +102,19 @@ mod tests {
     }
 
     #[test]
+    fn look_ahead_is_searched_and_one_without_end_is_refused() {
+        let overrides = rules(&[(r"blk\.\d+\.ffn_(?!norm)", "CPU")], 0).unwrap();
+        assert_eq!(overrides.place("blk.2.ffn_up_exps.weight"), Some(Place::Host));
+        assert_eq!(overrides.place("blk.2.ffn_norm.weight"), None);
+        let mut model = model([]);
+        model.tensors.push(tensor(&"a".repeat(120)));
+        let rule = TensorOverride { pattern: r"(?!x)(a|a|a)*(a|a|a)*(a|a|a)*(a|a|a)*b\1$".into(), buffer: "CPU".into() };
+        let settings = Settings { tensor_overrides: vec![rule], ..Settings::default() };
+        let error = Overrides::new(&settings, &target(&[]), &[], &model).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains("was given up"), "{error}");
+    }
+
+    #[test]
     fn a_device_that_is_not_in_use_takes_no_tensor() {
         let mut model = model([]);
         let of = |model: &Model| {
@@ -105,24 +123,17 @@ mod tests {
             Overrides::new(&settings, &target(&[24, 24]), &[1], model).err().map(|error| error.to_string())
         };
         assert_eq!(of(&model), None);
-        model.tensors.push(spec::model::Tensor {
-            name: "blk.0.ffn_up.weight".into(),
-            ty: spec::QuantType::F32,
-            shape: [1; 4],
-            bytes: spec::Bytes::new(4),
-            file: 0,
-            offset: spec::Bytes::ZERO,
-        });
+        model.tensors.push(tensor("blk.0.ffn_up.weight"));
         assert!(of(&model).is_some());
     }
 
     #[test]
     fn broken_rules_say_what_is_wrong() {
         let reason = |pattern, buffer| rules(&[(pattern, buffer)], 0).err().map(|error| error.to_string()).unwrap_or_default();
-        insta::assert_snapshot!([reason("exps(", "CPU"), reason("exps", "CUDA2"), reason("(?=a)", "CPU")].join("\n"), @r#"
+        insta::assert_snapshot!([reason("exps(", "CPU"), reason("exps", "CUDA2"), reason("(?<a", "CPU")].join("\n"), @r#"
         override pattern "exps(": unclosed group
         override to a buffer that does not exist: "CUDA2"; there are CPU, CUDA0, CUDA1
-        override pattern "(?=a)": look-around, including look-ahead and look-behind, is not supported
+        override pattern "(?<a": unclosed capture group name
         "#);
     }
 }

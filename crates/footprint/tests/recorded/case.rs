@@ -33,8 +33,7 @@ impl Case {
     pub fn target(&self, host: &Host) -> Target {
         let device = |(index, &mib): (usize, &u64)| Device {
             name: format!("FAKE{index}"),
-            // Discrete ones: nothing keeps the engine from mapping what it reads lazily.
-            backend: Backend { host_buffer: self.host_buffer, mmap: true, ..Backend::pretended(self.pipeline) },
+            backend: Backend { host_buffer: self.host_buffer, ..Backend::pretended(self.pipeline) },
             total: Known::exact(Bytes::from_mib(mib), "recorded"),
             free: Known::exact(Bytes::from_mib(mib), "recorded"),
         };

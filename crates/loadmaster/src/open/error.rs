@@ -162,6 +162,14 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// The exit code that this failure has: wrong usage where no file can make it right.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Stdin | Self::AlreadyConverted { .. } | Self::OllamaName { .. } => crate::error::exit::USAGE,
+            _ => crate::error::exit::UNREADABLE,
+        }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {

@@ -1,8 +1,7 @@
 //! What each processor has to read and compute for a pass, from where the layers and experts lie.
 
 use crate::inventory::Inventory;
-use footprint::Target;
-use regex::Regex;
+use footprint::{Pattern, Target};
 use spec::{Model, Settings};
 
 /// Work of one processor in one pass.
@@ -32,12 +31,12 @@ pub(crate) struct Moved {
 /// Layer tensors that `tensor_overrides` put into another buffer; patterns that are no regular expressions match nothing
 /// (validation refuses them).
 pub(crate) fn moved_by_overrides(model: &Model, target: &Target, settings: &Settings) -> Vec<Moved> {
-    let rules: Vec<(Regex, Option<usize>)> = settings
+    let rules: Vec<(Pattern, Option<usize>)> = settings
         .tensor_overrides
         .iter()
         .filter_map(|rule| {
             let device = target.devices.iter().position(|device| device.name == rule.buffer);
-            Some((Regex::new(&rule.pattern).ok()?, device))
+            Some((Pattern::new(&rule.pattern).ok()?, device))
         })
         .collect();
     if rules.is_empty() {
@@ -45,7 +44,7 @@ pub(crate) fn moved_by_overrides(model: &Model, target: &Target, settings: &Sett
     }
     let moved = model.tensors.iter().filter_map(|tensor| {
         let layer = tensor.layer()? as usize;
-        let (_, to) = rules.iter().find(|(pattern, _)| pattern.is_match(&tensor.name))?;
+        let (_, to) = rules.iter().find(|(pattern, _)| pattern.is_match(&tensor.name).unwrap_or(false))?;
         Some(Moved { layer, expert: tensor.is_expert(), bytes: tensor.bytes.as_f64(), elements: tensor.elements() as f64, to: *to })
     });
     moved.collect()

@@ -3,7 +3,7 @@
 use super::{Author, Context, Severity, Violation};
 use crate::emit::flags::value_text;
 use crate::emit::{ALL, Expression, Tool, expressions};
-use regex::Regex;
+use footprint::Pattern;
 use spec::model::Mixer;
 use spec::settings::{FlashAttention, SplitMode};
 use spec::{QuantType, Settings};
@@ -227,12 +227,13 @@ pub(super) fn overrides(context: &Context<'_>, settings: &Settings, found: &mut 
             let message = format!("pattern {:?} holds a comma or an equals sign, at which the engine splits", rule.pattern);
             found.push(error("override-separator", "tensor_overrides", message, "write the pattern without them"));
         }
-        match Regex::new(&rule.pattern) {
-            Err(_) => {
-                let message = format!("pattern {:?} is no regular expression", rule.pattern);
+        let names = || context.model.tensors.iter().map(|tensor| tensor.name.as_str());
+        match Pattern::new(&rule.pattern).and_then(|pattern| names().map(|name| pattern.is_match(name)).collect::<Result<Vec<_>, _>>()) {
+            Err(reason) => {
+                let message = format!("pattern {:?} cannot be searched: {reason}", rule.pattern);
                 found.push(error("override-pattern", "tensor_overrides", message, "correct it; \\. stands for a dot"));
             }
-            Ok(pattern) if !context.model.tensors.iter().any(|tensor| pattern.is_match(&tensor.name)) => {
+            Ok(matches) if !matches.contains(&true) => {
                 let message = format!("pattern {:?} matches no tensor", rule.pattern);
                 found.push(warning(
                     "override-matches-nothing",

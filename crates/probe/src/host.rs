@@ -47,6 +47,10 @@ pub enum Question {
     },
     /// `xcr0`: the state that the system saves on a context switch, as a hexadecimal number.
     Xcr0,
+    /// `amx-permission`: asks Linux for the use of AMX by this process; `granted`, or a refusal.
+    AmxPermission,
+    /// `bytes PATH`: the bytes of a file as hexadecimal digits.
+    Bytes(String),
     /// `nvml ...`: a question to NVIDIA's management library.
     Nvml(NvmlQuestion),
 }
@@ -144,6 +148,8 @@ impl fmt::Display for Question {
             Self::Link(path) => write!(f, "link {path}"),
             Self::Cpuid { leaf, subleaf } => write!(f, "cpuid {leaf:#x} {subleaf:#x}"),
             Self::Xcr0 => f.write_str("xcr0"),
+            Self::AmxPermission => f.write_str("amx-permission"),
+            Self::Bytes(path) => write!(f, "bytes {path}"),
             Self::Nvml(NvmlQuestion::Driver) => f.write_str("nvml driver"),
             Self::Nvml(NvmlQuestion::Count) => f.write_str("nvml count"),
             Self::Nvml(NvmlQuestion::Device(index, field)) => write!(f, "nvml {index} {}", field.name()),
@@ -152,8 +158,8 @@ impl fmt::Display for Question {
 }
 
 /// The first words of all questions, to tell a typing error in a recording from a question.
-pub(crate) const QUESTION_WORDS: [&str; 11] =
-    ["os", "arch", "page-size", "affinity", "env", "read", "list", "link", "cpuid", "xcr0", "nvml"];
+pub(crate) const QUESTION_WORDS: [&str; 13] =
+    ["os", "arch", "page-size", "affinity", "env", "read", "list", "link", "cpuid", "xcr0", "amx-permission", "bytes", "nvml"];
 
 /// What a host answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -251,6 +257,15 @@ impl dyn Host + '_ {
         self.read(path).ok()?.trim().parse().ok()
     }
 
+    /// The bytes of a file.
+    ///
+    /// # Errors
+    /// Why it cannot be read; [`Refusal::NotSupported`] where a recording holds something else than hexadecimal digits.
+    pub fn bytes(&self, path: &str) -> Result<Vec<u8>, Refusal> {
+        let text = self.text(&Question::Bytes(path.to_owned()))?;
+        from_hexadecimal(&text).ok_or(Refusal::NotSupported)
+    }
+
     /// The registers after CPUID.
     ///
     /// # Errors
@@ -263,6 +278,17 @@ impl dyn Host + '_ {
             _ => Err(Refusal::NotSupported),
         }
     }
+}
+
+/// Bytes as pairs of hexadecimal digits.
+pub(crate) fn to_hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
+}
+
+/// The bytes of such a text; `None` where it is another.
+pub(crate) fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
+    digits.len().is_multiple_of(2).then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 /// Four registers as CPUID leaves them.
@@ -301,6 +327,8 @@ mod tests {
             Question::Link("/a".into()),
             Question::Cpuid { leaf: 0x8000_0000, subleaf: 1 },
             Question::Xcr0,
+            Question::AmxPermission,
+            Question::Bytes("/a".into()),
             Question::Nvml(NvmlQuestion::Device(0, NvmlField::Name)),
         ];
         for question in &questions {
@@ -308,7 +336,7 @@ mod tests {
             assert!(QUESTION_WORDS.contains(&text.split(' ').next().unwrap()), "{text}");
         }
         assert_eq!(questions[8].to_string(), "cpuid 0x80000000 0x1");
-        assert_eq!(questions[10].to_string(), "nvml 0 name");
+        assert_eq!(questions[12].to_string(), "nvml 0 name");
     }
 
     #[test]

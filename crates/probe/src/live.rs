@@ -1,7 +1,7 @@
 //! The machine that runs this program, as a [`Host`].
 
 use crate::ffi;
-use crate::host::{Answer, Host, NvmlQuestion, Question, Refusal};
+use crate::host::{Answer, Host, NvmlQuestion, Question, Refusal, to_hexadecimal};
 use std::io::Read;
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -55,15 +55,21 @@ impl Host for Live {
                 ffi::cpuid::cpuid(*leaf, *subleaf).map(|registers| Answer::text(registers.to_string())).ok_or(Refusal::NotSupported)
             }
             Question::Xcr0 => ffi::cpuid::xcr0().map(|bits| Answer::text(format!("{bits:x}"))).ok_or(Refusal::NotSupported),
+            Question::AmxPermission => ffi::amx::request().map(|()| Answer::text("granted")),
+            Question::Bytes(path) => Ok(Answer::Text(to_hexadecimal(&bytes(path)?))),
             Question::Nvml(question) => self.driver.ask(*question).map(Answer::text),
         }
     }
 }
 
-fn read(path: &str) -> Result<String, Refusal> {
+fn bytes(path: &str) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
+}
+
+fn read(path: &str) -> Result<String, Refusal> {
+    Ok(String::from_utf8_lossy(&bytes(path)?).into_owned())
 }
 
 fn list(path: &str) -> Result<Vec<String>, Refusal> {

@@ -195,7 +195,7 @@ fn found(tree: &Tree) -> Figures {
         ("cores", text(machine.limits.allowed_physical_cores.get())),
         ("threads", text(machine.limits.allowed_cpus.value().map(|cpus| u32::try_from(cpus.len()).unwrap()))),
         ("packages", text(machine.facts.cpu.sockets.get())),
-        ("numa", machine.facts.numa.len().to_string()),
+        ("numa", machine.facts.numa.iter().filter(|node| !node.of_gpu).count().to_string()),
         ("memory", machine.facts.memory.total.get().map_or_else(|| "unknown".to_owned(), |bytes| bytes.get().to_string())),
         ("L1d", cache(1, "data")),
         ("L2", cache(2, "data")),

@@ -174,7 +174,7 @@ impl From<&Machine> for DetectView {
                 swap_free_bytes: Quantity::of(&free.swap),
                 limits: machine.limits.memory.iter().map(limit).collect(),
             },
-            numa: facts.numa.iter().map(numa).collect(),
+            numa: facts.numa.iter().filter(|node| !node.of_gpu).map(numa).collect(),
             gpus: facts.gpus.iter().enumerate().map(|(i, card)| gpu(machine, i, card)).collect(),
             warnings: machine.warnings.clone(),
         }

@@ -158,7 +158,11 @@ fn limits_v1(host: &dyn Host, folder: &str) -> Vec<MemoryLimit> {
     let stat_file = format!("{folder}/memory.stat");
     // total_ counts the groups below too, as the limit does.
     let reclaimable = stat(&host.read(&stat_file).unwrap_or_default(), &["total_inactive_file", "inactive_file"]);
-    vec![limit_of(host, source, Bytes::new(limit), usage, stat_file, reclaimable)]
+    // The second file limits memory and swap together.
+    let together = format!("{folder}/memory.memsw.limit_in_bytes");
+    let swap = host.number(&together).filter(|&both| both < NO_LIMIT).map(|both| Bytes::new(both.saturating_sub(limit)));
+    let swap = Known::from_option(swap, together, "the group sets no limit on swap");
+    vec![limit_of(host, source, Bytes::new(limit), swap, usage, stat_file, reclaimable)]
 }
 
 fn limits_v2(host: &dyn Host, folder: &str) -> Vec<MemoryLimit> {
@@ -168,19 +172,29 @@ fn limits_v2(host: &dyn Host, folder: &str) -> Vec<MemoryLimit> {
     let limit = |(limit, source): (u64, String)| {
         let stat_file = format!("{folder}/memory.stat");
         let reclaimable = stat(&host.read(&stat_file).unwrap_or_default(), &["inactive_file"]);
-        limit_of(host, source, Bytes::new(limit), format!("{folder}/memory.current"), stat_file, reclaimable)
+        let swap_file = format!("{folder}/memory.swap.max");
+        let swap = Known::from_option(host.number(&swap_file).map(Bytes::new), swap_file, "the group sets no limit on swap");
+        limit_of(host, source, Bytes::new(limit), swap, format!("{folder}/memory.current"), stat_file, reclaimable)
     };
     set.map(limit).collect()
 }
 
-fn limit_of(host: &dyn Host, source: String, limit: Bytes, usage: String, stat_file: String, reclaimable: Option<Bytes>) -> MemoryLimit {
+fn limit_of(
+    host: &dyn Host,
+    source: String,
+    limit: Bytes,
+    swap: Known<Bytes>,
+    usage: String,
+    stat_file: String,
+    reclaimable: Option<Bytes>,
+) -> MemoryLimit {
     let used = host.number(&usage).map(Bytes::new);
     MemoryLimit {
         source,
         limit,
         used: Known::from_option(used, usage, "the group does not tell its use"),
         reclaimable: Known::from_option(reclaimable, format!("{stat_file} inactive_file"), "the group does not tell its page cache"),
-        swap: Known::unknown("not read"),
+        swap,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Instruction-set extensions that decide how fast a quantised matrix product is, under the kernel's names.
 
 use crate::host::{Host, Question, Registers};
+use spec::Known;
 use std::collections::BTreeSet;
 
 /// The flags of x86 that are kept, as `/proc/cpuinfo` spells them.
@@ -77,6 +78,25 @@ pub(crate) fn from_x86_flags(flags: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// True where CPUID reports AVX10 (leaf 7, subleaf 1, EDX bit 19: Intel AVX10 architecture specification, 355989), which
+/// kernels list late or never, and the system saves the registers of AVX-512.
+pub(crate) fn avx10(host: &dyn Host) -> bool {
+    host.cpuid(0, 0).is_ok_and(|registers| registers.eax >= 7)
+        && host.cpuid(7, 1).is_ok_and(|registers| registers.edx >> 19 & 1 == 1)
+        && saved_state(host) & state_needed("avx10") == state_needed("avx10")
+}
+
+/// Bits of a scalable vector register, as the kernel gives them to a new program
+/// (Linux Documentation/arch/arm64/sve.rst, section 9).
+pub(crate) fn vector_bits(host: &dyn Host, features: &BTreeSet<String>) -> Known<u32> {
+    const FILE: &str = "/proc/sys/abi/sve_default_vector_length";
+    if !features.contains("sve") {
+        return Known::unknown("the processor has no scalable vectors");
+    }
+    let bits = host.number(FILE).filter(|bytes| (16..=256).contains(bytes)).map(|bytes| bytes as u32 * 8);
+    Known::from_option(bits, FILE, format!("{FILE} names no length"))
+}
+
 /// The extensions in the line `Features` of an ARM CPU.
 pub(crate) fn from_arm_features(features: &str) -> BTreeSet<String> {
     let ours = |theirs: &str| ARM.iter().find(|(kernel, _)| *kernel == theirs).map(|(_, ours)| (*ours).to_owned());
@@ -145,16 +165,21 @@ fn state_needed(extension: &str) -> u64 {
     const AMX: u64 = 0b11 << 17;
     match extension {
         name if name.starts_with("amx") => AMX,
-        name if name.starts_with("avx512") => AVX512,
+        name if name.starts_with("avx512") || name == "avx10" => AVX512,
         name if name.starts_with("avx") => AVX,
         "fma" | "fma4" | "f16c" | "xop" | "vaes" | "vpclmulqdq" => AVX,
         _ => 0,
     }
 }
 
+/// XCR0; nothing where it cannot be read.
+fn saved_state(host: &dyn Host) -> u64 {
+    host.text(&Question::Xcr0).ok().and_then(|text| u64::from_str_radix(&text, 16).ok()).unwrap_or(0)
+}
+
 /// The extensions that CPUID reports and the system supports. Empty where there is no CPUID.
 pub(crate) fn from_cpuid(host: &dyn Host) -> BTreeSet<String> {
-    let state = host.text(&Question::Xcr0).ok().and_then(|text| u64::from_str_radix(&text, 16).ok()).unwrap_or(0);
+    let state = saved_state(host);
     let highest = |leaf: u32| host.cpuid(leaf & 0x8000_0000, 0).is_ok_and(|registers| registers.eax >= leaf);
     let leaf = |leaf, subleaf| if highest(leaf) { host.cpuid(leaf, subleaf).unwrap_or_default() } else { Registers::default() };
     let registers = [((1, 0), leaf(1, 0)), ((7, 0), leaf(7, 0)), ((7, 1), leaf(7, 1)), ((0x8000_0001, 0), leaf(0x8000_0001, 0))];

@@ -91,14 +91,6 @@ fn by_capacity(host: &dyn Host, topology: &Topology) -> Option<Vec<CoreKind>> {
     (groups.len() > 1).then(|| groups.into_iter().enumerate().map(|(place, (_, cpus))| kind(name(place), topology, cpus)).collect())
 }
 
-/// The highest frequency of any of these cores in Hz. Each core is asked: favoured ones reach more.
-pub(crate) fn max_frequency_hz(host: &dyn Host, topology: &Topology) -> Option<u64> {
-    let khz = |cpu: u32| host.number(&format!("{CPU}/cpu{cpu}/cpufreq/cpuinfo_max_freq"));
-    let mut cores = topology.cores.iter().filter_map(|core| core.first().copied());
-    let first = khz(cores.next()?)?;
-    cores.filter_map(khz).max().into_iter().chain([first]).max()?.checked_mul(1000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

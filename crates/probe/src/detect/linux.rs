@@ -2,9 +2,9 @@
 
 use super::cpuinfo::{self, CpuInfo};
 use super::topology::Topology;
-use super::{caches, cgroup, cpulist, features, kinds, memory, numa, nvidia, topology};
+use super::{caches, cgroup, conditions, cpulist, dmi, features, frequency, kinds, memory, numa, nvidia, pages, system, topology};
 use crate::host::{Host, Question, Refusal};
-use spec::machine::{Conditions, Cpu, Facts, Free, Limits, Machine, Memory, NumaNode, Platform};
+use spec::machine::{Cpu, Facts, Free, GpuCondition, Limits, Machine, Memory, NumaNode, Platform};
 use spec::{Bytes, Known};
 use std::collections::BTreeSet;
 
@@ -12,12 +12,14 @@ const NOT_READ: &str = "not read yet";
 const MEMINFO: &str = "/proc/meminfo";
 
 pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
+    let x86 = matches!(arch.as_str(), "x86_64" | "x86");
     let mut warnings = Vec::new();
     let info = host.read("/proc/cpuinfo").map(|text| cpuinfo::parse(&text)).unwrap_or_default();
     let topology = topology::read(host, &os, &arch, &info);
     if !topology.offline.is_empty() {
         warnings.push(format!("CPUs {} are present and switched off", cpulist::format(&topology.offline)));
     }
+    let version = system::version(host);
     let numa = numa::read(host);
     let meminfo = host.read(MEMINFO).map(|text| memory::parse(&text));
     let total = total_memory(&meminfo, &numa, &mut warnings);
@@ -42,38 +44,39 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
     let memory = Memory {
         swap_total: field(&meminfo, "SwapTotal", |info| info.swap_total),
         page: page_size(host),
+        huge_pages: pages::read(host, &meminfo),
+        modules: dmi::modules(host),
         total,
-        ..Memory::unknown(NOT_READ)
     };
     let facts = Facts {
         numa: nodes(numa.nodes, &topology, &memory.total),
-        cpu: cpu(host, &arch, &info, &topology),
-        platform: Platform { os, arch, version: Known::unknown(NOT_READ), inside: Vec::new() },
+        cpu: cpu(host, &arch, &info, &topology, &mut warnings),
+        platform: Platform { os, arch, inside: system::inside(host, &version, info.flags.as_deref().filter(|_| x86)), version },
         memory,
         gpus: gpus.gpus,
         npus: Vec::new(),
     };
-    let conditions = Conditions::unknown(facts.gpus.len(), NOT_READ);
+    let gpu_conditions = vec![GpuCondition::unknown(NOT_READ); facts.gpus.len()];
+    let conditions = conditions::read(host, topology.cpus.first().copied(), gpu_conditions);
     Machine { origin: host.origin(), facts, limits, free, conditions, warnings }
 }
 
-fn cpu(host: &dyn Host, arch: &str, info: &CpuInfo, topology: &Topology) -> Cpu {
+fn cpu(host: &dyn Host, arch: &str, info: &CpuInfo, topology: &Topology, warnings: &mut Vec<String>) -> Cpu {
     let core_kinds = kinds::read(host, topology, info);
+    let features = extensions(host, arch, info, warnings);
     Cpu {
         model: model(arch, info, &core_kinds),
         sockets: topology.sockets(),
+        dies: topology.dies(),
         physical_cores: topology.physical_cores(),
         logical_cpus: topology.logical_cpus(),
         core_kinds,
-        max_frequency_hz: Known::from_option(
-            kinds::max_frequency_hz(host, topology),
-            "sysfs cpufreq/cpuinfo_max_freq",
-            "the kernel names no frequency",
-        ),
+        base_frequency_hz: frequency::base_hz(host, topology, info),
+        max_frequency_hz: frequency::max_hz(host, topology),
+        vector_bits: features::vector_bits(host, &features),
         caches: caches::read(host, &topology.cpus),
-        features: extensions(host, arch, info),
+        features,
         memory_bandwidth: Known::unknown("not measured"),
-        ..Cpu::unknown(NOT_READ)
     }
 }
 
@@ -87,13 +90,24 @@ fn model(arch: &str, info: &CpuInfo, kinds: &[spec::machine::CoreKind]) -> Known
 }
 
 /// The kernel's word where there is one: it has checked that the system saves the registers. CPUID otherwise.
-fn extensions(host: &dyn Host, arch: &str, info: &CpuInfo) -> BTreeSet<String> {
-    match (arch, &info.flags) {
+fn extensions(host: &dyn Host, arch: &str, info: &CpuInfo, warnings: &mut Vec<String>) -> BTreeSet<String> {
+    let mut features = match (arch, &info.flags) {
         ("aarch64" | "arm", Some(flags)) => features::from_arm_features(flags),
         ("x86_64" | "x86", Some(flags)) => features::from_x86_flags(flags),
         ("x86_64" | "x86", None) => features::from_cpuid(host),
         _ => BTreeSet::new(),
+    };
+    if features.contains("avx512f") && features::avx10(host) {
+        features.insert("avx10".to_owned());
     }
+    // The kernel gives the registers of AMX only to a process that asks, and a sandbox may forbid asking.
+    if features.contains("amx_tile")
+        && let Err(refusal @ (Refusal::Denied | Refusal::NotSupported | Refusal::Failed(_))) = host.ask(&Question::AmxPermission)
+    {
+        features.retain(|name| !name.starts_with("amx"));
+        warnings.push(format!("the processor has AMX and the system does not let this process use it ({refusal})"));
+    }
+    features
 }
 
 fn total_memory(meminfo: &Asked, numa: &numa::Numa, warnings: &mut Vec<String>) -> Known<Bytes> {
@@ -102,7 +116,7 @@ fn total_memory(meminfo: &Asked, numa: &numa::Numa, warnings: &mut Vec<String>) 
         warnings.push(format!("the kernel counts {of_gpus} of GPU memory as memory of the host; taken off"));
         return total.map(|total| total.saturating_sub(of_gpus));
     }
-    let nodes = numa.nodes.iter().map(|node| node.memory.get()).sum::<Option<Bytes>>();
+    let nodes = numa.nodes.iter().filter(|node| !node.of_gpu).map(|node| node.memory.get()).sum::<Option<Bytes>>();
     match (total, nodes.filter(|sum| !sum.is_zero())) {
         (Known::Unknown { .. }, Some(sum)) => Known::exact(sum, "sum of the NUMA nodes"),
         (total, _) => total,

@@ -12,6 +12,9 @@ pub(crate) struct MemInfo {
     pub(crate) free_and_cached: Option<Bytes>,
     pub(crate) swap_total: Option<Bytes>,
     pub(crate) swap_free: Option<Bytes>,
+    /// Size of the huge pages that are set aside by number.
+    pub(crate) huge_page: Option<Bytes>,
+    pub(crate) huge_pages: Option<u64>,
 }
 
 /// The fields of a text in the form of `/proc/meminfo`.
@@ -24,6 +27,8 @@ pub(crate) fn parse(text: &str) -> MemInfo {
         free_and_cached: free_and_cached(),
         swap_total: field("SwapTotal:"),
         swap_free: field("SwapFree:"),
+        huge_page: field("Hugepagesize:").filter(|size| !size.is_zero()),
+        huge_pages: text.lines().find_map(|line| line.strip_prefix("HugePages_Total:")?.trim().parse().ok()),
     }
 }
 

@@ -2,16 +2,21 @@
 
 pub(crate) mod caches;
 pub(crate) mod cgroup;
+pub(crate) mod conditions;
 pub(crate) mod cpuinfo;
 pub(crate) mod cpulist;
+pub(crate) mod dmi;
 pub(crate) mod features;
+pub(crate) mod frequency;
 pub(crate) mod kinds;
 mod linux;
 pub(crate) mod memory;
 pub(crate) mod numa;
 pub(crate) mod nvidia;
 pub(crate) mod nvidia_rate;
+pub(crate) mod pages;
 pub(crate) mod pci;
+pub(crate) mod system;
 pub(crate) mod topology;
 pub(crate) mod visible;
 

@@ -30,9 +30,15 @@ pub(crate) fn read(host: &dyn Host) -> Numa {
         if of_gpus.contains(&id) && node.cpus.is_empty() {
             let memory = node.memory.get().unwrap_or(Bytes::ZERO);
             numa.gpu_memory = Some(numa.gpu_memory.unwrap_or(Bytes::ZERO) + memory);
+            numa.nodes.push(NumaNode { of_gpu: true, ..node });
         } else {
             numa.nodes.push(node);
         }
+    }
+    // A list that names another number of nodes than there are cannot be told apart.
+    let nodes = numa.nodes.len();
+    for node in numa.nodes.iter_mut().filter(|node| node.distances.len() != nodes) {
+        node.distances.clear();
     }
     numa
 }
@@ -45,9 +51,14 @@ fn node(host: &dyn Host, id: u32) -> NumaNode {
         id,
         cpus: cpus.unwrap_or_default(),
         memory: Known::from_option(memory, format!("{NODE}/node{id}/meminfo"), "the kernel does not name the memory of this node"),
-        distances: Vec::new(),
+        distances: file("distance").map(|text| distances(&text)).unwrap_or_default(),
         of_gpu: false,
     }
+}
+
+/// `10 21 31`; none where a word is no number.
+fn distances(text: &str) -> Vec<u32> {
+    text.split_ascii_whitespace().map(|word| word.parse().ok()).collect::<Option<Vec<u32>>>().unwrap_or_default()
 }
 
 /// Nodes that are the memory of NVIDIA GPUs, from the driver's `numa_status` (lines `Node: 255`).
@@ -70,6 +81,8 @@ mod tests {
         file("/sys/devices/system/node/online", "0,1,255");
         file("/sys/devices/system/node/node0/cpulist", "0-7");
         file("/sys/devices/system/node/node0/meminfo", "Node 0 MemTotal: 1024 kB");
+        file("/sys/devices/system/node/node0/distance", "10 20 80");
+        file("/sys/devices/system/node/node1/distance", "20 10");
         file("/sys/devices/system/node/node1/cpulist", "");
         file("/sys/devices/system/node/node1/meminfo", "Node 1 MemTotal: 2048 kB");
         file("/sys/devices/system/node/node255/cpulist", "");
@@ -78,7 +91,8 @@ mod tests {
         host.set(&Question::List("/proc/driver/nvidia/gpus".into()), Ok(Answer::Names(vec!["0004:04:00.0".into()])));
         let numa = read(&host);
         // Node 1 has no CPUs either, but is nobody's GPU: CXL or high-bandwidth memory, which programs may use.
-        assert_eq!(numa.nodes.iter().map(|node| node.id).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(numa.nodes.iter().map(|node| (node.id, node.of_gpu)).collect::<Vec<_>>(), [(0, false), (1, false), (255, true)]);
+        assert_eq!((&numa.nodes[0].distances[..], &numa.nodes[1].distances[..]), (&[10, 20, 80][..], &[][..]));
         assert_eq!(numa.gpu_memory, Some(Bytes::from_kib(4096)));
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Topology {
     pub(crate) cores_source: Option<&'static str>,
     /// The CPUs of each package; empty where not known.
     pub(crate) packages: Vec<BTreeSet<u32>>,
+    /// The CPUs of each die; empty where not known.
+    pub(crate) dies: Vec<BTreeSet<u32>>,
     /// True on a machine whose packages the system does not tell from clusters: it has one.
     pub(crate) one_package: bool,
 }
@@ -42,6 +44,14 @@ impl Topology {
         match count(self.packages.len()) {
             0 => Known::unknown("the system does not name packages"),
             packages => Known::exact(packages, "sysfs topology/package_cpus_list"),
+        }
+    }
+
+    /// Dies; a kernel that knows none gives as many as packages.
+    pub(crate) fn dies(&self) -> Known<u32> {
+        match count(self.dies.len()) {
+            0 => Known::unknown("the system does not name dies"),
+            dies => Known::exact(dies, "sysfs topology/die_cpus_list"),
         }
     }
 
@@ -89,6 +99,11 @@ pub(crate) fn read(host: &dyn Host, os: &str, arch: &str, info: &CpuInfo) -> Top
             topology.cores_source = source;
         }
         topology.cores.push(core);
+        if !topology.dies.iter().any(|die| die.contains(&cpu))
+            && let Some(die) = die(host, cpu)
+        {
+            topology.dies.push(die);
+        }
         if topology.one_package || known_packages.contains(&cpu) {
             continue;
         }
@@ -179,6 +194,12 @@ fn package(host: &dyn Host, cpu: u32, info: &CpuInfo) -> Option<Package> {
         },
         None => info.ids.get(&cpu).map(|(package, _)| Package::Id(u64::from(*package))),
     }
+}
+
+/// The CPUs that share a die with this one. A kernel that knows no die writes -1 as its number.
+fn die(host: &dyn Host, cpu: u32) -> Option<BTreeSet<u32>> {
+    let id = host.read(&format!("{CPU}/cpu{cpu}/topology/die_id")).ok()?.trim().parse::<i64>().ok()?;
+    (id >= 0).then(|| first_set(host, cpu, &["die_cpus_list"], "die_cpus").map(|(cpus, _)| cpus))?
 }
 
 fn first_set(host: &dyn Host, cpu: u32, lists: &[&str], mask: &str) -> Option<(BTreeSet<u32>, usize)> {

@@ -13,23 +13,36 @@ pub fn render(machine: &Machine) -> String {
     let (facts, limits, free) = (&machine.facts, &machine.limits, &machine.free);
     let mut line = |name: &str, value: String| writeln!(out, "{name:<20} {value}").unwrap();
     line("platform", format!("{} {}", facts.platform.os, facts.platform.arch));
+    line("version", known(&facts.platform.version));
+    line("inside", facts.platform.inside.join(", "));
     line("model", known(&facts.cpu.model));
     line("sockets", known(&facts.cpu.sockets));
+    line("dies", known(&facts.cpu.dies));
     line("physical cores", known(&facts.cpu.physical_cores));
     line("logical cpus", known(&facts.cpu.logical_cpus));
     for kind in &facts.cpu.core_kinds {
         line("kind", format!("{}: {} cores, cpus {}", kind.name, kind.physical_cores, list(&kind.cpus)));
     }
+    line("base frequency", known(&facts.cpu.base_frequency_hz));
     line("max frequency", known(&facts.cpu.max_frequency_hz));
     for cache in &facts.cpu.caches {
         line("cache", format!("L{} {} {} x{}, each shared by {}", cache.level, cache.kind, cache.size, cache.instances, cache.shared_by));
     }
     line("features", facts.cpu.features.iter().cloned().collect::<Vec<_>>().join(" "));
+    if facts.cpu.features.contains("sve") {
+        line("vector bits", known(&facts.cpu.vector_bits));
+    }
     line("memory", known(&facts.memory.total));
+    for module in &facts.memory.modules {
+        line("module", format!("{}: {} {} at {} T/s", module.slot, module.size, module.kind, module.transfers_per_s));
+    }
+    let pages = &facts.memory.huge_pages;
+    line("huge pages", format!("{}, {} x {}", known(&pages.transparent), pages.reserved, pages.size));
     line("swap", known(&facts.memory.swap_total));
     line("page", known(&facts.memory.page));
     for node in &facts.numa {
-        line("node", format!("{}: cpus {}, {}", node.id, list(&node.cpus), known(&node.memory)));
+        let (of_gpu, distances) = (if node.of_gpu { ", a GPU's" } else { "" }, &node.distances);
+        line("node", format!("{}: cpus {}, {}{of_gpu}, distances {distances:?}", node.id, list(&node.cpus), known(&node.memory)));
     }
     for (gpu, free) in facts.gpus.iter().zip(&free.gpu_memory) {
         line("gpu", format!("{:?} {}", gpu.vendor, known(&gpu.name)));
@@ -54,11 +67,12 @@ pub fn render(machine: &Machine) -> String {
         line(
             "limit",
             format!(
-                "{} used {} reclaimable {} headroom {} [{}]",
+                "{} used {} reclaimable {} headroom {} swap {} [{}]",
                 limit.limit,
                 limit.used,
                 limit.reclaimable,
                 limit.headroom(),
+                limit.swap,
                 limit.source
             ),
         );
@@ -66,6 +80,12 @@ pub fn render(machine: &Machine) -> String {
     line("visible gpus", format!("{:?}", limits.visible_gpus));
     line("free memory", known(&free.memory));
     line("free swap", known(&free.swap));
+    let now = &machine.conditions;
+    line("power", known_debug(&now.power));
+    line("profile", known(&now.power_profile));
+    line("governor", known(&now.governor));
+    line("temperature", known(&now.cpu_temperature_c));
+    line("throttled", known(&now.cpu_throttled));
     line("=> cpus, cores", format!("{}, {}", machine.effective_cpus(), machine.effective_cores()));
     line("=> memory", format!("{} of {}", known(&machine.effective_memory_available()), known(&machine.effective_memory_total())));
     for warning in &machine.warnings {

@@ -227,8 +227,15 @@ mod tests {
         let uneven = |kv_unified| resolve(&linear, &Settings { n_parallel: 3, kv_unified, ..base() }, &EngineProfile::bundled());
         assert_eq!(uneven(false), Err(FootprintError::UnevenSequences { n_ubatch: 512, n_parallel: 3 }));
         assert!(uneven(true).is_ok());
-        let latent =
-            model([Mixer::Mla(Mla { n_head: 1, kv_lora_rank: 512, rope_dim: 64, q_lora_rank: 0, head_dim_k: 192, head_dim_v: 128 })]);
+        let latent = model([Mixer::Mla(Mla {
+            n_head: 1,
+            kv_lora_rank: 512,
+            rope_dim: 64,
+            q_lora_rank: 0,
+            head_dim_k: 192,
+            head_dim_v: 128,
+            indexer: None,
+        })]);
         let settings = Settings { cache_type_k: QuantType::Q8_0, ..base() };
         let different = FootprintError::DifferentCacheTypes { k: QuantType::Q8_0, v: QuantType::F16 };
         assert_eq!(resolve(&latent, &settings, &EngineProfile::bundled()), Err(different));

@@ -144,12 +144,16 @@ impl Facts<'_> {
             *counts.entry(shape).or_default() += 1;
         }
         let row = |width: u64, ty: QuantType| format!("{width} × {ty} = {}", ty.row_bytes(width).unwrap_or(Bytes::ZERO));
-        let line = |(Shape { k_width, v_width, windowed }, count): (Shape, usize)| {
+        let line = |(Shape { k_width, v_width, index_width, windowed }, count): (Shape, usize)| {
             let cells = if windowed { window } else { full };
             let k = row(k_width, self.settings.cache_type_k);
             let rows = match v_width {
                 0 => format!("K and V together {k}"),
                 width => format!("(K {k} + V {})", row(width, self.settings.cache_type_v)),
+            };
+            let rows = match index_width {
+                0 => rows,
+                width => format!("({rows} + keys of the indexer {})", row(width, self.settings.cache_type_k)),
             };
             let kind = if windowed { " of their window" } else { "" };
             format!("{} × {rows} × {cells} cells{kind} × {}", counted(count, "layer"), counted(streams, "stream"))

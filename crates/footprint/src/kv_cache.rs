@@ -86,7 +86,7 @@ fn attention(mixer: &Mixer) -> Option<&Attention> {
 /// Why the caches of an architecture cannot be computed; `None` where they can.
 pub fn unsupported(model: &Model) -> Option<&'static str> {
     match model.architecture.as_str() {
-        "glm-dsa" | "deepseek32" | "glm5-next" | "hy-v4" | "dots3note" | "minimax-m3" | "qwen4exp" => {
+        "glm5-next" | "hy-v4" | "dots3note" | "minimax-m3" | "qwen4exp" => {
             Some("this architecture keeps an indexer cache beside its attention cache, which is not modelled")
         }
         "deepseek4" | "dflash" => Some("this architecture keeps compressed caches, which are not modelled"),
@@ -111,9 +111,10 @@ pub fn kv_cache(
     let cells = cells(model, settings, context);
     for (index, layer) in model.layers.iter().enumerate().take(trunk_layers(model)) {
         let device = layer_devices.get(index).copied().flatten().filter(|_| settings.kv_offload);
-        if let Some(Shape { k_width, v_width, windowed }) = shapes.of(&layer.mixer) {
+        if let Some(Shape { k_width, v_width, index_width, windowed }) = shapes.of(&layer.mixer) {
             sum.add(settings.cache_type_k, k_width, rows(windowed, cells), device, target);
             sum.add(settings.cache_type_v, v_width, rows(windowed, cells), device, target);
+            sum.add(settings.cache_type_k, index_width, rows(windowed, cells), device, target);
         }
     }
     sum
@@ -126,6 +127,8 @@ pub(crate) struct Shape {
     pub(crate) k_width: u64,
     /// Elements of a V row; 0 without a V cache.
     pub(crate) v_width: u64,
+    /// Elements of an indexer's key, cached in the type of K; 0 without an indexer (`src/llama-kv-cache-dsa.cpp:41-57`).
+    pub(crate) index_width: u64,
     /// The cache covers a window only.
     pub(crate) windowed: bool,
 }
@@ -150,14 +153,18 @@ impl Shapes {
     /// What a layer caches; `None` where it keeps no cache of its own.
     pub(crate) fn of(&self, mixer: &Mixer) -> Option<Shape> {
         match mixer {
-            Mixer::Attention(a) | Mixer::Both(a, _) if a.shares_kv_of.is_none() => {
-                Some(Shape { k_width: a.k_width(), v_width: self.v_width.unwrap_or(a.v_width()), windowed: a.window.is_some() })
-            }
+            Mixer::Attention(a) | Mixer::Both(a, _) if a.shares_kv_of.is_none() => Some(Shape {
+                k_width: a.k_width(),
+                v_width: self.v_width.unwrap_or(a.v_width()),
+                index_width: 0,
+                windowed: a.window.is_some(),
+            }),
             Mixer::Mla(m) => {
                 let (k_width, v_width) = latent_widths(m, self.latent);
-                Some(Shape { k_width, v_width, windowed: false })
+                let index_width = m.indexer.as_ref().filter(|indexer| indexer.own_keys).map_or(0, |indexer| u64::from(indexer.head_dim));
+                Some(Shape { k_width, v_width, index_width, windowed: false })
             }
-            Mixer::None if self.headless => self.v_width.map(|v_width| Shape { k_width: 0, v_width, windowed: false }),
+            Mixer::None if self.headless => self.v_width.map(|v_width| Shape { k_width: 0, v_width, index_width: 0, windowed: false }),
             _ => None,
         }
     }
@@ -221,7 +228,15 @@ mod tests {
         if let Mixer::Attention(a) = &mut sharing {
             a.shares_kv_of = Some(0);
         }
-        let latent = Mixer::Mla(Mla { n_head: 16, kv_lora_rank: 512, rope_dim: 64, q_lora_rank: 0, head_dim_k: 192, head_dim_v: 128 });
+        let latent = Mixer::Mla(Mla {
+            n_head: 16,
+            kv_lora_rank: 512,
+            rope_dim: 64,
+            q_lora_rank: 0,
+            head_dim_k: 192,
+            head_dim_v: 128,
+            indexer: None,
+        });
         let model = model([attention(8, 64, None), sharing, latent, recurrent(10, 20)]);
         let layers = [Some(1), Some(1), None, None, None];
         let sum = kv_cache(&model, &Settings::default(), &target(&[24, 24]), &context(1024, 512), &layers);

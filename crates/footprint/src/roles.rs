@@ -57,7 +57,7 @@ pub(crate) fn role(model: &Model, name: &str) -> (Part, Use) {
 fn use_in_layer(model: &Model, index: u32, suffix: &str) -> Use {
     // Next-token-prediction layers are skipped unless a draft context asks for them (`load_mtp`, off by default), e.g.
     // src/models/deepseek2.cpp:62-96.
-    if model.n_layer_nextn > 0 && index >= model.n_layer() {
+    if model.n_layer_nextn > 0 && index >= model.n_layer() && !loaded_anyway(&model.architecture, suffix) {
         return Use::Skipped;
     }
     if suffix.starts_with("cross_attn_rel_b") {
@@ -72,6 +72,21 @@ fn use_in_layer(model: &Model, index: u32, suffix: &str) -> Use {
         Use::GetRows
     } else {
         Use::MulMat
+    }
+}
+
+/// True for tensors of prediction layers that are loaded although nothing asks for these layers: some families leave the
+/// flag for skipping off what a file may lack (src/models/deepseek32.cpp:121, glm-dsa.cpp:155, hy-v3.cpp:62-105,
+/// step35.cpp:130-170).
+fn loaded_anyway(architecture: &str, suffix: &str) -> bool {
+    let stem = stem(suffix);
+    let feed_forward = stem.starts_with("ffn_") && stem != "ffn_norm";
+    let further = ["nextn.embed_tokens", "nextn.shared_head_head", "nextn.shared_head_norm"].contains(&stem);
+    match architecture {
+        "deepseek32" | "glm-dsa" => stem == "exp_probs_b",
+        "hy_v3" => feed_forward || further || stem == "exp_probs_b",
+        "step35" => feed_forward || further || ["exp_probs_b", "attn_q_norm", "attn_k_norm", "attn_gate"].contains(&stem),
+        _ => false,
     }
 }
 

@@ -6,7 +6,8 @@
 //! * active weights: every matrix once, routed experts as far as they are used, of look-up tables one row, and nothing
 //!   of layers that only predict further tokens
 //! * attention(d) = 2 × heads × (width of K + width of V) × min(d, window), summed over layers; for latent attention
-//!   the widths are those of the compressed row (rank + rotary part, and rank)
+//!   the widths are those of the compressed row (rank + rotary part, and rank); where an indexer chooses tokens, at most
+//!   these are seen, and the indexer adds 2 × its heads × their width × d
 //! * recurrence = 6 operations per element of state: decay, input, output
 //! * bytes per batch = weights that all tokens share + experts × (1 − (1 − used / count)^b), the share that `b` tokens
 //!   visit where routing is even
@@ -143,7 +144,7 @@ pub fn analyze(model: &Model) -> Analysis {
         if let Mixer::Recurrent(state) | Mixer::Both(_, state) = &layer.mixer {
             analysis.state_elements = analysis.state_elements.saturating_add(state.r_elements.saturating_add(state.s_elements));
         }
-        analysis.attention.extend(attention_cost(&layer.mixer));
+        analysis.attention.extend(attention_costs(&layer.mixer));
     }
     analysis
 }
@@ -171,21 +172,28 @@ fn share(model: &Model, tensor: &Tensor) -> (u64, u64) {
     }
 }
 
-fn attention_cost(mixer: &Mixer) -> Option<AttentionCost> {
-    match mixer {
+/// What attention costs, and beside it what its indexer does.
+fn attention_costs(mixer: &Mixer) -> Vec<AttentionCost> {
+    let costs = match mixer {
         Mixer::Attention(attention) | Mixer::Both(attention, _) => {
             let Attention { n_head, head_dim_k, head_dim_v, window, .. } = *attention;
             let width = u64::from(head_dim_k) + u64::from(head_dim_v);
             let ops = (2 * u64::from(n_head)).saturating_mul(width);
-            Some(AttentionCost { ops, k: attention.k_width(), v: attention.v_width(), window })
+            [Some(AttentionCost { ops, k: attention.k_width(), v: attention.v_width(), window }), None]
         }
         Mixer::Mla(mla) => {
             let row = u64::from(mla.kv_lora_rank) + u64::from(mla.rope_dim);
             let ops = (2 * u64::from(mla.n_head)).saturating_mul(row + u64::from(mla.kv_lora_rank));
-            Some(AttentionCost { ops, k: row, v: 0, window: None })
+            let chosen = mla.indexer.as_ref().map(|indexer| indexer.top_k);
+            let index = mla.indexer.as_ref().filter(|indexer| indexer.own_keys).map(|indexer| {
+                let width = u64::from(indexer.head_dim);
+                AttentionCost { ops: (2 * u64::from(indexer.n_head)).saturating_mul(width), k: width, v: 0, window: None }
+            });
+            [Some(AttentionCost { ops, k: row, v: 0, window: chosen }), index]
         }
-        Mixer::Recurrent(_) | Mixer::None => None,
-    }
+        Mixer::Recurrent(_) | Mixer::None => [None, None],
+    };
+    costs.into_iter().flatten().collect()
 }
 
 fn matrices(model: &Model) -> Vec<MatrixShape> {

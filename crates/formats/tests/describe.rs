@@ -40,8 +40,12 @@ fn layer_text(layer: &Layer) -> String {
     let mixer = match &layer.mixer {
         Mixer::Attention(a) => attention(a),
         Mixer::Mla(m) => {
+            let index = m.indexer.as_ref().map_or(String::new(), |index| match index.own_keys {
+                true => format!(" over {} by {} x {}", index.top_k, index.n_head, index.head_dim),
+                false => format!(" over {} as before", index.top_k),
+            });
             format!(
-                "latent {} x {}/{} rank {}+{} query {}",
+                "latent {} x {}/{} rank {}+{} query {}{index}",
                 m.n_head, m.head_dim_k, m.head_dim_v, m.kv_lora_rank, m.rope_dim, m.q_lora_rank
             )
         }
@@ -280,6 +284,50 @@ fn states_and_hybrids_follow_each_architecture() {
     3..=3 latent 8 x 48/32 rank 64+16 query 0; none
     plamo2: 256 wide, 100 tokens, tied
     0..=0 plamo2-mamba 1536+8192; none
+    ");
+}
+
+#[test]
+fn indexers_choose_tokens_where_the_family_has_them() {
+    let with = |build: &Build| describe_one(build).map_or_else(|error| format!("{error}\n"), |model| text(&model));
+    let latent = |architecture: &str| {
+        base(architecture, 8)
+            .key("attention.q_lora_rank", 96_u32)
+            .key("attention.kv_lora_rank", 64_u32)
+            .key("attention.key_length", 80_u32)
+            .key("attention.key_length_mla", 48_u32)
+            .key("attention.value_length_mla", 32_u32)
+            .key("attention.indexer.head_count", 4_u32)
+            .key("attention.indexer.key_length", 64_u32)
+    };
+    let glm = || latent("glm-dsa").key("attention.indexer.top_k", 32_u32).key("nextn_predict_layers", 1_u32);
+    let long = || glm().without("glm-dsa.context_length").key("context_length", 1_048_576_u32);
+    let listed = Value::array([true, false, true, true, false, false, false]);
+    let all = [
+        with(&latent("deepseek32")),
+        with(&latent("deepseek32").key("attention.indexer.top_k", 32_u32)),
+        with(&glm()),
+        with(&long()),
+        with(&long().key("attention.indexer.types", listed)),
+    ];
+    insta::assert_snapshot!(all.concat(), @r"
+    key is missing: deepseek32.attention.indexer.top_k
+    deepseek32: 256 wide, 100 tokens, tied
+    0..=7 latent 8 x 48/32 rank 64+16 query 96 over 32 by 4 x 64; none
+    glm-dsa: 256 wide, 100 tokens, tied
+    0..=6 latent 8 x 48/32 rank 64+16 query 96 over 32 by 4 x 64; none
+    7..=7 latent 8 x 48/32 rank 64+16 query 96; none
+    glm-dsa: 256 wide, 100 tokens, tied
+    0..=2 latent 8 x 48/32 rank 64+16 query 96 over 32 by 4 x 64; none
+    3..=5 latent 8 x 48/32 rank 64+16 query 96 over 32 as before; none
+    6..=6 latent 8 x 48/32 rank 64+16 query 96 over 32 by 4 x 64; none
+    7..=7 latent 8 x 48/32 rank 64+16 query 96; none
+    glm-dsa: 256 wide, 100 tokens, tied
+    0..=0 latent 8 x 48/32 rank 64+16 query 96 over 32 by 4 x 64; none
+    1..=1 latent 8 x 48/32 rank 64+16 query 96 over 32 as before; none
+    2..=3 latent 8 x 48/32 rank 64+16 query 96 over 32 by 4 x 64; none
+    4..=6 latent 8 x 48/32 rank 64+16 query 96 over 32 as before; none
+    7..=7 latent 8 x 48/32 rank 64+16 query 96; none
     ");
 }
 

@@ -173,7 +173,10 @@ fn add_to_layer(layer: &mut LayerLoad, tensor: &Tensor) {
 fn empty_layer(layer: &Layer, computed: bool) -> LayerLoad {
     let (k_width, v_width, window) = match &layer.mixer {
         Mixer::Attention(a) | Mixer::Both(a, _) if a.shares_kv_of.is_none() => (a.k_width(), a.v_width(), a.window),
-        Mixer::Mla(mla) => (u64::from(mla.kv_lora_rank) + u64::from(mla.rope_dim), 0, None),
+        Mixer::Mla(mla) => {
+            let index = mla.indexer.as_ref().filter(|indexer| indexer.own_keys).map_or(0, |indexer| u64::from(indexer.head_dim));
+            (u64::from(mla.kv_lora_rank) + u64::from(mla.rope_dim) + index, 0, None)
+        }
         _ => (0, 0, None),
     };
     let state = match &layer.mixer {

@@ -173,6 +173,22 @@ pub struct Mla {
     pub head_dim_k: u32,
     /// Width of a value head after decompression.
     pub head_dim_v: u32,
+    /// What chooses the cached tokens that a query attends to; `None` where it attends to all.
+    pub indexer: Option<Indexer>,
+}
+
+/// The lightning indexer of sparse attention (DeepSeek V3.2, GLM-5): it scores all cached tokens cheaply by keys of its own,
+/// and attention proper sees the best of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Indexer {
+    /// Its query heads; it has one key head.
+    pub n_head: u32,
+    /// Width of its heads.
+    pub head_dim: u32,
+    /// Tokens that a query attends to at most.
+    pub top_k: u32,
+    /// False where the layer takes over the choice of an earlier layer, and so keeps no keys (GLM-5.2).
+    pub own_keys: bool,
 }
 
 /// A recurrence of one layer.

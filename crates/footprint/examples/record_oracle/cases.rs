@@ -119,6 +119,9 @@ const OUTLINES: &[&str] = &[
     "laguna-xs.2 Q6_K n_layer=5",
     "cohere2moe-like Q4_K_M n_layer=6",
     "mellum-like Q8_0 n_layer=6",
+    "deepseek-v3.2 Q4_K_M n_layer=5",
+    "glm-5 Q2_K n_layer=6",
+    "glm-5.2 Q3_K_M n_layer=9",
 ];
 
 /// The same, of models that keep a state.

@@ -4,6 +4,7 @@ use super::{Beside, Host};
 use crate::error::FootprintError;
 use crate::kv_cache::{self, Shapes};
 use crate::parts::Component;
+use crate::placement::Home;
 use crate::profile::Outputs;
 use crate::weights::HOST_ALIGNMENT;
 use crate::{EngineProfile, host as program, require};
@@ -128,7 +129,9 @@ fn own_layers(host: &Host<'_>, draft: &Draft, beside: &mut Beside) -> Result<(),
     let settings = Settings { cache_type_k: draft.cache_type_k, cache_type_v: draft.cache_type_v, ..host.settings.clone() };
     let shapes = Shapes::new(model, &settings, &host.context);
     let cells = kv_cache::cells(model, &settings, &host.context);
-    for tensor in model.tensors.iter().filter(|tensor| tensor.layer().is_some_and(|layer| layer >= first)) {
+    // Some families load single tensors of these layers in any case.
+    let skipped = model.tensors.iter().zip(&host.placement.homes).filter(|(_, home)| **home == Home::Unused);
+    for (tensor, _) in skipped.filter(|(tensor, _)| tensor.layer().is_some_and(|layer| layer >= first)) {
         let device = tensor.layer().and_then(|layer| host.placement.layer_device(layer));
         match device.and_then(|device| host.target.devices.get(device)) {
             Some(on) => {

@@ -100,6 +100,8 @@ pub(super) struct Builder<'a> {
     shared: Vec<(usize, u8, Id)>,
     /// Values of the first layer, which later ones mix in (RWKV 7).
     pub(super) first_value: Option<Id>,
+    /// The cells that the last indexer has chosen.
+    pub(super) chosen_cells: Option<Id>,
     /// Fused attention nodes with their layer.
     pub(super) attention: Vec<(usize, Id)>,
 }
@@ -119,6 +121,7 @@ impl<'a> Builder<'a> {
             tied_output: None,
             shared: Vec::new(),
             first_value: None,
+            chosen_cells: None,
             attention: Vec::new(),
         }
     }

@@ -285,6 +285,20 @@ impl Graph {
         let nb = self.tensor(sorted).nb;
         self.view(sorted, [k, ne[1], ne[2], ne[3]], [nb[1], nb[2], nb[3]])
     }
+    /// The same without order among them (`ggml_top_k`): only the `k` are kept.
+    pub(super) fn top_k_alone(&mut self, a: Id, k: u64) -> Id {
+        let ne = self.ne(a);
+        self.compute(Op::TopK, QuantType::I32, [k, ne[1], ne[2], ne[3]], &[a])
+    }
+    /// Scores of all cells for each token, by an indexer's queries and keys (`ggml_lightning_indexer`).
+    pub(super) fn index(&mut self, q: Id, k: Id, weights: Id, mask: Id) -> Id {
+        let (nq, nk) = (self.ne(q), self.ne(k));
+        self.compute(Op::Index, QuantType::F32, [nk[2], nq[2], 1, nq[3]], &[q, k, weights, mask])
+    }
+    /// One value in every element of a tensor like `a`; it allocates like a scale, in the memory of `a` where it may.
+    pub(super) fn fill(&mut self, a: Id) -> Id {
+        self.scale(a)
+    }
     /// Fused attention; the result has the heads before the tokens.
     pub(super) fn flash_attention(&mut self, q: Id, k: Id, v: Id, mask: Id, sinks: Option<Id>) -> Id {
         let (nq, nv) = (self.ne(q), self.ne(v));

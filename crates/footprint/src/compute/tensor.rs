@@ -37,6 +37,7 @@ pub(super) enum Op {
     FlashAttention,
     GatedUnit,
     GetRows,
+    Index,
     Mul,
     MulMat,
     MulMatId,
@@ -53,6 +54,7 @@ pub(super) enum Op {
     SsmScan,
     Sub,
     SumRows,
+    TopK,
     Unary,
 }
 

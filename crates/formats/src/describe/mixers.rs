@@ -6,7 +6,7 @@ use super::figures::Figures;
 use super::keys::Keys;
 use super::state;
 use super::window::{Rule, windows};
-use spec::model::{Attention, Mixer, Mla};
+use spec::model::{Attention, Indexer, Mixer, Mla};
 
 /// The mixer of every layer, by the rules of a known family.
 pub(super) fn mixers(keys: &Keys<'_>, figures: &Figures, family: Family) -> Result<Vec<Mixer>, DescribeError> {
@@ -21,6 +21,7 @@ pub(super) fn mixers(keys: &Keys<'_>, figures: &Figures, family: Family) -> Resu
             shared_cache(keys, figures, mixers)
         }
         Family::Latent => latent(keys, figures),
+        Family::IndexedLatent => indexed(keys, figures),
         Family::Recurrent => {
             let state = state::need(keys, figures)?;
             Ok(vec![Mixer::Recurrent(state); figures.n_layer_all as usize])
@@ -83,8 +84,42 @@ pub(super) fn latent(keys: &Keys<'_>, figures: &Figures) -> Result<Vec<Mixer>, D
         Some(width) if width > 0 => width,
         _ => keys.need("rope.dimension_count")?,
     };
-    let layer = |&n_head: &u32| Mixer::Mla(Mla { n_head, kv_lora_rank, rope_dim, q_lora_rank, head_dim_k, head_dim_v });
-    Ok(figures.n_head.iter().map(layer).collect())
+    let layer = |&n_head: &u32| Mla { n_head, kv_lora_rank, rope_dim, q_lora_rank, head_dim_k, head_dim_v, indexer: None };
+    Ok(figures.n_head.iter().map(layer).map(Mixer::Mla).collect())
+}
+
+/// Latent attention over tokens that an indexer has chosen.
+fn indexed(keys: &Keys<'_>, figures: &Figures) -> Result<Vec<Mixer>, DescribeError> {
+    for key in ["attention.q_lora_rank", "attention.key_length_mla", "attention.value_length_mla"] {
+        keys.need(key)?;
+    }
+    let [n_head, head_dim, top_k] =
+        ["head_count", "key_length", "top_k"].map(|key| keys.need_within(&format!("attention.indexer.{key}"), 1, u32::MAX));
+    let (n_head, head_dim, top_k) = (n_head?, head_dim?, top_k?);
+    let own_keys = indexers(keys, figures)?;
+    let mut mixers = latent(keys, figures)?;
+    for (layer, mixer) in mixers.iter_mut().enumerate().take(figures.n_layer() as usize) {
+        if let Mixer::Mla(attention) = mixer {
+            let own_keys = own_keys.get(layer).copied().unwrap_or(true);
+            attention.indexer = Some(Indexer { n_head, head_dim, top_k, own_keys });
+        }
+    }
+    Ok(mixers)
+}
+
+/// Layers with an indexer of their own; beyond the list, all. GLM-5.2 is told from its predecessors by its context, and
+/// follows a fixed pattern where its file lists none (`src/models/glm-dsa.cpp:7-70`).
+fn indexers(keys: &Keys<'_>, figures: &Figures) -> Result<Vec<bool>, DescribeError> {
+    if keys.architecture != "glm-dsa" {
+        return Ok(Vec::new());
+    }
+    if let Some(flags) = keys.flags("attention.indexer.types", figures.n_layer())? {
+        return Ok(flags);
+    }
+    if figures.n_ctx_train.is_none_or(|tokens| tokens < 1_048_576) {
+        return Ok(Vec::new());
+    }
+    Ok((0..figures.n_layer()).map(|layer| layer < 2 || layer % 4 == 2).collect())
 }
 
 fn hybrid(keys: &Keys<'_>, figures: &Figures, layout: Layout) -> Result<Vec<Mixer>, DescribeError> {

@@ -249,7 +249,14 @@ fn mixer(mixer: &Mixer) -> String {
             text
         }
         Mixer::Mla(mla) => {
-            format!("latent attention, {} heads, {} + {} per token in the cache", mla.n_head, mla.kv_lora_rank, mla.rope_dim)
+            let mut text =
+                format!("latent attention, {} heads, {} + {} per token in the cache", mla.n_head, mla.kv_lora_rank, mla.rope_dim);
+            if let Some(indexer) = &mla.indexer {
+                let whose =
+                    if indexer.own_keys { format!("by an indexer of {}", indexer.head_dim) } else { "by an earlier indexer".to_owned() };
+                text.push_str(&format!(", over at most {} tokens chosen {whose}", indexer.top_k));
+            }
+            text
         }
         Mixer::Recurrent(state) => format!("{}, state of {} per sequence", state.kind, grouped(state.r_elements + state.s_elements)),
         Mixer::Both(attention, state) => {

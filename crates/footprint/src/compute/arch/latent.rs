@@ -9,7 +9,7 @@ use spec::Model;
 
 pub(super) fn decoder(model: &Model) -> Option<Decoder> {
     Some(match model.architecture.as_str() {
-        "deepseek2" | "mistral4" => Decoder {
+        "deepseek2" | "mistral4" | "deepseek32" | "glm-dsa" => Decoder {
             attention: Style { temperature: nonzero(model, "attention.temperature_scale"), ..LLAMA.attention },
             routing: Routing { normalized: flag(model, "expert_weights_norm") == Some(true), ..routing(model) },
             ..LLAMA

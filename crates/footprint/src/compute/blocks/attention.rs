@@ -5,6 +5,7 @@ use super::super::builder::{Builder, Missing};
 use super::super::tensor::{Id, Memory, Op};
 use super::super::weights::{Part, Suffix};
 use super::gated_attention::gated_attention;
+use super::indexer::{self, IndexerInputs};
 use spec::model::{Attention, Layer, Mixer};
 use spec::{Model, QuantType};
 
@@ -46,6 +47,8 @@ pub(in super::super) struct AttentionInputs {
     pub(in super::super) full: CacheInputs,
     /// Of layers with a window; such models keep two caches.
     window: Option<CacheInputs>,
+    /// Of layers whose tokens an indexer chooses.
+    pub(super) indexer: Option<IndexerInputs>,
 }
 
 impl AttentionInputs {
@@ -131,7 +134,8 @@ pub(in super::super) fn inputs(b: &mut Builder<'_>, style: Style) -> AttentionIn
     let temperatures = style.temperature.then(|| b.graph.input(QuantType::F32, [1, 1, n_tokens, 1]));
     let full = cache_inputs(b, b.options.cells, false);
     let window = has_windows(b.model).then(|| cache_inputs(b, b.options.cells_window, true));
-    AttentionInputs { positions, temperatures, full, window }
+    let indexer = indexer::inputs(b);
+    AttentionInputs { positions, temperatures, full, window, indexer }
 }
 
 fn cache_inputs(b: &mut Builder<'_>, cells: u64, windowed: bool) -> CacheInputs {

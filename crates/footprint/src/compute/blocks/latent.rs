@@ -6,11 +6,12 @@ use super::super::weights::{Part, Suffix};
 use super::attention::{
     AttentionInputs, Rotation, Score, Style, attend, cached, columns_of, rotary_factors, rows_of, store, store_transposed,
 };
+use super::indexer::{chosen_cells, mask_of};
 use crate::profile::LatentCache;
 use spec::model::{Attention, Mla};
 
 /// Attention with absorbed projections, from the normed stream to the block's output: the cache holds compressed rows.
-/// Without rotation (Kimi Linear), queries are not cut into heads before they are parted.
+/// Without rotation (Kimi Linear) or with an indexer, queries are not cut into heads before they are parted.
 pub(in super::super) fn latent_attention(
     b: &mut Builder<'_>,
     layer: usize,
@@ -24,10 +25,17 @@ pub(in super::super) fn latent_attention(
     let (rank, rope) = (u64::from(shape.kv_lora_rank), u64::from(shape.rope_dim));
     let (head, nope) = (u64::from(shape.head_dim_k), u64::from(shape.head_dim_k).saturating_sub(rope));
     let rotated = style.rotation != Rotation::Never;
-    let mut q = queries(b, layer, x)?;
+    let narrow = narrow_queries(b, layer, x)?;
+    let chosen = match (&shape.indexer, narrow) {
+        (Some(indexer), Some(narrow)) => Some(chosen_cells(b, layer, indexer, inputs, [x, narrow])?),
+        _ => None,
+    };
+    let mut q = queries(b, layer, x, narrow)?;
     let (compressed, mut k_rope) = compressed(b, layer, [rank, rope], x)?;
     if rotated {
-        q = b.graph.reshape(q, [head, heads, n_tokens, 1]);
+        if chosen.is_none() {
+            q = b.graph.reshape(q, [head, heads, n_tokens, 1]);
+        }
         k_rope = turned(b, k_rope, inputs, None);
     }
     let row = head.saturating_mul(4);
@@ -47,7 +55,7 @@ pub(in super::super) fn latent_attention(
     }
 
     let decompress = b.weight(here, Part::AttnVB)?;
-    let y = over_rows(b, layer, rank, inputs, [q, k, v], decompress);
+    let y = over_rows(b, layer, rank, inputs, [q, k, v], decompress, chosen);
     b.linear(here, Part::AttnOutput, y)
 }
 
@@ -71,7 +79,8 @@ pub(in super::super) fn whole_heads(
     let (head, v_head) = (u64::from(shape.head_dim_k), u64::from(shape.head_dim_v));
     let nope = head.saturating_sub(rope);
     let factors = rotary_factors(b, layer);
-    let q = queries(b, layer, x)?;
+    let narrow = narrow_queries(b, layer, x)?;
+    let q = queries(b, layer, x, narrow)?;
     let q = b.graph.reshape(q, [head, heads, n_tokens, 1]);
     let (compressed, k_rope) = compressed(b, layer, [rank, rope], x)?;
     let k_rope = turned(b, k_rope, inputs, factors);
@@ -92,15 +101,21 @@ pub(in super::super) fn whole_heads(
     b.linear(here, Part::AttnOutput, y)
 }
 
-/// Queries, compressed or not, one row per token.
-fn queries(b: &mut Builder<'_>, layer: usize, x: Id) -> Result<Id, Missing> {
+/// Compressed queries, where the file compresses them.
+fn narrow_queries(b: &mut Builder<'_>, layer: usize, x: Id) -> Result<Option<Id>, Missing> {
     let here = Some(layer);
     if b.find(here, Part::AttnQ, Suffix::Weight).is_some() {
-        b.linear(here, Part::AttnQ, x)
-    } else {
-        let q = b.linear(here, Part::AttnQA, x)?;
-        let q = b.norm(here, Part::AttnQANorm, q, here)?;
-        b.linear(here, Part::AttnQB, q)
+        return Ok(None);
+    }
+    let q = b.linear(here, Part::AttnQA, x)?;
+    b.norm(here, Part::AttnQANorm, q, here).map(Some)
+}
+
+/// Queries, one row per token.
+fn queries(b: &mut Builder<'_>, layer: usize, x: Id, narrow: Option<Id>) -> Result<Id, Missing> {
+    match narrow {
+        Some(narrow) => b.linear(Some(layer), Part::AttnQB, narrow),
+        None => b.linear(Some(layer), Part::AttnQ, x),
     }
 }
 
@@ -123,8 +138,17 @@ fn turned(b: &mut Builder<'_>, x: Id, inputs: &AttentionInputs, factors: Option<
     }
 }
 
-/// Stores the compressed row and attends over the cache; values are the first `rank` columns of the keys.
-fn over_rows(b: &mut Builder<'_>, layer: usize, rank: u64, inputs: &AttentionInputs, qkv: [Id; 3], decompress: Id) -> Id {
+/// Stores the compressed row and attends over the cache, or over the cells of it that were chosen; values are the first
+/// `rank` columns of the keys.
+fn over_rows(
+    b: &mut Builder<'_>,
+    layer: usize,
+    rank: u64,
+    inputs: &AttentionInputs,
+    qkv: [Id; 3],
+    decompress: Id,
+    chosen: Option<Id>,
+) -> Id {
     let [q, k, v] = qkv;
     for id in [q, v, k] {
         b.graph.expand(id);
@@ -133,6 +157,7 @@ fn over_rows(b: &mut Builder<'_>, layer: usize, rank: u64, inputs: &AttentionInp
     let memory = Memory::Cache { backend: b.cache_backend(layer) };
     let cache = b.graph.placed(b.options.type_k, [width, cells, n_stream, 1], memory);
     store(b, cache, k, inputs.full.k_slots());
+    let mask = chosen.map_or(inputs.full.mask(), |chosen| mask_of(b, inputs.full.mask(), chosen));
     let k = rows_of(b, cache, width, 1, cells);
     let (ne, nb) = (b.graph.ne(k), b.graph.tensor(k).nb);
     let values = b.options.rules.latent == LatentCache::KeysAndValues;
@@ -142,7 +167,7 @@ fn over_rows(b: &mut Builder<'_>, layer: usize, rank: u64, inputs: &AttentionInp
         b.graph.view(k, [rank, ne[1], ne[2], ne[3]], [nb[1], nb[2], nb[3]])
     };
     let v_transposed = values && b.options.v_transposed;
-    let score = Score { mask: inputs.full.mask(), sinks: None, soft_cap: false, v_transposed, decompress: Some(decompress) };
+    let score = Score { mask, sinks: None, soft_cap: false, v_transposed, decompress: Some(decompress) };
     attend(b, layer, [q, k, v], score)
 }
 

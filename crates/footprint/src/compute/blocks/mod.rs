@@ -7,6 +7,7 @@ pub(super) mod embedding;
 pub(super) mod experts;
 pub(super) mod feed_forward;
 mod gated_attention;
+mod indexer;
 mod kimi_delta;
 pub(super) mod latent;
 mod lightning;

@@ -13,10 +13,13 @@ use super::blocks::pooling::pooled;
 use super::blocks::recurrent::{self, RecurrentInputs, recurrent};
 use super::blocks::rwkv::rwkv;
 use super::builder::{Builder, Missing, Norm};
-use super::tensor::{Id, Op};
+use super::tensor::{Id, Memory, Op};
 use super::weights::{Part, Suffix};
 use spec::QuantType;
 use spec::model::{Experts, FeedForward, Layer, Mixer};
+
+/// Tokens that stand for pieces of images (src/models/chameleon.cpp, from 4 to 8196).
+const CHAMELEON_IMAGE_TOKENS: u64 = 8192;
 
 /// How a family differs from Llama.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +48,8 @@ pub(super) struct Decoder {
     pub(super) alternating: bool,
     /// Where rows without wanted logits are dropped.
     pub(super) outputs: Outputs,
+    /// Logits come out although nothing is cached (diffusion models).
+    pub(super) head_without_cache: bool,
     /// The head uses the token embedding itself and never a second copy (BitNet).
     pub(super) tied_head: bool,
     /// What happens to the logits.
@@ -64,6 +69,8 @@ pub(super) enum Outputs {
     BeforeOutputNorm,
     /// After the last norm (Gemma 4, Qwen3.5).
     AfterOutputNorm,
+    /// Nowhere: logits of all tokens are computed (CogVLM).
+    All,
 }
 
 /// How the outputs of attention and feed-forward block join the stream.
@@ -101,6 +108,8 @@ pub(super) enum Logits {
     SoftCapped,
     /// One after the other (Grok).
     ScaledAndSoftCapped,
+    /// Those of image tokens are overwritten (Chameleon).
+    WithoutImages,
 }
 
 /// The two values that pass from layer to layer.
@@ -156,7 +165,7 @@ impl Decoder {
             let x = altup::merge(b, stream.x)?;
             stream.x = b.graph.get_rows(x, outputs);
         }
-        if b.model.encoder { self.embeddings(b, stream.x) } else { self.head(b, &stream) }
+        if b.model.encoder && !self.head_without_cache { self.embeddings(b, stream.x) } else { self.head(b, &stream) }
     }
 
     fn layer(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, inputs: &Inputs, stream: &Stream, last: bool) -> Result<Id, Missing> {
@@ -353,8 +362,11 @@ impl Decoder {
 
     /// What an encoder hands out: the stream, normed where the file says so, and what is made of it for each sequence.
     fn embeddings(&self, b: &mut Builder<'_>, mut x: Id) -> Result<(), Missing> {
-        if b.has_norm(None, Part::OutputNorm) {
-            x = b.norm(None, Part::OutputNorm, x, None)?;
+        // NeoBERT calls it by another name.
+        for part in [Part::OutputNorm, Part::EncOutputNorm] {
+            if b.has_norm(None, part) {
+                x = b.norm(None, part, x, None)?;
+            }
         }
         b.graph.tensor_mut(x).output = true;
         b.graph.expand(x);
@@ -422,6 +434,11 @@ impl Decoder {
             logits = b.graph.scale(logits);
             logits = b.graph.unary(logits);
             logits = b.graph.scale(logits);
+        }
+        if self.logits == Logits::WithoutImages {
+            let hidden = b.graph.placed(QuantType::F32, [CHAMELEON_IMAGE_TOKENS, 1, 1, 1], Memory::Compute);
+            let hidden = b.graph.like(Op::Clamp, &[hidden]);
+            logits = b.graph.like(Op::Set, &[logits, hidden]);
         }
         b.graph.tensor_mut(logits).output = true;
         b.graph.expand(logits);

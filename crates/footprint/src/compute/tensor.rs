@@ -48,6 +48,7 @@ pub(super) enum Op {
     RmsNorm,
     Rope,
     Scale,
+    Set,
     SetRows,
     SoftMax,
     SsmConv,

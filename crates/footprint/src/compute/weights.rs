@@ -29,6 +29,7 @@ parts! {
     PositionEmbd = "position_embd",
     Output = "output",
     OutputNorm = "output_norm",
+    EncOutputNorm = "enc.output_norm",
     Classifier = "cls",
     ClassifierNorm = "cls.norm",
     ClassifierOutput = "cls.output",

@@ -4,7 +4,7 @@ use super::super::blocks::attention::{Heads, Rotation, Style, has_windows};
 use super::super::blocks::embedding::Scaling;
 use super::super::blocks::feed_forward::Activation;
 use super::super::builder::Norm;
-use super::super::decoder::{Decoder, Logits, Residual, Term};
+use super::super::decoder::{Decoder, Logits, Outputs, Residual, Term};
 use super::super::weights::Part;
 use super::{LLAMA, nonzero, number, positions_by_sections, routing};
 use spec::Model;
@@ -17,9 +17,8 @@ const UNROTATED: Style = Style { rotation: Rotation::Never, ..LLAMA.attention };
 
 pub(super) fn decoder(model: &Model) -> Option<Decoder> {
     Some(match model.architecture.as_str() {
-        "llama" | "qwen2" | "qwen3" | "internlm2" | "exaone" | "xverse" | "chatglm" | "qwen" | "ernie4_5" | "apertus" => {
-            Decoder { routing: routing(model), ..LLAMA }
-        }
+        "llama" | "qwen2" | "qwen3" | "internlm2" | "exaone" | "xverse" | "chatglm" | "qwen" | "ernie4_5" | "apertus"
+        | "pangu-embedded" | "plamo3" | "spark2_5" => Decoder { routing: routing(model), ..LLAMA },
         // The engine drops attention where no feed-forward block follows; no published model has such layers.
         "deci" if model.layers.iter().all(|layer| layer.mixer == Mixer::None || layer.feed_forward != FeedForward::None) => LLAMA,
         "baichuan" if model.n_layer() == 32 => LLAMA,
@@ -28,7 +27,7 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
         "gpt2" | "starcoder" | "bloom" | "jais" => Decoder { attention: UNROTATED, ..GPT },
         "mpt" => Decoder { attention: Style { clamp: nonzero(model, "attention.clamp_kqv"), ..UNROTATED }, ..GPT },
         "arcee" => Decoder { activation: Activation::Twice, ..LLAMA },
-        "nemotron" => Decoder { activation: Activation::Twice, ..GPT },
+        "nemotron" | "jais2" => Decoder { activation: Activation::Twice, ..GPT },
         "phi3" => Decoder {
             attention: Style { query_scale: true, ..LLAMA.attention },
             residual: Residual::Sequential { stream_first: [false, true] },
@@ -47,7 +46,7 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
             let attention = Style { late_head_norms: true, positions_per_token: positions_by_sections(model), ..LLAMA.attention };
             Decoder { attention, ..LLAMA }
         }
-        "qwen2vl" => Decoder { attention: Style { positions_per_token: 4, ..LLAMA.attention }, ..LLAMA },
+        "qwen2vl" | "paddleocr" => Decoder { attention: Style { positions_per_token: 4, ..LLAMA.attention }, ..LLAMA },
         "qwen3vl" => Decoder {
             attention: Style { positions_per_token: 4, ..LLAMA.attention },
             deepstack: model.arch_uint("n_deepstack_layers").unwrap_or(0),
@@ -64,6 +63,12 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
         "olmo" => {
             let attention = Style { clamp: nonzero(model, "attention.clamp_kqv"), ..LLAMA.attention };
             Decoder { norm: Norm::Unweighted, attention, ..LLAMA }
+        }
+        "maincoder" => Decoder { attention: Style { late_head_norms: true, ..LLAMA.attention }, ..LLAMA },
+        "cogvlm" => Decoder { outputs: Outputs::All, ..LLAMA },
+        "chameleon" if super::flag(model, "swin_norm") != Some(true) => {
+            let attention = Style { mean_head_norms: true, ..LLAMA.attention };
+            Decoder { attention, logits: Logits::WithoutImages, ..LLAMA }
         }
         "olmo2" => Decoder { attention: Style { heads: Heads::AfterNorms, ..LLAMA.attention }, ..LLAMA },
         "exaone4" => {

@@ -35,7 +35,7 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
             ..LLAMA
         },
         "deepseek" => Decoder { routing: Routing { normalized: false, ..routing(model) }, ..LLAMA },
-        "bailingmoe" | "bailingmoe2" | "dots1" => Decoder { routing: stated, ..LLAMA },
+        "bailingmoe" | "bailingmoe2" | "dots1" | "deepseek2-ocr" => Decoder { routing: stated, ..LLAMA },
         "ernie4_5-moe" => Decoder { routing: unscaled, ..LLAMA },
         "hunyuan-moe" => Decoder { attention: Style { late_head_norms: true, ..LLAMA.attention }, routing: unscaled, ..LLAMA },
         "glm4moe" => Decoder {
@@ -83,6 +83,8 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
         },
         "mellum" => Decoder { routing: unscaled, ..LLAMA },
         "cohere2moe" => cohere2_moe(model, stated),
+        "maple" => Decoder { attention: Style { rotation: Rotation::Windowed, ..LLAMA.attention }, routing: unscaled, ..LLAMA },
+        "hy_v3" => Decoder { routing: stated, outputs: Outputs::AfterOutputNorm, ..LLAMA },
         "laguna" => Decoder { routing: stated, ..LLAMA },
         "mimo2" => Decoder {
             attention: Style {

@@ -34,6 +34,7 @@ pub(super) const LLAMA: Decoder = Decoder {
         positions_per_token: 1,
         factors_in_windows: true,
         late_head_norms: false,
+        mean_head_norms: false,
         plain_head_norms: false,
         value_norm: false,
         heads: Heads::Projected,
@@ -52,6 +53,7 @@ pub(super) const LLAMA: Decoder = Decoder {
         groups: None,
         reads_stream: false,
         weights_input: false,
+        activation: Activation::Twice,
         shared_gate: SharedGate::Sigmoid,
         scaled_sum: false,
         dense: Dense::Absent,
@@ -63,6 +65,7 @@ pub(super) const LLAMA: Decoder = Decoder {
     alternating: false,
     outputs: Outputs::InLastLayer,
     tied_head: false,
+    head_without_cache: false,
     logits: Logits::Plain,
 };
 

@@ -1,7 +1,7 @@
 //! Softmax attention, over a KV cache or, in encoders, over the batch alone (`build_qkv`, `build_attn`, `build_attn_mha` in llama-graph.cpp; `cpy_k`, `cpy_v`,
 //! `get_k`, `get_v` in llama-kv-cache.cpp:1296-1500).
 
-use super::super::builder::{Builder, Missing};
+use super::super::builder::{Builder, Missing, Norm};
 use super::super::tensor::{Id, Memory, Op};
 use super::super::weights::{Part, Suffix};
 use super::gated_attention::gated_attention;
@@ -97,6 +97,8 @@ pub(in super::super) struct Style {
     pub(in super::super) factors_in_windows: bool,
     /// Norms of queries and keys follow the rotation (Hunyuan).
     pub(in super::super) late_head_norms: bool,
+    /// Norms of queries and keys subtract the mean, whatever other norms do (Chameleon).
+    pub(in super::super) mean_head_norms: bool,
     /// Rotated queries and keys are normed without weights (Llama 4).
     pub(in super::super) plain_head_norms: bool,
     /// Values are normed without weights (Gemma 3n and 4).
@@ -321,6 +323,9 @@ pub(super) fn normed_and_rotated(
     let in_heads = [dim, heads, b.batch.n_tokens, 1];
     let normed = |b: &mut Builder<'_>, x: Id| {
         let Some(weight) = b.find(Some(layer), norm, Suffix::Weight) else { return Ok(x) };
+        if style.mean_head_norms {
+            return b.norm_as(Norm::Layer, Some(layer), norm, x, Some(layer));
+        }
         if style.heads == Heads::AfterNorms || b.graph.ne(weight)[0] == dim {
             return b.norm(Some(layer), norm, x, Some(layer));
         }

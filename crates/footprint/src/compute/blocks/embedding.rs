@@ -37,7 +37,9 @@ pub(in super::super) fn embedding(b: &mut Builder<'_>, scaling: Scaling, deepsta
     let rows = b.graph.get_rows(table, mixed_tokens);
     let rows = padded(b, rows);
     let mixed = b.graph.set_rows(base, rows, mixed_slots);
-    let kinds = b.options.rules.batches;
+    // CogVLM has other weights for pieces of images, so that no batch mixes them with tokens (`llm_arch_supports_mixed_batch`).
+    let apart = b.model.architecture == "cogvlm";
+    let kinds = b.options.rules.batches.min(if apart { BatchKinds::TokensOrEmbeddings } else { BatchKinds::Mixed });
     for (kind, branch) in [(BatchKinds::Tokens, looked_up), (BatchKinds::TokensOrEmbeddings, given), (BatchKinds::Mixed, mixed)] {
         if kind <= kinds {
             b.graph.expand(branch);

@@ -3,7 +3,7 @@
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::{Id, Op};
 use super::super::weights::{Part, Suffix};
-use super::feed_forward::{has_limit, limited};
+use super::feed_forward::{Activation, has_limit, limited};
 use spec::model::Experts;
 
 /// How a router turns its logits into weights.
@@ -21,6 +21,8 @@ pub(in super::super) struct Routing {
     pub(in super::super) reads_stream: bool,
     /// Experts are chosen by their logits, and their input is weighted instead of their output (Llama 4).
     pub(in super::super) weights_input: bool,
+    /// Experts without a gate.
+    pub(in super::super) activation: Activation,
     /// How the gate of the shared experts is bent, where there is one.
     pub(in super::super) shared_gate: SharedGate,
     /// The sum of routed and shared experts is scaled (Cohere2-MoE).
@@ -80,7 +82,7 @@ pub(in super::super) fn experts(
         x = b.graph.repeat(x, [n_embd, n_used, n_tokens, 1]);
         x = b.graph.mul(x, weights);
     }
-    let hidden = hidden(b, layer, chosen, x)?;
+    let hidden = hidden(b, layer, routing.activation, chosen, x)?;
     let mut y = through(b, layer, Part::FfnDownExps, hidden, chosen)?;
     if !routing.weights_input {
         y = b.graph.mul(y, weights);
@@ -111,7 +113,9 @@ fn route(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, l
     let (n_experts, n_used) = (u64::from(shape.count), u64::from(shape.used));
     // Softmax and sigmoid allocate alike: both may work in place.
     let probabilities = if routing.softmax_of_chosen { logits } else { b.graph.like(Op::SoftMax, &[logits]) };
-    let mut selection = match b.find(Some(layer), Part::ExpProbs, Suffix::Bias) {
+    // HY V3's files call it by the stem alone.
+    let bias = b.find(Some(layer), Part::ExpProbs, Suffix::Bias).or_else(|| b.find(Some(layer), Part::ExpProbs, Suffix::Weight));
+    let mut selection = match bias {
         Some(bias) => b.graph.add(probabilities, bias),
         None if routing.weights_input => logits,
         None => probabilities,
@@ -162,7 +166,7 @@ fn within_groups(b: &mut Builder<'_>, selection: Id, [n_experts, n_tokens]: [u64
 }
 
 /// The gated activations of each visited expert.
-fn hidden(b: &mut Builder<'_>, layer: usize, chosen: Id, x: Id) -> Result<Id, Missing> {
+fn hidden(b: &mut Builder<'_>, layer: usize, activation: Activation, chosen: Id, x: Id) -> Result<Id, Missing> {
     if b.find(Some(layer), Part::FfnGateUpExps, Suffix::Weight).is_some() {
         let both = through(b, layer, Part::FfnGateUpExps, x, chosen)?;
         let (ne, nb) = (b.graph.ne(both), b.graph.tensor(both).nb);
@@ -171,12 +175,13 @@ fn hidden(b: &mut Builder<'_>, layer: usize, chosen: Id, x: Id) -> Result<Id, Mi
     }
     let up = through(b, layer, Part::FfnUpExps, x, chosen)?;
     if b.find(Some(layer), Part::FfnGateExps, Suffix::Weight).is_none() {
-        // The square of ReLU (Nemotron).
         let y = b.graph.unary(up);
-        return Ok(b.graph.unary(y));
+        return Ok(if activation == Activation::Twice { b.graph.unary(y) } else { y });
     }
     let gate = through(b, layer, Part::FfnGateExps, x, chosen)?;
-    Ok(if has_limit(b.model, "swiglu_clamp_exp", layer) { limited(b, gate, up) } else { b.graph.gated(gate, up) })
+    // Maple limits within the gated unit itself.
+    let spelt_out = has_limit(b.model, "swiglu_clamp_exp", layer) && b.model.architecture != "maple";
+    Ok(if spelt_out { limited(b, gate, up) } else { b.graph.gated(gate, up) })
 }
 
 /// `x` through the chosen experts' matrices, with scale and bias where the file has them (`build_lora_mm_id`).

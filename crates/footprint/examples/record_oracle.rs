@@ -4,9 +4,11 @@
 //! cargo build --release -p loadmaster-llama --example oracle
 //! cargo run -p loadmaster-footprint --example record_oracle -- target/release/examples/oracle [PRESET]
 //! cargo run -p loadmaster-footprint --example record_oracle -- target/release/examples/oracle --loads [PRESET]
+//! cargo run -p loadmaster-footprint --example record_oracle -- target/release/examples/oracle --sliced [PRESET]
 //! ```
 //!
 //! With `--loads` a few cases per model are really loaded and recorded in `tests/loads`: takes up to 12 GiB of memory, and leaves out larger models.
+//! With `--sliced` some are loaded with split mode `tensor` and recorded in `tests/sliced`.
 //!
 //! Run it when the bundled engine changes, and read the difference before it is committed.
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a development tool: it runs a program, writes files and speaks")]
@@ -52,14 +54,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let oracle = Oracle(args.next().ok_or("no oracle program was named")?.into());
     let mut only = args.next();
-    let mode = if only.as_deref() == Some("--loads") { Mode::Load } else { Mode::Dry };
+    let (mode, folder, cases) = match only.as_deref() {
+        Some("--loads") => (Mode::Load, "tests/loads", cases::loads()),
+        Some("--sliced") => (Mode::Load, "tests/sliced", cases::sliced()),
+        _ => (Mode::Dry, "tests/oracle", cases::all()),
+    };
     if mode == Mode::Load {
         only = args.next();
     }
-    let (folder, cases) = match mode {
-        Mode::Dry => ("tests/oracle", cases::all()),
-        Mode::Load => ("tests/loads", cases::loads()),
-    };
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files: BTreeMap<String, Vec<Case>> = BTreeMap::new();
     for case in cases {

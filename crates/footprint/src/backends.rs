@@ -34,6 +34,7 @@ impl Backend {
             host_buffer: true,
             pipeline: true,
             mmap: !integrated,
+            splits_rows: false,
         }
     }
 
@@ -76,6 +77,7 @@ impl Backend {
             host_buffer: true,
             pipeline: true,
             mmap: !integrated,
+            splits_rows: false,
         }
     }
 
@@ -98,16 +100,18 @@ impl Backend {
             host_buffer: false,
             pipeline: true,
             mmap: true,
+            splits_rows: false,
         }
     }
 
     /// Intel's SYCL.
     ///
     /// `ggml/src/ggml-sycl/ggml-sycl.cpp:1090-1100` (alignment 128, rows padded to 512 as on CUDA), `get_props` (asynchronous,
-    /// events, pinned host buffer). One logged run agrees in every buffer.
+    /// events, pinned host buffer), `:7277` (rows). One logged run agrees in every buffer.
     pub fn sycl() -> Self {
         Self {
             name: "SYCL".into(),
+            splits_rows: true,
             runtime: Known::estimated(
                 Bytes::from_mib(200),
                 Bytes::from_mib(50),
@@ -123,7 +127,7 @@ impl Backend {
     /// `ggml/src/ggml-rpc/ggml-rpc.cpp:820-930` (alignment, largest buffer and the size of quantised and other special tensors
     /// are asked of the server), `:2190-2200` (asynchronous, events, no pinned host buffer). Memory is the remote machine's.
     pub fn rpc(remote: &Self) -> Self {
-        Self { name: "RPC".into(), host_buffer: false, pipeline: true, mmap: true, ..remote.clone() }
+        Self { name: "RPC".into(), host_buffer: false, pipeline: true, mmap: true, splits_rows: false, ..remote.clone() }
     }
 
     /// A pretended GPU for tests against the engine: discrete, with CUDA's alignment and padding, no pinned host buffer, and
@@ -139,6 +143,7 @@ impl Backend {
             host_buffer: false,
             pipeline,
             mmap: true,
+            splits_rows: false,
         }
     }
 

@@ -115,11 +115,13 @@ pub enum FootprintError {
         /// How many there are.
         devices: usize,
     },
-    /// Rows are refused by these backends, and tensor parallelism is not modelled.
-    #[error("memory of split mode {mode} is not known; use layer or none")]
+    /// The engine refuses the mode, or its rules are not modelled.
+    #[error("split mode {mode}: {reason}")]
     SplitMode {
         /// The mode.
         mode: SplitMode,
+        /// Why, and what to take instead.
+        reason: String,
     },
     /// Layers are split by free memory, which one device does not tell.
     #[error("layers are split by free memory, which is not known for {device}; set tensor_split")]

@@ -8,8 +8,9 @@ use crate::kv_cache::{self, Cells, Shape, Shapes};
 use crate::parts::Component;
 use crate::placement::{self, Home, Placement};
 use crate::requirement::{Requirement, ResolvedContext};
-use crate::{EngineProfile, Target, context, host};
+use crate::{EngineProfile, Target, context, host, tensor_parallel};
 use spec::model::{Mixer, Tensor};
+use spec::settings::SplitMode;
 use spec::{Bytes, Known, Model, QuantType, Settings};
 use std::collections::BTreeMap;
 
@@ -46,7 +47,10 @@ pub fn explain(
             flash_attn: requirement.context.flash_attn,
             ..context::resolve_with(model, settings, profile, companions.speculation(model))?
         },
-        placement: placement::place(model, settings, target, profile)?,
+        placement: match settings.split_mode {
+            SplitMode::Tensor => tensor_parallel::placement(model, settings, target, profile, companions)?,
+            _ => placement::place(model, settings, target, profile)?,
+        },
         requirement,
     };
     let places = std::iter::once(None).chain((0..requirement.devices.len()).map(Some));
@@ -55,7 +59,12 @@ pub fn explain(
         requirement.parts(device).into_iter().filter(|part| part.peak.get() != Some(Bytes::ZERO)).map(move |part| Explanation {
             device,
             component: part.component,
-            steps: facts.steps(device, part.component),
+            // Factors of slices would be one line per tensor and device: the rule says it all.
+            steps: if device.is_some() && settings.split_mode == SplitMode::Tensor {
+                Vec::new()
+            } else {
+                facts.steps(device, part.component)
+            },
             bytes: part.peak,
         })
     });

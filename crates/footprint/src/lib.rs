@@ -33,6 +33,7 @@ mod scratch;
 pub mod search;
 pub mod state;
 pub mod target;
+mod tensor_parallel;
 pub mod weights;
 
 pub use companions::{Companions, Draft};

@@ -6,8 +6,11 @@
 mod layers;
 mod overrides;
 mod pattern;
+mod rows;
 
 pub use pattern::Pattern;
+pub(crate) use rows::PAGE;
+pub use rows::Rows;
 
 use crate::error::FootprintError;
 use crate::repack::Kernels;
@@ -15,7 +18,7 @@ use crate::roles::{Part, Use, role};
 use crate::{EngineProfile, Target};
 use overrides::{Overrides, Place};
 use spec::model::Tensor;
-use spec::settings::LoadMode;
+use spec::settings::{LoadMode, SplitMode};
 use spec::{Bytes, Model, Settings};
 
 /// The buffer type that a tensor of the file ends in.
@@ -48,7 +51,7 @@ impl Home {
 }
 
 /// Where everything of a model goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Placement {
     /// Devices that the engine uses (indices into [`crate::Target::devices`]), in its order; with split mode `none` only
     /// the main GPU. They take part in scheduling even where they hold no layer.
@@ -74,6 +77,8 @@ pub struct Placement {
     pub mapped: bool,
     /// Tensors were moved by `-ot` or `--n-cpu-moe` rules (which also rules out pipeline parallelism).
     pub has_overrides: bool,
+    /// How rows of matrices are shared, with split mode `row`; the home of such a matrix is its layer's device.
+    pub rows: Option<Rows>,
 }
 
 impl Placement {
@@ -109,9 +114,10 @@ const LAZY: (&str, Bytes) = ("per_layer_token_embd.weight", Bytes::from_gib(4));
 ///
 /// # Errors
 /// Settings that the engine refuses: an unknown buffer or a broken pattern in an override, a split over devices whose
-/// free memory is not known, a main GPU that does not exist, row or tensor splits.
+/// free memory is not known, a main GPU that does not exist, splits that the backend does not offer.
 pub fn place(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Placement, FootprintError> {
-    let devices = layers::devices_in_use(settings, target)?;
+    let devices = layers::devices_in_use(settings, target, profile)?;
+    let rows = if settings.split_mode == SplitMode::Row && !devices.is_empty() { Some(Rows::new(settings, target)?) } else { None };
     let layer_devices = layers::layer_devices(model.n_layer_all(), settings, target, &devices)?;
     let overrides = Overrides::new(settings, target, &devices, model)?;
     let mappable = devices.iter().all(|&device| target.devices[device].backend.mmap);
@@ -152,7 +158,7 @@ pub fn place(model: &Model, settings: &Settings, target: &Target, profile: &Engi
     let tied_output = token_embedding.filter(|_| own_copy).map(|index| buffers.home(&model.tensors[index], Part::Output, Use::MulMat));
     let tied_apart = TIED_APART.contains(&model.architecture.as_str());
     let has_overrides = !overrides.is_empty();
-    Ok(Placement { devices, homes, copies, tied_output, tied_apart, token_embedding, mapped, has_overrides, layer_devices })
+    Ok(Placement { devices, homes, copies, tied_output, tied_apart, token_embedding, mapped, has_overrides, layer_devices, rows })
 }
 
 /// Homes of a tensor that every layer creates anew: the first, and into `copies` one per further buffer.

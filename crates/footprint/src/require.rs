@@ -7,9 +7,9 @@ use crate::placement::{self, Placement};
 use crate::requirement::{DeviceRequirement, HostRequirement, Requirement};
 use crate::weights::{self, Weights};
 use crate::{ComputeBuffers, Device, EngineProfile, ResolvedContext, Target};
-use crate::{compute, context, host, output, scratch, state};
+use crate::{compute, context, host, output, scratch, state, tensor_parallel};
 use spec::model::Support;
-use spec::settings::LoadMode;
+use spec::settings::{LoadMode, SplitMode};
 use spec::{Bytes, Known, Model, Settings};
 use std::collections::BTreeMap;
 
@@ -35,12 +35,30 @@ pub fn require_with(
     profile: &EngineProfile,
     companions: &Companions,
 ) -> Result<Requirement, FootprintError> {
+    if settings.split_mode == SplitMode::Tensor {
+        return tensor_parallel::require(model, settings, target, profile, companions);
+    }
     let settings = &*profile.rules.apply(settings);
     let context = context::resolve_with(model, settings, profile, companions.speculation(model))?;
     let case = Case { model, settings, target, profile, context };
     let placed = Placed::new(&case)?;
     let simulated = Simulated::new(&case, &placed.placement);
     case.finish(&placed, simulated, companions)
+}
+
+/// As [`require_with`], without what is loaded beside the model; only what drafts change for the model itself.
+pub(crate) fn require_speculating(
+    model: &Model,
+    settings: &Settings,
+    target: &Target,
+    profile: &EngineProfile,
+    companions: &Companions,
+) -> Result<Requirement, FootprintError> {
+    let context = context::resolve_with(model, settings, profile, companions.speculation(model))?;
+    let case = Case { model, settings, target, profile, context };
+    let placed = Placed::new(&case)?;
+    let simulated = Simulated::new(&case, &placed.placement);
+    case.finish(&placed, simulated, &Companions::default())
 }
 
 /// What the engine's own dry run (`no_alloc`) reports for the same configuration: nothing is mapped, and compute buffers are
@@ -159,6 +177,7 @@ impl Case<'_> {
             graph: parts.simulated.compute.graph,
             context: ResolvedContext { flash_attn: parts.simulated.compute.flash_attn, ..context },
             layer_devices: layers.clone(),
+            sliced: false,
         }
     }
 }
@@ -173,6 +192,7 @@ struct Parts<'a> {
 
 const UNUSED: &str = "the engine does not use this device";
 
+const ROWS: &str = "rows of matrices over all devices, the rest by layer (ggml-sycl.cpp:1177-1243); not run here";
 const WEIGHTS: &str = "tensor directory of the file, padded as the buffer pads (ggml-backend.cpp:57-89)";
 const KV_CACHE: &str = "llama-kv-cache.cpp:65-250";
 const OUTPUT: &str = "llama-context.cpp:2118-2260";
@@ -185,16 +205,33 @@ fn devices(case: &Case<'_>, parts: &Parts<'_>) -> Vec<DeviceRequirement> {
         let simulated = |known: &[Known<Bytes>]| known.get(index).filter(|_| used).cloned().unwrap_or_else(none);
         DeviceRequirement {
             name: device.name.clone(),
-            weights: Known::exact(parts.placed.weights.devices[index], WEIGHTS),
+            weights: device_weights(&parts.placed.weights, index),
             kv_cache: known_cache(case.model, parts.kv_cache.devices[index]),
             state: known_state(case.model, parts.state.devices[index]),
-            compute: simulated(&parts.simulated.compute.devices),
+            compute: rows_compute(case.settings, simulated(&parts.simulated.compute.devices)),
             runtime: if used { device.backend.runtime.clone() } else { none() },
             scratch: simulated(&parts.simulated.scratch),
             beside: Vec::new(),
         }
     };
     case.target.devices.iter().enumerate().map(device).collect()
+}
+
+/// With shared rows products are gathered on one device: the graph's own buffers, and an interval for what that adds.
+fn rows_compute(settings: &Settings, compute: Known<Bytes>) -> Known<Bytes> {
+    match compute.get() {
+        Some(size) if settings.split_mode == SplitMode::Row => Known::estimated(size, size.scale(0.8), size.scale(1.5), ROWS),
+        _ => compute,
+    }
+}
+
+/// Exact, unless rows are shared: then each slice takes whole pages.
+fn device_weights(weights: &Weights, index: usize) -> Known<Bytes> {
+    let bytes = weights.devices[index];
+    match weights.row_slices {
+        0 => Known::exact(bytes, WEIGHTS),
+        slices => Known::estimated(bytes, bytes.scale(0.98), bytes.scale(1.02) + placement::PAGE.times(slices), ROWS),
+    }
 }
 
 fn host(case: &Case<'_>, parts: &Parts<'_>) -> HostRequirement {

@@ -13,8 +13,11 @@ pub struct Requirement {
     pub devices: Vec<DeviceRequirement>,
     /// Host memory.
     pub host: HostRequirement,
-    /// Which device holds each layer; `None` is the host. The last entry is the output.
+    /// Which device holds each layer; `None` is the host. The last entry is the output. Where layers are sliced, the first
+    /// device stands for all.
     pub layer_devices: Vec<Option<usize>>,
+    /// Every device holds a slice of each layer that is not on the host (split mode `tensor`).
+    pub sliced: bool,
     /// Nodes and splits of the simulated prefill graph, where it was simulated.
     pub graph: Option<GraphSize>,
     /// Remarks for people: generic accounting, rules that could not be checked.

@@ -69,6 +69,9 @@ impl<'a> Requirements<'a> {
     /// # Errors
     /// As [`crate::require_with`].
     pub fn require(&self, settings: &Settings) -> Result<Requirement, FootprintError> {
+        if settings.split_mode == SplitMode::Tensor {
+            return crate::require_with(self.model, settings, self.target, self.profile, self.companions);
+        }
         let settings = &*self.profile.rules.apply(settings);
         let context = context::resolve_with(self.model, settings, self.profile, self.companions.speculation(self.model))?;
         let case = Case { model: self.model, settings, target: self.target, profile: self.profile, context };

@@ -25,6 +25,8 @@ pub struct Backend {
     /// True where weights may be mapped from the file beside this device; without it load mode `auto` reads them
     /// (integrated GPUs of CUDA and Vulkan).
     pub mmap: bool,
+    /// True where it has buffers for rows of one matrix on several devices (split mode `row`).
+    pub splits_rows: bool,
 }
 
 /// A GPU as the engine sees it.

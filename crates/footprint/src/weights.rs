@@ -33,18 +33,22 @@ pub struct Weights {
     pub repacked: Bytes,
     /// `AMX`.
     pub amx: Bytes,
+    /// Matrices whose rows are shared by the devices, each slice an allocation of its own.
+    pub row_slices: u64,
 }
 
 /// The weights of `model` as placed.
 pub fn weights(model: &Model, target: &Target, profile: &EngineProfile, placement: &Placement) -> Weights {
     let kernels = Kernels::of(&target.cpu_arch, &target.cpu_features, profile.amx);
     let mut weights = Weights { devices: vec![Bytes::ZERO; target.devices.len()], ..Weights::default() };
-    for (tensor, &home) in model.tensors.iter().zip(&placement.homes) {
-        weights.add(tensor, home, target, kernels);
-    }
-    for (index, home) in placement.copies.iter().copied().chain(placement.tied_copy()) {
-        if let Some(tensor) = model.tensors.get(index) {
-            weights.add(tensor, home, target, kernels);
+    let own = model.tensors.iter().zip(&placement.homes).map(|(tensor, &home)| (tensor, home, role(model, &tensor.name).1));
+    let copy = |(index, home), used| model.tensors.get(index).map(|tensor| (tensor, home, used));
+    let copies = placement.copies.iter().filter_map(|&shared| copy(shared, Use::Other));
+    let tied = placement.tied_copy().and_then(|tied| copy(tied, Use::MulMat));
+    for (tensor, home, used) in own.chain(copies).chain(tied) {
+        match placement.rows.as_ref().filter(|_| home.device().is_some() && used == Use::MulMat) {
+            Some(rows) => weights.add_rows(&rows.bytes(tensor)),
+            None => weights.add(tensor, home, target, kernels),
         }
     }
     weights
@@ -85,6 +89,12 @@ pub fn looked_up(model: &Model, placement: &Placement) -> Bytes {
 }
 
 impl Weights {
+    fn add_rows(&mut self, bytes: &[Bytes]) {
+        for (device, &bytes) in self.devices.iter_mut().zip(bytes) {
+            *device += bytes;
+        }
+        self.row_slices += 1;
+    }
     fn add(&mut self, tensor: &Tensor, home: Home, target: &Target, kernels: Kernels) {
         let padded = tensor.bytes.pad_to(HOST_ALIGNMENT);
         match home {

@@ -204,6 +204,43 @@ pub fn loads() -> Vec<Case> {
     MODELS.iter().chain(RECURRENT).filter(returns).flat_map(of).collect()
 }
 
+/// Models that are loaded with split mode `tensor`: one or two per family that has been looked at.
+const SLICED: &[&str] = &[
+    "llama-3.2-1b Q4_K_M n_layer=4",
+    "llama-3.1-8b Q6_K n_layer=3",
+    "smollm2-135m Q8_0 n_layer=5",
+    "qwen2.5-0.5b Q4_K_M n_layer=5",
+    "qwen3-0.6b Q4_K_M n_layer=5",
+    "qwen3-30b-a3b Q4_K_M n_layer=2",
+    "gemma3-1b Q4_K_M n_layer=7",
+    "phi-3-mini Q4_K_M n_layer=3",
+    "gpt-oss-20b MXFP4_MOE n_layer=2",
+    "qwen3.5-2b Q4_K_M n_layer=5",
+    "qwen3.5-35b-a3b Q4_K_M n_layer=4",
+    "lfm2-1.2b Q4_K_M n_layer=5",
+];
+
+/// Split mode `tensor`, really loaded. The engine tells the largest of what the devices hold, so shares change places.
+pub fn sliced() -> Vec<Case> {
+    let with = |model: &str, devices: usize, args: &str| Case {
+        model: model.into(),
+        devices: vec![16384; devices],
+        pipeline: false,
+        host_buffer: false,
+        args: format!("--split tensor {args}"),
+    };
+    let of = |model: &&str| {
+        [
+            with(model, 2, "--ngl 999 --ctx 2048 --seqs 1 --outputs 1"),
+            with(model, 2, "--ts 3,1 --ngl 999 --ctx 4096 --ubatch 128 --seqs 2 --outputs 2"),
+            with(model, 2, "--ts 1,3 --ngl 999 --ctx 4096 --ubatch 128 --seqs 2 --kv-unified 1 --outputs 2 --ctk q8_0 --ctv q8_0"),
+            with(model, 3, "--ngl 3 --ctx 2048 --seqs 1 --outputs 1"),
+            with(model, 3, "--ts 1,2,4 --ngl 999 --ctx 2048 --ubatch 256 --seqs 1 --outputs 1"),
+        ]
+    };
+    SLICED.iter().flat_map(of).collect()
+}
+
 fn of(model: &str) -> Vec<Case> {
     let with = |devices: &[u64], args: &str| Case {
         model: model.into(),

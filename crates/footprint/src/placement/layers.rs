@@ -1,7 +1,9 @@
 //! Which device holds each layer.
 
+use super::rows;
+use crate::EngineProfile;
 use crate::error::FootprintError;
-use crate::target::Target;
+use crate::target::{Device, Target};
 use spec::Settings;
 use spec::settings::SplitMode;
 
@@ -11,8 +13,8 @@ const MAX_DEVICES: usize = 15;
 
 /// Devices that take part, in the engine's order.
 ///
-/// Upstream: `src/llama.cpp:288-302`; rows need a split buffer type, which no backend here has (`llama-model.cpp:1147-1167`).
-pub(super) fn devices_in_use(settings: &Settings, target: &Target) -> Result<Vec<usize>, FootprintError> {
+/// Upstream: `src/llama.cpp:288-302`; rows need a buffer type for them, without which loading fails (`llama-model.cpp:1147-1167`).
+pub(super) fn devices_in_use(settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Vec<usize>, FootprintError> {
     let all = target.devices.len();
     let devices: Vec<usize> = match settings.split_mode {
         _ if all == 0 => Vec::new(),
@@ -21,7 +23,18 @@ pub(super) fn devices_in_use(settings: &Settings, target: &Target) -> Result<Vec
             _ => return Err(FootprintError::NoSuchGpu { main_gpu: settings.main_gpu, devices: all }),
         },
         SplitMode::Layer => (0..all).collect(),
-        mode @ (SplitMode::Row | SplitMode::Tensor) => return Err(FootprintError::SplitMode { mode }),
+        // Slices of joined devices are not placed tensor by tensor (`crate::tensor_parallel`).
+        mode @ SplitMode::Tensor => {
+            let reason = "the engine's dry run reports the joined devices, not what each holds".to_owned();
+            return Err(FootprintError::SplitMode { mode, reason });
+        }
+        SplitMode::Row => {
+            let splits = |device: &&Device| device.backend.splits_rows || (profile.rules.cuda_splits_rows && device.backend.name == "CUDA");
+            match target.devices.iter().find(|device| !splits(device)) {
+                Some(device) => return Err(rows::refused(format!("{} does not support split buffers; use layer or tensor", device.name))),
+                None => (0..all).collect(),
+            }
+        }
     };
     if devices.len() > MAX_DEVICES {
         return Err(FootprintError::TooManyDevices { devices: devices.len(), most: MAX_DEVICES });
@@ -91,7 +104,7 @@ mod tests {
 
     fn layers(settings: Settings, gpus: &[u64]) -> Result<Vec<Option<usize>>, FootprintError> {
         let target = target(gpus);
-        layer_devices(8, &settings, &target, &devices_in_use(&settings, &target)?)
+        layer_devices(8, &settings, &target, &devices_in_use(&settings, &target, &EngineProfile::bundled())?)
     }
 
     #[test]
@@ -117,12 +130,18 @@ mod tests {
 
     #[test]
     fn devices_are_chosen_by_split_mode() {
-        let mode = |split_mode, main_gpu| devices_in_use(&Settings { split_mode, main_gpu, ..Settings::default() }, &target(&[24, 24]));
+        let mode = |split_mode, main_gpu| {
+            devices_in_use(&Settings { split_mode, main_gpu, ..Settings::default() }, &target(&[24, 24]), &EngineProfile::bundled())
+        };
         assert_eq!(mode(SplitMode::Layer, 0), Ok(vec![0, 1]));
         assert_eq!(mode(SplitMode::None, 1), Ok(vec![1]));
         assert_eq!(mode(SplitMode::None, 2), Err(FootprintError::NoSuchGpu { main_gpu: 2, devices: 2 }));
-        assert_eq!(mode(SplitMode::Row, 0), Err(FootprintError::SplitMode { mode: SplitMode::Row }));
-        let many = devices_in_use(&Settings::default(), &target(&[1; 16]));
+        let row = mode(SplitMode::Row, 0).unwrap_err().to_string();
+        assert_eq!(row, "split mode row: CUDA0 does not support split buffers; use layer or tensor");
+        let older = EngineProfile::named("llama.cpp-2025-09").unwrap();
+        let rows = Settings { split_mode: SplitMode::Row, ..Settings::default() };
+        assert_eq!(devices_in_use(&rows, &target(&[24, 24]), &older), Ok(vec![0, 1]));
+        let many = devices_in_use(&Settings::default(), &target(&[1; 16]), &EngineProfile::bundled());
         assert_eq!(many, Err(FootprintError::TooManyDevices { devices: 16, most: 15 }));
     }
 }

@@ -20,8 +20,8 @@ pub(super) struct Era {
     outputs: Outputs,
 }
 
-/// Until batches could mix tokens and embeddings.
-const RULES_2026_06: Rules = Rules { batches: BatchKinds::TokensOrEmbeddings, confirmed: false, ..Rules::CURRENT };
+/// Until batches could mix tokens and embeddings, and CUDA dropped buffers for rows (the change's own build is not known).
+const RULES_2026_06: Rules = Rules { batches: BatchKinds::TokensOrEmbeddings, cuda_splits_rows: true, confirmed: false, ..Rules::CURRENT };
 /// Until pull request 23764 (F16 masks, 2026-05-29) and 23861 (rows of logits, 2026-06).
 const RULES_2026_04: Rules = Rules { half_mask: false, attention_scratch: false, ..RULES_2026_06 };
 /// Until quantised caches were rotated.

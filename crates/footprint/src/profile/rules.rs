@@ -65,6 +65,8 @@ pub struct Rules {
     pub indexed_store: bool,
     /// A quantised cache is rotated before it is written (2026-04).
     pub rotated_cache: bool,
+    /// CUDA has buffers for rows of one matrix on several devices (split mode `row`), as SYCL still does.
+    pub cuda_splits_rows: bool,
     /// Tensors that a rule moves to the CPU may be repacked there.
     pub overrides_repack: bool,
     /// True where the source was read and every rule is confirmed by recorded dry runs; compute buffers under other rules
@@ -86,6 +88,7 @@ impl Rules {
         fused_gate: true,
         indexed_store: true,
         rotated_cache: true,
+        cuda_splits_rows: false,
         overrides_repack: true,
         confirmed: true,
     };

@@ -91,7 +91,7 @@ pub struct LayersView {
     pub first: usize,
     /// Last layer.
     pub last: usize,
-    /// Name of the device, or `host`.
+    /// Name of the device, or `host`; `CUDA0+CUDA1` where each holds slices.
     pub device: String,
 }
 
@@ -154,8 +154,10 @@ fn host(host: &HostRequirement) -> HostView {
 /// Runs of layers on the same device.
 pub fn layers(requirement: &Requirement) -> Vec<LayersView> {
     let mut runs: Vec<LayersView> = Vec::new();
+    let all = || requirement.devices.iter().map(|device| device.name.as_str()).collect::<Vec<_>>().join("+");
     for (i, place) in requirement.layer_devices.iter().enumerate() {
         let name = match place {
+            Some(_) if requirement.sliced => all(),
             Some(index) => requirement.devices.get(*index).map_or_else(|| format!("device {index}"), |device| device.name.clone()),
             None => "host".to_owned(),
         };
@@ -216,10 +218,11 @@ impl LayersView {
     pub fn title(layers: &[Self], device: &str) -> String {
         let runs: Vec<_> = layers
             .iter()
-            .filter(|run| run.device == device)
+            .filter(|run| run.device.split('+').any(|name| name == device))
             .map(|run| if run.first == run.last { run.first.to_string() } else { format!("{}-{}", run.first, run.last) })
             .collect();
-        if runs.is_empty() { device.to_owned() } else { format!("{device}, layers {}", runs.join(", ")) }
+        let what = if layers.iter().any(|run| run.device.contains('+')) { "slices of layers" } else { "layers" };
+        if runs.is_empty() { device.to_owned() } else { format!("{device}, {what} {}", runs.join(", ")) }
     }
 }
 

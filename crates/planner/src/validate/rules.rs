@@ -161,12 +161,9 @@ pub(super) fn placement(context: &Context<'_>, settings: &Settings, found: &mut 
             "row split is deprecated, and backends without split buffers refuse it".to_owned(),
             "take -sm layer",
         )),
-        SplitMode::Tensor if devices > 0 => found.push(warning(
-            "split-mode-tensor",
-            "split_mode",
-            "tensor split is experimental, and its memory is not predicted".to_owned(),
-            "take -sm layer",
-        )),
+        SplitMode::Tensor if devices > 0 => {
+            found.push(warning("split-mode-tensor", "split_mode", "tensor split is experimental upstream".to_owned(), "take -sm layer"))
+        }
         _ => {}
     }
     if settings.n_cpu_moe > 0 && !context.model.has_experts() {

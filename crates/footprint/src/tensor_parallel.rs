@@ -249,7 +249,7 @@ fn caches(model: &Model, target: &Target, joined: &Joined, slicing: &Slicing<'_>
         if joined.placement.layer_devices.get(index).copied().flatten().is_none() {
             continue;
         }
-        if let Some(Shape { k_width, v_width, windowed }) = shapes.of(&layer.mixer) {
+        if let Some(Shape { k_width, v_width, windowed, .. }) = shapes.of(&layer.mixer) {
             let rows = u64::from(if windowed { cells.window } else { cells.full }) * u64::from(cells.streams);
             let sides = [(settings.cache_type_k, k_width, false), (settings.cache_type_v, v_width, true)];
             for (ty, width, values) in sides.into_iter().filter(|(_, width, _)| *width > 0) {

@@ -28,7 +28,8 @@ fn dependencies_run_one_way() {
         ("loadmaster-spec", [].as_slice()),
         ("loadmaster-mixture", &["loadmaster-spec"]),
         ("loadmaster-formats", &["loadmaster-spec", "loadmaster-mixture"]),
-        ("loadmaster-probe", &["loadmaster-spec"]),
+        ("loadmaster-hardware", &["loadmaster-spec"]),
+        ("loadmaster-probe", &["loadmaster-spec", "loadmaster-hardware"]),
         ("loadmaster-synthetic", &["loadmaster-spec", "loadmaster-mixture"]),
         ("loadmaster-footprint", &["loadmaster-spec"]),
         ("loadmaster-planner", &["loadmaster-spec", "loadmaster-footprint"]),
@@ -45,7 +46,14 @@ fn dependencies_run_one_way() {
 #[test]
 fn the_nouns_depend_on_nothing_and_the_pure_crates_reach_no_system() {
     assert_eq!(reaches("loadmaster-spec"), BTreeSet::from(["loadmaster-spec".to_owned()]));
-    for package in ["loadmaster-formats", "loadmaster-mixture", "loadmaster-footprint", "loadmaster-planner", "loadmaster-synthetic"] {
+    for package in [
+        "loadmaster-formats",
+        "loadmaster-mixture",
+        "loadmaster-hardware",
+        "loadmaster-footprint",
+        "loadmaster-planner",
+        "loadmaster-synthetic",
+    ] {
         let reached = reaches(package);
         for system in ["libc", "rustix", "memmap2", "ureq", "libloading", "tokio", "llama-cpp-sys-2"] {
             assert!(!reached.contains(system), "{package} reaches {system}");

@@ -1,0 +1,100 @@
+//! Bandwidth and rates of rows as known values: exact, with an interval, or not at all.
+
+use crate::accelerator::{Accelerator, Build, Confidence, RateBasis};
+use crate::processor::{Processor, Segment};
+use spec::units::{BytesPerSec, OpsPerSec};
+use spec::{Known, Source};
+
+/// How far the figure of a row may be off, by how well it was checked. A card of another maker runs its memory up to some per cent
+/// faster than the reference.
+fn off(confidence: Confidence) -> f64 {
+    match confidence {
+        Confidence::High => 0.01,
+        Confidence::Medium => 0.03,
+        Confidence::Low => 0.10,
+    }
+}
+
+/// Clock under a load of matrix products over the boost clock on paper. Cards hold more than the stated boost while cool (an RTX 4090
+/// names 3105 MHz at 2520 on paper); a laptop's maker sets a third to one and a half of the reference power.
+fn sustained(row: &Accelerator) -> (f64, f64) {
+    match row.build {
+        Build::Laptop => (0.5, 1.4),
+        _ => (0.7, 1.2),
+    }
+}
+
+/// `table row NAME`, or all names where several rows share an id.
+fn source(rows: &[&Accelerator]) -> Source {
+    let names: Vec<String> = rows.iter().map(|row| row.title()).collect();
+    Source::new(format!("table row {}", names.join(" or ")))
+}
+
+fn span(values: impl Iterator<Item = (f64, f64, f64)>) -> Option<(f64, f64, f64)> {
+    let all: Vec<_> = values.collect();
+    let low = all.iter().map(|value| value.1).min_by(f64::total_cmp)?;
+    let high = all.iter().map(|value| value.2).max_by(f64::total_cmp)?;
+    // The slowest of them: what is promised for one holds for the others.
+    let value = all.iter().map(|value| value.0).min_by(f64::total_cmp)?;
+    Some((value, low, high))
+}
+
+/// Peak memory bandwidth of a device that is one of `rows`; the interval covers all of them. Unknown without a row, and where one of
+/// them has no memory of its own.
+pub fn bandwidth(rows: &[&Accelerator]) -> Known<BytesPerSec> {
+    let each: Option<Vec<(f64, f64, f64)>> = rows
+        .iter()
+        .map(|row| {
+            let (rate, off) = (row.bandwidth?.get(), off(row.confidence));
+            Some((rate, rate * (1.0 - off), rate * (1.0 + off)))
+        })
+        .collect();
+    let span = each.and_then(|each| span(each.into_iter()));
+    let rates = span.and_then(|(value, low, high)| Some((BytesPerSec::new(value)?, BytesPerSec::new(low)?, BytesPerSec::new(high)?)));
+    match rates {
+        Some((value, low, high)) => Known::estimated(value, low, high, source(rows)),
+        None => Known::unknown("no row of the tables has its bandwidth"),
+    }
+}
+
+/// Dense half-precision rate (FP16 factors, FP32 sums) of a device that is one of `rows`; the interval covers all of them.
+pub fn half_precision(rows: &[&Accelerator]) -> Known<OpsPerSec> {
+    let each: Option<Vec<(f64, f64, f64)>> = rows
+        .iter()
+        .map(|row| {
+            let rate = row.fp16?.get();
+            let (low, high) = sustained(row);
+            // A data sheet states the rate at a clock of its own choice.
+            let low = if row.rates == Some(RateBasis::Stated) { low.min(0.6) } else { low };
+            Some((rate, rate * low, rate * high))
+        })
+        .collect();
+    let span = each.and_then(|each| span(each.into_iter()));
+    let rates = span.and_then(|(value, low, high)| Some((OpsPerSec::new(value)?, OpsPerSec::new(low)?, OpsPerSec::new(high)?)));
+    match rates {
+        Some((value, low, high)) => Known::estimated(value, low, high, source(rows)),
+        None => Known::unknown("no row of the tables has its rate"),
+    }
+}
+
+/// Peak bandwidth of `packages` processors, every channel in use. Which memory sits in the slots is not in the table: the interval goes
+/// from one channel of two with the slowest kind to a quarter above the fastest that the maker supports, where memory is bought apart.
+pub fn processor_bandwidth(row: &Processor, packages: u32) -> Known<BytesPerSec> {
+    let full = |rate: u32| f64::from(rate) * 1e6 * f64::from(row.channels.unwrap_or(0)) * f64::from(row.channel_bits.unwrap_or(0)) / 8.0;
+    let rates = || row.memory.iter().map(|&(_, rate)| full(rate) * f64::from(packages));
+    let (slowest, fastest) = (rates().min_by(f64::total_cmp), rates().max_by(f64::total_cmp));
+    let (part, over) = match row.segment {
+        Segment::Desktop => (0.5, 1.25),
+        Segment::Laptop => (0.5, 1.0),
+        Segment::Server => (0.5, 1.0),
+        Segment::Mobile | Segment::Board | Segment::Module => (1.0, 1.0),
+    };
+    let known = slowest.zip(fastest).and_then(|(slowest, fastest)| {
+        let first = rates().next()?;
+        Some((BytesPerSec::new(first)?, BytesPerSec::new(slowest * part)?, BytesPerSec::new(fastest * over)?))
+    });
+    match known {
+        Some((value, low, high)) => Known::estimated(value, low, high, format!("table row {}", row.name)),
+        None => Known::unknown("the row of the processor has no memory"),
+    }
+}

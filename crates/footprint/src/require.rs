@@ -1,6 +1,7 @@
 //! The requirement of one configuration, put together from its parts.
 
 use crate::companions::{Companions, Host, beside};
+use crate::compute::{Shape, Simulations};
 use crate::error::FootprintError;
 use crate::kv_cache::{self, ByPlace};
 use crate::placement::{self, Placement};
@@ -70,10 +71,7 @@ pub fn dry_run(model: &Model, settings: &Settings, target: &Target, profile: &En
     let settings = &Settings { load_mode: LoadMode::None, ..profile.rules.apply(settings).into_owned() };
     let context = context::resolve(model, settings, profile)?;
     let case = Case { model, settings, target, profile, context };
-    let placed = Placed::new(&case)?;
-    let compute = compute::dry_run(model, settings, target, &placed.placement, &context);
-    case.check_graph(&placed.placement, &compute)?;
-    Ok(case.assemble(&placed, Simulated { compute, scratch: case.scratch(&placed.placement) }))
+    case.dry_run(&Placed::new(&case)?, &Simulations::new(model), None)
 }
 
 /// One configuration, its context resolved.
@@ -118,14 +116,31 @@ pub(crate) struct Simulated {
 
 impl Simulated {
     pub(crate) fn new(case: &Case<'_>, placement: &Placement) -> Self {
-        let compute = compute::buffers(case.model, case.settings, case.target, placement, &case.context);
-        let kept_states = case.context.n_states > 1 && case.model.has_recurrent_state();
-        let compute = if kept_states { compute.with_kept_states() } else { compute };
+        let compute = case.compute(&Simulations::new(case.model), placement, None);
         Self { compute, scratch: case.scratch(placement) }
     }
 }
 
 impl Case<'_> {
+    /// What the engine's own dry run reports; with the shape of the placement, from pieces of what was simulated before.
+    pub(crate) fn dry_run(
+        &self,
+        placed: &Placed,
+        simulations: &Simulations<'_>,
+        shape: Option<&Shape>,
+    ) -> Result<Requirement, FootprintError> {
+        let compute = simulations.dry_run(self.settings, self.target, &placed.placement, shape, &self.context);
+        self.check_graph(&placed.placement, &compute)?;
+        Ok(self.assemble(placed, Simulated { compute, scratch: self.scratch(&placed.placement) }))
+    }
+
+    /// Compute buffers; with the shape of the placement, from pieces of what was simulated before.
+    pub(crate) fn compute(&self, simulations: &Simulations<'_>, placement: &Placement, shape: Option<&Shape>) -> ComputeBuffers {
+        let compute = simulations.buffers(self.settings, self.target, placement, shape, &self.context);
+        let kept_states = self.context.n_states > 1 && self.model.has_recurrent_state();
+        if kept_states { compute.with_kept_states() } else { compute }
+    }
+
     pub(crate) fn scratch(&self, placement: &Placement) -> Vec<Known<Bytes>> {
         let of = |(index, device): (usize, &Device)| match placement.devices.contains(&index) {
             true => scratch::scratch(self.model, self.settings, &self.context, placement, index, device),

@@ -5,13 +5,13 @@
 //! device reads in place the type does not matter. Answers are those of [`crate::require_with`], which a law checks.
 
 use crate::companions::Companions;
+use crate::compute::{Shape, Shapes, Simulations};
 use crate::error::FootprintError;
-use crate::placement::{Home, Placement};
 use crate::require::{Case, Placed, Simulated};
 use crate::requirement::Requirement;
 use crate::{ComputeBuffers, EngineProfile, Target, context};
-use spec::settings::{FlashAttention, SplitMode};
-use spec::{Bytes, Known, Model, QuantType, Settings};
+use spec::settings::{FlashAttention, LoadMode, SplitMode};
+use spec::{Bytes, Known, Model, Settings};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -22,17 +22,15 @@ pub struct Requirements<'a> {
     target: &'a Target,
     profile: &'a EngineProfile,
     companions: &'a Companions,
-    /// First layer that is like each.
-    layers: Vec<u32>,
-    /// Per tensor a number for its part and shape, and one for these and its type.
-    tensors: Vec<[u32; 2]>,
+    shapes: Shapes,
+    simulations: Simulations<'a>,
     cache: RefCell<Cache>,
 }
 
 #[derive(Default)]
 struct Cache {
     placed: BTreeMap<Vec<u64>, Rc<Shaped>>,
-    shapes: BTreeMap<Vec<u32>, u32>,
+    shapes: BTreeMap<Shape, u32>,
     compute: BTreeMap<Vec<u64>, ComputeBuffers>,
     scratch: BTreeMap<Vec<u64>, Vec<Known<Bytes>>>,
 }
@@ -42,26 +40,16 @@ struct Shaped {
     placed: Placed,
     /// Number of the placement.
     number: u64,
-    /// Number of the shape of its graph.
-    shape: u64,
+    shape: Shape,
+    /// Number of the shape.
+    shaped: u64,
 }
 
 impl<'a> Requirements<'a> {
     /// A source that knows nothing yet.
     pub fn new(model: &'a Model, target: &'a Target, profile: &'a EngineProfile, companions: &'a Companions) -> Self {
-        let first = |i: usize, same: &dyn Fn(usize) -> bool| (0..i).find(|&j| same(j)).unwrap_or(i) as u32;
-        let layers = (0..model.layers.len()).map(|i| first(i, &|j| model.layers[j] == model.layers[i])).collect();
-        let mut kinds: BTreeMap<(Option<QuantType>, [u64; 4], &str), u32> = BTreeMap::new();
-        let tensors = model.tensors.iter().map(|tensor| {
-            let stem =
-                tensor.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')).map_or(tensor.name.as_str(), |(_, stem)| stem);
-            [None, Some(tensor.ty)].map(|ty| {
-                let next = kinds.len() as u32;
-                *kinds.entry((ty, tensor.shape, stem)).or_insert(next)
-            })
-        });
-        let tensors = tensors.collect();
-        Self { model, target, profile, companions, layers, tensors, cache: RefCell::default() }
+        let (shapes, simulations) = (Shapes::new(model), Simulations::new(model));
+        Self { model, target, profile, companions, shapes, simulations, cache: RefCell::default() }
     }
 
     /// As [`crate::require_with`].
@@ -80,9 +68,21 @@ impl<'a> Requirements<'a> {
         case.finish(&shaped.placed, simulated, self.companions)
     }
 
-    /// How many graphs have been simulated so far.
+    /// As [`crate::dry_run`].
+    ///
+    /// # Errors
+    /// As [`crate::dry_run`].
+    pub fn dry_run(&self, settings: &Settings) -> Result<Requirement, FootprintError> {
+        let settings = &Settings { load_mode: LoadMode::None, ..self.profile.rules.apply(settings).into_owned() };
+        let context = context::resolve(self.model, settings, self.profile)?;
+        let case = Case { model: self.model, settings, target: self.target, profile: self.profile, context };
+        let Shaped { placed, shape, .. } = &*self.placed(&case)?;
+        case.dry_run(placed, &self.simulations, Some(shape))
+    }
+
+    /// How many graphs have been simulated so far, in full or in short.
     pub fn simulations(&self) -> usize {
-        self.cache.borrow().compute.len()
+        self.simulations.graphs()
     }
 
     fn placed(&self, case: &Case<'_>) -> Result<Rc<Shaped>, FootprintError> {
@@ -91,20 +91,20 @@ impl<'a> Requirements<'a> {
             return Ok(Rc::clone(known));
         }
         let placed = Placed::new(case)?;
-        let shape = self.shape(&placed.placement);
+        let shape = self.shapes.of(&placed.placement);
         let mut cache = self.cache.borrow_mut();
         let next = cache.shapes.len() as u32;
-        let shape = u64::from(*cache.shapes.entry(shape).or_insert(next));
-        let shaped = Rc::new(Shaped { placed, shape, number: cache.placed.len() as u64 });
+        let shaped = u64::from(*cache.shapes.entry(shape.clone()).or_insert(next));
+        let shaped = Rc::new(Shaped { placed, shape, shaped, number: cache.placed.len() as u64 });
         cache.placed.insert(key, Rc::clone(&shaped));
         Ok(shaped)
     }
 
     fn simulated(&self, case: &Case<'_>, shaped: &Shaped) -> Simulated {
-        let mut key = graph_key(case, shaped.shape);
+        let mut key = graph_key(case, shaped.shaped);
         let known = self.cache.borrow().compute.get(&key).cloned();
         let compute = known.unwrap_or_else(|| {
-            let compute = Simulated::new(case, &shaped.placed.placement).compute;
+            let compute = case.compute(&self.simulations, &shaped.placed.placement, Some(&shaped.shape));
             self.cache.borrow_mut().compute.insert(key.clone(), compute.clone());
             compute
         });
@@ -120,47 +120,6 @@ impl<'a> Requirements<'a> {
         });
         Simulated { compute, scratch }
     }
-
-    /// Layers by what they are and where their tensors lie, and every tensor outside of them.
-    fn shape(&self, placement: &Placement) -> Vec<u32> {
-        let outside = self.layers.len();
-        let mut parts: Vec<Vec<u32>> = vec![Vec::new(); outside + 1];
-        for (layer, (part, &like)) in parts.iter_mut().zip(&self.layers).enumerate() {
-            part.extend([like, device_number(placement.layer_devices.get(layer).copied().flatten())]);
-        }
-        for ((index, tensor), home) in self.model.tensors.iter().enumerate().zip(&placement.homes) {
-            let layer = tensor.layer().map(|layer| layer as usize).filter(|&layer| layer < outside).unwrap_or(outside);
-            // A weight's type matters where a device copies it from the host; elsewhere it is read in place.
-            let copied = matches!(home, Home::Host | Home::HostLazy | Home::HostPinned(_));
-            parts[layer].extend([self.tensors[index][usize::from(copied)], home_number(*home)]);
-        }
-        let last = &mut parts[outside];
-        last.push(device_number(placement.output_device()));
-        last.extend(placement.tied_copy().map(|(_, home)| home_number(home)));
-        for &(index, home) in &placement.copies {
-            last.extend([index as u32, home_number(home)]);
-        }
-        last.extend([u32::from(placement.mapped), u32::from(placement.has_overrides)]);
-        last.extend(placement.devices.iter().map(|&device| device as u32));
-        parts.concat()
-    }
-}
-
-fn device_number(device: Option<usize>) -> u32 {
-    device.map_or(0, |device| device as u32 + 1)
-}
-
-fn home_number(home: Home) -> u32 {
-    let (kind, device) = match home {
-        Home::Unused => (0, 0),
-        Home::Host => (1, 0),
-        Home::HostLazy => (2, 0),
-        Home::HostRepacked => (3, 0),
-        Home::HostAmx => (4, 0),
-        Home::HostPinned(device) => (5, device),
-        Home::Device(device) => (6, device),
-    };
-    kind + 8 * device as u32
 }
 
 /// Everything of the settings that decides where tensors go.

@@ -5,8 +5,10 @@ mod recorded;
 use footprint::target::Backend;
 use footprint::{Companions, Device, EngineProfile, Requirements, Target, require};
 use proptest::prelude::*;
+use recorded::{Answer, Case, DRY_RUNS, places};
 use spec::settings::{FlashAttention, LoadMode, SplitMode, TensorOverride};
 use spec::{Bytes, Known, Model, QuantType, Settings};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 /// Whole models: runs of equal layers, patterns of windows, dense layers before experts, state instead of caches.
@@ -83,7 +85,95 @@ proptest! {
                 prop_assert_eq!(search.require(&settings), alone, "{:?}", settings);
             }
         }
-        prop_assert!(search.simulations() <= frames.len() * places.len());
+    }
+}
+
+/// The engine's own bytes, out of pieces: a search answers the recorded questions of each model.
+#[test]
+fn a_search_answers_recorded_questions_to_the_byte() {
+    let none = Companions::default();
+    let mut asked = 0;
+    for recording in recorded::recordings(DRY_RUNS) {
+        let mut groups: BTreeMap<(&str, String), Vec<&(Case, Answer)>> = BTreeMap::new();
+        for question in &recording.cases {
+            let Case { model, devices, pipeline, host_buffer, .. } = &question.0;
+            let frame = format!("{devices:?} {pipeline} {host_buffer} {:?}", question.0.settings().1);
+            groups.entry((model, frame)).or_default().push(question);
+        }
+        let mut models: BTreeMap<&str, Model> = BTreeMap::new();
+        for ((name, _), questions) in &groups {
+            let model = models.entry(name).or_insert_with(|| recorded::model::model(name));
+            let (target, (_, profile)) = (questions[0].0.target(&recording.host), questions[0].0.settings());
+            let search = Requirements::new(model, &target, &profile, &none);
+            for (case, answer) in questions {
+                let Answer::Figures(figures) = answer else { continue };
+                let need = search.dry_run(&case.settings().0).unwrap();
+                let compute = places::ours(&need).into_iter().map(|[_, _, compute]| compute);
+                let ours: Vec<_> = compute.map(|size| size.get().filter(|_| size.is_exact()).map(|size| size.get())).collect();
+                let theirs: Vec<_> = places::engines(&target, figures).into_iter().map(|[_, _, compute]| Some(compute)).collect();
+                let graph = need.graph.map(|graph| [i64::from(graph.nodes), i64::from(graph.splits)]);
+                assert_eq!((ours, graph), (theirs, Some(figures.graph)), "{case:?}");
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 8_000, "{asked} questions");
+}
+
+/// Every recorded model with all its layers, on devices whose backends fuse, cut their buffers or do neither: what a search
+/// answers equals the simulation of the whole graph.
+#[test]
+fn pieces_make_up_whole_graphs_of_every_model() {
+    let mut random = Random(20_261_121);
+    let (profile, none) = (EngineProfile::server_0_7(), Companions::default());
+    let names = recorded::recordings(DRY_RUNS).into_iter().flat_map(|recording| recording.cases).map(|(case, _)| {
+        let whole: Vec<&str> = case.model.split(' ').filter(|word| !word.starts_with("n_layer=")).collect();
+        whole.join(" ")
+    });
+    let (mut answers, mut simulations) = (0, 0);
+    for name in names.collect::<BTreeSet<String>>() {
+        let model = recorded::model::model(&name);
+        let target = one_of_each(&mut random);
+        let search = Requirements::new(&model, &target, &profile, &none);
+        let frame = Settings {
+            n_ctx: 512 << random.below(5),
+            n_ubatch: 32 << random.below(5),
+            n_parallel: 1 + random.below(3),
+            flash_attn: FlashAttention::ALL[random.below(3) as usize],
+            kv_unified: random.below(2) == 0,
+            op_offload: random.below(4) > 0,
+            kv_offload: random.below(4) > 0,
+            ..Settings::default()
+        };
+        for _ in 0..12 {
+            let n_gpu_layers = random.below(model.n_layer_all() + 2);
+            let n_cpu_moe = if model.has_experts() && random.below(2) == 0 { random.below(model.n_layer_all()) } else { 0 };
+            let settings = Settings { n_gpu_layers, n_cpu_moe, ..frame.clone() };
+            assert_eq!(search.require(&settings), require(&model, &settings, &target, &profile), "{name} {settings:?}");
+            answers += 1;
+        }
+        simulations += search.simulations();
+    }
+    println!("{answers} answers, {simulations} graphs simulated");
+    assert!(answers > 1000);
+}
+
+/// One or two devices of one backend.
+fn one_of_each(random: &mut Random) -> Target {
+    let backend =
+        [Backend::cuda(false), Backend::vulkan(false, None), Backend::pretended(false), Backend::metal()][random.below(4) as usize].clone();
+    let mut target = target(&[(24, true), (16, true)][..1 + random.below(2) as usize]);
+    target.devices.iter_mut().for_each(|device| device.backend = backend.clone());
+    target
+}
+
+/// Numbers that look random, the same in each run (Knuth's linear congruential generator).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) % u64::from(limit)) as u32
     }
 }
 
@@ -93,11 +183,14 @@ proptest! {
 fn equal_graphs_are_simulated_once() {
     let (model, target, profile, none) = (&MODELS[5], target(&[(24, false)]), EngineProfile::server_0_7(), Companions::default());
     let search = Requirements::new(model, &target, &profile, &none);
+    let first = Settings { n_gpu_layers: 99, n_cpu_moe: 1, ..Settings::default() };
+    search.require(&first).unwrap();
+    let simulations = search.simulations();
     for (threads, cache_ram_mib) in [(1, 0), (4, 0), (4, 8192)] {
         // The first three layers of DeepSeek have no experts.
         for n_cpu_moe in 1..=3 {
-            search.require(&Settings { n_gpu_layers: 99, n_cpu_moe, threads, cache_ram_mib, ..Settings::default() }).unwrap();
+            search.require(&Settings { n_cpu_moe, threads, cache_ram_mib, ..first.clone() }).unwrap();
         }
     }
-    assert_eq!(search.simulations(), 1);
+    assert_eq!(search.simulations(), simulations);
 }

@@ -5,12 +5,12 @@
 //! use and lets some operations take over the memory of a source.
 
 use super::graph::Graph;
-use super::schedule::Schedule;
+use super::schedule::Layout;
 use super::tensor::{Id, Memory, Op, Tensor};
 use spec::QuantType;
 
 /// The allocation rules of one backend's compute buffer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BufferRules {
     /// Alignment of tensors.
     pub(super) alignment: u64,
@@ -76,6 +76,8 @@ struct FreeBlock {
 struct Chunk {
     free: Vec<FreeBlock>,
     high_water: u64,
+    /// The same since the last cut.
+    peak: u64,
 }
 
 /// Best-fit allocation in memory that grows: addresses only, no memory.
@@ -125,7 +127,7 @@ impl Arena {
     fn new_chunk(&mut self, size: u64) -> (usize, usize) {
         let endless = self.chunks.len() + 1 >= MAX_CHUNKS;
         let size = if endless { NO_LIMIT } else { size.max(self.max_chunk) };
-        self.chunks.push(Chunk { free: vec![FreeBlock { offset: 0, size }], high_water: 0 });
+        self.chunks.push(Chunk { free: vec![FreeBlock { offset: 0, size }], high_water: 0, peak: 0 });
         (self.chunks.len() - 1, 0)
     }
 
@@ -141,7 +143,8 @@ impl Arena {
         if block.size == 0 {
             chunk.free.remove(b);
         }
-        chunk.high_water = chunk.high_water.max(offset.saturating_add(size));
+        chunk.peak = chunk.peak.max(offset.saturating_add(size));
+        chunk.high_water = chunk.high_water.max(chunk.peak);
         Address { chunk: c, offset }
     }
 
@@ -191,31 +194,88 @@ struct Walk<'a> {
     rules: &'a [BufferRules],
     arenas: Vec<Arena>,
     states: Vec<State>,
+    /// Tensors that have memory.
+    live: Vec<Id>,
 }
 
 /// Bytes of each chunk of each backend's compute buffer.
-pub(super) fn chunk_sizes(graph: &Graph, schedule: &Schedule, rules: &[BufferRules]) -> Vec<Vec<u64>> {
+pub(super) fn chunk_sizes(graph: &Graph, layout: &Layout, rules: &[BufferRules]) -> Vec<Vec<u64>> {
+    traced(graph, layout, rules).0
+}
+
+/// The same, and the memory at each cut of the layout and at the end.
+pub(super) fn traced(graph: &Graph, layout: &Layout, rules: &[BufferRules]) -> (Vec<Vec<u64>>, Vec<Snapshot>) {
     let arenas = rules.iter().map(Arena::new).collect();
-    let mut walk = Walk { graph, rules, arenas, states: vec![State::default(); graph.len()] };
-    for &(leaf, backend) in &schedule.leafs {
+    let mut walk = Walk { graph, rules, arenas, states: vec![State::default(); graph.len()], live: Vec::new() };
+    for &(leaf, backend) in &layout.leafs {
         walk.place(leaf, backend);
     }
-    for &(node, backend) in &schedule.nodes {
+    for &(node, backend) in &layout.nodes {
         walk.count(node, backend);
     }
-    for &(node, backend) in &schedule.nodes {
-        for &source in graph.tensor(node).sources() {
-            walk.place(source, backend);
+    let mut snapshots = Vec::with_capacity(layout.cuts.len() + 1);
+    let mut start = 0;
+    for &end in layout.cuts.iter().chain([&layout.nodes.len()]) {
+        for &(node, backend) in &layout.nodes[start..end] {
+            for &source in graph.tensor(node).sources() {
+                walk.place(source, backend);
+            }
+            walk.place(node, backend);
+            for &source in graph.tensor(node).sources() {
+                walk.release(source);
+            }
         }
-        walk.place(node, backend);
-        for &source in graph.tensor(node).sources() {
-            walk.release(source);
+        if !layout.cuts.is_empty() {
+            snapshots.push(walk.snapshot());
         }
+        start = end;
     }
-    walk.arenas.iter().map(|arena| arena.chunks.iter().map(|chunk| chunk.high_water).collect()).collect()
+    let sizes = walk.arenas.iter().map(|arena| arena.chunks.iter().map(|chunk| chunk.high_water).collect()).collect();
+    (sizes, snapshots)
+}
+
+/// Compute buffers between two nodes: all that later decisions follow from.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    /// Free blocks of each backend, chunk by chunk; with how far chunks have grown, where their size is limited.
+    pub(super) free: Vec<u64>,
+    /// What has memory.
+    pub(super) live: Vec<Live>,
+    /// Per backend, how far each chunk was used since the snapshot before.
+    pub(super) peaks: Vec<Vec<u64>>,
+}
+
+/// A tensor that has memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Live {
+    pub(super) id: Id,
+    pub(super) backend: u8,
+    /// Chunk and offset.
+    pub(super) at: [u64; 2],
+    /// It will be read, itself or through views.
+    pub(super) read: [bool; 2],
 }
 
 impl Walk<'_> {
+    fn snapshot(&mut self) -> Snapshot {
+        let mut free = Vec::new();
+        let mut peaks = Vec::with_capacity(self.arenas.len());
+        for arena in &mut self.arenas {
+            free.push(arena.chunks.len() as u64);
+            for chunk in &arena.chunks {
+                free.push(chunk.free.len() as u64);
+                free.extend(chunk.free.iter().flat_map(|block| [block.offset, block.size]));
+                free.extend((arena.max_chunk < NO_LIMIT).then_some(chunk.high_water));
+            }
+            peaks.push(arena.chunks.iter_mut().map(|chunk| std::mem::take(&mut chunk.peak)).collect());
+        }
+        let live = self.live.iter().map(|&id| {
+            let State { children, views, backend, at, .. } = self.states[id.index()];
+            Live { id, backend, at: [at.chunk as u64, at.offset], read: [children != 0, views != 0] }
+        });
+        Snapshot { free, live: live.collect(), peaks }
+    }
+
     fn size_in(&self, backend: u8, id: Id) -> u64 {
         self.rules[usize::from(backend)].size(self.graph, self.graph.tensor(id))
     }
@@ -253,6 +313,7 @@ impl Walk<'_> {
         let state = &mut self.states[id.index()];
         state.backend = backend;
         state.at = at;
+        self.live.push(id);
     }
 
     /// Takes the memory of the first source that nobody else needs and that has the same layout. A view is never marked
@@ -272,6 +333,9 @@ impl Walk<'_> {
             let state = &mut self.states[id.index()];
             state.backend = backend;
             state.at = at;
+            if let Some(owner) = self.live.iter_mut().rev().find(|live| **live == source) {
+                *owner = id;
+            }
             self.free_rest(id, source);
             return true;
         }
@@ -318,6 +382,9 @@ impl Walk<'_> {
         let size = self.size_in(backend, id);
         self.arenas[usize::from(backend)].free(at, size);
         self.states[id.index()].allocated = false;
+        if let Some(position) = self.live.iter().rposition(|&live| live == id) {
+            self.live.swap_remove(position);
+        }
     }
 }
 
@@ -328,8 +395,8 @@ mod tests {
     use QuantType::{F16, F32, Q8_0};
 
     fn sizes_of(mut graph: Graph, rules: BufferRules) -> Vec<u64> {
-        let schedule = schedule(&mut graph, Scheduler { backends: 1, op_offload: true, copies: 1, fusing: 0 });
-        chunk_sizes(&graph, &schedule, &[rules]).remove(0)
+        let schedule = schedule(&mut graph, Scheduler { backends: 1, op_offload: true, copies: 1, fusing: 0 }, Vec::new());
+        chunk_sizes(&graph, &schedule.layout, &[rules]).remove(0)
     }
 
     fn arena(max_chunk: u64) -> Arena {

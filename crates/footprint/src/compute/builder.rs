@@ -26,7 +26,7 @@ impl Batch {
 }
 
 /// What of settings and target shapes a graph.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Options {
     /// Fused attention.
     pub(super) flash_attn: bool,
@@ -104,6 +104,17 @@ pub(super) struct Builder<'a> {
     pub(super) chosen_cells: Option<Id>,
     /// Fused attention nodes with their layer.
     pub(super) attention: Vec<(usize, Id)>,
+    /// Where each layer began, and where the last ended.
+    pub(super) borders: Vec<Border>,
+}
+
+/// A place between two layers of a graph under construction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Border {
+    /// Tensors made before it.
+    pub(super) tensors: usize,
+    /// What passes from layer to layer.
+    pub(super) stream: Id,
 }
 
 impl<'a> Builder<'a> {
@@ -123,6 +134,7 @@ impl<'a> Builder<'a> {
             first_value: None,
             chosen_cells: None,
             attention: Vec::new(),
+            borders: Vec::with_capacity(model.layers.len() + 1),
         }
     }
 
@@ -182,6 +194,20 @@ impl<'a> Builder<'a> {
         let leaf = self.leaf(index, Memory::Weights { backend, host: backend == self.host() })?;
         self.shared.push((index, backend, leaf));
         Some(leaf)
+    }
+    /// Makes the tensors that [`Self::shared`] finds, for the layers named, so that none of them is part of a layer.
+    pub(super) fn share(&mut self, layers: &[usize]) {
+        for part in [Part::RopeFreqs, Part::RopeFactorsLong, Part::RopeFactorsShort] {
+            if self.weights.find(None, part, Suffix::Weight).is_some() {
+                for &layer in layers {
+                    self.shared(layer, part);
+                }
+            }
+        }
+    }
+    /// Notes that a layer begins, or that the last has ended.
+    pub(super) fn border(&mut self, stream: Id) {
+        self.borders.push(Border { tensors: self.graph.len(), stream });
     }
     /// The output matrix: its own tensor, or the token embedding, or the second copy of it.
     pub(super) fn output(&mut self) -> Result<Id, Missing> {

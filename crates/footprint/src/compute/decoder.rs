@@ -139,8 +139,8 @@ struct Inputs {
 }
 
 impl Decoder {
-    /// Builds the whole graph.
-    pub(super) fn build(&self, b: &mut Builder<'_>) -> Result<(), Missing> {
+    /// Builds the graph of these layers: all, or some in their order for a graph in short ([`super::pieces`]).
+    pub(super) fn build(&self, b: &mut Builder<'_>, layers: &[usize]) -> Result<(), Missing> {
         b.norm = self.norm;
         let embedded = embedding(b, self.embedding, self.deepstack)?;
         let mut inputs = Inputs { attention: attention::inputs(b, self.attention), recurrent: recurrent::inputs(b), per_layer: None };
@@ -153,7 +153,10 @@ impl Decoder {
         let mut stream = Stream { x, outputs };
         let n_layer = b.model.n_layer() as usize;
         let model = b.model;
-        for (index, layer) in model.layers.iter().enumerate().take(n_layer) {
+        b.share(layers);
+        for &index in layers {
+            let Some(layer) = model.layers.get(index) else { continue };
+            b.border(stream.x);
             stream.x = self.layer(b, index, layer, &inputs, &stream, index + 1 == n_layer)?;
             if (index as u64) < self.deepstack {
                 let row = b.graph.tensor(embedded.all).nb[1];
@@ -161,6 +164,7 @@ impl Decoder {
                 stream.x = b.graph.add(stream.x, further);
             }
         }
+        b.border(stream.x);
         if self.alternating {
             let x = altup::merge(b, stream.x)?;
             stream.x = b.graph.get_rows(x, outputs);

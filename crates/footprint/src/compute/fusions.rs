@@ -16,18 +16,26 @@ const MAX_REDUCED: usize = 15;
 
 /// Tensors to be kept until a node has been computed, in the order in which they were named.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Kept(BTreeMap<Id, Vec<Id>>);
+pub(super) struct Kept {
+    until: BTreeMap<Id, Vec<Id>>,
+    /// Indices of the first node of what is fused, and of the last that moves or waits for it.
+    pub(super) spans: Vec<(usize, usize)>,
+}
 
 impl Kept {
     fn keep(&mut self, tensor: Id, until: Id) {
-        let kept = self.0.entry(until).or_default();
+        let kept = self.until.entry(until).or_default();
         if !kept.contains(&tensor) {
             kept.push(tensor);
         }
     }
+    /// True where nothing is fused.
+    pub(super) fn is_empty(&self) -> bool {
+        self.until.is_empty()
+    }
     /// What is kept until this node.
     pub(super) fn until(&self, node: Id) -> &[Id] {
-        self.0.get(&node).map_or(&[], Vec::as_slice)
+        self.until.get(&node).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -51,9 +59,11 @@ pub(super) fn fuse(graph: &mut Graph, uses: &[u32], split: Range<usize>, kept: &
         if let Some((operands, count)) = split.weighted_reduction(i) {
             let until = split.node(i + count - 1);
             operands.into_iter().for_each(|operand| kept.keep(operand, until));
+            kept.spans.push((i, i + count - 1));
             i += count - 1;
         }
         if let Some(count) = split.top_k(i) {
+            kept.spans.push((i, i + count));
             if let Some(&until) = split.graph.nodes.get(i + count) {
                 for k in i..i + count {
                     let node = split.node(k);
@@ -114,6 +124,7 @@ impl Split<'_> {
                 && let Some(j) = self.shared_expert_of(i)
             {
                 self.graph.nodes[i + 3..j + 3].rotate_right(3);
+                kept.spans.push((i, j + 2));
                 let until = self.node(i + 5);
                 let routed = self.graph.tensor(self.node(i + 2)).sources().get(1).copied();
                 for operand in [1, 2] {

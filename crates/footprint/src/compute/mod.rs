@@ -11,13 +11,17 @@
 mod allocate;
 mod arch;
 mod blocks;
+mod borders;
 mod builder;
 mod decoder;
 mod estimate;
 mod fusions;
 mod graph;
+mod pieces;
 mod room;
 mod schedule;
+mod shape;
+mod simulations;
 mod tensor;
 mod weights;
 
@@ -27,13 +31,14 @@ use crate::context::reserves_one_sequence;
 use crate::kv_cache::cells;
 use crate::placement::Placement;
 use crate::{Device, GraphSize, ResolvedContext, Target};
-use allocate::{BufferRules, NO_LIMIT, chunk_sizes};
-use builder::{Batch, Builder, Missing, Options};
+use allocate::{BufferRules, NO_LIMIT};
+use builder::{Batch, Missing, Options};
 use decoder::Decoder;
-use schedule::{PIPELINE_COPIES, Schedule, Scheduler, schedule};
+use schedule::{PIPELINE_COPIES, Scheduler};
+pub(crate) use shape::{Shape, Shapes};
+pub(crate) use simulations::Simulations;
 use spec::settings::{FlashAttention, SplitMode};
 use spec::{Bytes, Known, Model, Settings};
-use weights::Weights;
 
 /// The scheduler's compute buffers.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,7 +82,7 @@ const MAX_TENSOR: u64 = 1 << 50;
 /// Exact for declared architectures on the host and on backends whose allocation is known to follow the common rules;
 /// elsewhere an estimate: from Llama's graph over the model's tensors, or else from closed forms.
 pub fn buffers(model: &Model, settings: &Settings, target: &Target, placement: &Placement, context: &ResolvedContext) -> ComputeBuffers {
-    simulate(model, settings, target, placement, context, Run::Load)
+    Simulations::new(model).buffers(settings, target, placement, None, context)
 }
 
 /// What the engine's own dry run (`no_alloc`; `--fit`, `llama-fit-params`) reports for the same configuration.
@@ -86,7 +91,7 @@ pub fn buffers(model: &Model, settings: &Settings, target: &Target, placement: &
 /// so that nodes which the model has fixed to a device are free to move (`ggml_backend_sched_reserve_size`,
 /// ggml-backend.cpp, against `ggml_backend_sched_reserve`). With several GPUs the two differ by activations at the borders.
 pub fn dry_run(model: &Model, settings: &Settings, target: &Target, placement: &Placement, context: &ResolvedContext) -> ComputeBuffers {
-    simulate(model, settings, target, placement, context, Run::Dry)
+    Simulations::new(model).dry_run(settings, target, placement, None, context)
 }
 
 /// Which of the engine's reservations is simulated.
@@ -98,46 +103,26 @@ enum Run {
     Dry,
 }
 
-fn simulate(
-    model: &Model,
-    settings: &Settings,
-    target: &Target,
-    placement: &Placement,
-    context: &ResolvedContext,
-    run: Run,
-) -> ComputeBuffers {
-    let closed_forms = |reason: &str| estimate::buffers(model, settings, target, placement, context, reason);
-    if model.layers.len() > MAX_LAYERS {
-        return closed_forms("more than 512 layers");
-    }
-    let declared = arch::decoder(model);
-    if model.encoder && declared.is_none() {
-        return closed_forms("an encoder whose graph is not declared");
-    }
-    let setup = Setup::new(model, settings, target, placement, context);
-    let decoder = declared.unwrap_or(arch::LLAMA);
-    let reserved = match setup.reserve(&decoder, context, run) {
-        Ok(reserved) => reserved,
-        Err(missing) => return closed_forms(&missing.to_string()),
-    };
-    if declared.is_none() {
-        return setup.known(target, &reserved, None, Some(Certainty::StandIn));
-    }
-    let unfused = if setup.scheduler.fusing == 0 { None } else { setup.unfused().reserve(&decoder, context, run).ok() };
-    setup.known(target, &reserved, unfused.as_ref(), None)
-}
-
 /// True for backends that fuse the operations of experts (`fusions`).
 fn fuses(device: &Device) -> bool {
     matches!(device.backend.name.as_str(), "CUDA" | "ROCm")
 }
 
+/// A configuration whose tensors are placed.
+#[derive(Clone, Copy)]
+struct Placed<'a> {
+    settings: &'a Settings,
+    target: &'a Target,
+    placement: &'a Placement,
+}
+
 /// Everything that the graphs of one context share.
-#[derive(Clone)]
 struct Setup<'a> {
     model: &'a Model,
     placement: &'a Placement,
-    weights: Weights,
+    simulations: &'a Simulations<'a>,
+    /// What of the placement shapes graphs, where others like these are asked for.
+    shape: Option<&'a Shape>,
     options: Options,
     scheduler: Scheduler,
     rules: Vec<BufferRules>,
@@ -145,7 +130,9 @@ struct Setup<'a> {
 }
 
 impl<'a> Setup<'a> {
-    fn new(model: &'a Model, settings: &Settings, target: &Target, placement: &'a Placement, context: &ResolvedContext) -> Self {
+    fn new(simulations: &'a Simulations<'a>, shape: Option<&'a Shape>, placed: Placed<'a>, context: &ResolvedContext) -> Self {
+        let model = simulations.model;
+        let Placed { settings, target, placement } = placed;
         let used = || placement.devices.iter().filter_map(|&device| target.devices.get(device));
         let backends = u8::try_from(placement.devices.len()).unwrap_or(u8::MAX - 1) + 1;
         let backend_of = |device: Option<usize>| {
@@ -172,7 +159,8 @@ impl<'a> Setup<'a> {
         Self {
             model,
             placement,
-            weights: Weights::of(model),
+            simulations,
+            shape,
             options: Options {
                 flash_attn: context.flash_attn,
                 v_transposed: settings.flash_attn == FlashAttention::Off || !context.flash_attn,
@@ -204,16 +192,6 @@ impl<'a> Setup<'a> {
         }
     }
 
-    fn build<'b>(&'b self, decoder: &Decoder, options: &'b Options, batch: Batch, run: Run) -> Result<(Builder<'b>, Schedule), Missing> {
-        let mut builder = Builder::new(self.model, &self.weights, self.placement, options, batch);
-        decoder.build(&mut builder)?;
-        if run == Run::Dry {
-            builder.graph.pins.clear();
-        }
-        let schedule = schedule(&mut builder.graph, self.scheduler);
-        Ok((builder, schedule))
-    }
-
     /// What the engine reserves, in its order: prefill, decode, prefill again (of some families for one sequence); a buffer
     /// that is too small is replaced.
     fn reserve(&self, decoder: &Decoder, context: &ResolvedContext, run: Run) -> Result<Reserved, Missing> {
@@ -222,52 +200,29 @@ impl<'a> Setup<'a> {
         let whole = n_tokens.next_multiple_of(n_seqs);
         let prefill = Batch { n_tokens: whole, n_seqs, n_outputs: u64::from(context.n_outputs).min(n_tokens).max(1) };
         let decode = Batch { n_tokens: n_seqs, n_seqs, n_outputs: n_seqs };
-        let options = self.resolve_flash_attention(decoder, decode)?;
 
-        let (mut held, mut graph) = self.measure(decoder, &options, prefill, run)?;
+        // `auto` keeps fused attention where each layer's runs on the layer's own device, seen in a graph of one token per
+        // sequence (llama-context.cpp:500-562): that of decode.
+        let mut flash_attn = self.options.flash_attn;
+        let mut decoded = None;
+        if self.flash_auto && flash_attn && self.options.backends > 1 {
+            let probe = self.measure(decoder, true, decode, Run::Load)?;
+            flash_attn = probe.attention_at_home;
+            decoded = Some(probe).filter(|_| flash_attn);
+        }
+        let mut held = self.measure(decoder, flash_attn, prefill, run)?;
         if run == Run::Load {
-            let (decode, size) = self.measure(decoder, &options, decode, run)?;
-            graph.tensors = graph.tensors.max(size.tensors);
-            let again = if reserves_one_sequence(self.model) {
-                let (again, size) = self.measure(decoder, &options, Batch { n_tokens, n_seqs: 1, ..prefill }, run)?;
-                graph.tensors = graph.tensors.max(size.tensors);
-                again
-            } else {
-                held.clone()
+            let decoded = decoded.map_or_else(|| self.measure(decoder, flash_attn, decode, run), Ok)?;
+            let again = match reserves_one_sequence(self.model) {
+                true => Some(self.measure(decoder, flash_attn, Batch { n_tokens, n_seqs: 1, ..prefill }, run)?),
+                false => None,
             };
-            for ((held, decode), again) in held.iter_mut().zip(decode).zip(again) {
-                *held = grown(&grown(held, &decode), &again);
-            }
+            held = held.then(&decoded, again.as_ref());
         }
-        let total = |chunks: &Vec<u64>| chunks.iter().fold(0, |sum: u64, &size| sum.saturating_add(size));
-        Ok(Reserved { sizes: held.iter().map(total).collect(), graph, flash_attn: options.flash_attn })
+        Ok(Reserved { sizes: totals(&held.chunks), unfused: totals(held.unfused()), graph: held.graph, flash_attn })
     }
 
-    fn measure(&self, decoder: &Decoder, options: &Options, batch: Batch, run: Run) -> Result<(Vec<Vec<u64>>, GraphSize), Missing> {
-        let (builder, schedule) = self.build(decoder, options, batch, run)?;
-        let (nodes, leafs) = (builder.graph.nodes.len(), builder.graph.leafs.len());
-        let graph = GraphSize { nodes: nodes as u32, tensors: (nodes + leafs) as u32, splits: schedule.splits };
-        Ok((chunk_sizes(&builder.graph, &schedule, &self.rules), graph))
-    }
-
-    /// `auto` keeps fused attention where each layer's runs on the layer's own device, seen in a graph of one token per
-    /// sequence (llama-context.cpp:500-562).
-    fn resolve_flash_attention(&self, decoder: &Decoder, probe: Batch) -> Result<Options, Missing> {
-        let mut options = self.options.clone();
-        if self.flash_auto && options.flash_attn && options.backends > 1 {
-            let (builder, schedule) = self.build(decoder, &options, probe, Run::Load)?;
-            let at_home = |&(layer, node): &(usize, tensor::Id)| schedule.backend(node) == Some(builder.layer_backend(layer));
-            options.flash_attn = builder.attention.iter().all(at_home);
-        }
-        Ok(options)
-    }
-
-    /// The same with fusions switched off (`GGML_CUDA_DISABLE_FUSION`).
-    fn unfused(&self) -> Self {
-        Self { scheduler: Scheduler { fusing: 0, ..self.scheduler }, ..self.clone() }
-    }
-
-    fn known(&self, target: &Target, reserved: &Reserved, unfused: Option<&Reserved>, at_best: Option<Certainty>) -> ComputeBuffers {
+    fn known(&self, target: &Target, reserved: &Reserved, at_best: Option<Certainty>) -> ComputeBuffers {
         let by_backend = |device: Option<&Device>| match device.map(|device| device.backend.name.as_str()) {
             None | Some("CUDA" | "ROCm" | "FAKE") => Certainty::Exact,
             Some(_) => Certainty::Reordered,
@@ -275,11 +230,10 @@ impl<'a> Setup<'a> {
         let by_age = (!self.options.rules.confirmed).then_some(Certainty::OlderRules);
         let certainty = |device| at_best.or(by_age).unwrap_or_else(|| by_backend(device));
         let mut devices = vec![Known::exact(Bytes::ZERO, "the engine does not use this device"); target.devices.len()];
-        for (position, (&device, &size)) in self.placement.devices.iter().zip(&reserved.sizes).enumerate() {
+        for (&device, (&size, &unfused)) in self.placement.devices.iter().zip(reserved.sizes.iter().zip(&reserved.unfused)) {
             if let Some(slot) = devices.get_mut(device) {
                 let certainty = certainty(target.devices.get(device));
-                let plain = unfused.and_then(|unfused| unfused.sizes.get(position)).copied().unwrap_or(size);
-                *slot = if certainty == Certainty::Exact && plain != size { fused(size, plain) } else { certainty.of(size) };
+                *slot = if certainty == Certainty::Exact && unfused != size { fused(size, unfused) } else { certainty.of(size) };
             }
         }
         let host = reserved.sizes.last().map_or_else(too_large, |&size| certainty(None).of(size));
@@ -292,8 +246,48 @@ impl<'a> Setup<'a> {
 struct Reserved {
     /// Bytes per backend; the host is last.
     sizes: Vec<u64>,
+    /// The same without fusions (`GGML_CUDA_DISABLE_FUSION`).
+    unfused: Vec<u64>,
     graph: GraphSize,
     flash_attn: bool,
+}
+
+/// What one graph takes.
+#[derive(Clone, Debug)]
+struct Measured {
+    /// Bytes of each chunk of each backend's buffer; the host is last.
+    chunks: Vec<Vec<u64>>,
+    /// The same without fusions, where these change anything.
+    unfused: Option<Vec<Vec<u64>>>,
+    graph: GraphSize,
+    /// Each layer's fused attention runs where its weights are.
+    attention_at_home: bool,
+}
+
+impl Measured {
+    fn unfused(&self) -> &[Vec<u64>] {
+        self.unfused.as_deref().unwrap_or(&self.chunks)
+    }
+    /// The buffers once the graph of decode and the first, or another, of prefill are reserved in them.
+    fn then(self, decode: &Self, again: Option<&Self>) -> Self {
+        let tensors = [decode.graph.tensors, again.map_or(0, |again| again.graph.tensors)].into_iter().fold(self.graph.tensors, u32::max);
+        let again = again.unwrap_or(&self);
+        let held = |of: fn(&Self) -> &[Vec<u64>]| {
+            let first = of(&self).iter().zip(of(decode)).zip(of(again));
+            first.map(|((held, decode), again)| grown(grown(held, decode), again).to_vec()).collect()
+        };
+        let plain = [&self, decode, again].iter().any(|measured| measured.unfused.is_some());
+        Self {
+            unfused: plain.then(|| held(Self::unfused)),
+            chunks: held(|measured| &measured.chunks),
+            graph: GraphSize { tensors, ..self.graph },
+            ..self
+        }
+    }
+}
+
+fn totals(chunks: &[Vec<u64>]) -> Vec<u64> {
+    chunks.iter().map(|chunks| chunks.iter().fold(0, |sum: u64, &size| sum.saturating_add(size))).collect()
 }
 
 /// How well a backend keeps to the common rules of graph and allocation.
@@ -345,9 +339,9 @@ fn fused(size: u64, plain: u64) -> Known<Bytes> {
 
 /// The chunks of a buffer after `wanted` is reserved in it: all are made anew where one is too small
 /// (`ggml_gallocr_reserve_n_impl`, ggml-alloc.c:860-905).
-fn grown(held: &[u64], wanted: &[u64]) -> Vec<u64> {
+fn grown<'a>(held: &'a [u64], wanted: &'a [u64]) -> &'a [u64] {
     let too_small = wanted.iter().enumerate().any(|(i, &size)| size > held.get(i).copied().unwrap_or(0));
-    if too_small { wanted } else { held }.to_vec()
+    if too_small { wanted } else { held }
 }
 
 fn too_large() -> Known<Bytes> {

@@ -9,7 +9,7 @@ use super::graph::Graph;
 use super::tensor::{Id, MAX_SOURCES, Memory, Op, Tensor};
 
 /// How the scheduler is set up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Scheduler {
     /// GPUs and, last, the host.
     pub(super) backends: u8,
@@ -28,16 +28,58 @@ pub(super) const PIPELINE_COPIES: usize = 4;
 const OFFLOAD_MIN_BATCH: u64 = 32;
 const NONE: u8 = u8::MAX;
 
-/// A graph with its backends: what the allocator walks over.
+/// What the allocator walks over.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Schedule {
+pub(super) struct Layout {
     /// Nodes with the backend of their memory, copies and dependencies included.
     pub(super) nodes: Vec<(Id, u8)>,
     /// Leafs with the backend of their memory, in the order in which they are placed.
     pub(super) leafs: Vec<(Id, u8)>,
+    /// The first of the nodes behind each cut.
+    pub(super) cuts: Vec<usize>,
+}
+
+/// A graph with its backends.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Schedule {
+    /// As the backends rearrange it.
+    pub(super) layout: Layout,
+    /// As it would be without their fusions, where these change anything.
+    pub(super) unfused: Option<Layout>,
     /// Runs of nodes on one backend.
     pub(super) splits: u32,
+    /// What crosses the cuts, where there are any.
+    pub(super) trace: Trace,
     assigned: Vec<u8>,
+}
+
+/// What crosses given places between nodes while a graph is scheduled: everything that what comes before and what comes
+/// after such a place know of each other ([`super::pieces`]).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trace {
+    /// Indices of nodes, ascending: cuts are before them.
+    pub(super) cuts: Vec<usize>,
+    /// Per cut, after each pass that spreads backends: that of the last node before it, or of the first behind it.
+    pub(super) carried: Vec<[u8; 4]>,
+    /// Per cut, the backend of the split it lies in and whether that has inputs so far.
+    pub(super) open: Vec<(u8, bool)>,
+    /// Copies in the order of their numbers, the first of which is that of the graph's tensors.
+    pub(super) copies: Vec<Copied>,
+    /// Index of each split's first node.
+    pub(super) splits: Vec<usize>,
+    /// Nodes that are fused: the first, and the last that waits for them.
+    pub(super) fused: Vec<(usize, usize)>,
+}
+
+/// A copy of a tensor on another backend.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copied {
+    pub(super) source: Id,
+    pub(super) backend: u8,
+    /// Index of the first node that reads it.
+    pub(super) at: usize,
+    /// Index of the first node of the split that it is an input of.
+    pub(super) split: usize,
 }
 
 impl Schedule {
@@ -62,21 +104,27 @@ struct Pass<'a> {
     copies: Vec<Option<Id>>,
     /// Tensors before copies were added.
     originals: usize,
+    trace: Trace,
 }
 
-/// Assigns backends and inserts copies; redirects the sources of `graph` to them.
-pub(super) fn schedule(graph: &mut Graph, scheduler: Scheduler) -> Schedule {
+/// Assigns backends and inserts copies; redirects the sources of `graph` to them. Notes what crosses the cuts.
+pub(super) fn schedule(graph: &mut Graph, scheduler: Scheduler, cuts: Vec<usize>) -> Schedule {
     let originals = graph.len();
-    let mut pass = Pass { graph, scheduler, assigned: vec![NONE; originals], copies: Vec::new(), originals };
+    let trace = Trace { carried: vec![[NONE; 4]; cuts.len()], cuts, ..Trace::default() };
+    let mut pass = Pass { graph, scheduler, assigned: vec![NONE; originals], copies: Vec::new(), originals, trace };
     pass.assign();
     if scheduler.backends > 1 {
         pass.copies = vec![None; originals * usize::from(scheduler.backends)];
     }
     let uses = if scheduler.fusing == 0 { Vec::new() } else { fusions::uses(pass.graph) };
     let splits = pass.split();
-    let kept = pass.fuse(&uses, &splits);
     let inputs = pass.copy_graph_inputs();
-    pass.lay_out(&splits, &inputs, &kept)
+    let unfused = pass.lay_out(&splits, &inputs, &Kept::default());
+    let kept = pass.fuse(&uses, &splits);
+    let (layout, unfused) = if kept.is_empty() { (unfused, None) } else { (pass.lay_out(&splits, &inputs, &kept), Some(unfused)) };
+    pass.trace.splits = splits.iter().map(|split| split.start).collect();
+    pass.trace.fused = kept.spans;
+    Schedule { layout, unfused, splits: splits.len() as u32, trace: pass.trace, assigned: pass.assigned }
 }
 
 impl Pass<'_> {
@@ -103,10 +151,25 @@ impl Pass<'_> {
         }
         let nodes = self.graph.nodes.len();
         self.expand(0..nodes, true);
+        self.note_carried(0, true);
         self.expand((0..nodes).rev(), true);
+        self.note_carried(1, false);
         self.expand(0..nodes, false);
+        self.note_carried(2, true);
         self.expand((0..nodes).rev(), false);
+        self.note_carried(3, false);
         self.assign_rest();
+    }
+
+    /// A pass carries over a cut what it last saw: the backend of the nearest node, before the cut or behind it.
+    fn note_carried(&mut self, pass: usize, forwards: bool) {
+        for c in 0..self.trace.cuts.len() {
+            let cut = self.trace.cuts[c];
+            let nodes = &self.graph.nodes;
+            let seen = |&&node: &&Id| !self.is_view(node);
+            let nearest = if forwards { nodes[..cut].iter().rev().find(seen) } else { nodes[cut..].iter().find(seen) };
+            self.trace.carried[c][pass] = nearest.map_or(NONE, |&node| self.of(node));
+        }
     }
 
     /// Pass 1: where the memory or the weights already are.
@@ -190,13 +253,16 @@ impl Pass<'_> {
     fn split(&mut self) -> Vec<Split> {
         let first = self.graph.nodes.iter().position(|&node| !self.is_view(node)).unwrap_or(0);
         let backend = self.graph.nodes.get(first).map_or(self.host(), |&node| self.of(node));
-        let mut splits = vec![Split { backend, start: 0, inputs: Vec::new() }];
-        if self.scheduler.backends == 1 {
-            return splits;
-        }
         let mut current = Split { backend, start: 0, inputs: Vec::new() };
-        splits.clear();
+        if self.scheduler.backends == 1 {
+            self.trace.open = vec![(backend, false); self.trace.cuts.len()];
+            return vec![current];
+        }
+        let mut splits = Vec::new();
         for i in first..self.graph.nodes.len() {
+            while self.trace.cuts.get(self.trace.open.len()).is_some_and(|&cut| cut <= i) {
+                self.trace.open.push((current.backend, !current.inputs.is_empty()));
+            }
             let node = self.graph.nodes[i];
             if self.is_view(node) {
                 continue;
@@ -206,8 +272,9 @@ impl Pass<'_> {
                 let next = Split { backend, start: i, inputs: Vec::new() };
                 splits.push(std::mem::replace(&mut current, next));
             }
-            self.redirect(node, &mut current);
+            self.redirect(i, &mut current);
         }
+        self.trace.open.resize(self.trace.cuts.len(), (current.backend, !current.inputs.is_empty()));
         splits.push(current);
         splits
     }
@@ -221,7 +288,8 @@ impl Pass<'_> {
         })
     }
 
-    fn redirect(&mut self, node: Id, split: &mut Split) {
+    fn redirect(&mut self, at: usize, split: &mut Split) {
+        let node = self.graph.nodes[at];
         for k in 0..self.graph.tensor(node).sources().len() {
             let source = self.graph.tensor(node).sources()[k];
             if source.index() >= self.originals || self.of(source) == split.backend || self.readable(source, split.backend) {
@@ -233,6 +301,7 @@ impl Pass<'_> {
                 None => {
                     let copy = self.duplicate(source, self.scheduler.copies);
                     self.copies[slot] = Some(copy);
+                    self.trace.copies.push(Copied { source, backend: split.backend, at, split: split.start });
                     split.inputs.push(source);
                     copy
                 }
@@ -285,13 +354,14 @@ impl Pass<'_> {
     }
 
     /// The copy of the graph that the allocator walks over: at the start of each split its inputs and their copies.
-    fn lay_out(self, splits: &[Split], inputs: &[(Id, Id)], kept: &Kept) -> Schedule {
-        let Self { graph, scheduler, assigned, copies, .. } = self;
+    fn lay_out(&mut self, splits: &[Split], inputs: &[(Id, Id)], kept: &Kept) -> Layout {
+        let Self { graph, scheduler, assigned, copies, trace, .. } = self;
         let of = |id: Id| assigned[id.index()];
         let copy_on = |source: Id, backend: u8| {
             copies.get(source.index() * usize::from(scheduler.backends) + usize::from(backend)).copied().flatten()
         };
         let mut nodes = Vec::with_capacity(graph.nodes.len() + 2 * splits.len());
+        let mut cuts = Vec::with_capacity(trace.cuts.len());
         let mut leafs = Vec::with_capacity(graph.leafs.len());
         if scheduler.copies > 1 {
             for &(leaf, further) in inputs {
@@ -299,7 +369,13 @@ impl Pass<'_> {
                 leafs.extend((0..scheduler.copies as u32 - 1).map(|c| (Id(further.0 + c), of(leaf))));
             }
         }
+        let reach = |cuts: &mut Vec<usize>, i: usize, position: usize| {
+            while trace.cuts.get(cuts.len()).is_some_and(|&cut| cut <= i) {
+                cuts.push(position);
+            }
+        };
         for (s, split) in splits.iter().enumerate() {
+            reach(&mut cuts, split.start, nodes.len());
             for &input in &split.inputs {
                 let dependency = graph.dependency(input);
                 nodes.push((dependency, of(input)));
@@ -313,6 +389,7 @@ impl Pass<'_> {
             let end = splits.get(s + 1).map_or(graph.nodes.len(), |next| next.start);
             for i in split.start..end {
                 let node = graph.nodes[i];
+                reach(&mut cuts, i, nodes.len());
                 nodes.push((node, of(node)));
                 for some in kept.until(node).chunks(MAX_SOURCES) {
                     nodes.push((graph.dependency_on(some), split.backend));
@@ -320,7 +397,8 @@ impl Pass<'_> {
             }
         }
         leafs.extend(graph.leafs.iter().map(|&leaf| (leaf, of(leaf))));
-        Schedule { nodes, leafs, splits: splits.len() as u32, assigned }
+        cuts.resize(trace.cuts.len(), nodes.len());
+        Layout { nodes, leafs, cuts }
     }
 }
 
@@ -359,7 +437,7 @@ mod tests {
     }
 
     fn run(graph: &mut Graph, op_offload: bool, copies: usize) -> Schedule {
-        schedule(graph, Scheduler { backends: 2, op_offload, copies, fusing: 0 })
+        schedule(graph, Scheduler { backends: 2, op_offload, copies, fusing: 0 }, Vec::new())
     }
 
     #[test]
@@ -411,7 +489,7 @@ mod tests {
         let leafs = graph.leafs.len();
         let schedule = run(&mut graph, true, PIPELINE_COPIES);
         // The input four times on the host, four copies on the GPU, and the leafs themselves.
-        assert_eq!(schedule.leafs.len(), 4 + 4 + leafs);
-        assert!(schedule.leafs[..8].iter().all(|&(id, _)| graph.tensor(id).output));
+        assert_eq!(schedule.layout.leafs.len(), 4 + 4 + leafs);
+        assert!(schedule.layout.leafs[..8].iter().all(|&(id, _)| graph.tensor(id).output));
     }
 }

@@ -1,0 +1,260 @@
+//! What crosses the borders between the layers of a graph, in words that do not depend on how many layers came before.
+//!
+//! A border lies before the first node of a layer. What comes behind it is scheduled and allocated by what crosses it, and
+//! nothing else: what the scheduler's passes carry over it, either way; the split it lies in, the copies made so far and
+//! those that are still to be made at that split's start; where the tensors that are still read were computed; free memory,
+//! and who has the rest. Tensors are named by their distance from the border, so that the borders of a run of equal layers
+//! come to read alike. Layers that reach further than their neighbours have no such words, and their graph no pieces.
+
+use super::allocate::Snapshot;
+use super::builder::{Border, Builder};
+use super::graph::Graph;
+use super::schedule::{Copied, Schedule};
+use super::tensor::{Id, Memory};
+
+/// Stands for what lies before the first layer.
+const START: u64 = u64::MAX;
+/// Stands for what lies behind the last one.
+pub(super) const END: u64 = u64::MAX - 1;
+/// Names the stream that a layer reads.
+const STREAM: u64 = 5 << 60;
+
+/// A built graph, cut at its borders.
+pub(super) struct Cuts {
+    /// Tensors made before each border.
+    tensors: Vec<usize>,
+    /// Index of the first node behind each.
+    pub(super) nodes: Vec<usize>,
+    /// Index of the node that first reads each tensor.
+    first_read: Vec<usize>,
+    /// Index of the node that last reads each tensor or a view of it.
+    last_read: Vec<usize>,
+}
+
+impl Cuts {
+    /// Cuts a graph that is not scheduled yet; `None` where a layer reads more than itself, the layer before and what lies
+    /// before all of them.
+    pub(super) fn of(builder: &Builder<'_>) -> Option<Self> {
+        let graph = &builder.graph;
+        let tensors: Vec<usize> = builder.borders.iter().map(|border| border.tensors).collect();
+        let mut nodes = Vec::with_capacity(tensors.len());
+        let mut first_read = vec![usize::MAX; graph.len()];
+        let mut last_read = vec![0; graph.len()];
+        for (i, &node) in graph.nodes.iter().enumerate() {
+            while tensors.get(nodes.len()).is_some_and(|&border| border <= node.index()) {
+                nodes.push(i);
+            }
+            let tensor = graph.tensor(node);
+            for &source in tensor.sources() {
+                first_read[source.index()] = i.min(first_read[source.index()]);
+                last_read[source.index()] = i;
+                last_read[graph.root(source).index()] = i;
+            }
+            last_read[graph.root(node).index()] = i;
+        }
+        nodes.resize(tensors.len(), graph.nodes.len());
+        let within = |layer: usize| {
+            let after = nodes.get(layer + 2).copied().unwrap_or(usize::MAX);
+            last_read[tensors[layer]..tensors[layer + 1]].iter().all(|&last| last < after)
+        };
+        let first = *tensors.first()?;
+        let given = graph.leafs.iter().any(|&leaf| leaf.index() >= first && graph.tensor(leaf).memory == Memory::Compute);
+        let regular = !given && (0..tensors.len() - 1).all(within);
+        regular.then_some(Self { tensors, nodes, first_read, last_read })
+    }
+
+    /// The name of a tensor at a border. Copies are numbered behind all others.
+    fn name(&self, border: usize, id: Id, copies: &[Copied], originals: usize) -> u64 {
+        if id.index() >= originals {
+            return match copies.get(id.index() - originals) {
+                Some(copy) => 1 << 63 | u64::from(copy.backend) << 52 | self.name(border, copy.source, &[], usize::MAX),
+                None => u64::MAX,
+            };
+        }
+        // Number of borders before it.
+        match self.tensors.partition_point(|&before| before <= id.index()) {
+            0 => id.index() as u64,
+            all if all == self.tensors.len() => 2 << 60 | (id.index() - self.tensors[all - 1]) as u64,
+            layer => 1 << 60 | (1024 + border as u64 - layer as u64) << 32 | (id.index() - self.tensors[layer - 1]) as u64,
+        }
+    }
+
+    /// What each layer is: its tensors with their sources, and the order in which they are computed. Where tensors lie, and
+    /// the types of weights, are left out.
+    pub(super) fn contents(&self, builder: &Builder<'_>) -> Vec<Vec<u64>> {
+        let graph = &builder.graph;
+        let mut pinned = vec![false; graph.len()];
+        builder.graph.pins.iter().for_each(|(id, _)| pinned[id.index()] = true);
+        let content = |(layer, start): (usize, &Border)| {
+            let (tensors, nodes) = (self.tensors[layer]..self.tensors[layer + 1], self.nodes[layer]..self.nodes[layer + 1]);
+            let name = |id: Id| if id == start.stream { STREAM } else { self.name(layer + 1, id, &[], usize::MAX) };
+            let mut words = Vec::with_capacity(16 * tensors.len());
+            for (index, &pinned) in pinned.iter().enumerate().take(tensors.end).skip(tensors.start) {
+                describe(graph, Id(index as u32), pinned, &name, &mut words);
+            }
+            words.extend(graph.nodes[nodes].iter().map(|&node| name(node)));
+            words
+        };
+        builder.borders[..self.tensors.len() - 1].iter().enumerate().map(content).collect()
+    }
+}
+
+fn describe(graph: &Graph, id: Id, pinned: bool, name: &dyn Fn(Id) -> u64, words: &mut Vec<u64>) {
+    let tensor = graph.tensor(id);
+    let memory = |memory: Memory| match memory {
+        Memory::Compute => 0,
+        Memory::Weights { .. } => 1,
+        Memory::Cache { .. } => 2,
+    };
+    let flags = [tensor.input, tensor.output, pinned].iter().fold(0, |bits, &flag| bits << 1 | u64::from(flag));
+    words.push((tensor.op as u64) << 16 | memory(tensor.memory) << 8 | flags << 4 | tensor.sources().len() as u64);
+    words.extend(tensor.ne);
+    if memory(graph.tensor(graph.root(id)).memory) != 1 {
+        words.push(tensor.ty as u64);
+        words.extend(tensor.nb);
+    }
+    words.push(tensor.view_of.map_or(u64::MAX, name));
+    words.extend(tensor.sources().iter().map(|&source| name(source)));
+}
+
+/// What lies between two borders, or before the first, or behind the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) nodes: u32,
+    /// Leafs that are read here for the first time.
+    pub(super) leafs: u32,
+    pub(super) splits: u32,
+    /// Each layer's fused attention runs where its weights are.
+    pub(super) attention_at_home: bool,
+    /// Bytes that are used: of the graph as it is, then without fusions; backend, chunk.
+    pub(super) peaks: Vec<([u8; 3], u64)>,
+}
+
+/// A graph that was scheduled and allocated with its cuts.
+pub(super) struct Traced<'a> {
+    pub(super) builder: &'a Builder<'a>,
+    pub(super) cuts: &'a Cuts,
+    /// Tensors before copies were added.
+    pub(super) originals: usize,
+    pub(super) schedule: &'a Schedule,
+    /// Memory at the cuts and at the end, of the graph as it is and without fusions.
+    pub(super) memory: Vec<Vec<Snapshot>>,
+}
+
+impl Traced<'_> {
+    /// The words of each border, `layers` being what the layers between them are and where they lie; `None` where something
+    /// reaches further than they tell.
+    pub(super) fn words(&self, layers: &[u64]) -> Option<Vec<Vec<u64>>> {
+        let trace = &self.schedule.trace;
+        let crosses = |&(first, last): &(usize, usize)| self.cuts.nodes.iter().any(|&cut| first < cut && cut <= last);
+        if trace.fused.iter().any(crosses) {
+            return None;
+        }
+        (0..self.cuts.nodes.len()).map(|border| self.at(border, layers)).collect()
+    }
+
+    fn name(&self, border: usize, id: Id) -> u64 {
+        self.cuts.name(border, id, &self.schedule.trace.copies, self.originals)
+    }
+
+    fn assigned(&self, index: usize) -> u64 {
+        self.schedule.backend(Id(index as u32)).map_or(u64::from(u8::MAX), u64::from)
+    }
+
+    fn at(&self, border: usize, layers: &[u64]) -> Option<Vec<u64>> {
+        let trace = &self.schedule.trace;
+        let (cut, first) = (self.cuts.nodes[border], self.cuts.tensors[0]);
+        let mut words = Vec::with_capacity(192);
+        words.push(if border == 0 { START } else { layers[border - 1] });
+        words.push(layers.get(border).copied().unwrap_or(END));
+        let (backend, has_inputs) = trace.open[border];
+        words.extend([u64::from(u32::from_le_bytes(trace.carried[border])), u64::from(backend) << 1 | u64::from(has_inputs)]);
+
+        let ahead = trace.copies.iter().filter(|copy| copy.split < cut && cut <= copy.at);
+        words.extend(ahead.map(|copy| self.name(border, copy.source)));
+        words.push(u64::MAX);
+        // A layer's tensors are read by the next one at most.
+        let reached = |copy: &&Copied| {
+            let layer = border.saturating_sub(1);
+            copy.at < cut && (copy.source.index() < first || copy.source.index() >= self.cuts.tensors[layer])
+        };
+        let made = trace.copies.iter().filter(reached).map(|copy| u64::from(copy.backend) << 52 | self.name(border, copy.source));
+        let start = words.len();
+        words.extend(made);
+        words[start..].sort_unstable();
+        words.push(u64::MAX);
+
+        // Of what lies before all layers: where it was computed, and whether it has been read.
+        for start in (0..first).step_by(7) {
+            let tensors = start..first.min(start + 7);
+            let told = |index| self.assigned(index) << 1 | u64::from(self.cuts.first_read[index] < cut);
+            words.push(tensors.fold(0, |word, index| word << 9 | told(index)));
+        }
+        if border > 0 {
+            let layer = self.cuts.tensors[border - 1]..self.cuts.tensors[border];
+            let read = layer.filter(|&index| self.cuts.last_read[index] >= cut);
+            let start = self.cuts.tensors[border - 1];
+            words.extend(read.map(|index| ((index - start) as u64) << 8 | self.assigned(index)));
+        }
+        words.push(u64::MAX);
+        for snapshots in &self.memory {
+            self.memory_at(border, &snapshots[border], &mut words)?;
+        }
+        Some(words)
+    }
+
+    fn memory_at(&self, border: usize, snapshot: &Snapshot, words: &mut Vec<u64>) -> Option<()> {
+        words.extend(&snapshot.free);
+        let mut live = Vec::with_capacity(snapshot.live.len());
+        for owner in &snapshot.live {
+            let mut source = owner.id;
+            if source.index() >= self.originals {
+                source = self.schedule.trace.copies.get(source.index() - self.originals)?.source;
+            }
+            let outside = source.index() < self.cuts.tensors[0];
+            if !outside && source.index() < self.cuts.tensors[border.saturating_sub(1)] {
+                return None;
+            }
+            let [itself, views] = owner.read.map(u64::from);
+            let flags = u64::from(owner.backend) << 2 | itself << 1 | views;
+            live.push([self.name(border, owner.id), flags, owner.at[0], owner.at[1]]);
+        }
+        live.sort_unstable();
+        words.push(live.len() as u64);
+        words.extend(live.into_iter().flatten());
+        Some(())
+    }
+
+    /// What lies before each border, and behind the last.
+    pub(super) fn pieces(&self) -> Vec<Piece> {
+        let graph = &self.builder.graph;
+        let ends = self.cuts.nodes.iter().copied().chain([graph.nodes.len()]);
+        let starts = [0].into_iter().chain(self.cuts.nodes.iter().copied());
+        let trace = &self.schedule.trace;
+        let mut leafs = vec![0; self.cuts.nodes.len() + 1];
+        for leaf in &graph.leafs {
+            let read = self.cuts.first_read[leaf.index()];
+            leafs[if read == usize::MAX { 0 } else { self.cuts.nodes.partition_point(|&cut| cut <= read) }] += 1;
+        }
+        let piece = |(index, (start, end)): (usize, (usize, usize))| {
+            let layer = index.checked_sub(1).and_then(|layer| self.cuts.tensors.get(layer..=index));
+            let at_home = |&(layer, node): &(usize, Id)| self.schedule.backend(node) == Some(self.builder.layer_backend(layer));
+            let inside = |&&(_, node): &&(usize, Id)| layer.is_some_and(|tensors| (tensors[0]..tensors[1]).contains(&node.index()));
+            let mut peaks = Vec::new();
+            for (variant, snapshots) in (0u8..).zip(&self.memory) {
+                for (backend, chunks) in (0u8..).zip(&snapshots[index].peaks) {
+                    let used = (0u8..).zip(chunks).filter(|&(_, &peak)| peak > 0);
+                    peaks.extend(used.map(|(chunk, &peak)| ([variant, backend, chunk], peak)));
+                }
+            }
+            Piece {
+                nodes: (end - start) as u32,
+                leafs: leafs[index],
+                splits: trace.splits.iter().filter(|&&split| start <= split && split < end).count() as u32,
+                attention_at_home: self.builder.attention.iter().filter(inside).all(at_home),
+                peaks,
+            }
+        };
+        starts.zip(ends).enumerate().map(piece).collect()
+    }
+}

@@ -1,0 +1,236 @@
+//! Simulations of one model's graphs, and what they have in common.
+
+use super::allocate::{BufferRules, chunk_sizes, traced};
+use super::borders::{Cuts, Traced};
+use super::builder::{Batch, Builder, Missing, Options};
+use super::decoder::Decoder;
+use super::pieces::{Pieces, Sequence, in_short};
+use super::schedule::{Scheduler, schedule};
+use super::tensor::Id;
+use super::weights::Weights;
+use super::{Certainty, ComputeBuffers, MAX_LAYERS, Measured, Placed, Run, Setup, Shape, arch, estimate};
+use crate::placement::Placement;
+use crate::{GraphSize, ResolvedContext, Target};
+use spec::{Model, Settings};
+use std::cell::{Cell, RefCell};
+
+/// The source of compute buffers of one model on one target. What it has simulated serves again, piece by piece.
+pub(crate) struct Simulations<'a> {
+    pub(super) model: &'a Model,
+    weights: Weights,
+    families: RefCell<Vec<(Frame, Option<Pieces>)>>,
+    graphs: Cell<usize>,
+}
+
+/// What graphs share that differ only in where layers lie.
+#[derive(Clone, Debug, PartialEq)]
+struct Frame {
+    /// With no layer.
+    options: Options,
+    batch: Batch,
+    run: Run,
+    scheduler: Scheduler,
+    rules: Vec<BufferRules>,
+    /// Number of the shape of everything outside of layers.
+    outside: u32,
+}
+
+/// Repetitions of a pattern of layers that are left of it in a graph that is simulated for its pieces.
+const REPEATS: usize = 3;
+
+impl<'a> Simulations<'a> {
+    /// Nothing is simulated yet.
+    pub(crate) fn new(model: &'a Model) -> Self {
+        Self { model, weights: Weights::of(model), families: RefCell::default(), graphs: Cell::new(0) }
+    }
+
+    /// How many graphs have been simulated.
+    pub(crate) fn graphs(&self) -> usize {
+        self.graphs.get()
+    }
+
+    /// As [`super::buffers`]; with the shape of the placement, out of pieces.
+    pub(crate) fn buffers(
+        &self,
+        settings: &Settings,
+        target: &Target,
+        placement: &Placement,
+        shape: Option<&Shape>,
+        context: &ResolvedContext,
+    ) -> ComputeBuffers {
+        self.simulate(Placed { settings, target, placement }, shape, context, Run::Load)
+    }
+
+    /// As [`super::dry_run`]; with the shape of the placement, out of pieces.
+    pub(crate) fn dry_run(
+        &self,
+        settings: &Settings,
+        target: &Target,
+        placement: &Placement,
+        shape: Option<&Shape>,
+        context: &ResolvedContext,
+    ) -> ComputeBuffers {
+        self.simulate(Placed { settings, target, placement }, shape, context, Run::Dry)
+    }
+
+    fn simulate(&self, placed: Placed<'_>, shape: Option<&Shape>, context: &ResolvedContext, run: Run) -> ComputeBuffers {
+        let Placed { settings, target, placement } = placed;
+        let model = self.model;
+        let closed_forms = |reason: &str| estimate::buffers(model, settings, target, placement, context, reason);
+        if model.layers.len() > MAX_LAYERS {
+            return closed_forms("more than 512 layers");
+        }
+        let declared = arch::decoder(model);
+        if model.encoder && declared.is_none() {
+            return closed_forms("an encoder whose graph is not declared");
+        }
+        let setup = Setup::new(self, shape, placed, context);
+        match setup.reserve(&declared.unwrap_or(arch::LLAMA), context, run) {
+            Ok(reserved) => setup.known(target, &reserved, declared.is_none().then_some(Certainty::StandIn)),
+            Err(missing) => closed_forms(&missing.to_string()),
+        }
+    }
+}
+
+impl Setup<'_> {
+    /// What the graph of one batch takes.
+    pub(super) fn measure(&self, decoder: &Decoder, flash_attn: bool, batch: Batch, run: Run) -> Result<Measured, Missing> {
+        let options = Options { flash_attn, ..self.options.clone() };
+        let graph = Graph { setup: self, decoder, options: &options, batch, run };
+        match self.shape {
+            // Several copies of the inputs are laid out ahead of all.
+            Some(shape) if self.scheduler.copies == 1 => graph.in_pieces(shape),
+            _ => graph.whole(),
+        }
+    }
+}
+
+/// One graph to be simulated.
+struct Graph<'a> {
+    setup: &'a Setup<'a>,
+    decoder: &'a Decoder,
+    options: &'a Options,
+    batch: Batch,
+    run: Run,
+}
+
+impl<'a> Graph<'a> {
+    fn n_layer(&self) -> usize {
+        let model = self.setup.model;
+        model.layers.len().min(model.n_layer() as usize)
+    }
+
+    fn build(&self, layers: &[usize]) -> Result<Builder<'a>, Missing> {
+        let simulations = self.setup.simulations;
+        simulations.graphs.set(simulations.graphs.get() + 1);
+        let mut builder = Builder::new(self.setup.model, &simulations.weights, self.setup.placement, self.options, self.batch);
+        self.decoder.build(&mut builder, layers)?;
+        if self.run == Run::Dry {
+            builder.graph.pins.clear();
+        }
+        Ok(builder)
+    }
+
+    fn whole(&self) -> Result<Measured, Missing> {
+        let mut builder = self.build(&(0..self.n_layer()).collect::<Vec<_>>())?;
+        let schedule = schedule(&mut builder.graph, self.setup.scheduler, Vec::new());
+        let at_home = |&(layer, node): &(usize, Id)| schedule.backend(node) == Some(builder.layer_backend(layer));
+        let (graph, rules) = (&builder.graph, &self.setup.rules);
+        Ok(Measured {
+            chunks: chunk_sizes(graph, &schedule.layout, rules),
+            unfused: schedule.unfused.as_ref().map(|layout| chunk_sizes(graph, layout, rules)),
+            graph: size(&builder, schedule.splits),
+            attention_at_home: builder.attention.iter().all(at_home),
+        })
+    }
+
+    /// The same from the pieces of graphs of one family; what is missing is simulated.
+    fn in_pieces(&self, shape: &Shape) -> Result<Measured, Missing> {
+        let setup = self.setup;
+        let frame = Frame {
+            options: Options { layers: Vec::new(), ..self.options.clone() },
+            batch: self.batch,
+            run: self.run,
+            scheduler: setup.scheduler,
+            rules: setup.rules.clone(),
+            outside: shape.outside,
+        };
+        let mut families = setup.simulations.families.borrow_mut();
+        let known = families.iter().position(|(known, _)| *known == frame);
+        let all: Vec<usize> = (0..self.n_layer()).collect();
+        let Some(known) = known else {
+            let mut pieces = None;
+            let measured = self.learn(&mut pieces, shape, &all)?;
+            families.push((frame, pieces));
+            return Ok(measured);
+        };
+        let Some(pieces) = &mut families[known].1 else { return self.whole() };
+        let sequence = sequence(pieces, shape, &all);
+        let (backends, variants) = (setup.rules.len(), self.variants());
+        if let Some(measured) = pieces.join(&sequence, backends, variants) {
+            return Ok(measured);
+        }
+        let short = in_short(&sequence.layers, REPEATS);
+        if short.len() < all.len() {
+            self.learn(&mut families[known].1, shape, &short)?;
+            let Some(pieces) = &families[known].1 else { return self.whole() };
+            if let Some(measured) = pieces.join(&sequence, backends, variants) {
+                return Ok(measured);
+            }
+        }
+        self.learn(&mut families[known].1, shape, &all)
+    }
+
+    /// Layouts that are allocated: as backends fuse operations, and as they do not.
+    fn variants(&self) -> usize {
+        if self.setup.scheduler.fusing == 0 { 1 } else { 2 }
+    }
+
+    /// Simulates the graph of these layers for its pieces. There are none any more once layers turn out to reach beyond their
+    /// neighbours.
+    fn learn(&self, pieces: &mut Option<Pieces>, shape: &Shape, layers: &[usize]) -> Result<Measured, Missing> {
+        let mut builder = self.build(layers)?;
+        let cuts = Cuts::of(&builder);
+        if let (None, Some(cuts)) = (&pieces, &cuts) {
+            *pieces = Some(Pieces::new(cuts.contents(&builder)));
+        }
+        let originals = builder.graph.len();
+        let at = cuts.as_ref().map(|cuts| cuts.nodes.clone()).unwrap_or_default();
+        let schedule = schedule(&mut builder.graph, self.setup.scheduler, at);
+        let mut layouts = vec![&schedule.layout];
+        if self.variants() > 1 {
+            layouts.push(schedule.unfused.as_ref().unwrap_or(&schedule.layout));
+        }
+        let (chunks, memory): (Vec<_>, Vec<_>) =
+            layouts.into_iter().map(|layout| traced(&builder.graph, layout, &self.setup.rules)).unzip();
+        let at_home = |&(layer, node): &(usize, Id)| schedule.backend(node) == Some(builder.layer_backend(layer));
+        let mut chunks = chunks.into_iter();
+        let measured = Measured {
+            chunks: chunks.next().unwrap_or_default(),
+            unfused: chunks.next(),
+            graph: size(&builder, schedule.splits),
+            attention_at_home: builder.attention.iter().all(at_home),
+        };
+        let learnt = pieces.as_mut().zip(cuts).and_then(|(pieces, cuts)| {
+            let sequence = sequence(pieces, shape, layers);
+            let traced = Traced { builder: &builder, cuts: &cuts, originals, schedule: &schedule, memory };
+            pieces.learn(&sequence, traced.words(&sequence.layers)?, traced.pieces());
+            Some(())
+        });
+        if learnt.is_none() {
+            *pieces = None;
+        }
+        Ok(measured)
+    }
+}
+
+fn sequence(pieces: &Pieces, shape: &Shape, layers: &[usize]) -> Sequence {
+    let place = |layer: usize| shape.layers.get(layer).copied().unwrap_or(0);
+    let kind = |layer: &usize| shape.kinds.get(*layer).copied().unwrap_or(0);
+    Sequence::new(layers.iter().map(|&layer| pieces.layer(layer, place(layer))).collect(), layers.iter().map(kind))
+}
+
+fn size(builder: &Builder<'_>, splits: u32) -> GraphSize {
+    let (nodes, leafs) = (builder.graph.nodes.len(), builder.graph.leafs.len());
+    GraphSize { nodes: nodes as u32, tensors: (nodes + leafs) as u32, splits }
+}

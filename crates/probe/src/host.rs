@@ -4,6 +4,12 @@
 //! a recording is nothing but pairs of question and answer. A new platform adds a variant to [`Question`] and leaves
 //! the trait, the recorder and the file format as they are.
 
+mod macos;
+mod windows;
+
+pub use macos::{MacQuestion, MetalField, MetalQuestion};
+pub use windows::{DxgiQuestion, WindowsQuestion};
+
 use std::fmt;
 
 /// Something that answers questions about one machine.
@@ -53,6 +59,22 @@ pub enum Question {
     Bytes(String),
     /// `nvml ...`: a question to NVIDIA's management library.
     Nvml(NvmlQuestion),
+    /// `sysctl NAME`: a value of macOS's kernel. Numbers are decimal, several of them separated by spaces; `vm.swapusage` is three
+    /// lines, `total: BYTES`, `used: BYTES` and `free: BYTES`.
+    Sysctl(String),
+    /// `mac ...`: a question to macOS.
+    Mac(MacQuestion),
+    /// `metal ...`: a question to Apple's interface to GPUs.
+    Metal(MetalQuestion),
+    /// `windows ...`: a question to Windows.
+    Windows(WindowsQuestion),
+    /// `registry PATH`: a value of Windows's registry under `HKEY_LOCAL_MACHINE`; the last part of the path is its name. Numbers are
+    /// decimal.
+    Registry(String),
+    /// `registry-keys PATH`: the names of the keys in a key, sorted.
+    RegistryKeys(String),
+    /// `dxgi ...`: a question to Windows's interface to graphics adapters.
+    Dxgi(DxgiQuestion),
 }
 
 /// A question to NVIDIA's management library.
@@ -153,13 +175,40 @@ impl fmt::Display for Question {
             Self::Nvml(NvmlQuestion::Driver) => f.write_str("nvml driver"),
             Self::Nvml(NvmlQuestion::Count) => f.write_str("nvml count"),
             Self::Nvml(NvmlQuestion::Device(index, field)) => write!(f, "nvml {index} {}", field.name()),
+            Self::Sysctl(name) => write!(f, "sysctl {name}"),
+            Self::Mac(question) => write!(f, "mac {question}"),
+            Self::Metal(question) => write!(f, "metal {question}"),
+            Self::Windows(question) => write!(f, "windows {question}"),
+            Self::Registry(path) => write!(f, "registry {path}"),
+            Self::RegistryKeys(path) => write!(f, "registry-keys {path}"),
+            Self::Dxgi(question) => write!(f, "dxgi {question}"),
         }
     }
 }
 
 /// The first words of all questions, to tell a typing error in a recording from a question.
-pub(crate) const QUESTION_WORDS: [&str; 13] =
-    ["os", "arch", "page-size", "affinity", "env", "read", "list", "link", "cpuid", "xcr0", "amx-permission", "bytes", "nvml"];
+pub(crate) const QUESTION_WORDS: [&str; 20] = [
+    "os",
+    "arch",
+    "page-size",
+    "affinity",
+    "env",
+    "read",
+    "list",
+    "link",
+    "cpuid",
+    "xcr0",
+    "amx-permission",
+    "bytes",
+    "nvml",
+    "sysctl",
+    "mac",
+    "metal",
+    "windows",
+    "registry",
+    "registry-keys",
+    "dxgi",
+];
 
 /// What a host answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -330,6 +379,13 @@ mod tests {
             Question::AmxPermission,
             Question::Bytes("/a".into()),
             Question::Nvml(NvmlQuestion::Device(0, NvmlField::Name)),
+            Question::Sysctl("hw.memsize".into()),
+            Question::Mac(MacQuestion::Memory),
+            Question::Metal(MetalQuestion::Device(0, MetalField::WorkingSet)),
+            Question::Windows(WindowsQuestion::PowerScheme),
+            Question::Registry("A\\B".into()),
+            Question::RegistryKeys("A".into()),
+            Question::Dxgi(DxgiQuestion::Adapter(1)),
         ];
         for question in &questions {
             let text = question.to_string();
@@ -337,6 +393,8 @@ mod tests {
         }
         assert_eq!(questions[8].to_string(), "cpuid 0x80000000 0x1");
         assert_eq!(questions[12].to_string(), "nvml 0 name");
+        assert_eq!(questions[15].to_string(), "metal 0 working-set");
+        assert_eq!(questions[19].to_string(), "dxgi 1");
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The machine that runs this program, as a [`Host`].
 
+mod resident;
+
 use crate::ffi;
-use crate::host::{Answer, Host, NvmlQuestion, Question, Refusal, to_hexadecimal};
+use crate::host::{Answer, DxgiQuestion, Host, MetalQuestion, NvmlQuestion, Question, Refusal, to_hexadecimal};
+pub(crate) use resident::Ask;
+use resident::Resident;
 use std::io::Read;
-use std::sync::Mutex;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::time::Duration;
 
 /// Longer than `/proc/cpuinfo` of 4096 CPUs; a file under `/proc` or `/sys` that does not end is cut here.
@@ -15,9 +17,17 @@ const MAX_FILE: u64 = 16 << 20;
 /// Files are read at once. A driver is asked on a thread of its own and has [`Live::DEADLINE`] for each answer, so that
 /// one that hangs costs a deadline and not the program; its later answers are ready for the next detection with the same
 /// `Live`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Live {
-    driver: Driver,
+    nvml: Resident<NvmlQuestion>,
+    metal: Resident<MetalQuestion>,
+    dxgi: Resident<DxgiQuestion>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self::with_deadline(Self::DEADLINE)
+    }
 }
 
 impl Live {
@@ -32,7 +42,11 @@ impl Live {
 
     /// This machine, giving a driver this long for each answer. Before a launch it pays to wait for a cold driver.
     pub fn with_deadline(deadline: Duration) -> Self {
-        Self { driver: Driver { deadline, ..Driver::default() } }
+        Self {
+            nvml: Resident::new("nvml", deadline, nvml(&ffi::nvml::LIBRARIES)),
+            metal: Resident::new("metal", deadline, ffi::macos::open_metal),
+            dxgi: Resident::new("dxgi", deadline, ffi::windows::open_dxgi),
+        }
     }
 }
 
@@ -57,8 +71,23 @@ impl Host for Live {
             Question::Xcr0 => ffi::cpuid::xcr0().map(|bits| Answer::text(format!("{bits:x}"))).ok_or(Refusal::NotSupported),
             Question::AmxPermission => ffi::amx::request().map(|()| Answer::text("granted")),
             Question::Bytes(path) => Ok(Answer::Text(to_hexadecimal(&bytes(path)?))),
-            Question::Nvml(question) => self.driver.ask(*question).map(Answer::text),
+            Question::Nvml(question) => self.nvml.ask(*question).map(Answer::text),
+            Question::Sysctl(name) => ffi::macos::sysctl(name).map(Answer::text),
+            Question::Mac(question) => ffi::macos::ask(*question).map(Answer::text),
+            Question::Metal(question) => self.metal.ask(*question).map(Answer::text),
+            Question::Windows(question) => ffi::windows::ask(*question).map(Answer::text),
+            Question::Registry(path) => ffi::windows::registry(path).map(Answer::text),
+            Question::RegistryKeys(path) => ffi::windows::registry_keys(path).map(Answer::Names),
+            Question::Dxgi(question) => self.dxgi.ask(*question).map(Answer::text),
         }
+    }
+}
+
+/// Opens the first of these libraries that is here.
+fn nvml(libraries: &'static [&'static str]) -> impl Fn() -> Result<Ask<NvmlQuestion>, Refusal> + Send + Sync + 'static {
+    move || {
+        let library = ffi::nvml::Nvml::open(libraries)?;
+        Ok(Box::new(move |question| library.ask(question)))
     }
 }
 
@@ -86,6 +115,7 @@ fn page_size() -> Result<usize, Refusal> {
     Ok(rustix::param::page_size())
 }
 
+/// Windows says it with the memory.
 #[cfg(not(unix))]
 fn page_size() -> Result<usize, Refusal> {
     Err(Refusal::NotSupported)
@@ -103,94 +133,6 @@ fn affinity() -> Result<String, Refusal> {
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn affinity() -> Result<String, Refusal> {
     Err(Refusal::NotSupported)
-}
-
-/// A driver's library on its own thread.
-#[derive(Debug)]
-struct Driver {
-    deadline: Duration,
-    libraries: &'static [&'static str],
-    worker: Mutex<Worker>,
-}
-
-#[derive(Debug, Default)]
-enum Worker {
-    /// Not asked yet.
-    #[default]
-    Idle,
-    /// Ready for a question.
-    Ready(Channel),
-    /// Still busy with a question whose deadline has passed.
-    Late(Channel),
-    /// The thread could not be started or has ended.
-    Gone,
-}
-
-#[derive(Debug)]
-struct Channel {
-    questions: Sender<NvmlQuestion>,
-    answers: Receiver<Result<String, Refusal>>,
-}
-
-impl Default for Driver {
-    fn default() -> Self {
-        Self { deadline: Live::DEADLINE, libraries: &ffi::nvml::LIBRARIES, worker: Mutex::default() }
-    }
-}
-
-impl Driver {
-    fn ask(&self, question: NvmlQuestion) -> Result<String, Refusal> {
-        let mut worker = self.worker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let channel = match std::mem::replace(&mut *worker, Worker::Gone) {
-            Worker::Idle => self.start()?,
-            Worker::Ready(channel) => channel,
-            Worker::Late(channel) => match channel.answers.try_recv() {
-                // The answer to the question that was given up.
-                Ok(_) => channel,
-                Err(TryRecvError::Empty) => {
-                    *worker = Worker::Late(channel);
-                    return Err(Refusal::TimedOut);
-                }
-                Err(TryRecvError::Disconnected) => return Err(Refusal::NotFound),
-            },
-            Worker::Gone => return Err(Refusal::NotFound),
-        };
-        channel.questions.send(question).map_err(|_| Refusal::NotFound)?;
-        match channel.answers.recv_timeout(self.deadline) {
-            Ok(answer) => {
-                *worker = Worker::Ready(channel);
-                answer
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                *worker = Worker::Late(channel);
-                Err(Refusal::TimedOut)
-            }
-            Err(RecvTimeoutError::Disconnected) => Err(Refusal::Failed("the driver's thread has ended".into())),
-        }
-    }
-
-    fn start(&self) -> Result<Channel, Refusal> {
-        let (questions, inbox) = mpsc::channel();
-        let (outbox, answers) = mpsc::channel();
-        let libraries = self.libraries;
-        std::thread::Builder::new().name("nvml".into()).spawn(move || serve(libraries, &inbox, &outbox))?;
-        Ok(Channel { questions, answers })
-    }
-}
-
-fn serve(libraries: &[&str], inbox: &Receiver<NvmlQuestion>, outbox: &Sender<Result<String, Refusal>>) {
-    let mut library = None;
-    while let Ok(question) = inbox.recv() {
-        // Opened with the first question, so that a slow start counts against its deadline.
-        let library = library.get_or_insert_with(|| ffi::nvml::Nvml::open(libraries));
-        let answer = match library {
-            Ok(library) => library.ask(question),
-            Err(refusal) => Err(refusal.clone()),
-        };
-        if outbox.send(answer).is_err() {
-            return;
-        }
-    }
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -234,8 +176,8 @@ mod tests {
         }
         let library: &'static str = Box::leak(library.to_string_lossy().into_owned().into_boxed_str());
         let deadline = Duration::from_millis(400);
-        let driver = Driver { deadline, libraries: Box::leak(Box::new(["/nowhere/libnone.so", library])), worker: Mutex::default() };
-        let live = Live { driver };
+        let libraries: &'static [&'static str] = Box::leak(Box::new(["/nowhere/libnone.so", library]));
+        let live = Live { nvml: Resident::new("nvml", deadline, nvml(libraries)), ..Live::new() };
         assert_eq!(ask(&live, NvmlField::Name).as_deref(), Ok("NVIDIA Test GPU"));
         assert_eq!(ask(&live, NvmlField::MemoryTotal), Ok((24u64 << 30).to_string()));
         assert_eq!(ask(&live, NvmlField::ComputeCapability).as_deref(), Ok("8.9"));
@@ -260,8 +202,7 @@ mod tests {
 
     #[test]
     fn no_library_is_no_gpu() {
-        let driver = Driver { libraries: &["/nowhere/libnone.so"], ..Driver::default() };
-        let live = Live { driver };
+        let live = Live { nvml: Resident::new("nvml", Live::DEADLINE, nvml(&["/nowhere/libnone.so"])), ..Live::new() };
         assert_eq!(ask(&live, NvmlField::Name), Err(Refusal::NotFound));
         assert_eq!(ask(&live, NvmlField::Name), Err(Refusal::NotFound));
     }

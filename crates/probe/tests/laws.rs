@@ -62,13 +62,18 @@ fn texts() -> impl Strategy<Value = String> {
         Just("pci:v000010DEd00002684sv00001458sd000040BFbc03sc00i00".to_owned()),
         Just("8.9".to_owned()),
         Just("GPU-,0,0,-1".to_owned()),
+        Just("free: 18446744073709551615\nfile-backed: 5\nwired: 18446744073709551615\npurgeable: 3".to_owned()),
+        Just("total: 5\nused: 1\nfree: 4".to_owned()),
+        Just("4".to_owned()),
+        Just("4294967295".to_owned()),
+        Just("AC Power\nleft: 400".to_owned()),
         "\\PC{0,30}",
         "[0-9,/:\n -]{0,20}",
     ]
 }
 
 fn chaos() -> impl Strategy<Value = Chaos> {
-    let (os, arch) = (prop::sample::select(vec!["linux", "android"]), prop::sample::select(vec!["x86_64", "aarch64", "riscv64"]));
+    let (os, arch) = (prop::sample::select(vec!["linux", "android", "macos"]), prop::sample::select(vec!["x86_64", "aarch64", "riscv64"]));
     (any::<u64>(), prop::collection::vec(texts(), 1..12), os, arch).prop_map(|(seed, pool, os, arch)| Chaos { seed, pool, os, arch })
 }
 
@@ -110,6 +115,6 @@ proptest! {
 #[test]
 fn systems_without_detection_say_so() {
     let host = |os| Chaos { seed: 1, pool: vec![String::new()], os, arch: "aarch64" };
-    insta::assert_snapshot!(detect(&host("macos")).unwrap_err(), @"hardware detection on macos is not there yet; describe the machine instead, e.g. --machine ram=16GiB,cores=8");
+    insta::assert_snapshot!(detect(&host("haiku")).unwrap_err(), @"hardware detection on haiku is not there yet; describe the machine instead, e.g. --machine ram=16GiB,cores=8");
     insta::assert_snapshot!(detect(&Recording::new("")).unwrap_err(), @r#"the operating system is not known (not recorded); a recording needs an answer to "os" and to "arch""#);
 }

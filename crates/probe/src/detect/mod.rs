@@ -7,9 +7,11 @@ pub(crate) mod cpuinfo;
 pub(crate) mod cpulist;
 pub(crate) mod dmi;
 pub(crate) mod features;
+pub(crate) mod fields;
 pub(crate) mod frequency;
 pub(crate) mod kinds;
 mod linux;
+pub(crate) mod macos;
 pub(crate) mod memory;
 pub(crate) mod numa;
 pub(crate) mod nvidia;
@@ -51,6 +53,7 @@ pub fn detect(host: &dyn Host) -> Result<Machine, ProbeError> {
     match os.as_str() {
         // Android's kernel has the same files; what it denies is unknown.
         "linux" | "android" => Ok(linux::detect(host, os, arch)),
+        "macos" => Ok(macos::detect(host, os, arch)),
         _ => Err(ProbeError::UnsupportedSystem { os }),
     }
 }

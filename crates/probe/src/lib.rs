@@ -4,6 +4,7 @@
 //! * [`live`]: the machine that runs this program
 //! * [`recording`]: a machine in a file
 //! * [`detect`](fn@detect): the machine behind a host; [`capture`](fn@capture): its recording
+//! * [`report`]: a machine as data for other programs, what `detect --json` prints
 //! * [`describe`](fn@describe): a machine from a short description such as `ram=64GiB,cores=8,gpu=24GiB`
 //!
 //! Parsers are pure functions over texts and registers. Only `ffi` has unsafe code: CPUID and the libraries of GPU
@@ -16,6 +17,7 @@ pub mod detect;
 pub mod host;
 pub mod live;
 pub mod recording;
+pub mod report;
 
 mod ffi;
 mod scrub;
@@ -26,3 +28,4 @@ pub use detect::{ProbeError, detect};
 pub use host::{Answer, Host, Question, Refusal};
 pub use live::Live;
 pub use recording::{Recording, RecordingError};
+pub use report::Report;

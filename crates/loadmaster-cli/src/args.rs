@@ -77,6 +77,8 @@ impl std::fmt::Display for Color {
 pub enum Command {
     /// Show the machine: processors, memory, GPUs, and what of them this process may use
     Detect(DetectArgs),
+    /// Say what slows models down on the machine, what shows it, and what helps
+    Doctor,
     /// Show a model: layers, parameters, quantisation, and what it asks of this machine
     Inspect(InspectArgs),
     /// Show how much memory a model needs, per device and component, at load and peak

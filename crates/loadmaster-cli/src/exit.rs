@@ -19,6 +19,8 @@ pub enum Exit {
     Engine = 6,
     /// A file cannot be read, understood or written.
     File = 7,
+    /// The doctor found what costs speed or memory.
+    Ailing = 8,
 }
 
 impl Exit {
@@ -31,6 +33,7 @@ impl Exit {
         (Self::NoEngine, "no engine found that can run it"),
         (Self::Engine, "the engine failed, or disagreed with the plan or a prediction"),
         (Self::File, "a file is missing, broken, unreadable or cannot be written"),
+        (Self::Ailing, "doctor: something costs speed or memory"),
     ];
 
     /// The code with this number; what no table names is a failure of a file.
@@ -104,7 +107,7 @@ mod tests {
     #[test]
     fn the_table_names_every_code_once_and_in_order() {
         let codes: Vec<_> = Exit::TABLE.iter().map(|(exit, _)| exit.code()).collect();
-        assert_eq!(codes, [0, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(codes, [0, 2, 3, 4, 5, 6, 7, 8]);
     }
 
     #[test]

@@ -17,6 +17,7 @@
 pub mod advise;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod launch;

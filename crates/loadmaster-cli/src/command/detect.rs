@@ -18,5 +18,5 @@ pub fn detect(shared: &Shared, args: &DetectArgs) -> Outcome {
         shared.output.say(format_args!("recorded this machine in {}: use it with --machine", path.display()));
         return Ok(Exit::Done);
     }
-    shared.output.show(&DetectView::from(&shared.machine()?))
+    shared.output.show(&DetectView::from(shared.machine()?))
 }

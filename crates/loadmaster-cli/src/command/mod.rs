@@ -2,6 +2,7 @@
 
 mod completions;
 mod detect;
+mod doctor;
 mod inspect;
 mod memory;
 mod plan;
@@ -38,6 +39,7 @@ pub fn execute(cli: Cli) -> Outcome {
     let shared = Shared { output, machine };
     match cli.command {
         Command::Detect(args) => detect::detect(&shared, &args),
+        Command::Doctor => doctor::doctor(&shared),
         Command::Inspect(args) => inspect::inspect(&shared, &args),
         Command::Memory(args) => memory::memory(&shared, &args),
         Command::Verify(args) => verify::verify(&shared, &args),

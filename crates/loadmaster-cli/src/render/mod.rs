@@ -5,6 +5,7 @@
 pub mod chart;
 pub mod svg;
 mod table;
+pub mod topology;
 
 pub use table::{Align, Cell, Table};
 

@@ -1,251 +1,28 @@
-//! `detect`: the machine, and what of it this process may use.
+//! `detect`: the machine, and what of it this process may use. The JSON is [`Report`].
 
+use super::doctor;
 use super::quantity::Bandwidth;
-use super::{Quantity, SCHEMA_VERSION, Size, View};
-use crate::render::{Align, BAD, CAUTION, Cell, Table, Text, styled};
-use schemars::JsonSchema;
+use super::{Quantity, Size, View};
+use crate::render::topology::{Fill, cpus, fills};
+use crate::render::{Align, BAD, Cell, DIM, Table, Text, styled};
+use loadmaster::doctor::findings;
+use loadmaster::probe::Report;
 use serde::Serialize;
-use spec::machine::{Cache, Gpu, GpuVendor, MemoryLimit, NumaNode};
-use spec::{Known, Machine};
+use spec::machine::{Gpu, GpuKind, PowerSource};
+use spec::{Bytes, Known, Machine};
 
 /// Result of `loadmaster detect`.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize)]
 pub struct DetectView {
-    /// Version of this layout.
-    pub schema_version: u32,
-    /// `live`, the path of a recording, or the description.
-    pub origin: String,
-    /// `linux`, `macos`, `windows`, `android`.
-    pub os: String,
-    /// `x86_64`, `aarch64`.
-    pub arch: String,
-    /// Processors.
-    pub cpu: CpuView,
-    /// Memory of the host.
-    pub memory: MemoryPoolView,
-    /// NUMA nodes.
-    pub numa: Vec<NumaView>,
-    /// GPUs in the engine's order.
-    pub gpus: Vec<GpuView>,
-    /// Contradictions and surprises met while detecting.
-    pub warnings: Vec<String>,
+    #[serde(flatten)]
+    report: Report,
+    #[serde(skip)]
+    machine: Machine,
 }
 
-/// Processors.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct CpuView {
-    /// Marketing name.
-    pub model: Quantity<String>,
-    /// Packages.
-    pub sockets: Quantity<u32>,
-    /// Physical cores of all sockets.
-    pub physical_cores: Quantity<u32>,
-    /// Hardware threads of all sockets.
-    pub logical_cpus: Quantity<u32>,
-    /// CPUs worth of time that this process can use: affinity, cpuset and quota counted.
-    pub effective_cpus: u32,
-    /// Physical cores that this process can use: what threads are planned from.
-    pub effective_cores: u32,
-    /// CPU time per wall time that control groups grant; unknown where nothing limits it.
-    pub quota: Quantity<f64>,
-    /// Kinds of core, fastest first.
-    pub core_kinds: Vec<CoreKindView>,
-    /// Highest frequency in Hz.
-    pub max_frequency_hz: Quantity<u64>,
-    /// Caches.
-    pub caches: Vec<CacheView>,
-    /// Instruction-set extensions.
-    pub features: Vec<String>,
-    /// Peak rate of reads from memory in bytes per second.
-    pub memory_bandwidth_bytes_per_s: Quantity<Bandwidth>,
-}
-
-/// Cores of one kind.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct CoreKindView {
-    /// `performance`, `efficiency`, or a core's name.
-    pub name: String,
-    /// Logical CPUs.
-    pub logical_cpus: usize,
-    /// Physical cores among them.
-    pub physical_cores: u32,
-}
-
-/// One kind of cache.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct CacheView {
-    /// 1, 2, 3.
-    pub level: u8,
-    /// `data`, `instruction`, `unified`.
-    pub kind: String,
-    /// Size of one instance in bytes.
-    pub size_bytes: Size,
-    /// Instances in the machine.
-    pub instances: u32,
-    /// Logical CPUs that share one.
-    pub shared_by: u32,
-}
-
-/// Memory of the host.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct MemoryPoolView {
-    /// Installed and usable by the system.
-    pub total_bytes: Quantity<Size>,
-    /// Free or reclaimable now, limits not counted.
-    pub available_bytes: Quantity<Size>,
-    /// What this process could ever have: the tightest limit counted.
-    pub effective_total_bytes: Quantity<Size>,
-    /// What this process can take now: the tightest limit counted.
-    pub effective_available_bytes: Quantity<Size>,
-    /// Swap space.
-    pub swap_total_bytes: Quantity<Size>,
-    /// Free swap.
-    pub swap_free_bytes: Quantity<Size>,
-    /// Limits of control groups, innermost first.
-    pub limits: Vec<LimitView>,
-}
-
-/// A limit on memory.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct LimitView {
-    /// Where it stands.
-    pub source: String,
-    /// The limit.
-    pub limit_bytes: Size,
-    /// In use, page cache included.
-    pub used_bytes: Quantity<Size>,
-    /// Of which can be taken back at once.
-    pub reclaimable_bytes: Quantity<Size>,
-}
-
-/// One NUMA node.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct NumaView {
-    /// The system's number.
-    pub id: u32,
-    /// Logical CPUs.
-    pub cpus: Vec<u32>,
-    /// Memory of the node.
-    pub memory_bytes: Quantity<Size>,
-}
-
-/// One GPU.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct GpuView {
-    /// Marketing name.
-    pub name: Quantity<String>,
-    /// `nvidia`, `amd`, `intel`, `apple`, `other`.
-    pub vendor: &'static str,
-    /// Whether this process may use it.
-    pub usable: bool,
-    /// Memory in all.
-    pub memory_total_bytes: Quantity<Size>,
-    /// Memory free now.
-    pub memory_free_bytes: Quantity<Size>,
-    /// Peak rate of its memory in bytes per second.
-    pub memory_bandwidth_bytes_per_s: Quantity<Bandwidth>,
-    /// Dense half-precision operations per second.
-    pub compute_ops_per_s: Quantity<f64>,
-    /// CUDA compute capability, `8.9`.
-    pub compute_capability: Quantity<String>,
-    /// Link to the host, `PCIe 4.0 x16`.
-    pub link: Quantity<String>,
-    /// True where it shares the host's memory.
-    pub unified_memory: bool,
-    /// PCI address.
-    pub pci_address: Quantity<String>,
-}
-
-impl From<&Machine> for DetectView {
-    fn from(machine: &Machine) -> Self {
-        let (facts, free) = (&machine.facts, &machine.free);
-        Self {
-            schema_version: SCHEMA_VERSION,
-            origin: machine.origin.clone(),
-            os: facts.platform.os.clone(),
-            arch: facts.platform.arch.clone(),
-            cpu: cpu(machine),
-            memory: MemoryPoolView {
-                total_bytes: Quantity::of(&facts.memory.total),
-                available_bytes: Quantity::of(&free.memory),
-                effective_total_bytes: Quantity::of(&machine.effective_memory_total()),
-                effective_available_bytes: Quantity::of(&machine.effective_memory_available()),
-                swap_total_bytes: Quantity::of(&facts.memory.swap_total),
-                swap_free_bytes: Quantity::of(&free.swap),
-                limits: machine.limits.memory.iter().map(limit).collect(),
-            },
-            numa: facts.numa.iter().filter(|node| !node.of_gpu).map(numa).collect(),
-            gpus: facts.gpus.iter().enumerate().map(|(i, card)| gpu(machine, i, card)).collect(),
-            warnings: machine.warnings.clone(),
-        }
-    }
-}
-
-fn cpu(machine: &Machine) -> CpuView {
-    let cpu = &machine.facts.cpu;
-    CpuView {
-        model: Quantity::of(&cpu.model),
-        sockets: Quantity::of(&cpu.sockets),
-        physical_cores: Quantity::of(&cpu.physical_cores),
-        logical_cpus: Quantity::of(&cpu.logical_cpus),
-        effective_cpus: machine.effective_cpus(),
-        effective_cores: machine.effective_cores(),
-        quota: Quantity::of(&machine.limits.cpu_quota),
-        core_kinds: cpu
-            .core_kinds
-            .iter()
-            .map(|kind| CoreKindView { name: kind.name.clone(), logical_cpus: kind.cpus.len(), physical_cores: kind.physical_cores })
-            .collect(),
-        max_frequency_hz: Quantity::of(&cpu.max_frequency_hz),
-        caches: cpu.caches.iter().map(cache).collect(),
-        features: cpu.features.iter().cloned().collect(),
-        memory_bandwidth_bytes_per_s: Quantity::of(&cpu.memory_bandwidth),
-    }
-}
-
-fn cache(cache: &Cache) -> CacheView {
-    CacheView {
-        level: cache.level,
-        kind: cache.kind.clone(),
-        size_bytes: cache.size.into(),
-        instances: cache.instances,
-        shared_by: cache.shared_by,
-    }
-}
-
-fn limit(limit: &MemoryLimit) -> LimitView {
-    LimitView {
-        source: limit.source.clone(),
-        limit_bytes: limit.limit.into(),
-        used_bytes: Quantity::of(&limit.used),
-        reclaimable_bytes: Quantity::of(&limit.reclaimable),
-    }
-}
-
-fn numa(node: &NumaNode) -> NumaView {
-    NumaView { id: node.id, cpus: node.cpus.iter().copied().collect(), memory_bytes: Quantity::of(&node.memory) }
-}
-
-fn gpu(machine: &Machine, index: usize, gpu: &Gpu) -> GpuView {
-    let free = machine.free.gpu_memory.get(index).cloned().unwrap_or_else(|| Known::unknown("not reported"));
-    GpuView {
-        name: Quantity::of(&gpu.name),
-        vendor: match gpu.vendor {
-            GpuVendor::Nvidia => "nvidia",
-            GpuVendor::Amd => "amd",
-            GpuVendor::Intel => "intel",
-            GpuVendor::Apple => "apple",
-            GpuVendor::Other => "other",
-        },
-        usable: machine.limits.visible_gpus.contains(&index),
-        memory_total_bytes: Quantity::of(&gpu.memory_total),
-        memory_free_bytes: Quantity::of(&free),
-        memory_bandwidth_bytes_per_s: Quantity::of(&gpu.memory_bandwidth),
-        compute_ops_per_s: Quantity::of(&gpu.compute.clone().map(|rate| rate.get())),
-        compute_capability: Quantity::of(&gpu.compute_capability.clone().map(|(major, minor)| format!("{major}.{minor}"))),
-        link: Quantity::of(&gpu.pcie.clone().map(|link| format!("PCIe {}.0 x{}", link.generation, link.lanes))),
-        unified_memory: gpu.unified_memory,
-        pci_address: Quantity::of(&gpu.pci_address),
+impl From<Machine> for DetectView {
+    fn from(machine: Machine) -> Self {
+        Self { report: Report::from(&machine), machine }
     }
 }
 
@@ -258,9 +35,11 @@ const NOTEWORTHY: &[&str] = &[
     "avx2",
     "avx_vnni",
     "avx512f",
-    "avx512_vbmi",
+    "avx512vbmi",
     "avx512_vnni",
     "avx512_bf16",
+    "avx512_fp16",
+    "avx10",
     "amx_int8",
     "neon",
     "dotprod",
@@ -272,104 +51,172 @@ const NOTEWORTHY: &[&str] = &[
 
 impl View for DetectView {
     fn text(&self, text: &mut Text) {
-        self.cpu_text(text);
-        self.memory_text(text);
-        self.gpus_text(text);
-        if !self.warnings.is_empty() {
-            text.gap();
-            for warning in &self.warnings {
-                text.note(CAUTION, "!", warning);
-            }
+        processor(&self.machine, text);
+        memory(&self.machine, text);
+        gpus(&self.machine, text);
+        now(&self.machine, text);
+        let found = findings(&self.machine);
+        if !found.is_empty() {
+            text.section("To look at");
+            doctor::write(text, &found);
         }
     }
 }
 
-impl DetectView {
-    fn cpu_text(&self, text: &mut Text) {
-        let cpu = &self.cpu;
-        text.section(format_args!("Processor ({}, {})", self.os, self.arch));
-        let mut fields = vec![
-            ("model", text.quantity(&cpu.model)),
-            (
-                "cores",
-                format!(
-                    "{} physical, {} logical, {} sockets",
-                    text.brief(&cpu.physical_cores),
-                    text.brief(&cpu.logical_cpus),
-                    text.brief(&cpu.sockets)
-                ),
-            ),
-            ("usable here", format!("{} cores, {} CPUs", cpu.effective_cores, cpu.effective_cpus)),
-        ];
-        if !cpu.quota.is_unknown() {
-            fields.push(("quota", format!("{} CPUs", text.quantity(&cpu.quota))));
-        }
-        if cpu.core_kinds.len() > 1 {
-            let kinds: Vec<_> = cpu.core_kinds.iter().map(|kind| format!("{} {}", kind.physical_cores, kind.name)).collect();
-            fields.push(("kinds", kinds.join(", ")));
-        }
-        let caches: Vec<_> = cpu
-            .caches
-            .iter()
-            .filter(|cache| cache.kind != "instruction")
-            .map(|cache| format!("L{} {} x {}", cache.level, cache.instances, cache.size_bytes))
-            .collect();
-        fields.push(("caches", if caches.is_empty() { "unknown".to_owned() } else { caches.join(", ") }));
-        let simd: Vec<_> = if text.verbose() {
-            cpu.features.iter().map(String::as_str).collect()
-        } else {
-            NOTEWORTHY.iter().copied().filter(|name| cpu.features.iter().any(|feature| feature == name)).collect()
-        };
-        fields.push(("SIMD", if simd.is_empty() { "unknown".to_owned() } else { simd.join(" ") }));
-        fields.push(("memory bandwidth", text.quantity(&cpu.memory_bandwidth_bytes_per_s)));
-        text.fields(fields);
+fn processor(machine: &Machine, text: &mut Text) {
+    let (platform, cpu) = (&machine.facts.platform, &machine.facts.cpu);
+    let inside = if platform.inside.is_empty() { String::new() } else { format!(", inside {}", platform.inside.join(", ")) };
+    let version = platform.version.value().map(|version| format!(" {version}")).unwrap_or_default();
+    text.section(format_args!("Processor ({}{version}, {}{inside})", platform.os, platform.arch));
+    let brief = |text: &Text, known: &Known<u32>| text.brief(&Quantity::<u32>::of(known));
+    let mut cores = format!(
+        "{} physical, {} logical, {} sockets",
+        brief(text, &cpu.physical_cores),
+        brief(text, &cpu.logical_cpus),
+        brief(text, &cpu.sockets)
+    );
+    if cpu.dies.get().is_some_and(|dies| Some(dies) != cpu.sockets.get()) {
+        cores = format!("{cores}, {} dies", brief(text, &cpu.dies));
     }
-
-    fn memory_text(&self, text: &mut Text) {
-        let memory = &self.memory;
-        text.section("Memory");
-        let mut fields = vec![
-            ("total", text.quantity(&memory.total_bytes)),
-            ("available", text.quantity(&memory.available_bytes)),
-            ("usable here", text.quantity(&memory.effective_available_bytes)),
-            ("swap", format!("{} free of {}", text.brief(&memory.swap_free_bytes), text.brief(&memory.swap_total_bytes))),
-        ];
-        for limit in &memory.limits {
-            fields.push(("limit", format!("{} ({}), in use {}", limit.limit_bytes, limit.source, text.quantity(&limit.used_bytes))));
-        }
-        if self.numa.len() > 1 {
-            for node in &self.numa {
-                fields.push(("NUMA node", format!("{}: {} CPUs, {}", node.id, node.cpus.len(), text.quantity(&node.memory_bytes))));
-            }
-        }
-        text.fields(fields);
+    let mut fields = vec![
+        ("model", text.quantity(&Quantity::<String>::of(&cpu.model))),
+        ("cores", cores),
+        ("usable here", format!("{} cores, {} CPUs", machine.effective_cores(), machine.effective_cpus())),
+    ];
+    if machine.limits.cpu_quota.get().is_some() {
+        fields.push(("quota", format!("{} CPUs", text.quantity(&Quantity::<f64>::of(&machine.limits.cpu_quota)))));
     }
+    if cpu.core_kinds.len() > 1 {
+        let kinds: Vec<_> = cpu.core_kinds.iter().map(|kind| format!("{} {}", kind.physical_cores, kind.name)).collect();
+        fields.push(("kinds", kinds.join(", ")));
+    }
+    if !(cpu.base_frequency_hz.is_unknown() && cpu.max_frequency_hz.is_unknown()) {
+        let ghz = |known: &Known<u64>| known.get().map_or_else(|| "unknown".to_owned(), |hz| format!("{:.2} GHz", hz as f64 / 1e9));
+        fields.push(("frequency", format!("{} base, {} at most", ghz(&cpu.base_frequency_hz), ghz(&cpu.max_frequency_hz))));
+    }
+    let caches = cpu.caches.iter().filter(|cache| cache.kind != "instruction");
+    let caches: Vec<_> = caches.map(|cache| format!("L{} {} x {}", cache.level, cache.instances, cache.size)).collect();
+    fields.push(("caches", if caches.is_empty() { styled(DIM, "unknown") } else { caches.join(", ") }));
+    let has = |name: &&str| cpu.features.iter().any(|feature| feature == name);
+    let mut simd: Vec<String> = match text.verbose() {
+        true => cpu.features.iter().cloned().collect(),
+        false => NOTEWORTHY.iter().copied().filter(has).map(str::to_owned).collect(),
+    };
+    if let Some(bits) = cpu.vector_bits.get() {
+        simd.push(format!("(vectors of {bits} bits)"));
+    }
+    fields.push(("SIMD", if simd.is_empty() { styled(DIM, "unknown") } else { simd.join(" ") }));
+    let bandwidth: Quantity<Bandwidth> = Quantity::of(&cpu.memory_bandwidth);
+    fields.push(("memory bandwidth", text.quantity(&bandwidth)));
+    text.fields(fields);
+    cpus(machine, text);
+}
 
-    fn gpus_text(&self, text: &mut Text) {
-        text.section("GPUs");
-        if self.gpus.is_empty() {
-            text.line("  none found");
-            return;
+fn memory(machine: &Machine, text: &mut Text) {
+    let (memory, free) = (&machine.facts.memory, &machine.free);
+    text.section("Memory");
+    let size = |known: &Known<Bytes>| -> Quantity<Size> { Quantity::of(known) };
+    let mut fields = vec![
+        ("total", text.quantity(&size(&memory.total))),
+        ("available", text.quantity(&size(&free.memory))),
+        ("usable here", text.quantity(&size(&machine.effective_memory_available()))),
+        ("swap", format!("{} free of {}", text.brief(&size(&free.swap)), text.brief(&size(&memory.swap_total)))),
+    ];
+    for limit in &machine.limits.memory {
+        let used = text.quantity(&size(&limit.used));
+        let swap = limit.swap.get().map(|swap| format!(", swap {swap}")).unwrap_or_default();
+        fields.push(("limit", format!("{} ({}), in use {used}{swap}", limit.limit, limit.source)));
+    }
+    for module in &memory.modules {
+        let speed = module.transfers_per_s.get().map(|rate| format!(" at {} MT/s", rate / 1_000_000)).unwrap_or_default();
+        let kind = module.kind.value().cloned().unwrap_or_default();
+        fields.push(("module", format!("{}: {} {kind}{speed}", module.slot, text.brief(&size(&module.size)))));
+    }
+    if let Some(choice) = memory.huge_pages.transparent.value() {
+        let reserved = memory.huge_pages.reserved.get().filter(|count| *count > 0);
+        let reserved = reserved.map(|count| format!(", {count} set aside")).unwrap_or_default();
+        fields.push(("huge pages", format!("{choice}{reserved}")));
+    }
+    if machine.facts.numa.len() > 1 {
+        for node in &machine.facts.numa {
+            let what = if node.of_gpu { " of a GPU" } else { "" };
+            fields.push(("NUMA node", format!("{}: {} CPUs, {}{what}", node.id, node.cpus.len(), text.quantity(&size(&node.memory)))));
         }
+    }
+    text.fields(fields);
+    let mut bars = Vec::new();
+    if let (Some(total), Some(available)) = (memory.total.get(), free.memory.get()) {
+        bars.push(Fill { name: "host".into(), total, free: available, usable: machine.effective_memory_available().get() });
+    }
+    for (index, gpu) in machine.facts.gpus.iter().enumerate().filter(|(_, gpu)| !gpu.unified_memory) {
+        if let (Some(total), Some(free)) = (gpu.memory_total.get(), machine.free.gpu_memory.get(index).and_then(Known::get)) {
+            bars.push(Fill { name: format!("GPU {index}"), total, free, usable: None });
+        }
+    }
+    fills(&bars, text);
+}
+
+fn gpus(machine: &Machine, text: &mut Text) {
+    text.section("GPUs");
+    if machine.facts.gpus.is_empty() {
+        text.line("  none found");
+    } else {
         let mut table = Table::new([Align::Right, Align::Left, Align::Right, Align::Right, Align::Left, Align::Left, Align::Left]);
         table.header(["", "name", "memory", "free", "bandwidth", "compute", "link"]);
-        for (i, gpu) in self.gpus.iter().enumerate() {
-            let name = text.brief(&gpu.name);
-            let name = match (gpu.usable, gpu.unified_memory) {
-                (false, _) => format!("{name} {}", styled(BAD, "(not usable here)")),
-                (true, true) => format!("{name} (shares host memory)"),
-                (true, false) => name,
-            };
-            table.row([
-                Cell::plain(i.to_string()),
-                Cell::plain(name),
-                Cell::plain(text.brief(&gpu.memory_total_bytes)),
-                Cell::plain(text.brief(&gpu.memory_free_bytes)),
-                Cell::plain(text.brief(&gpu.memory_bandwidth_bytes_per_s)),
-                Cell::plain(text.brief(&gpu.compute_capability)),
-                Cell::plain(text.brief(&gpu.link)),
-            ]);
+        for (index, gpu) in machine.facts.gpus.iter().enumerate() {
+            table.row(gpu_row(machine, index, gpu, text));
         }
         text.table(&table);
+    }
+    for npu in &machine.facts.npus {
+        text.line(format_args!("  {} {}", npu.name, styled(DIM, "(no engine here computes on it)")));
+    }
+}
+
+fn gpu_row(machine: &Machine, index: usize, gpu: &Gpu, text: &Text) -> Vec<Cell> {
+    let unknown = Known::unknown("not reported");
+    let free = machine.free.gpu_memory.get(index).unwrap_or(&unknown);
+    let name = text.brief(&Quantity::<String>::of(&gpu.name));
+    let slice = gpu.slice.as_ref().map(|slice| format!(" {}", slice.profile)).unwrap_or_default();
+    let remark = match (gpu.kind, machine.limits.visible_gpus.contains(&index)) {
+        (GpuKind::Software, _) => format!(" {}", styled(DIM, "(software)")),
+        (_, false) => format!(" {}", styled(BAD, "(not usable here)")),
+        (_, true) if gpu.unified_memory => " (shares host memory)".to_owned(),
+        _ => String::new(),
+    };
+    let capability = gpu.compute_capability.clone().map(|(major, minor)| format!("{major}.{minor}"));
+    let compute = if capability.is_unknown() && !gpu.architecture.is_unknown() { gpu.architecture.clone() } else { capability };
+    let link = gpu.pcie.clone().map(|link| format!("PCIe {}.0 x{}", link.generation, link.lanes));
+    vec![
+        Cell::plain(index.to_string()),
+        Cell::plain(format!("{name}{slice}{remark}")),
+        Cell::plain(text.brief(&Quantity::<Size>::of(&gpu.memory_total))),
+        Cell::plain(text.brief(&Quantity::<Size>::of(free))),
+        Cell::plain(text.brief(&Quantity::<Bandwidth>::of(&gpu.memory_bandwidth))),
+        Cell::plain(text.brief(&Quantity::<String>::of(&compute))),
+        Cell::plain(text.brief(&Quantity::<String>::of(&link))),
+    ]
+}
+
+/// What holds at this moment; nothing where nothing is known.
+fn now(machine: &Machine, text: &mut Text) {
+    let now = &machine.conditions;
+    let mut fields = Vec::new();
+    match now.power.get() {
+        Some(PowerSource::Mains) => fields.push(("power", "mains".to_owned())),
+        Some(PowerSource::Battery(left)) => fields.push(("power", format!("battery, {left} % left"))),
+        None => {}
+    }
+    for (name, known) in [("power profile", &now.power_profile), ("governor", &now.governor)] {
+        if !known.is_unknown() {
+            fields.push((name, text.quantity(&Quantity::<String>::of(known))));
+        }
+    }
+    if let Some(degrees) = now.cpu_temperature_c.get() {
+        fields.push(("processor", format!("{degrees:.0} °C")));
+    }
+    if !fields.is_empty() {
+        text.section("Now");
+        text.fields(fields);
     }
 }

@@ -4,6 +4,7 @@
 //! `schema_version` changes when a field changes its meaning or goes away; new fields do not change it.
 
 mod detect;
+mod doctor;
 mod inspect;
 mod memory;
 mod plan;
@@ -14,6 +15,7 @@ mod validate;
 mod verify;
 
 pub use detect::DetectView;
+pub use doctor::DoctorView;
 pub use inspect::InspectView;
 pub use memory::{MemoryFacts, MemoryView};
 pub use plan::{PlanView, RefusalView, Subject};
@@ -44,7 +46,8 @@ pub trait View: Serialize {
 pub fn schemas() -> Vec<(&'static str, Value)> {
     vec![
         ("config", loadmaster::config::schema()),
-        ("detect", schema_for!(DetectView).into()),
+        ("detect", schema_for!(loadmaster::probe::Report).into()),
+        ("doctor", schema_for!(DoctorView).into()),
         ("inspect", schema_for!(InspectView).into()),
         ("memory", schema_for!(MemoryView).into()),
         ("plan", schema_for!(PlanView).into()),

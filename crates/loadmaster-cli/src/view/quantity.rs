@@ -109,10 +109,6 @@ impl<T> Quantity<T> {
             Self::Unknown { .. } => None,
         }
     }
-    /// True where the value is not known.
-    pub fn is_unknown(&self) -> bool {
-        matches!(self, Self::Unknown { .. })
-    }
 }
 
 impl<T: fmt::Display> fmt::Display for Quantity<T> {

@@ -26,6 +26,7 @@ pub mod open;
 pub mod prove;
 pub mod receipt;
 pub mod store;
+pub mod system;
 pub mod verify;
 
 pub use advise::{Advice, Request, advise};

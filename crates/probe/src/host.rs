@@ -306,6 +306,14 @@ impl dyn Host + '_ {
         self.read(path).ok()?.trim().parse().ok()
     }
 
+    /// The names of the keys in a key of Windows's registry; none where it cannot be read.
+    pub(crate) fn registry_keys(&self, path: &str) -> Vec<String> {
+        match self.ask(&Question::RegistryKeys(path.to_owned())) {
+            Ok(Answer::Names(names)) => names,
+            _ => Vec::new(),
+        }
+    }
+
     /// The bytes of a file.
     ///
     /// # Errors

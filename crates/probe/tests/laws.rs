@@ -65,6 +65,11 @@ fn texts() -> impl Strategy<Value = String> {
         Just("free: 18446744073709551615\nfile-backed: 5\nwired: 18446744073709551615\npurgeable: 3".to_owned()),
         Just("total: 5\nused: 1\nfree: 4".to_owned()),
         Just("4".to_owned()),
+        Just("group 0 64 ffffffffffffffff\ngroup 1 64 f\ncore 1 0:3\ncore 0 1:f\ncache 1 data 5 0:3\nnode 9 0:1".to_owned()),
+        Just("total: 9\navailable: 18446744073709551615\ncommit-limit: 4\ncommit-available: 5\npage: 0".to_owned()),
+        Just("flags: 768\njob-memory: 9\nprocess-memory: 5\nused: 99\ncpu-flags: 5\ncpu-rate: 1".to_owned()),
+        Just("process: f0\nsystem: ff\ngroups: 0 1 7".to_owned()),
+        Just("name: x\nvendor: 1002\ndedicated: 18446744073709551615\nshared: 18446744073709551615\nlocal-budget: 1\nlocal-used: 2".to_owned()),
         Just("4294967295".to_owned()),
         Just("AC Power\nleft: 400".to_owned()),
         "\\PC{0,30}",
@@ -73,7 +78,8 @@ fn texts() -> impl Strategy<Value = String> {
 }
 
 fn chaos() -> impl Strategy<Value = Chaos> {
-    let (os, arch) = (prop::sample::select(vec!["linux", "android", "macos"]), prop::sample::select(vec!["x86_64", "aarch64", "riscv64"]));
+    let (os, arch) =
+        (prop::sample::select(vec!["linux", "android", "macos", "windows"]), prop::sample::select(vec!["x86_64", "aarch64", "riscv64"]));
     (any::<u64>(), prop::collection::vec(texts(), 1..12), os, arch).prop_map(|(seed, pool, os, arch)| Chaos { seed, pool, os, arch })
 }
 

@@ -21,6 +21,7 @@ pub(crate) mod pci;
 pub(crate) mod system;
 pub(crate) mod topology;
 pub(crate) mod visible;
+pub(crate) mod windows;
 
 use crate::host::{Host, Question, Refusal};
 use spec::Machine;
@@ -54,6 +55,7 @@ pub fn detect(host: &dyn Host) -> Result<Machine, ProbeError> {
         // Android's kernel has the same files; what it denies is unknown.
         "linux" | "android" => Ok(linux::detect(host, os, arch)),
         "macos" => Ok(macos::detect(host, os, arch)),
+        "windows" => Ok(windows::detect(host, os, arch)),
         _ => Err(ProbeError::UnsupportedSystem { os }),
     }
 }

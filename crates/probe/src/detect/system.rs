@@ -61,11 +61,16 @@ fn virtual_machine(host: &dyn Host, version: &Known<String>, x86_flags: Option<&
         return None;
     }
     let board = |file: &str| host.read(&format!("/sys/class/dmi/id/{file}")).ok();
-    let named = |text: String| BOARDS.iter().find(|(word, _)| text.contains(word)).map(|(_, name)| *name);
+    let named = |text: String| self::board(&text);
     let kind = || host.read("/sys/hypervisor/type").ok().filter(|kind| kind == "xen").map(|_| "xen");
     let by_board = board("product_name").and_then(named).or_else(|| board("sys_vendor").and_then(named));
     let by_signature = || host.cpuid(0x4000_0000, 0).ok().and_then(signature);
     by_board.or_else(kind).or_else(by_signature).or_else(|| x86_flags.map(|_| "virtual machine"))
+}
+
+/// The virtual machine that a maker or product of a board stands for.
+pub(crate) fn board(text: &str) -> Option<&'static str> {
+    BOARDS.iter().find(|(word, _)| text.contains(word)).map(|(_, name)| *name)
 }
 
 fn signature(registers: Registers) -> Option<&'static str> {

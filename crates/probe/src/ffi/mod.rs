@@ -11,5 +11,8 @@ pub(crate) mod macos;
 #[cfg(not(target_os = "macos"))]
 #[path = "elsewhere_macos.rs"]
 pub(crate) mod macos;
+#[cfg(windows)]
+pub(crate) mod windows;
+#[cfg(not(windows))]
 #[path = "elsewhere_windows.rs"]
 pub(crate) mod windows;

@@ -5,8 +5,9 @@ use std::fmt;
 /// A question to Windows beside its registry. Answers of several values are lines `field: value`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WindowsQuestion {
-    /// `windows processors` (`GetLogicalProcessorInformationEx`): one line per group, core, cache, node, package and die, in the form
-    /// that `detect::windows::relations` writes and reads.
+    /// `windows processors` (`GetLogicalProcessorInformationEx`): one line per group, core, cache, node, package and die, ending in
+    /// hexadecimal masks within groups: `group NUMBER MOST MASK`, `core CLASS MASKS`, `cache LEVEL KIND BYTES MASKS`, `node NUMBER MASKS`,
+    /// `package MASKS`, `die MASKS`; masks are `0:ff,1:3`.
     Processors,
     /// `windows affinity` (`GetProcessAffinityMask`, `GetProcessGroupAffinity`): `process` and `system`, masks in hexadecimal digits
     /// within the group of the process, and `groups`, the numbers of its groups.
@@ -24,6 +25,9 @@ pub enum WindowsQuestion {
     PowerScheme,
     /// `windows machine` (`IsWow64Process2`): the instruction set of the system itself, `aarch64` under emulation of another.
     Machine,
+    /// `windows arm-features` (`IsProcessorFeaturePresent`): names of [`Cpu::features`](spec::machine::Cpu::features), separated by
+    /// spaces; [`Refusal::NotSupported`](super::Refusal::NotSupported) on other processors.
+    ArmFeatures,
 }
 
 impl fmt::Display for WindowsQuestion {
@@ -36,6 +40,7 @@ impl fmt::Display for WindowsQuestion {
             Self::Power => "power",
             Self::PowerScheme => "power-scheme",
             Self::Machine => "machine",
+            Self::ArmFeatures => "arm-features",
         })
     }
 }

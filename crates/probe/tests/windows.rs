@@ -34,13 +34,17 @@ fn a_gpu_that_two_interfaces_name_is_one() {
     // The software renderer is reported and not used.
     assert_eq!(desktop.limits.visible_gpus, [0, 1]);
     assert!(desktop.facts.gpus[1].unified_memory);
+    assert!(desktop.free.gpu_memory[1].get() <= desktop.free.memory.get());
 }
 
 #[test]
 fn more_than_64_cpus_are_counted_through() {
     let newer = machine("windows-7995wx-win11");
     assert_eq!((newer.facts.cpu.logical_cpus.get(), newer.effective_cpus(), newer.effective_cores()), (Some(192), 192, 96));
-    assert_eq!(newer.facts.cpu.caches.iter().map(|cache| (cache.level, cache.instances)).collect::<Vec<_>>(), [(1, 96), (1, 96), (2, 96), (3, 12)]);
+    assert_eq!(
+        newer.facts.cpu.caches.iter().map(|cache| (cache.level, cache.instances)).collect::<Vec<_>>(),
+        [(1, 96), (1, 96), (2, 96), (3, 12)]
+    );
     // Before Windows Server 2022 a process stays in the group that it was started in.
     let older = machine("windows-7995wx-win10");
     assert_eq!((older.effective_cpus(), older.effective_cores()), (64, 32));

@@ -1,7 +1,7 @@
 //! GPUs under Windows: NVIDIA's library first, then DXGI, then the registry.
 
 use crate::detect::{fields, nvidia};
-use crate::host::{DxgiQuestion, Host, Question, Refusal};
+use crate::host::{DxgiQuestion, Host, NvmlQuestion, Question, Refusal};
 use spec::machine::{Gpu, GpuKind, GpuVendor, Npu};
 use spec::{Bytes, Known};
 
@@ -27,13 +27,16 @@ pub(super) struct Gpus {
 pub(super) fn read(host: &dyn Host, total: &Known<Bytes>, available: &Known<Bytes>) -> Gpus {
     let own = nvidia::read(host, &nvidia::HostMemory { total, available });
     let mut found = Gpus { gpus: own.gpus, free: own.free, visible: own.visible, warnings: own.warnings };
+    if host.text(&Question::Nvml(NvmlQuestion::Count)) == Err(Refusal::TimedOut) {
+        found.warnings = vec!["NVIDIA's library nvml.dll did not answer in time; its GPUs are those that DXGI names".into()];
+    }
     let by_library = found.gpus.len();
     match host.text(&Question::Dxgi(DxgiQuestion::Count)) {
         Ok(count) => {
             let mut matched = Vec::new();
             for index in 0..count.trim().parse::<u32>().unwrap_or(0).min(MAX_ADAPTERS) {
                 if let Ok(text) = host.text(&Question::Dxgi(DxgiQuestion::Adapter(index))) {
-                    adapter(&text, by_library, &mut matched, &mut found);
+                    adapter(&text, by_library, available, &mut matched, &mut found);
                 }
             }
         }
@@ -48,7 +51,7 @@ pub(super) fn read(host: &dyn Host, total: &Known<Bytes>, available: &Known<Byte
 }
 
 /// One adapter: the one of NVIDIA's library that it is, or another. `matched`: which of the library's have theirs.
-fn adapter(text: &str, by_library: usize, matched: &mut Vec<usize>, found: &mut Gpus) {
+fn adapter(text: &str, by_library: usize, available: &Known<Bytes>, matched: &mut Vec<usize>, found: &mut Gpus) {
     let flags = fields::number(text, "flags").unwrap_or(0);
     let (vendor, device) = (fields::hexadecimal(text, "vendor").unwrap_or(0), fields::hexadecimal(text, "device").unwrap_or(0));
     // A screen on another machine.
@@ -96,9 +99,11 @@ fn adapter(text: &str, by_library: usize, matched: &mut Vec<usize>, found: &mut 
         pci_id,
         ..Gpu::unknown(maker(vendor), kind, "DXGI does not say")
     });
+    // A budget of the host's memory takes no account of what others use of it.
+    let capped = |local: Bytes| available.get().filter(|_| kind == GpuKind::Integrated).map_or(local, |free| local.min(free));
     found.free.push(match kind {
         GpuKind::Software => Known::unknown("pretended by the processor"),
-        _ => Known::from_option(local, "DXGI QueryVideoMemoryInfo: budget - use", "DXGI names no budget"),
+        _ => Known::from_option(local.map(capped), "DXGI QueryVideoMemoryInfo: budget - use", "DXGI names no budget"),
     });
 }
 

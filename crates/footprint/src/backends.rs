@@ -166,6 +166,10 @@ impl Backend {
         if used == Use::Other {
             return true;
         }
+        // Which types of ik_llama.cpp CUDA computes with is the scheduler's question: weights go where their layer does.
+        if ty.is_ik_fork() {
+            return true;
+        }
         // Kernels of the BitNet fork are the CPU's alone.
         if ty.is_bitnet_fork() {
             return false;

@@ -12,6 +12,8 @@ use spec::{Model, QuantType, Settings};
 
 /// Contexts are padded to whole multiples of this (`llama-context.cpp:292`); older engines without flash attention less.
 const CONTEXT_PADDING: u64 = 256;
+/// Cache types that only ik_llama.cpp takes (common/common.cpp, `kv_cache_type_from_str`).
+const IK_CACHE_TYPES: &[QuantType] = &[QuantType::Q6_0, QuantType::Q8_KV];
 /// Most sequences (`src/llama-cparams.h:8`).
 const MAX_SEQUENCES: u32 = 256;
 /// Cells are counted in 32 bits; the padding must not pass them.
@@ -38,7 +40,7 @@ pub fn resolve_with(
 ) -> Result<ResolvedContext, FootprintError> {
     let settings = &*profile.rules.apply(settings);
     check_sequences(settings)?;
-    check_cache_types(model, settings)?;
+    check_cache_types(model, settings, profile.rules.ik.is_some())?;
     let asked = match settings.n_ctx {
         0 => model.n_ctx_train.filter(|&n| n > 0).ok_or(FootprintError::TrainedContextUnknown)?,
         n_ctx => n_ctx,
@@ -83,7 +85,7 @@ pub fn resolve_with(
         n_rows: n_rows.min(n_outputs_max),
         n_states: speculation.kept_states.saturating_add(1),
         flash_attn: flash_attention(model, settings),
-        rules: profile.rules,
+        rules: profile.rules.resolved(flash_attention(model, settings)),
     })
 }
 
@@ -117,18 +119,20 @@ fn flash_attention(model: &Model, settings: &Settings) -> bool {
     settings.flash_attn != FlashAttention::Off && model.architecture != "grok"
 }
 
-fn check_cache_types(model: &Model, settings: &Settings) -> Result<(), FootprintError> {
+fn check_cache_types(model: &Model, settings: &Settings, ik: bool) -> Result<(), FootprintError> {
     let (k, v) = (settings.cache_type_k, settings.cache_type_v);
     for (cache, ty) in [("K", k), ("V", v)] {
-        if !CACHE_TYPES.contains(&ty) {
+        let taken = CACHE_TYPES.contains(&ty) || (ik && IK_CACHE_TYPES.contains(&ty));
+        if !taken {
             return Err(FootprintError::CacheType { cache, ty });
         }
     }
-    if k != v && model.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Mla(_))) {
+    if k != v && !ik && model.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Mla(_))) {
         return Err(FootprintError::DifferentCacheTypes { k, v });
     }
     let flash_attn = flash_attention(model, settings);
-    if v.is_quantized() && !flash_attn {
+    let latent = model.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Mla(_)));
+    if v.is_quantized() && !flash_attn && !(ik && latent) {
         return Err(FootprintError::QuantizedVWithoutFlashAttention { ty: v });
     }
     for (layer, k_head, v_head, k_row) in model.layers.iter().enumerate().filter_map(|(i, layer)| widths(i, &layer.mixer)) {

@@ -3,7 +3,7 @@
 //! Upstream: `src/llama-kv-cache.cpp:65-250` (one K and one V tensor per layer), `src/llama-kv-cache-iswa.cpp:66-96` (window
 //! sizes), `src/llama-model.cpp:2358-2898` (which cache an architecture gets).
 
-use crate::profile::{LatentCache, WindowCells};
+use crate::profile::{LatentCache, Rules, WindowCells};
 use crate::requirement::ResolvedContext;
 use crate::target::Target;
 use crate::weights::HOST_ALIGNMENT;
@@ -94,7 +94,8 @@ pub fn unsupported(model: &Model) -> Option<&'static str> {
     }
 }
 
-/// Bytes of all attention caches.
+/// Bytes of all attention caches. In ik_llama.cpp a row of keys is a head, and values are one row (src/llama.cpp:3576-3606,
+/// ddceb0a5).
 pub fn kv_cache(
     model: &Model,
     settings: &Settings,
@@ -112,9 +113,19 @@ pub fn kv_cache(
     for (index, layer) in model.layers.iter().enumerate().take(trunk_layers(model)) {
         let device = layer_devices.get(index).copied().flatten().filter(|_| settings.kv_offload);
         if let Some(Shape { k_width, v_width, index_width, windowed }) = shapes.of(&layer.mixer) {
-            sum.add(settings.cache_type_k, k_width, rows(windowed, cells), device, target);
-            sum.add(settings.cache_type_v, v_width, rows(windowed, cells), device, target);
-            sum.add(settings.cache_type_k, index_width, rows(windowed, cells), device, target);
+            let n_rows = rows(windowed, cells);
+            let (k, v) = (settings.cache_type_k, settings.cache_type_v);
+            let latent = matches!(layer.mixer, Mixer::Mla(_));
+            let k = if latent { latent_type([k, v], &context.rules, context.flash_attn) } else { k };
+            if context.rules.ik.is_some() {
+                let heads = attention(&layer.mixer).map_or(1, |shape| u64::from(shape.n_head_kv)).max(1);
+                sum.add(k, k_width / heads, n_rows.saturating_mul(heads), device, target);
+                sum.add(v, v_width.saturating_mul(n_rows), 1, device, target);
+                continue;
+            }
+            sum.add(k, k_width, n_rows, device, target);
+            sum.add(v, v_width, n_rows, device, target);
+            sum.add(k, index_width, n_rows, device, target);
         }
     }
     sum
@@ -179,6 +190,12 @@ fn latent_widths(shape: &Mla, latent: LatentCache) -> (u64, u64) {
         LatentCache::KeysAndValues => (row, rank),
         LatentCache::PerHead => (heads * u64::from(shape.head_dim_k), heads * u64::from(shape.head_dim_v)),
     }
+}
+
+/// The type of cached compressed rows. With `-mla 2` or `3` and without fused attention ik_llama.cpp takes that of the values
+/// (src/llama.cpp:3587, ddceb0a5).
+pub(crate) fn latent_type([k, v]: [QuantType; 2], rules: &Rules, flash_attn: bool) -> QuantType {
+    if !flash_attn && rules.ik.is_some_and(|ik| ik.mla > 1) { v } else { k }
 }
 
 /// Layers that the main context attends to: without the trailing prediction layers (`src/llama-model.cpp:2812-2820`).

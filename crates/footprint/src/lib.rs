@@ -42,7 +42,7 @@ pub use error::FootprintError;
 pub use explain::{Explanation, explain};
 pub use parts::{Component, Part, Totals, totals};
 pub use placement::{Home, Pattern, Placement};
-pub use profile::{BatchKinds, EngineProfile, LatentCache, Outputs, Rules, WindowCells};
+pub use profile::{BatchKinds, EngineProfile, Ik, LatentCache, Offload, Outputs, Rules, WindowCells};
 pub use recommend::{Recommendation, Sizing, recommend};
 pub use require::{dry_run, require, require_with};
 pub use requirement::{DeviceRequirement, GraphSize, HostRequirement, Requirement, ResolvedContext};

@@ -118,7 +118,7 @@ const LAZY: (&str, Bytes) = ("per_layer_token_embd.weight", Bytes::from_gib(4));
 pub fn place(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Placement, FootprintError> {
     let devices = layers::devices_in_use(settings, target, profile)?;
     let rows = if settings.split_mode == SplitMode::Row && !devices.is_empty() { Some(Rows::new(settings, target)?) } else { None };
-    let layer_devices = layers::layer_devices(model.n_layer_all(), settings, target, &devices)?;
+    let layer_devices = layers::layer_devices(model.n_layer_all(), settings, target, &devices, profile.rules.output_last)?;
     let overrides = Overrides::new(settings, target, &devices, model)?;
     let mappable = devices.iter().all(|&device| target.devices[device].backend.mmap);
     let mapped = match settings.load_mode {
@@ -144,7 +144,7 @@ pub fn place(model: &Model, settings: &Settings, target: &Target, profile: &Engi
         let (part, used) = role(model, &tensor.name);
         let home = match part {
             _ if used == Use::Skipped => Home::Unused,
-            Part::EveryLayer => shared_homes(model, &buffers, tensor, used, index, &mut copies),
+            Part::EveryLayer => shared_homes(model, &buffers, tensor, used, index, &mut copies, profile.rules.ik.is_some()),
             _ => buffers.home(tensor, part, used),
         };
         if tensor.name == "token_embd.weight" {
@@ -156,20 +156,29 @@ pub fn place(model: &Model, settings: &Settings, target: &Target, profile: &Engi
         && (!model.encoder || model.architecture == "gemma-embedding")
         && !TIED_IN_PLACE.contains(&model.architecture.as_str());
     let tied_output = token_embedding.filter(|_| own_copy).map(|index| buffers.home(&model.tensors[index], Part::Output, Use::MulMat));
-    let tied_apart = TIED_APART.contains(&model.architecture.as_str());
+    let tied_apart = profile.rules.ik.is_some() || TIED_APART.contains(&model.architecture.as_str());
     let has_overrides = !overrides.is_empty();
     Ok(Placement { devices, homes, copies, tied_output, tied_apart, token_embedding, mapped, has_overrides, layer_devices, rows })
 }
 
-/// Homes of a tensor that every layer creates anew: the first, and into `copies` one per further buffer.
-fn shared_homes(model: &Model, buffers: &Buffers<'_>, tensor: &Tensor, used: Use, index: usize, copies: &mut Vec<(usize, Home)>) -> Home {
+/// Homes of a tensor that every layer creates anew: the first, and into `copies` one per further buffer, or in ik_llama.cpp
+/// one per further layer (`each`).
+fn shared_homes(
+    model: &Model,
+    buffers: &Buffers<'_>,
+    tensor: &Tensor,
+    used: Use,
+    index: usize,
+    copies: &mut Vec<(usize, Home)>,
+    each: bool,
+) -> Home {
     let mut homes: Vec<Home> = Vec::new();
     for layer in 0..model.n_layer_all().max(1) {
         // Gemma 4 scales only the positions of its full-attention layers (src/models/gemma4.cpp:94-98).
         let windowed = model.architecture == "gemma4"
             && matches!(model.layers.get(layer as usize).map(|l| &l.mixer), Some(spec::model::Mixer::Attention(a)) if a.window.is_some());
         let home = buffers.home(tensor, Part::Layer(layer), used);
-        if !windowed && !homes.contains(&home) {
+        if !windowed && (each || !homes.contains(&home)) {
             homes.push(home);
         }
     }

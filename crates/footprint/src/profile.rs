@@ -4,11 +4,14 @@
 //! from what an engine says of itself ([`EngineProfile::of_build`]).
 
 mod eras;
+mod ik;
 mod rules;
 
+pub(crate) use ik::interleaved;
+pub use ik::{Ik, Offload};
 pub use rules::{BatchKinds, LatentCache, Rules, WindowCells};
 
-use eras::{ERAS, Era, IK};
+use eras::{ERAS, Era};
 
 /// How many rows of logits a tool reserves per micro-batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,11 +90,12 @@ impl EngineProfile {
     /// forks.
     pub fn names() -> Vec<&'static str> {
         let tools = TOOLS.iter().map(|(name, _)| *name);
-        tools.chain(ERAS.iter().rev().map(|era| era.name)).chain(IK.iter().map(|(name, _)| *name)).chain([BITNET.0]).collect()
+        tools.chain(ERAS.iter().rev().map(|era| era.name)).chain([ik::NAME, BITNET.0]).collect()
     }
 
-    /// The profile of this name: one of [`EngineProfile::names`], `llama.cpp-YYYY-MM` for any month since 2024-03, or
-    /// `llama.cpp-bN` for a build; `None` for others.
+    /// The profile of this name: one of [`EngineProfile::names`], `llama.cpp-YYYY-MM` for any month since 2024-03,
+    /// `llama.cpp-bN` for a build, or `ik_llama.cpp`, `ik_llama.cpp-YYYY-MM` or `ik_llama.cpp-bN` with that fork's own flags behind it
+    /// (`ik_llama.cpp-2025-07 -mla 3 -amb 512 -fmoe`); `None` for others.
     pub fn named(name: &str) -> Option<Self> {
         if let Some((_, profile)) = TOOLS.iter().find(|(tool, _)| *tool == name) {
             return Some(profile());
@@ -99,15 +103,19 @@ impl EngineProfile {
         if name == BITNET.0 {
             return Some(Self { repack: false, amx: false, ..Self::of_build(BITNET.1) }.renamed(name));
         }
-        if let Some(&(name, rules)) = IK.iter().find(|(ik, _)| *ik == name) {
-            let outputs = Outputs::PerBatch;
-            return Some(Self { name: name.into(), outputs, repack: false, amx: false, prompt_cache: false, rules });
+        if name.starts_with(ik::NAME) {
+            return ik::named(name);
         }
         let age = name.strip_prefix("llama.cpp-")?;
         match age.strip_prefix('b') {
             Some(build) => Some(Self::of_build(build.parse().ok()?)),
             None => Some(Era::of_month(age)?.profile(age)),
         }
+    }
+
+    /// The profile of a build of ik_llama.cpp, which counts its own commits: `version: 3826 (ddceb0a5)`.
+    pub fn of_ik_build(build: u32) -> Self {
+        ik::of_build(build)
     }
 
     /// The profile of llama-server of a build (`version: 5192 (...)`; the number grows by one with each commit). Builds from

@@ -150,7 +150,8 @@ pub struct MemoryArgs {
     #[arg(long)]
     pub prove: bool,
     /// Apply the rules of this engine and version instead: `server-0.7.0`, `bench-0.7.0`, `llama.cpp-2025-03`,
-    /// `llama.cpp-b5192`, ...; a name that does not exist lists those that do
+    /// `llama.cpp-b5192`, `ik_llama.cpp-2025-07` or `ik_llama.cpp-b3826` with that fork's own flags behind it (`ik_llama.cpp
+    /// -mla 3 -amb 512 -fmoe -rtr GGML_SCHED_MAX_COPIES=1`), ...; a name that does not exist lists those that do
     #[arg(long, value_name = "NAME", value_parser = engine_profile)]
     pub engine_profile: Option<EngineProfile>,
     /// Show for each number the rule that it follows, the line of llama.cpp that the rule mirrors, and the arithmetic

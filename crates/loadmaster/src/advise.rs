@@ -154,10 +154,15 @@ impl Survey {
     /// Plans and validates.
     ///
     /// # Errors
-    /// [`Error::Refused`] or [`Error::Invalid`]; [`Error::BitNetFork`] for a model that no llama.cpp loads.
+    /// [`Error::Refused`] or [`Error::Invalid`]; [`Error::BitNetFork`] and [`Error::IkFork`] for a model that this
+    /// engine does not load.
     pub fn advise(self, request: &planner::Request) -> Result<Advice, Error> {
         if let Some(tensor) = self.model.tensors.iter().find(|tensor| tensor.ty.is_bitnet_fork()) {
             return Err(Error::BitNetFork { tensor: tensor.name.clone(), ty: tensor.ty });
+        }
+        let ik = self.engine.rules.profile.rules.ik.is_some();
+        if let Some(tensor) = self.model.tensors.iter().find(|tensor| tensor.ty.is_ik_fork() && !ik) {
+            return Err(Error::IkFork { tensor: tensor.name.clone(), ty: tensor.ty });
         }
         let request = planner::Request { profile: self.engine.rules.profile.clone(), ..request.clone() };
         let plan = planner::plan(&self.machine, &self.model, &self.target, &request).map_err(Error::Refused)?;

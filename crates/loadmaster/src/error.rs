@@ -84,6 +84,14 @@ pub enum Error {
         /// Its type.
         ty: spec::QuantType,
     },
+    /// The model is one for ik_llama.cpp.
+    #[error("llama.cpp cannot load tensor {tensor}: it is of type {ty} of ik_llama.cpp")]
+    IkFork {
+        /// The first such tensor.
+        tensor: String,
+        /// Its type.
+        ty: spec::QuantType,
+    },
     /// No usable engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -104,7 +112,7 @@ impl Error {
             Self::Config(error) => error.exit_code(),
             Self::Refused(_) | Self::Invalid(_) => exit::REFUSED,
             Self::Settings(_) => exit::USAGE,
-            Self::Engine(_) | Self::BitNetFork { .. } => exit::NO_ENGINE,
+            Self::Engine(_) | Self::BitNetFork { .. } | Self::IkFork { .. } => exit::NO_ENGINE,
             Self::Launch(error) => error.exit_code(),
             Self::Write(_) => exit::SYSTEM,
         }
@@ -113,6 +121,9 @@ impl Error {
     /// What to do about it, where we know.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::IkFork { .. } => {
+                Some("give --engine the llama-server of ik_llama.cpp, or fetch a file of llama.cpp's own types".to_owned())
+            }
             Self::BitNetFork { .. } => Some("bitnet.cpp runs this file; for llama.cpp, fetch or make a TQ1_0 or TQ2_0 one".to_owned()),
             Self::Open(error) => error.hint(),
             Self::Machine(error) => error.hint(),

@@ -1,7 +1,8 @@
 //! Tensor types of ggml and the geometry of their blocks.
 //!
 //! Ids, names and sizes: `ggml/include/ggml.h:389-433`, `ggml/src/ggml-common.h` and the type table of
-//! `ggml/src/ggml.c` in ggml 0.26 (llama.cpp v0.6.0-dev, crate llama-cpp-sys-2 0.1.161).
+//! `ggml/src/ggml.c` in ggml 0.26 (llama.cpp v0.6.0-dev, crate llama-cpp-sys-2 0.1.161). Of ik_llama.cpp: `ggml/include/ggml.h`
+//! and the type table of `ggml/src/ggml.c` at 8337e4cd; its `ggml_row_size` (ggml.c:4808) adds a header to each row.
 
 use crate::units::Bytes;
 use std::fmt;
@@ -20,6 +21,7 @@ macro_rules! quant_types {
     (
         llama_cpp { $($variant:ident = $id:literal, $name:literal, $weights:literal, $bytes:literal;)* }
         bitnet_fork { $($fork:ident = $fork_id:literal, $fork_name:literal, $fork_weights:literal, $fork_bytes:literal;)* }
+        ik_fork { $($ik:ident = $ik_id:literal, $ik_name:literal, $ik_weights:literal, $ik_bytes:literal, $ik_header:literal;)* }
     ) => {
         /// The type of a tensor's elements, spelt as ggml spells it.
         #[allow(non_camel_case_types)]
@@ -27,6 +29,7 @@ macro_rules! quant_types {
         pub enum QuantType {
             $(#[doc = concat!("`", $name, "`: ", $weights, " weights in ", $bytes, " bytes.")] $variant,)*
             $(#[doc = concat!("`", $fork_name, "` of the BitNet fork: ", $fork_weights, " weights in ", $fork_bytes, " bytes.")] $fork,)*
+            $(#[doc = concat!("`", $ik_name, "` of ik_llama.cpp: ", $ik_weights, " weights in ", $ik_bytes, " bytes, and ", $ik_header, " bytes per row.")] $ik,)*
         }
 
         impl QuantType {
@@ -34,6 +37,8 @@ macro_rules! quant_types {
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
             /// Types that only the BitNet fork of llama.cpp has. Their ids mean other types, or none, in llama.cpp itself.
             pub const BITNET_FORK: &'static [Self] = &[$(Self::$fork,)*];
+            /// Types that only ik_llama.cpp has, in the order of their ids, which no type of llama.cpp shares.
+            pub const IK_FORK: &'static [Self] = &[$(Self::$ik,)*];
 
             /// The type with this id in a GGUF file; `None` for ids that were removed or are not known.
             pub const fn from_id(id: u32) -> Option<Self> {
@@ -43,20 +48,33 @@ macro_rules! quant_types {
             pub const fn from_bitnet_fork_id(id: u32) -> Option<Self> {
                 match id { $($fork_id => Some(Self::$fork),)* _ => None }
             }
+            /// The type with this id in a file of ik_llama.cpp, where it is one of [`QuantType::IK_FORK`].
+            pub const fn from_ik_fork_id(id: u32) -> Option<Self> {
+                match id { $($ik_id => Some(Self::$ik),)* _ => None }
+            }
             /// The id in a GGUF file.
             pub const fn id(self) -> u32 {
-                match self { $(Self::$variant => $id,)* $(Self::$fork => $fork_id,)* }
+                match self { $(Self::$variant => $id,)* $(Self::$fork => $fork_id,)* $(Self::$ik => $ik_id,)* }
             }
             /// ggml's name, as `-ctk` takes it and logs show it.
             pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* $(Self::$fork => $fork_name,)* }
+                match self { $(Self::$variant => $name,)* $(Self::$fork => $fork_name,)* $(Self::$ik => $ik_name,)* }
             }
             /// The geometry of one block.
             pub const fn block(self) -> Block {
                 match self {
                     $(Self::$variant => Block { weights: $weights, bytes: Bytes::new($bytes) },)*
                     $(Self::$fork => Block { weights: $fork_weights, bytes: Bytes::new($fork_bytes) },)*
+                    $(Self::$ik => Block { weights: $ik_weights, bytes: Bytes::new($ik_bytes) },)*
                 }
+            }
+            /// What stands before the blocks of each row: the row's scale, in types of ik_llama.cpp.
+            pub const fn row_header(self) -> Bytes {
+                match self { $(Self::$ik => Bytes::new($ik_header),)* _ => Bytes::ZERO }
+            }
+            /// True for [`QuantType::IK_FORK`]: llama.cpp loads no such tensor, ik_llama.cpp does.
+            pub const fn is_ik_fork(self) -> bool {
+                match self { $(Self::$ik => true,)* _ => false }
             }
         }
     };
@@ -106,6 +124,57 @@ quant_types! {
         TL1 = 38, "tl1", 4, 1;
         TL2 = 39, "tl2", 24, 5;
     }
+    ik_fork {
+        Q6_0 = 133, "q6_0", 32, 26, 0;
+        IQ1_BN = 134, "iq1_bn", 64, 13, 2;
+        IQ2_BN = 135, "iq2_bn", 64, 16, 4;
+        IQ2_K = 137, "iq2_k", 256, 76, 0;
+        IQ3_K = 138, "iq3_k", 256, 110, 0;
+        IQ4_K = 139, "iq4_k", 256, 144, 0;
+        IQ5_K = 140, "iq5_k", 256, 176, 0;
+        IQ6_K = 141, "iq6_k", 256, 212, 0;
+        IQ4_KS = 144, "iq4_ks", 256, 136, 4;
+        IQ2_KS = 145, "iq2_ks", 256, 70, 2;
+        IQ4_KSS = 146, "iq4_kss", 256, 128, 4;
+        Q8_KV = 151, "q8_KV", 32, 32, 8;
+        IQ5_KS = 152, "iq5_ks", 256, 168, 4;
+        IQ2_KT = 153, "iq2_kt", 256, 68, 4;
+        IQ3_KT = 154, "iq3_kt", 256, 100, 4;
+        IQ4_KT = 155, "iq4_kt", 256, 128, 4;
+        IQ3_KS = 156, "iq3_ks", 256, 102, 2;
+        IQ2_KL = 157, "iq2_kl", 256, 86, 2;
+        IQ1_KT = 158, "iq1_kt", 256, 56, 4;
+        Q4_0_R8 = 202, "q4_0_r8", 32, 18, 0;
+        Q5_0_R4 = 206, "q5_0_r4", 32, 22, 0;
+        Q8_0_R8 = 208, "q8_0_r8", 32, 34, 0;
+        Q2_K_R4 = 210, "q2_k_r4", 256, 84, 0;
+        Q3_K_R4 = 211, "q3_k_r4", 256, 110, 0;
+        Q4_K_R4 = 212, "q4_k_r4", 256, 144, 0;
+        Q5_K_R4 = 213, "q5_k_r4", 256, 176, 0;
+        Q6_K_R4 = 214, "q6_k_r4", 256, 210, 0;
+        IQ2_XXS_R4 = 216, "iq2_xxs_r4", 256, 66, 0;
+        IQ2_XS_R4 = 217, "iq2_xs_r4", 256, 74, 0;
+        IQ3_XXS_R4 = 218, "iq3_xxs_r4", 256, 98, 0;
+        IQ1_S_R4 = 219, "iq1_s_r4", 32, 6, 2;
+        IQ4_NL_R4 = 220, "iq4_nl_r4", 32, 18, 0;
+        IQ3_S_R4 = 221, "iq3_s_r4", 256, 110, 0;
+        IQ2_S_R4 = 222, "iq2_s_r4", 256, 82, 0;
+        IQ4_XS_R8 = 223, "iq4_xs_r8", 256, 136, 0;
+        IQ1_M_R4 = 229, "iq1_m_r4", 32, 7, 2;
+        BF16_R16 = 230, "bf16_r16", 1, 2, 0;
+        Q6_0_R4 = 233, "q6_0_r4", 32, 26, 0;
+        IQ2_BN_R4 = 335, "iq2_bn_r4", 64, 16, 4;
+        IQ2_K_R4 = 337, "iq2_k_r4", 256, 76, 0;
+        IQ3_K_R4 = 338, "iq3_k_r4", 256, 110, 0;
+        IQ4_K_R4 = 339, "iq4_k_r4", 256, 144, 0;
+        IQ5_K_R4 = 340, "iq5_k_r4", 256, 176, 0;
+        IQ4_KS_R4 = 344, "iq4_ks_r4", 256, 136, 4;
+        IQ5_KS_R4 = 352, "iq5_ks_r4", 256, 168, 4;
+        MXFP4_R8 = 353, "mxfp4_r8", 32, 17, 0;
+        Q8_K_R16 = 397, "q8_k_r16", 256, 258, 0;
+        Q8_KV_R8 = 398, "q8_KV_r8", 32, 32, 4;
+        Q8_K_R8 = 399, "q8_k_r8", 256, 258, 0;
+    }
 }
 
 /// What stands behind the packed weights of a tensor of the fork: its scale, and padding.
@@ -124,7 +193,10 @@ impl QuantType {
         if !columns.is_multiple_of(block.weights) {
             return None;
         }
-        block.bytes.checked_mul(columns / block.weights)
+        if columns == 0 {
+            return Some(Bytes::ZERO);
+        }
+        self.row_header().checked_add(block.bytes.checked_mul(columns / block.weights)?)
     }
 
     /// The size of a tensor of these extents, fastest first; `None` where a row is not a whole number of blocks, or the size
@@ -204,7 +276,7 @@ impl FromStr for QuantType {
     type Err = ParseQuantTypeError;
     /// ggml's name in any case.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let mut known = Self::ALL.iter().chain(Self::BITNET_FORK).copied();
+        let mut known = Self::ALL.iter().chain(Self::BITNET_FORK).chain(Self::IK_FORK).copied();
         known.find(|ty| ty.name().eq_ignore_ascii_case(name)).ok_or_else(|| ParseQuantTypeError(name.to_owned()))
     }
 }
@@ -233,6 +305,19 @@ mod tests {
             assert_eq!(ty.name().parse(), Ok(ty));
         }
         assert_eq!(QuantType::from_bitnet_fork_id(40), None);
+    }
+
+    /// Rows of `ggml_row_size` of ik_llama.cpp.
+    #[test]
+    fn types_of_ik_llama_cpp_have_headers_and_ids_of_their_own() {
+        for &ty in QuantType::IK_FORK {
+            assert_eq!((QuantType::from_ik_fork_id(ty.id()), QuantType::from_id(ty.id())), (Some(ty), None));
+            assert_eq!((ty.name().parse(), ty.is_ik_fork()), (Ok(ty), true));
+        }
+        assert_eq!(QuantType::IQ4_KS.row_bytes(7168), Some(Bytes::new(28 * 136 + 4)));
+        assert_eq!(QuantType::IQ4_KS.tensor_bytes([256, 3, 2, 1]), Some(Bytes::new(6 * 140)));
+        assert_eq!((QuantType::IQ2_K.row_bytes(512), QuantType::IQ2_KS.row_bytes(0)), (Some(Bytes::new(152)), Some(Bytes::ZERO)));
+        assert_eq!(QuantType::IQ1_S_R4.row_bytes(32), Some(Bytes::new(8)));
     }
 
     /// Sizes of the fork's own packers for shapes of a 2B model.

@@ -161,6 +161,8 @@ impl Shaper {
             }
             Q::MXFP4 => block[0] = self.small,
             Q::NVFP4 => block[..4].fill(self.small),
+            // Types of ik_llama.cpp: only files of zeros are written with them.
+            _ => block.fill(0),
         }
     }
 
@@ -197,6 +199,7 @@ fn unit(ty: QuantType) -> (f32, f32) {
         Q::IQ4_XS => (1290.0, 0.0),
         Q::MXFP4 | Q::NVFP4 => (5.9, 0.0),
         Q::F32 | Q::F16 | Q::BF16 | Q::F64 | Q::I8 | Q::I16 | Q::I32 | Q::I64 | Q::I2_S | Q::I8_S | Q::TL1 | Q::TL2 => (1.0, 0.0),
+        _ => (1.0, 0.0),
     }
 }
 

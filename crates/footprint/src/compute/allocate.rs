@@ -37,7 +37,8 @@ impl BufferRules {
             // Views of heads may end within a block; the engine rounds down (`ggml_row_size`).
             let missing = padding - tensor.ne[0] % padding;
             let block = tensor.ty.block();
-            size = size.saturating_add(block.bytes.get().saturating_mul(missing) / block.weights);
+            let row = block.bytes.get().saturating_mul(missing) / block.weights;
+            size = size.saturating_add(row).saturating_add(tensor.ty.row_header().get());
         }
         if self.attention_scratch && tensor.op == Op::FlashAttention {
             for &cached in tensor.sources().iter().skip(1).take(2) {
@@ -395,7 +396,7 @@ mod tests {
     use QuantType::{F16, F32, Q8_0};
 
     fn sizes_of(mut graph: Graph, rules: BufferRules) -> Vec<u64> {
-        let schedule = schedule(&mut graph, Scheduler { backends: 1, op_offload: true, copies: 1, fusing: 0 }, Vec::new());
+        let schedule = schedule(&mut graph, Scheduler { backends: 1, op_offload: true, copies: 1, fusing: 0, ik: None }, Vec::new());
         chunk_sizes(&graph, &schedule.layout, &[rules]).remove(0)
     }
 

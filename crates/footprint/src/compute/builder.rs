@@ -1,10 +1,10 @@
 //! What every block of a graph needs: the graph so far, the model's weights as leafs of it, and the batch.
 
 use super::graph::Graph;
-use super::tensor::{Id, Memory, Op};
+use super::tensor::{Extents, Id, Memory, Op};
 use super::weights::{Part, Suffix, Weights};
 use crate::placement::{Home, Placement};
-use crate::profile::Rules;
+use crate::profile::{Rules, interleaved};
 use spec::{Model, QuantType};
 
 /// One micro-batch as the engine reserves for it.
@@ -166,7 +166,13 @@ impl<'a> Builder<'a> {
 
     fn leaf(&mut self, index: usize, memory: Memory) -> Option<Id> {
         let tensor = self.model.tensors.get(index)?;
-        Some(self.graph.placed(tensor.ty, tensor.shape, memory))
+        let rearranged = self.options.rules.ik.is_some_and(|ik| ik.repack)
+            && memory.backend() == Some(self.host())
+            && tensor.shape[1].is_multiple_of(4)
+            && tensor.shape[1] > 1
+            && tensor.name != "token_embd.weight";
+        let ty = if rearranged { interleaved(tensor.ty).unwrap_or(tensor.ty) } else { tensor.ty };
+        Some(self.graph.placed(ty, tensor.shape, memory))
     }
 
     /// A tensor of the model, if the file has it and the engine loads it.
@@ -183,6 +189,14 @@ impl<'a> Builder<'a> {
     /// A tensor that the graph cannot do without.
     pub(super) fn weight(&mut self, layer: Option<usize>, part: Part) -> Result<Id, Missing> {
         self.find(layer, part, Suffix::Weight).ok_or(Missing { layer, part })
+    }
+    /// A matrix that the engine itself makes of others when it loads, in the memory of `beside`.
+    pub(super) fn derived(&mut self, layer: usize, beside: Part, ty: QuantType, ne: Extents) -> Result<Id, Missing> {
+        let missing = Missing { layer: Some(layer), part: beside };
+        let index = self.weights.find(Some(layer), beside, Suffix::Weight).ok_or(missing.clone())?;
+        let home = *self.placement.homes.get(index).ok_or(missing.clone())?;
+        let memory = self.memory(home).ok_or(missing)?;
+        Ok(self.graph.placed(ty, ne, memory))
     }
     /// A tensor outside the layers that each backend holds a copy of, for the layers it computes.
     pub(super) fn shared(&mut self, layer: usize, part: Part) -> Option<Id> {
@@ -254,6 +268,13 @@ impl<'a> Builder<'a> {
             return Ok(self.graph.like(Op::Norm, &[x]));
         }
         let weight = self.weight(layer, part)?;
+        if norm == Norm::RootMeanSquare && self.options.rules.ik.is_some() {
+            let y = self.graph.fused(&[x, weight]);
+            return Ok(match self.find(layer, part, Suffix::Bias) {
+                Some(bias) => self.graph.add(y, bias),
+                None => y,
+            });
+        }
         let normed = self.graph.like(if norm == Norm::Layer { Op::Norm } else { Op::RmsNorm }, &[x]);
         if let Some(pin) = pin
             && (self.batch.n_tokens < 32 || self.options.full_offload)

@@ -8,6 +8,7 @@ use super::blocks::embedding::{Scaling, embedding, position};
 use super::blocks::experts::{self, Dense, Routing, SharedGate, experts};
 use super::blocks::feed_forward::{Activation, Matrices, feed_forward};
 use super::blocks::latent::{latent_attention, whole_heads};
+use super::blocks::latent_unmerged::unmerged_attention;
 use super::blocks::per_layer;
 use super::blocks::pooling::pooled;
 use super::blocks::recurrent::{self, RecurrentInputs, recurrent};
@@ -15,6 +16,7 @@ use super::blocks::rwkv::rwkv;
 use super::builder::{Builder, Missing, Norm};
 use super::tensor::{Id, Memory, Op};
 use super::weights::{Part, Suffix};
+use crate::profile::LatentCache;
 use spec::QuantType;
 use spec::model::{Experts, FeedForward, Layer, Mixer};
 
@@ -311,6 +313,9 @@ impl Decoder {
     /// What mixes tokens: it reads the normed stream.
     fn mixer(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, inputs: &Inputs, [x, read]: [Id; 2]) -> Result<Id, Missing> {
         match (&layer.mixer, &inputs.recurrent) {
+            (Mixer::Mla(shape), _) if b.options.rules.latent == LatentCache::PerHead || b.options.rules.ik.is_some() => {
+                unmerged_attention(b, index, shape, &inputs.attention, self.attention, read)
+            }
             (Mixer::Attention(shape), _) if b.find(Some(index), Part::AttnKvB, Suffix::Weight).is_some() => {
                 whole_heads(b, index, shape, &inputs.attention, self.attention, read)
             }
@@ -434,7 +439,9 @@ impl Decoder {
         if matches!(self.logits, Logits::Scaled | Logits::ScaledAndSoftCapped) {
             logits = b.graph.scale(logits);
         }
-        if matches!(self.logits, Logits::SoftCapped | Logits::ScaledAndSoftCapped) {
+        if matches!(self.logits, Logits::SoftCapped | Logits::ScaledAndSoftCapped) && b.options.rules.ik.is_some() {
+            logits = b.graph.fused(&[logits]);
+        } else if matches!(self.logits, Logits::SoftCapped | Logits::ScaledAndSoftCapped) {
             logits = b.graph.scale(logits);
             logits = b.graph.unary(logits);
             logits = b.graph.scale(logits);

@@ -272,6 +272,25 @@ impl Graph {
         ne[0] = width;
         self.compute(Op::Pad, ty, ne, &[a])
     }
+    /// What several operations yield as one, in memory of its own: of the extents of the first source.
+    pub(super) fn fused(&mut self, sources: &[Id]) -> Id {
+        self.like(Op::Fused, sources)
+    }
+    /// The sum of all experts' outputs of each token, of which `first` is a view of the first (`ggml_multi_add`).
+    pub(super) fn sum_of_experts(&mut self, first: Id) -> Id {
+        let (ty, ne) = (self.tensor(first).ty, self.ne(first));
+        self.compute(Op::Fused, ty, ne, &[first])
+    }
+    /// Gated activations of the chosen experts in one operation (`ggml_moe_up_gate`).
+    pub(super) fn experts_gate(&mut self, up: Id, gate: Id, x: Id, ids: Id) -> Id {
+        let ne = [self.ne(up)[1], self.ne(ids)[0], self.ne(x)[2], 1];
+        self.compute(Op::ExpertsGate, QuantType::F32, ne, &[up, gate, x, ids])
+    }
+    /// Gated activations of a dense block in one operation (`ggml_fused_up_gate`).
+    pub(super) fn gate_up(&mut self, up: Id, gate: Id, x: Id) -> Id {
+        let (rows, ne) = (self.ne(up)[1], self.ne(x));
+        self.compute(Op::Fused, QuantType::F32, [rows, ne[1], ne[2], ne[3]], &[up, gate, x])
+    }
     /// The sum of each row.
     pub(super) fn sum_rows(&mut self, a: Id) -> Id {
         let (ty, mut ne) = (self.tensor(a).ty, self.ne(a));

@@ -145,7 +145,7 @@ impl<'a> Setup<'a> {
             && full_offload
             && settings.split_mode == SplitMode::Layer
             && settings.kv_offload
-            && !placement.has_overrides
+            && (!placement.has_overrides || context.rules.ik.is_some())
             && used().all(|device| device.backend.pipeline);
         let mut rules: Vec<BufferRules> = used()
             .map(|device| BufferRules {
@@ -181,11 +181,16 @@ impl<'a> Setup<'a> {
             scheduler: Scheduler {
                 backends,
                 op_offload: settings.op_offload,
-                copies: if pipeline { PIPELINE_COPIES } else { 1 },
+                copies: match context.rules.ik {
+                    _ if !pipeline => 1,
+                    Some(ik) => usize::try_from(ik.copies).unwrap_or(1).max(1),
+                    None => PIPELINE_COPIES,
+                },
                 fusing: (0u16..)
                     .zip(used())
-                    .filter(|(_, device)| model.has_experts() && fuses(device))
+                    .filter(|(_, device)| model.has_experts() && fuses(device) && context.rules.ik.is_none())
                     .fold(0, |bits, (i, _)| bits | 1 << i),
+                ik: context.rules.ik,
             },
             rules,
             flash_auto: settings.flash_attn == FlashAttention::Auto,
@@ -211,7 +216,8 @@ impl<'a> Setup<'a> {
             decoded = Some(probe).filter(|_| flash_attn);
         }
         let mut held = self.measure(decoder, flash_attn, prefill, run)?;
-        if run == Run::Load {
+        // ik_llama.cpp reserves nothing after the first prefill (src/llama.cpp:21335-21345, ddceb0a5).
+        if run == Run::Load && self.options.rules.ik.is_none() {
             let decoded = decoded.map_or_else(|| self.measure(decoder, flash_attn, decode, run), Ok)?;
             let again = match reserves_one_sequence(self.model) {
                 true => Some(self.measure(decoder, flash_attn, Batch { n_tokens, n_seqs: 1, ..prefill }, run)?),

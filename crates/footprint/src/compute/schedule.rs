@@ -7,6 +7,8 @@
 use super::fusions::{self, Kept};
 use super::graph::Graph;
 use super::tensor::{Id, MAX_SOURCES, Memory, Op, Tensor};
+use crate::profile::{Ik, Offload};
+use spec::QuantType;
 
 /// How the scheduler is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub(super) struct Scheduler {
     pub(super) copies: usize,
     /// Backends that fuse the operations of experts, one bit each.
     pub(super) fusing: u16,
+    /// The rules are those of ik_llama.cpp's scheduler; `None` for llama.cpp's.
+    pub(super) ik: Option<Ik>,
 }
 
 /// `GGML_SCHED_MAX_COPIES`.
@@ -26,6 +30,8 @@ pub(super) const PIPELINE_COPIES: usize = 4;
 /// Rows from which a GPU takes over an operation on host weights (`GGML_OP_OFFLOAD_MIN_BATCH`, ggml-cuda.cu:5739-5758;
 /// other GPU backends use the same default).
 const OFFLOAD_MIN_BATCH: u64 = 32;
+/// `GGML_SCHED_MAX_SPLIT_INPUTS` of ik_llama.cpp until 2025 (ggml-backend.c:1084, ddceb0a5).
+const IK_SPLIT_INPUTS: usize = 10;
 const NONE: u8 = u8::MAX;
 
 /// What the allocator walks over.
@@ -157,6 +163,7 @@ impl Pass<'_> {
         self.expand(0..nodes, false);
         self.note_carried(2, true);
         self.expand((0..nodes).rev(), false);
+        self.leave_to_host();
         self.note_carried(3, false);
         self.assign_rest();
     }
@@ -182,7 +189,7 @@ impl Pass<'_> {
             Some(home) => home,
             None if tensor.input => self.host(),
             // Small operands (frequencies, sinks) do not decide.
-            None if matches!(tensor.op, Op::Rope | Op::FlashAttention) => return,
+            None if matches!(tensor.op, Op::Rope | Op::FlashAttention) && self.scheduler.ik.is_none() => return,
             None => match self.weights_backend(tensor) {
                 Some(backend) => backend,
                 None => return,
@@ -195,10 +202,33 @@ impl Pass<'_> {
         tensor.sources().iter().find_map(|&source| match self.graph.tensor(source).memory {
             Memory::Weights { backend, host } => {
                 let offload = self.scheduler.op_offload && backend == self.host() && host && backend > 0;
-                Some(if offload && batch_rows(tensor) >= OFFLOAD_MIN_BATCH { 0 } else { backend })
+                Some(if offload && self.wants(tensor) { 0 } else { backend })
             }
             _ => None,
         })
+    }
+
+    /// True where the first GPU takes over an operation on host weights.
+    fn wants(&self, tensor: &Tensor) -> bool {
+        let Some(Ik { offload: policy, interleaved, .. }) = self.scheduler.ik else { return batch_rows(tensor) >= OFFLOAD_MIN_BATCH };
+        let sources = tensor.sources();
+        let supported = |&id: &Id| {
+            !matches!(self.graph.tensor(id).memory, Memory::Weights { .. }) || cuda_computes(self.graph.tensor(id).ty, interleaved)
+        };
+        sources.iter().all(supported)
+            && match tensor.op {
+                Op::GetRows => false,
+                Op::ExpertsGate if policy == Offload::NotFusedExperts => false,
+                Op::MulMatId | Op::ExpertsGate if policy != Offload::ActiveExperts => tensor.ne[2] >= OFFLOAD_MIN_BATCH,
+                // A batch is large where each expert gets enough tokens.
+                Op::MulMatId | Op::ExpertsGate => {
+                    let experts = sources.first().map_or(1, |&id| self.graph.ne(id)[2]);
+                    let used = sources.last().map_or(1, |&id| self.graph.ne(id)[0]);
+                    let tokens = tensor.ne[2];
+                    tokens >= OFFLOAD_MIN_BATCH && tokens.saturating_mul(used) >= OFFLOAD_MIN_BATCH.saturating_mul(experts)
+                }
+                _ => tensor.ne[1] >= OFFLOAD_MIN_BATCH,
+            }
     }
 
     /// Pass 2: neighbours join a backend; with `gpus_only` the host does not spread.
@@ -210,14 +240,48 @@ impl Pass<'_> {
                 continue;
             }
             match self.of(node) {
-                NONE => self.assigned[node.index()] = current,
+                NONE if self.supports(current, node) => self.assigned[node.index()] = current,
+                NONE => {}
                 backend if gpus_only && backend == self.host() => current = NONE,
                 backend => current = backend,
             }
         }
     }
 
-    /// Pass 4: sources and views follow. (Pass 3 concerns backends that share a buffer type, or lack an operation; there
+    /// True where this backend has a kernel for the operation. Of CUDA in ik_llama.cpp that is known of fused attention
+    /// (`ggml_backend_cuda_supports_op`, ggml-cuda.cu:3653-3680, ddceb0a5); everything else is taken to be supported.
+    fn supports(&self, backend: u8, node: Id) -> bool {
+        let tensor = self.graph.tensor(node);
+        if self.scheduler.ik.is_none() || backend == self.host() || tensor.op != Op::FlashAttention {
+            return true;
+        }
+        let of = |source: Id| (self.graph.ne(source)[0], self.graph.tensor(source).ty);
+        let (head, k, v) = match *tensor.sources() {
+            [q, k, v, ..] => (self.graph.ne(q)[0], of(k), of(v)),
+            _ => return true,
+        };
+        let half = QuantType::F16;
+        match (k, v) {
+            _ if head == 128 => true,
+            ((256, k), (256, v)) if [k, v].iter().all(|ty| matches!(ty, QuantType::F16 | QuantType::Q8_0)) => true,
+            ((192, k), (128, v)) => k == v && matches!(k, QuantType::F16 | QuantType::Q8_0),
+            ((576, _), (512, _)) => true,
+            ((257.., _), _) => false,
+            ((_, k), (_, v)) => k == half && (head == 64 || v == half),
+        }
+    }
+
+    /// Pass 3: what no neighbour could take is left to the host.
+    fn leave_to_host(&mut self) {
+        for i in 0..self.graph.nodes.len() {
+            let node = self.graph.nodes[i];
+            if self.of(node) == NONE && !self.is_view(node) && !self.supports(0, node) {
+                self.assigned[node.index()] = self.host();
+            }
+        }
+    }
+
+    /// Pass 4: sources and views follow. (Pass 3 otherwise concerns backends that share a buffer type, or lack an operation; there
     /// are none here.)
     fn assign_rest(&mut self) {
         for i in 0..self.graph.nodes.len() {
@@ -268,7 +332,9 @@ impl Pass<'_> {
                 continue;
             }
             let backend = self.of(node);
-            if backend != current.backend || (!current.inputs.is_empty() && self.needs_foreign_weights(node, backend)) {
+            if backend != current.backend
+                || (!current.inputs.is_empty() && (self.needs_foreign_weights(node, backend) || self.is_full(node, &current)))
+            {
                 let next = Split { backend, start: i, inputs: Vec::new() };
                 splits.push(std::mem::replace(&mut current, next));
             }
@@ -286,6 +352,19 @@ impl Pass<'_> {
                 && self.of(source) != backend
                 && !self.readable(source, backend)
         })
+    }
+
+    /// Where a split has as many inputs as it may, one more begins the next.
+    fn is_full(&self, node: Id, split: &Split) -> bool {
+        self.scheduler.ik.is_some()
+            && split.inputs.len() == IK_SPLIT_INPUTS
+            && self.graph.tensor(node).sources().iter().any(|&source| {
+                let slot = source.index() * usize::from(self.scheduler.backends) + usize::from(split.backend);
+                source.index() < self.originals
+                    && self.of(source) != split.backend
+                    && self.copies[slot].is_none()
+                    && !self.readable(source, split.backend)
+            })
     }
 
     fn redirect(&mut self, at: usize, split: &mut Split) {
@@ -402,6 +481,14 @@ impl Pass<'_> {
     }
 }
 
+/// True where CUDA multiplies with weights of this type in ik_llama.cpp: not where rows are interleaved for the CPU, but for
+/// those types that got kernels in 2025-05 and -06 (ggml-cuda.cu:3477-3529, ddceb0a5).
+fn cuda_computes(ty: QuantType, interleaved: bool) -> bool {
+    use QuantType::{IQ1_M_R4, IQ1_S_R4, IQ2_K_R4, IQ3_K_R4, IQ4_K_R4, IQ4_KS_R4, IQ5_K_R4, IQ5_KS_R4};
+    let rows = (202..=233).contains(&ty.id()) || ty.id() >= 335;
+    !rows || interleaved && matches!(ty, IQ2_K_R4 | IQ3_K_R4 | IQ4_K_R4 | IQ4_KS_R4 | IQ5_K_R4 | IQ5_KS_R4 | IQ1_S_R4 | IQ1_M_R4)
+}
+
 /// The rows that count as batch when a GPU decides whether to take an operation over (`get_op_batch_size`).
 fn batch_rows(tensor: &Tensor) -> u64 {
     match tensor.op {
@@ -437,7 +524,7 @@ mod tests {
     }
 
     fn run(graph: &mut Graph, op_offload: bool, copies: usize) -> Schedule {
-        schedule(graph, Scheduler { backends: 2, op_offload, copies, fusing: 0 }, Vec::new())
+        schedule(graph, Scheduler { backends: 2, op_offload, copies, fusing: 0, ik: None }, Vec::new())
     }
 
     #[test]

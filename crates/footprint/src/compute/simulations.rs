@@ -99,7 +99,7 @@ impl Setup<'_> {
         let graph = Graph { setup: self, decoder, options: &options, batch, run };
         match self.shape {
             // Several copies of the inputs are laid out ahead of all.
-            Some(shape) if self.scheduler.copies == 1 => graph.in_pieces(shape),
+            Some(shape) if self.scheduler.copies == 1 && self.scheduler.ik.is_none() => graph.in_pieces(shape),
             _ => graph.whole(),
         }
     }

@@ -34,7 +34,11 @@ pub(super) enum Op {
     Copy,
     Div,
     Duplicate,
+    /// Gate and up matrices of experts with their activation, as one (ik_llama.cpp).
+    ExpertsGate,
     FlashAttention,
+    /// Several operations as one that works in memory of its own (ik_llama.cpp).
+    Fused,
     GatedUnit,
     GetRows,
     Index,
@@ -133,7 +137,7 @@ impl Tensor {
     pub(super) fn new(ty: QuantType, ne: Extents) -> Self {
         let block = ty.block();
         let mut nb = [block.bytes.get(); 4];
-        nb[1] = nb[0].saturating_mul(ne[0] / block.weights);
+        nb[1] = nb[0].saturating_mul(ne[0] / block.weights).saturating_add(ty.row_header().get());
         nb[2] = nb[1].saturating_mul(ne[1]);
         nb[3] = nb[2].saturating_mul(ne[2]);
         Self {
@@ -182,7 +186,7 @@ impl Tensor {
         let first = if block.weights == 1 {
             block.bytes.get().saturating_add((self.ne[0] - 1).saturating_mul(self.nb[0]))
         } else {
-            self.ne[0].saturating_mul(self.nb[0]) / block.weights
+            (self.ne[0].saturating_mul(self.nb[0]) / block.weights).saturating_add(self.ty.row_header().get())
         };
         (1..4).fold(first, |sum, i| sum.saturating_add((self.ne[i] - 1).saturating_mul(self.nb[i])))
     }

@@ -50,12 +50,16 @@ pub(super) fn layer_devices(
     settings: &Settings,
     target: &Target,
     devices: &[usize],
+    output_last: bool,
 ) -> Result<Vec<Option<usize>>, FootprintError> {
     let places = u64::from(n_layer_all) + 1;
     let offloaded = if devices.is_empty() { 0 } else { u64::from(settings.n_gpu_layers).min(places) };
-    let first = places - offloaded;
+    // Engines that offload the output last have it on the host, behind the layers, until there is room for all.
+    let behind = u64::from(output_last && offloaded < places);
+    let first = places - offloaded - behind;
     let mut layers = vec![None; usize::try_from(first).unwrap_or(usize::MAX)];
     if offloaded == 0 {
+        layers.resize(usize::try_from(places).unwrap_or(usize::MAX), None);
         return Ok(layers);
     }
     let shares = cumulative_shares(settings, target, devices)?;
@@ -66,6 +70,7 @@ pub(super) fn layer_devices(
         let device = devices.get(index).filter(|_| shares.iter().all(|share| share.is_finite()));
         layers.push(Some(*device.ok_or(FootprintError::EmptySplit)?));
     }
+    layers.extend((0..behind).map(|_| None));
     Ok(layers)
 }
 
@@ -104,7 +109,7 @@ mod tests {
 
     fn layers(settings: Settings, gpus: &[u64]) -> Result<Vec<Option<usize>>, FootprintError> {
         let target = target(gpus);
-        layer_devices(8, &settings, &target, &devices_in_use(&settings, &target, &EngineProfile::bundled())?)
+        layer_devices(8, &settings, &target, &devices_in_use(&settings, &target, &EngineProfile::bundled())?, false)
     }
 
     #[test]
@@ -114,6 +119,15 @@ mod tests {
         assert_eq!(ngl(1), [None, None, None, None, None, None, None, None, Some(0)]);
         assert_eq!(ngl(3)[5..], [None, Some(0), Some(0), Some(0)]);
         assert_eq!(ngl(u32::MAX), [Some(0); 9]);
+    }
+
+    #[test]
+    fn older_engines_offload_the_output_last() {
+        let target = target(&[24]);
+        let ngl = |n_gpu_layers| layer_devices(8, &Settings { n_gpu_layers, ..Settings::default() }, &target, &[0], true).unwrap();
+        assert_eq!(ngl(0), [None; 9]);
+        assert_eq!(ngl(3)[4..], [None, Some(0), Some(0), Some(0), None]);
+        assert_eq!((ngl(8)[0], ngl(8)[8], ngl(9)), (Some(0), None, vec![Some(0); 9]));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Each era is the next one with what was different before it; the change that ended it is named. Build numbers are those
 //! of the month where the change's own is not known.
 
-use super::{BatchKinds, EngineProfile, LatentCache, Outputs, Rules, WindowCells};
+use super::{BatchKinds, EngineProfile, Ik, LatentCache, Outputs, Rules, WindowCells};
 
 /// One age of llama.cpp.
 pub(super) struct Era {
@@ -27,8 +27,10 @@ const RULES_2026_04: Rules = Rules { half_mask: false, attention_scratch: false,
 /// Until quantised caches were rotated.
 const RULES_2026_01: Rules = Rules { rotated_cache: false, ..RULES_2026_04 };
 /// Until values of latent caches were dropped, and graphs were reserved for embeddings too (pull request 18550; both 2026-01).
-const RULES_2025_11: Rules =
+const RULES_2025_12: Rules =
     Rules { latent: LatentCache::KeysAndValues, batches: BatchKinds::Tokens, overrides_repack: false, ..RULES_2026_01 };
+/// Until the output was offloaded before the layers (pull request 18148, 2025-12-18).
+const RULES_2025_11: Rules = Rules { output_last: true, ..RULES_2025_12 };
 /// Until contexts and windows were padded to 256 (pull requests 16812 and 17046).
 const RULES_2025_09: Rules = Rules { context_padding: 32, ..RULES_2025_11 };
 /// Until flash attention became automatic (pull request 15434, 2025-08-30).
@@ -62,19 +64,18 @@ pub(super) const ERAS: &[Era] = &[
     era("llama.cpp-2025-08", 6050, RULES_2025_08),
     era("llama.cpp-2025-09", 6325, RULES_2025_09),
     Era { prompt_cache: true, ..era("llama.cpp-2025-11", 6920, RULES_2025_11) },
+    Era { prompt_cache: true, ..era("llama.cpp-2025-12", 7450, RULES_2025_12) },
     Era { prompt_cache: true, ..era("llama.cpp-2026-01", 7826, RULES_2026_01) },
     Era { prompt_cache: true, ..era("llama.cpp-2026-04", 8600, RULES_2026_04) },
     Era { prompt_cache: true, outputs: Outputs::PerSequence, ..era("llama.cpp-2026-06", 9450, RULES_2026_06) },
     Era { prompt_cache: true, outputs: Outputs::PerSequence, ..era("llama.cpp-2026-09", 11_200, Rules::CURRENT) },
 ];
 
-/// ik_llama.cpp, a fork of 2024-06 with rules of its own, by the value of `-mla`: what is known of it is known from logs.
-const IK_RULES: Rules = Rules { latent: LatentCache::Keys, context_padding: 256, window: WindowCells::Full, ..RULES_2024_05 };
-pub(super) const IK: &[(&str, Rules)] = &[
-    ("ik_llama.cpp", IK_RULES),
-    ("ik_llama.cpp-mla0", Rules { latent: LatentCache::PerHead, ..IK_RULES }),
-    ("ik_llama.cpp-mla1", Rules { latent: LatentCache::KeysAndValues, ..IK_RULES }),
-];
+/// ik_llama.cpp: contexts padded by 32, or 256 with fused attention (`llama_kv_cache_get_padding`, src/llama.cpp:3974,
+/// ddceb0a5), gates in one operation, masks of 64 rows (`GGML_KQ_MASK_PAD`).
+pub(super) const fn ik_rules(ik: Ik) -> Rules {
+    Rules { ik: Some(ik), fused_gate: true, mask_padding: 64, overrides_repack: false, output_last: true, ..RULES_2024_05 }
+}
 
 impl Era {
     /// The era of a build; the oldest for builds before it.

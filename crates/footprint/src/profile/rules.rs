@@ -1,5 +1,6 @@
 //! The rules that changed from one age of the engine to the next.
 
+use super::Ik;
 use spec::Settings;
 use spec::settings::FlashAttention;
 use std::borrow::Cow;
@@ -69,6 +70,12 @@ pub struct Rules {
     pub cuda_splits_rows: bool,
     /// Tensors that a rule moves to the CPU may be repacked there.
     pub overrides_repack: bool,
+    /// The output goes to a GPU after all layers are there; without this it goes first (pull request 18148, 2025-12).
+    pub output_last: bool,
+    /// The mask has a whole multiple of this many rows.
+    pub mask_padding: u64,
+    /// What ik_llama.cpp does in ways of its own; `None` in llama.cpp.
+    pub ik: Option<Ik>,
     /// True where the source was read and every rule is confirmed by recorded dry runs; compute buffers under other rules
     /// are estimates.
     pub confirmed: bool,
@@ -90,8 +97,23 @@ impl Rules {
         rotated_cache: true,
         cuda_splits_rows: false,
         overrides_repack: true,
+        output_last: false,
+        mask_padding: 1,
+        ik: None,
         confirmed: true,
     };
+
+    /// These rules once it is known whether attention is fused: what ik_llama.cpp caches depends on it.
+    #[must_use]
+    pub fn resolved(self, flash_attn: bool) -> Self {
+        let latent = match self.ik {
+            None => self.latent,
+            Some(Ik { mla: 0, .. }) => LatentCache::PerHead,
+            Some(Ik { mla: 1, .. }) if !flash_attn => LatentCache::KeysAndValues,
+            Some(_) => LatentCache::Keys,
+        };
+        Self { latent, ..self }
+    }
 
     /// The settings that have the same effect under [`Rules::CURRENT`], as far as settings can say it: what an age cannot do
     /// is left out.
@@ -104,7 +126,8 @@ impl Rules {
             settings.to_mut().swa_full = true;
         }
         if !self.auto_flash_attention && settings.flash_attn == FlashAttention::Auto {
-            settings.to_mut().flash_attn = FlashAttention::Off;
+            let on = self.ik.is_some_and(|ik| ik.flash_attn);
+            settings.to_mut().flash_attn = if on { FlashAttention::On } else { FlashAttention::Off };
         }
         settings
     }

@@ -1,7 +1,7 @@
 //! The model of a row: published shapes by what the row calls it, or the reason why there is none.
 
 use super::row::Row;
-use spec::Model;
+use spec::{Model, QuantType};
 use synthetic::writer::Value;
 
 /// Where the model of a row comes from.
@@ -85,8 +85,17 @@ fn recipe(row: &Row) -> Recipe {
 /// Rows of ik_llama.cpp by what they call the model.
 fn fork(row: &Row) -> Recipe {
     let name = row.get("model").to_lowercase();
+    match row.id() {
+        29 | 30 => return Partly("qwen3-235b-a22b Q8_0"),
+        32 | 33 | 36 | 38 | 39 => return No("types of the experts are a mix of its owner's: no GPU took them over, as one takes IQ6_K"),
+        41 => return No("types of the experts are a mix of its owner's"),
+        101 => return No("row split, which is not modelled"),
+        126 => return No("a build of a pull request, that turns -mla 0 into 1 where a file has parted projections"),
+        _ => {}
+    }
     match row.get("arch") {
         "" => No("the row names no architecture"),
+        "deepseek2" if row.number("n_head") == Some(64) => Untyped("deepseek-v3 Q8_0 n_head=64 n_vocab=163840 n_expert=384 n_dense_lead=1"),
         "deepseek2" if row.number("n_layer") == Some(61) => Untyped("deepseek-v3 Q8_0"),
         "deepseek2" if row.number("n_layer") == Some(27) => Untyped("deepseek-v2-lite Q8_0"),
         "qwen3moe" if row.number("n_layer") == Some(94) => Untyped("qwen3-235b-a22b Q8_0"),
@@ -105,10 +114,24 @@ pub fn source(row: &Row) -> Source {
         Partly(name) => (name, true, false),
         No(reason) => return Source::None(reason),
     };
-    match variant(name) {
+    match variant(name).map(|model| if row.is_mainline() { model } else { of_fork(row, model) }) {
         Some(model) => Source::Model { model: Box::new(model), weights_known, complete },
         None => Source::None("no shape of this model yet"),
     }
+}
+
+/// The model with experts of the type that a row's file type is named after, and with whole matrices of latent attention where
+/// the row caches whole heads.
+fn of_fork(row: &Row, mut model: Model) -> Model {
+    let name = row.get("quant").split_whitespace().next().unwrap_or_default();
+    if let Ok(ty) = name.parse::<QuantType>() {
+        for tensor in model.tensors.iter_mut().filter(|tensor| tensor.name.contains("_exps")) {
+            if let Some(bytes) = ty.tensor_bytes(tensor.shape) {
+                (tensor.ty, tensor.bytes) = (ty, bytes);
+            }
+        }
+    }
+    model
 }
 
 /// A preset or an outline by the names of recorded cases; of outlines also resized ones: `OLD:NEW` for extents and figures,

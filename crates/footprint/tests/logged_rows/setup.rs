@@ -8,11 +8,7 @@ use spec::{Bytes, Known, Settings};
 /// The profile of a row: by build number, by the month that it names, or by fork.
 pub fn profile(row: &Row) -> Option<EngineProfile> {
     if !row.is_mainline() {
-        return EngineProfile::named(match row.get("extra").split_whitespace().find_map(|word| word.strip_prefix("mla_attn=")) {
-            Some("0") => "ik_llama.cpp-mla0",
-            Some("1") if row.get("flash_attn") != "1" => "ik_llama.cpp-mla1",
-            _ => "ik_llama.cpp",
-        });
+        return EngineProfile::named(&fork(row));
     }
     if let Some(name) = stated(row) {
         return EngineProfile::named(name);
@@ -33,6 +29,52 @@ pub fn profile(row: &Row) -> Option<EngineProfile> {
         Some(_) => EngineProfile { outputs: Outputs::PerSequence, ..profile },
         None => profile,
     })
+}
+
+/// The profile of ik_llama.cpp with the flags of a row. Its age is that of the thread that the log was posted in, by number;
+/// `GGML_SCHED_MAX_COPIES`, which no log tells, is 1 where it advises so: with rules for tensors and several GPUs.
+fn fork(row: &Row) -> String {
+    let extra = row.get("extra");
+    let figure = |key: &str| extra.split_whitespace().find_map(|word| word.strip_prefix(key)).unwrap_or("0");
+    let age = match thread(row) {
+        // The quick-start guide collects logs of months.
+        258 if row.id() >= 14 => "2025-06",
+        437 | 520.. => "2025-06",
+        405..520 => "2025-05",
+        _ => "2025-04",
+    };
+    let mut name = format!("ik_llama.cpp-{age} -mla {} -amb {}", figure("mla_attn="), figure("attn_max_b="));
+    if figure("fused_moe=") == "1" {
+        name += " -fmoe";
+    }
+    if extra.contains("-rtr") {
+        name += " -rtr";
+    }
+    if moves_experts(row) {
+        name += " GGML_SCHED_MAX_COPIES=1";
+    }
+    name
+}
+
+/// Rows of logits that the output buffer has room for.
+fn logits(row: &Row) -> Option<u32> {
+    let sum: f64 = row.buffers("output_buf_MiB")?.values().sum();
+    let one = f64::from(row.number("n_vocab")?) * 4.0 / f64::from(1 << 20);
+    Some((sum / one).round().max(1.0) as u32)
+}
+
+/// The number of the issue, pull request or discussion that a row is from.
+fn thread(row: &Row) -> u32 {
+    let digits = |part: &str| part.split('%').next().and_then(|number| number.parse().ok());
+    row.get("source").split('/').find_map(digits).unwrap_or(0)
+}
+
+/// True where rules move tensors of experts, said or shown by weights on the host although all layers are on GPUs.
+fn moves_experts(row: &Row) -> bool {
+    let weights = row.buffers("model_buf_MiB").unwrap_or_default();
+    let host = weights.get(&super::row::Place::Host).copied().unwrap_or(0.0);
+    let all_layers = row.get("ngl").split_once('/').is_some_and(|(n, of)| n == of);
+    row.get("extra").contains("=CPU") || (row.n_gpus() > 0 && all_layers && host > 20_000.0)
 }
 
 /// The age of rows that name none: by the nodes of their graph, and for packages by the graph that they carry.
@@ -86,12 +128,22 @@ pub fn settings(row: &Row, n_layer: u32) -> Settings {
     };
     settings.cache_type_k = row.get("type_k").parse().unwrap_or(settings.cache_type_k);
     settings.cache_type_v = row.get("type_v").parse().unwrap_or(settings.cache_type_k);
+    if !row.is_mainline() {
+        settings.load_mode = LoadMode::None;
+    }
     let extra = row.get("extra");
     let host_weights = row.get("model_buf_MiB");
     if extra.contains("--no-mmap") || host_weights.contains("_Host=") {
         settings.load_mode = LoadMode::None;
     }
+    // Perplexity and benchmark tools choose the sequences, which only the buffer of logits tells.
+    if let (false, Some(rows)) = (row.is_mainline(), logits(row)) {
+        settings.n_parallel = rows;
+    }
     settings.tensor_overrides = overrides(extra);
+    if !row.is_mainline() && settings.tensor_overrides.is_empty() && moves_experts(row) {
+        settings.tensor_overrides.push(TensorOverride { pattern: "exps".into(), buffer: "CPU".into() });
+    }
     settings
 }
 

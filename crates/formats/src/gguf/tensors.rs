@@ -138,7 +138,7 @@ fn typed(entry: &Entry<'_>, fork: Fork, room: Option<u64>, alignment: u64) -> Re
             _ => {}
         }
     }
-    if let Some(ty) = mainline {
+    if let Some(ty) = mainline.or(QuantType::from_ik_fork_id(id)) {
         return Ok((ty, size(entry, ty)?));
     }
     let name = entry.name.to_owned();

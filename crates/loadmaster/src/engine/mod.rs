@@ -64,6 +64,13 @@ impl Engine {
             (_, Some(build)) => EngineProfile::of_build(build),
             _ => EngineProfile { outputs: Outputs::PerBatch, ..newest },
         };
+        // A fork of llama.cpp whose builds count its own commits; only its tools choose how latent attention is computed.
+        if self.flags.accepts("-mla") {
+            let fork = self.version.build.map(EngineProfile::of_ik_build).or_else(|| EngineProfile::named("ik_llama.cpp"));
+            if let Some(fork) = fork {
+                return EngineProfile { name: format!("{} of ik_llama.cpp {}", self.tool, self.version), ..fork };
+            }
+        }
         EngineProfile {
             name: format!("{} {}", self.tool, self.version),
             repack: self.tool == Tool::Bench || self.flags.accepts("--no-repack"),

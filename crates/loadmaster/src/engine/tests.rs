@@ -52,6 +52,17 @@ fn an_engine_is_asked_once_per_content() {
 }
 
 #[test]
+fn ik_llama_cpp_is_told_by_its_flags() {
+    let folder = tempfile::tempdir().unwrap();
+    let fork = GOOD.replace("0.7.0 (build 11669, commit Debian)", "3826 (ddceb0a5)");
+    let with_flag = fork.replace("echo '-c, ", "echo '-mla,  --mla-use N                      enable MLA'; echo '-c, ");
+    let profile = |name, body: &str| probe(&script(folder.path(), name, body), Tool::Server, PROBE_DEADLINE, None).unwrap().profile();
+    let ik = profile("llama-server", &with_flag);
+    assert_eq!((ik.name.as_str(), ik.rules), ("llama-server of ik_llama.cpp 3826 (ddceb0a5)", EngineProfile::of_ik_build(3826).rules));
+    assert_eq!(profile("llama-server-2", &fork).rules, EngineProfile::of_build(3826).rules);
+}
+
+#[test]
 fn a_cache_that_cannot_be_used_is_done_without() {
     let folder = tempfile::tempdir().unwrap();
     let path = script(folder.path(), "llama-server", GOOD);

@@ -153,7 +153,8 @@ fn cache_inputs(b: &mut Builder<'_>, cells: u64, windowed: bool) -> CacheInputs 
     let rotated = b.options.rules.rotated_cache;
     let k_rotation = rotation(b.options.type_k, layers().map(|attention| attention.head_dim_k), true).filter(|_| rotated);
     let v_rotation = rotation(b.options.type_v, layers().map(|attention| attention.head_dim_v), false).filter(|_| rotated);
-    let mask = b.graph.input(mask_type, [cells, n_tokens / n_stream.max(1), 1, n_stream]);
+    let rows = (n_tokens / n_stream.max(1)).next_multiple_of(b.options.rules.mask_padding.max(1));
+    let mask = b.graph.input(mask_type, [cells, rows, 1, n_stream]);
     CacheInputs {
         cells,
         k_slots: b.graph.input(QuantType::I64, [n_tokens, 1, 1, 1]),
@@ -529,15 +530,52 @@ fn fused(b: &mut Builder<'_>, layer: usize, qkv: [Id; 3], score: Score) -> Id {
     b.graph.reshape(y, [ne[0].saturating_mul(ne[1]), ne[2].saturating_mul(ne[3]), 1, 1])
 }
 
+/// Head by head, where scores of all heads would pass a limit and each query head has keys of its own (`-amb` of
+/// ik_llama.cpp; `llm_build_kqv`, src/llama.cpp:10198-10290, ddceb0a5).
+fn by_head(b: &mut Builder<'_>, [q, k, v]: [Id; 3], score: Score) -> Option<Id> {
+    let limit = b.options.rules.ik.map_or(0, |ik| ik.attn_max_batch);
+    let (nq, nk, nv) = (b.graph.ne(q), b.graph.ne(k), b.graph.ne(v));
+    let size = nk[1].saturating_mul(nq[1]).saturating_mul(nq[2]).saturating_mul(4) >> 20;
+    if limit == 0 || u64::from(limit) >= size || nk[2] != nq[2] || nv[2] != nq[2] {
+        return None;
+    }
+    let one = |b: &mut Builder<'_>, id: Id| {
+        let (ne, nb) = (b.graph.ne(id), b.graph.tensor(id).nb);
+        b.graph.view_3d(id, [ne[0], ne[1], 1], nb[1], nb[2])
+    };
+    let mut sum = None;
+    for _ in 0..nq[2] {
+        let [k, q] = [k, q].map(|id| one(b, id));
+        let scores = b.graph.mul_mat(k, q);
+        let scores = match score.soft_cap {
+            true => b.graph.fused(&[scores, score.mask]),
+            false => b.graph.like(Op::SoftMax, &[scores, score.mask]),
+        };
+        let v = one(b, v);
+        let y = b.graph.mul_mat(v, scores);
+        sum = Some(sum.map_or(y, |sum| b.graph.concat_along(2, sum, y)));
+    }
+    let y = b.graph.permute(sum?, [0, 2, 1, 3]);
+    let ne = b.graph.ne(y);
+    Some(b.graph.cont_as(y, [ne[0].saturating_mul(ne[1]), ne[2].saturating_mul(ne[3]), 1, 1]))
+}
+
 fn spelt_out(b: &mut Builder<'_>, qkv: [Id; 3], score: Score) -> Id {
     let [q, k, v] = qkv;
+    if let Some(y) = by_head(b, qkv, score) {
+        return y;
+    }
     let mut scores = b.graph.mul_mat(k, q);
-    if score.soft_cap {
+    let capped_at_once = score.soft_cap && b.options.rules.ik.is_some();
+    if capped_at_once {
+        scores = b.graph.fused(&[scores, score.mask]);
+    } else if score.soft_cap {
         scores = b.graph.scale(scores);
         scores = b.graph.unary(scores);
         scores = b.graph.scale(scores);
     }
     scores = match score.sinks {
+        _ if capped_at_once => scores,
         Some(sinks) => b.graph.like(Op::SoftMax, &[scores, score.mask, sinks]),
         None => b.graph.like(Op::SoftMax, &[scores, score.mask]),
     };

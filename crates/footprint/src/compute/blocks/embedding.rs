@@ -53,6 +53,8 @@ pub(in super::super) fn embedding(b: &mut Builder<'_>, scaling: Scaling, deepsta
     }
     x = match scaling {
         Scaling::None => x,
+        // Before batches could mix tokens and embeddings, one factor was enough.
+        Scaling::PerToken if kinds < BatchKinds::Mixed => b.graph.scale(x),
         Scaling::Factor => b.graph.scale(x),
         Scaling::PerToken => {
             let factors = b.graph.input(QuantType::F32, [1, n_tokens, 1, 1]);

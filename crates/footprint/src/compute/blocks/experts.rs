@@ -75,8 +75,11 @@ pub(in super::super) fn experts(
     if shape.used > MAX_EXPERTS {
         return Err(Missing { layer: Some(layer), part: Part::FfnDownExps });
     }
+    let ik = b.options.rules.ik;
     let (chosen, weights) = route(b, layer, shape, routing, logits);
-    b.graph.expand(weights);
+    if ik.is_none() {
+        b.graph.expand(weights);
+    }
     let mut x = b.graph.reshape(x, [n_embd, 1, n_tokens, 1]);
     if routing.weights_input {
         x = b.graph.repeat(x, [n_embd, n_used, n_tokens, 1]);
@@ -87,9 +90,12 @@ pub(in super::super) fn experts(
     if !routing.weights_input {
         y = b.graph.mul(y, weights);
     }
-    b.graph.expand(y);
-
     let nb = b.graph.tensor(y).nb;
+    if ik.is_some() && n_used > 2 {
+        let first = b.graph.view_2d(y, n_embd, n_tokens, nb[2]);
+        return Ok(b.graph.sum_of_experts(first));
+    }
+    b.graph.expand(y);
     let views: Vec<Id> = (0..n_used).map(|_| b.graph.view_2d(y, n_embd, n_tokens, nb[2])).collect();
     for &view in &views {
         b.graph.expand(view);
@@ -120,7 +126,7 @@ fn route(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, l
         None if routing.weights_input => logits,
         None => probabilities,
     };
-    if let Some((groups, used)) = routing.groups {
+    if let (Some((groups, used)), None) = (routing.groups, b.options.rules.ik) {
         selection = within_groups(b, selection, [n_experts, n_tokens], groups, used);
     }
     let chosen = b.graph.top_k(selection, n_used);
@@ -135,11 +141,12 @@ fn route(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, l
     if routing.normalized {
         weights = b.graph.reshape(weights, flat);
         let sum = b.graph.sum_rows(weights);
-        let sum = b.graph.like(Op::Clamp, &[sum]);
+        let sum = if b.options.rules.ik.is_some() { sum } else { b.graph.like(Op::Clamp, &[sum]) };
         weights = b.graph.like(Op::Div, &[weights, sum]);
         weights = b.graph.reshape(weights, tall);
     }
-    if routing.scaled {
+    let always = b.options.rules.ik.is_some() && b.model.architecture == "deepseek2";
+    if routing.scaled || always {
         weights = b.graph.scale(weights);
     }
     (chosen, weights)
@@ -172,6 +179,10 @@ fn hidden(b: &mut Builder<'_>, layer: usize, activation: Activation, chosen: Id,
         let (ne, nb) = (b.graph.ne(both), b.graph.tensor(both).nb);
         let [gate, up] = [(); 2].map(|()| b.graph.view_3d(both, [ne[0] / 2, ne[1], ne[2]], nb[1], nb[2]));
         return Ok(b.graph.gated(gate, up));
+    }
+    if b.options.rules.ik.is_some_and(|ik| ik.fused_experts) && b.find(Some(layer), Part::FfnGateExps, Suffix::Weight).is_some() {
+        let [up, gate] = [b.weight(Some(layer), Part::FfnUpExps)?, b.weight(Some(layer), Part::FfnGateExps)?];
+        return Ok(b.graph.experts_gate(up, gate, x, chosen));
     }
     let up = through(b, layer, Part::FfnUpExps, x, chosen)?;
     if b.find(Some(layer), Part::FfnGateExps, Suffix::Weight).is_none() {

@@ -39,6 +39,9 @@ pub(in super::super) fn feed_forward(
     activation: Activation,
     x: Id,
 ) -> Result<Id, Missing> {
+    if let Some(y) = fused(b, layer, matrices, x) {
+        return b.linear_bias(Some(layer), matrices.down, y);
+    }
     let up = b.linear_bias(Some(layer), matrices.up, x)?;
     let mut y = if b.find(Some(layer), matrices.gate, Suffix::Weight).is_some() {
         let gate = b.linear_bias(Some(layer), matrices.gate, x)?;
@@ -58,6 +61,17 @@ pub(in super::super) fn feed_forward(
         y = b.norm(Some(layer), Part::FfnSubNorm, y, Some(layer))?;
     }
     b.linear_bias(Some(layer), matrices.down, y)
+}
+
+/// Gate, up and activation as one operation, where the engine has it and neither matrix a bias (src/llama.cpp:7617 of
+/// ik_llama.cpp at 8de297b7).
+fn fused(b: &mut Builder<'_>, layer: usize, matrices: Matrices, x: Id) -> Option<Id> {
+    let fuses = b.options.rules.ik.is_some_and(|ik| ik.fused_gate_up) && b.find(Some(layer), Part::FfnSubNorm, Suffix::Weight).is_none();
+    let [gate, up] = [matrices.gate, matrices.up].map(|part| match b.find(Some(layer), part, Suffix::Bias) {
+        None if fuses => b.find(Some(layer), part, Suffix::Weight),
+        _ => None,
+    });
+    Some(b.graph.gate_up(up?, gate?, x))
 }
 
 /// True where this layer's gated units are limited: by one value for all layers, or one of each (`swiglu_clamp_exp`,

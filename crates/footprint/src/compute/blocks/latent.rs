@@ -102,7 +102,7 @@ pub(in super::super) fn whole_heads(
 }
 
 /// Compressed queries, where the file compresses them.
-fn narrow_queries(b: &mut Builder<'_>, layer: usize, x: Id) -> Result<Option<Id>, Missing> {
+pub(super) fn narrow_queries(b: &mut Builder<'_>, layer: usize, x: Id) -> Result<Option<Id>, Missing> {
     let here = Some(layer);
     if b.find(here, Part::AttnQ, Suffix::Weight).is_some() {
         return Ok(None);
@@ -112,7 +112,7 @@ fn narrow_queries(b: &mut Builder<'_>, layer: usize, x: Id) -> Result<Option<Id>
 }
 
 /// Queries, one row per token.
-fn queries(b: &mut Builder<'_>, layer: usize, x: Id, narrow: Option<Id>) -> Result<Id, Missing> {
+pub(super) fn queries(b: &mut Builder<'_>, layer: usize, x: Id, narrow: Option<Id>) -> Result<Id, Missing> {
     match narrow {
         Some(narrow) => b.linear(Some(layer), Part::AttnQB, narrow),
         None => b.linear(Some(layer), Part::AttnQ, x),
@@ -120,7 +120,7 @@ fn queries(b: &mut Builder<'_>, layer: usize, x: Id, narrow: Option<Id>) -> Resu
 }
 
 /// The compressed part of keys and values, normed, and the part of the keys that positions turn.
-fn compressed(b: &mut Builder<'_>, layer: usize, [rank, rope]: [u64; 2], x: Id) -> Result<(Id, Id), Missing> {
+pub(super) fn compressed(b: &mut Builder<'_>, layer: usize, [rank, rope]: [u64; 2], x: Id) -> Result<(Id, Id), Missing> {
     let here = Some(layer);
     let n_tokens = b.batch.n_tokens;
     let both = b.linear(here, Part::AttnKvAMqa, x)?;
@@ -131,7 +131,7 @@ fn compressed(b: &mut Builder<'_>, layer: usize, [rank, rope]: [u64; 2], x: Id) 
     Ok((compressed, k_rope))
 }
 
-fn turned(b: &mut Builder<'_>, x: Id, inputs: &AttentionInputs, factors: Option<Id>) -> Id {
+pub(super) fn turned(b: &mut Builder<'_>, x: Id, inputs: &AttentionInputs, factors: Option<Id>) -> Id {
     match factors {
         Some(factors) => b.graph.like(Op::Rope, &[x, inputs.positions, factors]),
         None => b.graph.like(Op::Rope, &[x, inputs.positions]),

@@ -10,6 +10,7 @@ mod gated_attention;
 mod indexer;
 mod kimi_delta;
 pub(super) mod latent;
+pub(super) mod latent_unmerged;
 mod lightning;
 mod mamba;
 pub(super) mod per_layer;

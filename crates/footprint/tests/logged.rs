@@ -114,6 +114,23 @@ fn logged_runs_of_every_age_are_recomputed() {
     }
 }
 
+/// Runs of ik_llama.cpp whose flags are stated: caches equal, and the middle of what is computed.
+#[test]
+fn logged_runs_of_ik_llama_cpp_are_recomputed() {
+    let Some(rows) = logged_rows::rows() else {
+        println!("SKIPPED: shared/data/memory/logged_buffers.csv is not beside the workspace");
+        return;
+    };
+    let summary = Summary::of(rows.iter().filter(|row| !row.is_mainline()));
+    let totals = summary.totals();
+    assert!(totals.len() >= 50, "only {} rows are recomputed", totals.len());
+    let middle = median(totals.iter().map(|(error, _)| error.abs()).collect());
+    assert!(middle <= 0.01, "the median of totals is off by {:.2} %", 100.0 * middle);
+    for line in summary.by_age().into_values().flatten().filter(|line| line.component == Component::KvCache) {
+        assert_eq!((line.rows, line.worst), (line.equal, (0.0, line.worst.1)));
+    }
+}
+
 /// What the driver showed beyond the engine's buffers lies in the intervals that stand for it.
 #[test]
 fn drivers_figures_are_inside_their_intervals() {

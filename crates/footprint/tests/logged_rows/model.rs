@@ -86,7 +86,11 @@ fn recipe(row: &Row) -> Recipe {
 fn fork(row: &Row) -> Recipe {
     let name = row.get("model").to_lowercase();
     match row.id() {
-        29 | 30 => return Partly("qwen3-235b-a22b Q8_0"),
+        // No GPU took over experts of types that it computes with: weights were rearranged (`-rtr`), which these do not say.
+        12 | 13 | 17 | 21 | 22 | 91 => return Partly("deepseek-v3 Q8_0"),
+        29 | 30 | 94 | 95 | 99 => return Partly("qwen3-235b-a22b Q8_0"),
+        50 | 106 => return No("a build before heads of fused attention were parted by -amb (pull request 260, 2025-03-18)"),
+        57 => return No("types of tensors on the host decide which are computed there, and are not stated"),
         32 | 33 | 36 | 38 | 39 => return No("types of the experts are a mix of its owner's: no GPU took them over, as one takes IQ6_K"),
         41 => return No("types of the experts are a mix of its owner's"),
         101 => return No("row split, which is not modelled"),

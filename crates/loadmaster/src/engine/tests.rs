@@ -58,7 +58,7 @@ fn ik_llama_cpp_is_told_by_its_flags() {
     let with_flag = fork.replace("echo '-c, ", "echo '-mla,  --mla-use N                      enable MLA'; echo '-c, ");
     let profile = |name, body: &str| probe(&script(folder.path(), name, body), Tool::Server, PROBE_DEADLINE, None).unwrap().profile();
     let ik = profile("llama-server", &with_flag);
-    assert_eq!((ik.name.as_str(), ik.rules), ("llama-server of ik_llama.cpp 3826 (ddceb0a5)", EngineProfile::of_ik_build(3826).rules));
+    assert_eq!((ik.name.as_str(), ik.rules), ("llama-server of ik_llama.cpp b3826", EngineProfile::of_ik_build(3826).rules));
     assert_eq!(profile("llama-server-2", &fork).rules, EngineProfile::of_build(3826).rules);
 }
 

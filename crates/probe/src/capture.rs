@@ -69,6 +69,10 @@ impl Host for Recorder<'_> {
         self.host.origin()
     }
 
+    fn begin(&self) {
+        self.host.begin();
+    }
+
     fn ask(&self, question: &Question) -> Result<Answer, Refusal> {
         let answer = self.host.ask(question);
         let (scrubber, recording) = &mut *self.seen.borrow_mut();

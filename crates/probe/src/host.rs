@@ -17,6 +17,9 @@ pub trait Host {
     /// Where the answers come from, for people: `live`, the path of a recording.
     fn origin(&self) -> String;
 
+    /// A detection begins: what a host allows its drivers in all counts from here.
+    fn begin(&self) {}
+
     /// The answer to one question.
     ///
     /// # Errors
@@ -86,6 +89,8 @@ pub enum NvmlQuestion {
     Count,
     /// `nvml INDEX FIELD`: a property of one device.
     Device(u32, NvmlField),
+    /// `nvml INDEX/SLOT FIELD`: a property of a part of a device that is split (MIG). Slots may be empty: [`Refusal::NotFound`].
+    Slice(u32, u32, NvmlField),
 }
 
 /// A property of an NVIDIA device. The names in parentheses are the library's functions.
@@ -97,16 +102,26 @@ pub enum NvmlField {
     Uuid,
     /// `pci-address` (`nvmlDeviceGetPciInfo_v3`), lower case, e.g. `0000:65:00.0`.
     PciAddress,
+    /// `pci-id` (`nvmlDeviceGetPciInfo_v3`): vendor and device, e.g. `10de:2684`.
+    PciId,
     /// `memory-total` (`nvmlDeviceGetMemoryInfo`) in bytes.
     MemoryTotal,
     /// `memory-free` (`nvmlDeviceGetMemoryInfo`) in bytes.
     MemoryFree,
     /// `compute-capability` (`nvmlDeviceGetCudaComputeCapability`), e.g. `8.9`.
     ComputeCapability,
+    /// `mig` (`nvmlDeviceGetMigMode`): `0` off, `1` on.
+    Mig,
+    /// `mig-slots` (`nvmlDeviceGetMaxMigDeviceCount`): places for parts, taken or not.
+    MigSlots,
     /// `pcie-generation` (`nvmlDeviceGetMaxPcieLinkGeneration`): highest of device and slot.
     PcieGeneration,
     /// `pcie-lanes` (`nvmlDeviceGetMaxPcieLinkWidth`).
     PcieLanes,
+    /// `pcie-generation-now` (`nvmlDeviceGetCurrPcieLinkGeneration`).
+    PcieGenerationNow,
+    /// `pcie-lanes-now` (`nvmlDeviceGetCurrPcieLinkWidth`).
+    PcieLanesNow,
     /// `memory-bus-bits` (`nvmlDeviceGetMemoryBusWidth`).
     MemoryBusBits,
     /// `memory-clock-mhz` (`nvmlDeviceGetMaxClockInfo`, memory).
@@ -115,26 +130,52 @@ pub enum NvmlField {
     SmClockMhz,
     /// `cuda-cores` (`nvmlDeviceGetNumGpuCores`).
     CudaCores,
-    /// `mig` (`nvmlDeviceGetMigMode`): `0` off, `1` on.
-    Mig,
+    /// `attributes` (`nvmlDeviceGetAttributes_v2`): multiprocessors, slices of the device, slices that compute, memory in MiB, e.g. `42 3 3 40192`.
+    Attributes,
+    /// `bar1` (`nvmlDeviceGetBAR1MemoryInfo`): bytes of memory that the host can address.
+    Bar1,
+    /// `power-limit-mw` (`nvmlDeviceGetEnforcedPowerLimit`).
+    PowerLimit,
+    /// `power-draw-mw` (`nvmlDeviceGetPowerUsage`).
+    PowerDraw,
+    /// `temperature-c` (`nvmlDeviceGetTemperature`).
+    Temperature,
+    /// `utilisation-percent` (`nvmlDeviceGetUtilizationRates`): of the time, in which it computed.
+    Utilisation,
+    /// `throttle-reasons` (`nvmlDeviceGetCurrentClocksThrottleReasons`): bits, hexadecimal.
+    Throttle,
+    /// `nvlinks` (`nvmlDeviceGetNvLinkState`, `...Version`, `...RemoteDeviceType`, `...RemotePciInfo_v2`): a line `LINK VERSION KIND ADDRESS` for each link that is up; the kind is `gpu`, `switch` or `other`.
+    NvLinks,
 }
 
 impl NvmlField {
     /// Every field, in the order of a recording.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 25] = [
         Self::Name,
         Self::Uuid,
         Self::PciAddress,
+        Self::PciId,
         Self::MemoryTotal,
         Self::MemoryFree,
         Self::ComputeCapability,
+        Self::Mig,
+        Self::MigSlots,
         Self::PcieGeneration,
         Self::PcieLanes,
+        Self::PcieGenerationNow,
+        Self::PcieLanesNow,
         Self::MemoryBusBits,
         Self::MemoryClockMhz,
         Self::SmClockMhz,
         Self::CudaCores,
-        Self::Mig,
+        Self::Attributes,
+        Self::Bar1,
+        Self::PowerLimit,
+        Self::PowerDraw,
+        Self::Temperature,
+        Self::Utilisation,
+        Self::Throttle,
+        Self::NvLinks,
     ];
 
     /// The name in a recording.
@@ -143,16 +184,28 @@ impl NvmlField {
             Self::Name => "name",
             Self::Uuid => "uuid",
             Self::PciAddress => "pci-address",
+            Self::PciId => "pci-id",
             Self::MemoryTotal => "memory-total",
             Self::MemoryFree => "memory-free",
             Self::ComputeCapability => "compute-capability",
+            Self::Mig => "mig",
+            Self::MigSlots => "mig-slots",
             Self::PcieGeneration => "pcie-generation",
             Self::PcieLanes => "pcie-lanes",
+            Self::PcieGenerationNow => "pcie-generation-now",
+            Self::PcieLanesNow => "pcie-lanes-now",
             Self::MemoryBusBits => "memory-bus-bits",
             Self::MemoryClockMhz => "memory-clock-mhz",
             Self::SmClockMhz => "sm-clock-mhz",
             Self::CudaCores => "cuda-cores",
-            Self::Mig => "mig",
+            Self::Attributes => "attributes",
+            Self::Bar1 => "bar1",
+            Self::PowerLimit => "power-limit-mw",
+            Self::PowerDraw => "power-draw-mw",
+            Self::Temperature => "temperature-c",
+            Self::Utilisation => "utilisation-percent",
+            Self::Throttle => "throttle-reasons",
+            Self::NvLinks => "nvlinks",
         }
     }
 }
@@ -172,9 +225,6 @@ impl fmt::Display for Question {
             Self::Xcr0 => f.write_str("xcr0"),
             Self::AmxPermission => f.write_str("amx-permission"),
             Self::Bytes(path) => write!(f, "bytes {path}"),
-            Self::Nvml(NvmlQuestion::Driver) => f.write_str("nvml driver"),
-            Self::Nvml(NvmlQuestion::Count) => f.write_str("nvml count"),
-            Self::Nvml(NvmlQuestion::Device(index, field)) => write!(f, "nvml {index} {}", field.name()),
             Self::Sysctl(name) => write!(f, "sysctl {name}"),
             Self::Mac(question) => write!(f, "mac {question}"),
             Self::Metal(question) => write!(f, "metal {question}"),
@@ -182,6 +232,18 @@ impl fmt::Display for Question {
             Self::Registry(path) => write!(f, "registry {path}"),
             Self::RegistryKeys(path) => write!(f, "registry-keys {path}"),
             Self::Dxgi(question) => write!(f, "dxgi {question}"),
+            Self::Nvml(question) => write!(f, "nvml {question}"),
+        }
+    }
+}
+
+impl fmt::Display for NvmlQuestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Driver => f.write_str("driver"),
+            Self::Count => f.write_str("count"),
+            Self::Device(index, field) => write!(f, "{index} {}", field.name()),
+            Self::Slice(index, slot, field) => write!(f, "{index}/{slot} {}", field.name()),
         }
     }
 }

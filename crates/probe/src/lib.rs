@@ -24,7 +24,7 @@ mod scrub;
 
 pub use capture::capture;
 pub use describe::{DescribeMachineError, describe};
-pub use detect::{ProbeError, detect};
+pub use detect::{Depth, ProbeError, detect, detect_fully, detect_to};
 pub use host::{Answer, Host, Question, Refusal};
 pub use live::Live;
 pub use recording::{Recording, RecordingError};

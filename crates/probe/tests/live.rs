@@ -123,7 +123,11 @@ fn a_recording_keeps_nothing_that_identifies_machine_or_owner() {
         assert!(!text.contains(secret), "{secret} is in {text}");
     }
     // And still the same machine: the limit is found under its new name, the GPU under its new UUID.
-    let (original, replayed) = (detect(&host).unwrap(), detect(&Recording::parse(&text).unwrap()).unwrap());
+    let (mut original, mut replayed) = (detect(&host).unwrap(), detect(&Recording::parse(&text).unwrap()).unwrap());
+    for machine in [&mut original, &mut replayed] {
+        assert!(!machine.facts.gpus[0].uuid.is_unknown());
+        machine.facts.gpus[0].uuid = spec::Known::unknown("differs");
+    }
     assert_eq!(original.limits.memory[0].headroom(), replayed.limits.memory[0].headroom());
     assert_eq!((&original.limits.visible_gpus, &replayed.limits.visible_gpus), (&vec![0], &vec![0]));
     assert_eq!(original.facts, replayed.facts);

@@ -1,17 +1,17 @@
 //! A machine under Linux: asks each part in turn and puts the three layers together.
 
+use super::Depth;
 use super::cpuinfo::{self, CpuInfo};
 use super::topology::Topology;
-use super::{caches, cgroup, conditions, cpulist, dmi, features, frequency, kinds, memory, numa, nvidia, pages, system, topology};
+use super::{caches, cgroup, conditions, cpulist, dmi, features, frequency, gpus, kinds, memory, numa, pages, system, topology};
 use crate::host::{Host, Question, Refusal};
-use spec::machine::{Cpu, Facts, Free, GpuCondition, Limits, Machine, Memory, NumaNode, Platform};
+use spec::machine::{Cpu, Facts, Free, Limits, Machine, Memory, NumaNode, Platform};
 use spec::{Bytes, Known};
 use std::collections::BTreeSet;
 
-const NOT_READ: &str = "not read yet";
 const MEMINFO: &str = "/proc/meminfo";
 
-pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
+pub(super) fn detect(host: &dyn Host, os: String, arch: String, depth: Depth) -> Machine {
     let x86 = matches!(arch.as_str(), "x86_64" | "x86");
     let mut warnings = Vec::new();
     let info = host.read("/proc/cpuinfo").map(|text| cpuinfo::parse(&text)).unwrap_or_default();
@@ -24,9 +24,8 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
     let meminfo = host.read(MEMINFO).map(|text| memory::parse(&text));
     let total = total_memory(&meminfo, &numa, &mut warnings);
     let available = available_memory(&meminfo);
-    let mut gpus = nvidia::read(host, &nvidia::HostMemory { total: &total, available: &available });
+    let mut gpus = gpus::read(host, &gpus::HostMemory { total: &total, available: &available }, depth);
     warnings.append(&mut gpus.warnings);
-    warnings.extend(nvidia::unusable(host, &gpus.gpus));
 
     let groups = cgroup::read(host);
     let allowed = allowed_cpus(host, &topology, &groups);
@@ -54,10 +53,9 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
         platform: Platform { os, arch, inside: system::inside(host, &version, info.flags.as_deref().filter(|_| x86)), version },
         memory,
         gpus: gpus.gpus,
-        npus: Vec::new(),
+        npus: gpus.npus,
     };
-    let gpu_conditions = vec![GpuCondition::unknown(NOT_READ); facts.gpus.len()];
-    let conditions = conditions::read(host, topology.cpus.first().copied(), gpu_conditions);
+    let conditions = conditions::read(host, topology.cpus.first().copied(), gpus.conditions);
     Machine { origin: host.origin(), facts, limits, free, conditions, warnings }
 }
 

@@ -1,6 +1,9 @@
 //! Host → Machine. One module per concept; every parser is a pure function over a text or registers.
 
+mod amd;
+mod amd_rate;
 pub(crate) mod caches;
+mod card;
 pub(crate) mod cgroup;
 pub(crate) mod conditions;
 pub(crate) mod cpuinfo;
@@ -9,12 +12,19 @@ pub(crate) mod dmi;
 pub(crate) mod features;
 pub(crate) mod fields;
 pub(crate) mod frequency;
+mod gpus;
+mod intel;
+mod jetson;
+mod kfd;
 pub(crate) mod kinds;
 mod linux;
 pub(crate) mod macos;
 pub(crate) mod memory;
+mod npu;
 pub(crate) mod numa;
-pub(crate) mod nvidia;
+mod nvidia;
+mod nvidia_links;
+mod nvidia_parts;
 pub(crate) mod nvidia_rate;
 pub(crate) mod pages;
 pub(crate) mod pci;
@@ -44,16 +54,45 @@ pub enum ProbeError {
     },
 }
 
+/// How much detection may ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// What the system's files tell: no library of a driver is loaded. Some milliseconds.
+    Static,
+    /// Drivers that are in memory as well, within the host's deadline. Nothing that sleeps is woken.
+    #[default]
+    Drivers,
+    /// All of it: sleeping GPUs are woken, and Vulkan is started for what no other source tells. Up to seconds.
+    Full,
+}
+
 /// The machine behind a host. Starts no program and waits for a driver no longer than the host does.
 ///
 /// # Errors
 /// [`ProbeError`]; everything less is in the machine, as an unknown fact or a warning.
 pub fn detect(host: &dyn Host) -> Result<Machine, ProbeError> {
+    detect_to(host, Depth::default())
+}
+
+/// The machine behind a host, asking also what is slow or wakes devices. For what depends on the GPUs.
+///
+/// # Errors
+/// As [`detect`].
+pub fn detect_fully(host: &dyn Host) -> Result<Machine, ProbeError> {
+    detect_to(host, Depth::Full)
+}
+
+/// The machine behind a host, as far as `depth` allows.
+///
+/// # Errors
+/// As [`detect`].
+pub fn detect_to(host: &dyn Host, depth: Depth) -> Result<Machine, ProbeError> {
+    host.begin();
     let answer = |question| host.text(&question).map_err(|refusal| ProbeError::NoSystem { refusal });
     let (os, arch) = (answer(Question::Os)?, answer(Question::Arch)?);
     match os.as_str() {
         // Android's kernel has the same files; what it denies is unknown.
-        "linux" | "android" => Ok(linux::detect(host, os, arch)),
+        "linux" | "android" => Ok(linux::detect(host, os, arch, depth)),
         "macos" => Ok(macos::detect(host, os, arch)),
         "windows" => Ok(windows::detect(host, os, arch)),
         _ => Err(ProbeError::UnsupportedSystem { os }),

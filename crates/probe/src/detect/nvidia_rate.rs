@@ -13,8 +13,9 @@ struct Row {
 
 /// Sources: NVIDIA architecture white papers, peak FP16 tensor rate (dense) over multiprocessors × boost clock: Volta V100
 /// (125 TFLOPS), Turing (T4: 65), Ampere GA100 (A100: 312), GA102 (A40: 149.7), Ada (L40S: 362), Hopper (H100 SXM: 989);
-/// data sheets of AGX Orin (42.5), B200 (2250), RTX PRO 6000 Blackwell (504), Jetson Thor (258). Read 2025-10.
-const ROWS: [Row; 12] = [
+/// data sheets of AGX Orin (42.5), B200 (2250), RTX PRO 6000 Blackwell (504), Jetson Thor (258),
+/// GB10 (125: an eighth of 1000 for sparse FP4). Read 2025-10.
+const ROWS: [Row; 13] = [
     Row { capability: (7, 0), cores: 64, ops: 1024 },
     Row { capability: (7, 2), cores: 64, ops: 1024 },
     Row { capability: (7, 5), cores: 64, ops: 1024 },
@@ -27,6 +28,7 @@ const ROWS: [Row; 12] = [
     Row { capability: (10, 3), cores: 128, ops: 8192 },
     Row { capability: (11, 0), cores: 128, ops: 8192 },
     Row { capability: (12, 0), cores: 128, ops: 1024 },
+    Row { capability: (12, 1), cores: 128, ops: 1024 },
 ];
 
 /// Clocks under a load of matrix products, as parts of the highest clock that the driver names (boost clocks of data sheets
@@ -38,8 +40,27 @@ fn row(capability: (u32, u32)) -> Option<&'static Row> {
     ROWS.iter().find(|row| row.capability == capability)
 }
 
+/// CUDA cores of a multiprocessor.
+pub(crate) fn cores_each(capability: (u32, u32)) -> Option<u64> {
+    // Without tensor cores, so not in the table of rates: Kepler, Maxwell, Pascal (CUDA C++ Programming Guide, "Compute Capabilities").
+    match capability {
+        (3, _) => Some(192),
+        (5, _) | (6, 1 | 2) => Some(128),
+        (6, 0) => Some(64),
+        _ => row(capability).map(|row| row.cores),
+    }
+}
+
 /// The rate with FP32 sums; GeForce cards run that at half the rate of FP16 sums, which is then the upper end.
-pub(crate) fn half_precision(name: &str, capability: (u32, u32), cuda_cores: u64, clock_mhz: u64) -> Known<OpsPerSec> {
+pub(crate) fn half_precision(
+    name: &str,
+    capability: Option<(u32, u32)>,
+    cuda_cores: Option<u64>,
+    clock_mhz: Option<u64>,
+) -> Known<OpsPerSec> {
+    let (Some(capability), Some(cuda_cores), Some(clock_mhz)) = (capability, cuda_cores, clock_mhz) else {
+        return Known::unknown("NVML names no cores or no clock for this device");
+    };
     let Some(row) = row(capability) else {
         return Known::unknown(format!("no half-precision rate in the table for compute capability {}.{}", capability.0, capability.1));
     };
@@ -74,12 +95,12 @@ mod tests {
             ("NVIDIA GeForce RTX 5090", (12, 0), 21760, 3090, 209.5),
         ];
         for (name, capability, cores, mhz, tflops) in cards {
-            let rate = half_precision(name, capability, cores, mhz);
+            let rate = half_precision(name, Some(capability), Some(cores), Some(mhz));
             let (low, high) = (rate.low().unwrap().get() / 1e12, rate.high().unwrap().get() / 1e12);
             assert!(low < tflops && tflops < high * 1.01, "{name}: {low} < {tflops} < {high}");
             assert!((rate.get().unwrap().get() / 1e12 / tflops - 1.0).abs() < 0.25, "{name}: {rate:?}");
         }
-        assert!(half_precision("NVIDIA GeForce GTX 1660", (7, 5), 1408, 2100).is_unknown());
-        assert!(half_precision("GTX 1080", (6, 1), 2560, 1900).is_unknown());
+        assert!(half_precision("NVIDIA GeForce GTX 1660", Some((7, 5)), Some(1408), Some(2100)).is_unknown());
+        assert!(half_precision("GTX 1080", Some((6, 1)), Some(2560), Some(1900)).is_unknown());
     }
 }

@@ -29,6 +29,12 @@ const TIMEOUT: Status = 10;
 const CLOCK_SM: c_uint = 1;
 const CLOCK_MEMORY: c_uint = 2;
 
+// nvmlTemperatureSensors_t
+const TEMPERATURE_GPU: c_uint = 0;
+
+// NVML_NVLINK_MAX_LINKS
+const MAX_LINKS: c_uint = 18;
+
 /// `nvmlMemory_t`, version 1: total includes what the driver reserves, free does not.
 #[repr(C)]
 #[derive(Default)]
@@ -38,8 +44,21 @@ struct Memory {
     used: c_ulonglong,
 }
 
+/// `nvmlDeviceAttributes_t`, version 2.
+#[repr(C)]
+#[derive(Default)]
+struct Attributes {
+    multiprocessors: c_uint,
+    /// Copy engines, decoders, encoders, JPEG and optical-flow engines.
+    engines: [c_uint; 5],
+    instance_slices: c_uint,
+    compute_slices: c_uint,
+    memory_mib: c_ulonglong,
+}
+
 /// `nvmlPciInfo_t`, version 3.
 #[repr(C)]
+#[derive(Default)]
 struct PciInfo {
     bus_id_legacy: [c_char; 16],
     domain: c_uint,
@@ -51,6 +70,7 @@ struct PciInfo {
 }
 const _: () = assert!(size_of::<PciInfo>() == 68);
 const _: () = assert!(size_of::<Memory>() == 24);
+const _: () = assert!(size_of::<Attributes>() == 40);
 
 type GetText = unsafe extern "C" fn(Device, *mut c_char, c_uint) -> Status;
 type GetNumber = unsafe extern "C" fn(Device, *mut c_uint) -> Status;
@@ -83,6 +103,7 @@ impl Nvml {
             NvmlQuestion::Driver => self.driver(),
             NvmlQuestion::Count => self.count().map(|count| count.to_string()),
             NvmlQuestion::Device(index, field) => self.field(self.device(index)?, field),
+            NvmlQuestion::Slice(index, slot, field) => self.field(self.slice(self.device(index)?, slot)?, field),
         }
     }
 
@@ -90,17 +111,31 @@ impl Nvml {
         match field {
             NvmlField::Name => self.device_text(b"nvmlDeviceGetName\0", device),
             NvmlField::Uuid => self.device_text(b"nvmlDeviceGetUUID\0", device),
-            NvmlField::PciAddress => self.pci_address(device),
+            NvmlField::PciAddress => self.pci(device).map(|info| info.address()),
+            NvmlField::PciId => self.pci(device).map(|info| info.id()),
             NvmlField::MemoryTotal => self.memory(device).map(|memory| memory.total.to_string()),
             NvmlField::MemoryFree => self.memory(device).map(|memory| memory.free.to_string()),
             NvmlField::ComputeCapability => self.compute_capability(device),
+            NvmlField::Mig => self.mig(device),
+            NvmlField::MigSlots => self.device_number(b"nvmlDeviceGetMaxMigDeviceCount\0", device),
             NvmlField::PcieGeneration => self.device_number(b"nvmlDeviceGetMaxPcieLinkGeneration\0", device),
             NvmlField::PcieLanes => self.device_number(b"nvmlDeviceGetMaxPcieLinkWidth\0", device),
+            NvmlField::PcieGenerationNow => self.device_number(b"nvmlDeviceGetCurrPcieLinkGeneration\0", device),
+            NvmlField::PcieLanesNow => self.device_number(b"nvmlDeviceGetCurrPcieLinkWidth\0", device),
             NvmlField::MemoryBusBits => self.device_number(b"nvmlDeviceGetMemoryBusWidth\0", device),
-            NvmlField::MemoryClockMhz => self.max_clock(device, CLOCK_MEMORY),
-            NvmlField::SmClockMhz => self.max_clock(device, CLOCK_SM),
+            NvmlField::MemoryClockMhz => self.chosen(b"nvmlDeviceGetMaxClockInfo\0", device, CLOCK_MEMORY).map(|mhz| mhz.to_string()),
+            NvmlField::SmClockMhz => self.chosen(b"nvmlDeviceGetMaxClockInfo\0", device, CLOCK_SM).map(|mhz| mhz.to_string()),
             NvmlField::CudaCores => self.device_number(b"nvmlDeviceGetNumGpuCores\0", device),
-            NvmlField::Mig => self.mig(device),
+            NvmlField::Attributes => self.attributes(device),
+            NvmlField::Bar1 => self.bar1(device),
+            NvmlField::PowerLimit => self.device_number(b"nvmlDeviceGetEnforcedPowerLimit\0", device),
+            NvmlField::PowerDraw => self.device_number(b"nvmlDeviceGetPowerUsage\0", device),
+            NvmlField::Temperature => {
+                self.chosen(b"nvmlDeviceGetTemperature\0", device, TEMPERATURE_GPU).map(|degrees| degrees.to_string())
+            }
+            NvmlField::Utilisation => self.utilisation(device),
+            NvmlField::Throttle => self.throttle(device),
+            NvmlField::NvLinks => self.links(device),
         }
     }
 
@@ -176,13 +211,94 @@ impl Nvml {
         Ok(format!("{major}.{minor}"))
     }
 
+    /// A number of which the caller chooses the kind: a clock, a sensor, a link.
     #[allow(unsafe_code)]
-    fn max_clock(&self, device: Device, clock: c_uint) -> Result<String, Refusal> {
-        let get: unsafe extern "C" fn(Device, c_uint, *mut c_uint) -> Status = self.function(b"nvmlDeviceGetMaxClockInfo\0")?;
-        let mut mhz = 0;
+    fn chosen(&self, name: &[u8], device: Device, which: c_uint) -> Result<c_uint, Refusal> {
+        let get: unsafe extern "C" fn(Device, c_uint, *mut c_uint) -> Status = self.function(name)?;
+        let mut number = 0;
+        // SAFETY: `device` is a handle of this library; the pointer is to a local number; a kind out of range is answered with
+        // an error. Every function named here has this type.
+        check(unsafe { get(device, which, &raw mut number) })?;
+        Ok(number)
+    }
+
+    #[allow(unsafe_code)]
+    fn attributes(&self, device: Device) -> Result<String, Refusal> {
+        let get: unsafe extern "C" fn(Device, *mut Attributes) -> Status = self.function(b"nvmlDeviceGetAttributes_v2\0")?;
+        let mut found = Attributes::default();
+        // SAFETY: `device` is a handle of this library; `Attributes` has the layout of version 2, which this function fills.
+        check(unsafe { get(device, &raw mut found) })?;
+        Ok(format!("{} {} {} {}", found.multiprocessors, found.instance_slices, found.compute_slices, found.memory_mib))
+    }
+
+    #[allow(unsafe_code)]
+    fn bar1(&self, device: Device) -> Result<String, Refusal> {
+        let get: unsafe extern "C" fn(Device, *mut Memory) -> Status = self.function(b"nvmlDeviceGetBAR1MemoryInfo\0")?;
+        let mut memory = Memory::default();
+        // SAFETY: `device` is a handle of this library; `nvmlBAR1Memory_t` has the three numbers of `Memory`.
+        check(unsafe { get(device, &raw mut memory) })?;
+        Ok(memory.total.to_string())
+    }
+
+    #[allow(unsafe_code)]
+    fn utilisation(&self, device: Device) -> Result<String, Refusal> {
+        let get: unsafe extern "C" fn(Device, *mut [c_uint; 2]) -> Status = self.function(b"nvmlDeviceGetUtilizationRates\0")?;
+        let mut rates = [0; 2];
+        // SAFETY: `device` is a handle of this library; `nvmlUtilization_t` is two numbers, of the GPU and of its memory.
+        check(unsafe { get(device, &raw mut rates) })?;
+        Ok(rates[0].to_string())
+    }
+
+    #[allow(unsafe_code)]
+    fn throttle(&self, device: Device) -> Result<String, Refusal> {
+        let get: unsafe extern "C" fn(Device, *mut c_ulonglong) -> Status =
+            self.function(b"nvmlDeviceGetCurrentClocksThrottleReasons\0")?;
+        let mut bits = 0;
         // SAFETY: `device` is a handle of this library; the pointer is to a local number.
-        check(unsafe { get(device, clock, &raw mut mhz) })?;
-        Ok(mhz.to_string())
+        check(unsafe { get(device, &raw mut bits) })?;
+        Ok(format!("{bits:x}"))
+    }
+
+    /// A line for each link that is up.
+    fn links(&self, device: Device) -> Result<String, Refusal> {
+        let mut lines = Vec::new();
+        for link in 0..MAX_LINKS {
+            match self.chosen(b"nvmlDeviceGetNvLinkState\0", device, link) {
+                Ok(1) => {}
+                Ok(_) => continue,
+                // The first tells whether the device has links at all; beyond its last, links are not valid.
+                Err(refusal) if link == 0 => return Err(refusal),
+                Err(_) => break,
+            }
+            let version = self.chosen(b"nvmlDeviceGetNvLinkVersion\0", device, link).unwrap_or(0);
+            let kind = match self.chosen(b"nvmlDeviceGetNvLinkRemoteDeviceType\0", device, link) {
+                Ok(0) => "gpu",
+                Ok(2) => "switch",
+                _ => "other",
+            };
+            let address = self.remote(device, link).map(|info| info.address()).unwrap_or_else(|_| "-".to_owned());
+            lines.push(format!("{link} {version} {kind} {address}"));
+        }
+        Ok(lines.join("\n"))
+    }
+
+    #[allow(unsafe_code)]
+    fn remote(&self, device: Device, link: c_uint) -> Result<PciInfo, Refusal> {
+        let get: unsafe extern "C" fn(Device, c_uint, *mut PciInfo) -> Status = self.function(b"nvmlDeviceGetNvLinkRemotePciInfo_v2\0")?;
+        let mut info = PciInfo::default();
+        // SAFETY: `device` is a handle of this library; `PciInfo` has the layout of version 3, which this function fills.
+        check(unsafe { get(device, link, &raw mut info) })?;
+        Ok(info)
+    }
+
+    /// The part in a slot of a split device; most slots are empty.
+    #[allow(unsafe_code)]
+    fn slice(&self, device: Device, slot: u32) -> Result<Device, Refusal> {
+        let get: unsafe extern "C" fn(Device, c_uint, *mut Device) -> Status = self.function(b"nvmlDeviceGetMigDeviceHandleByIndex\0")?;
+        let mut slice = std::ptr::null_mut();
+        // SAFETY: `device` is a handle of this library; the pointer is to a local handle.
+        check(unsafe { get(device, slot, &raw mut slice) })?;
+        Ok(slice)
     }
 
     #[allow(unsafe_code)]
@@ -195,14 +311,23 @@ impl Nvml {
     }
 
     #[allow(unsafe_code)]
-    fn pci_address(&self, device: Device) -> Result<String, Refusal> {
+    fn pci(&self, device: Device) -> Result<PciInfo, Refusal> {
         let get: unsafe extern "C" fn(Device, *mut PciInfo) -> Status = self.function(b"nvmlDeviceGetPciInfo_v3\0")?;
-        let mut info =
-            PciInfo { bus_id_legacy: [0; 16], domain: 0, bus: 0, device: 0, pci_device_id: 0, pci_subsystem_id: 0, bus_id: [0; 32] };
+        let mut info = PciInfo::default();
         // SAFETY: `device` is a handle of this library; `PciInfo` has the layout of version 3, which this function fills.
         check(unsafe { get(device, &raw mut info) })?;
-        // NVML writes the domain with eight digits, the system with four. Function 0 is the only one of a GPU that computes.
-        Ok(format!("{:04x}:{:02x}:{:02x}.0", info.domain, info.bus, info.device))
+        Ok(info)
+    }
+}
+
+impl PciInfo {
+    /// NVML writes the domain with eight digits, the system with four. Function 0 is the only one of a GPU that computes.
+    fn address(&self) -> String {
+        format!("{:04x}:{:02x}:{:02x}.0", self.domain, self.bus, self.device)
+    }
+
+    fn id(&self) -> String {
+        format!("{:04x}:{:04x}", self.pci_device_id & 0xffff, self.pci_device_id >> 16)
     }
 }
 

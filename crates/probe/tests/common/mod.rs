@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use probe::{Answer, Host, Question, Refusal};
+use spec::machine::{Gpu, GpuCondition};
 use spec::{Known, Machine};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Display, Write};
@@ -44,15 +45,18 @@ pub fn render(machine: &Machine) -> String {
         let (of_gpu, distances) = (if node.of_gpu { ", a GPU's" } else { "" }, &node.distances);
         line("node", format!("{}: cpus {}, {}{of_gpu}, distances {distances:?}", node.id, list(&node.cpus), known(&node.memory)));
     }
-    for (gpu, free) in facts.gpus.iter().zip(&free.gpu_memory) {
-        line("gpu", format!("{:?} {}", gpu.vendor, known(&gpu.name)));
-        line("  memory", format!("{}{}", known(&gpu.memory_total), if gpu.unified_memory { ", the host's" } else { "" }));
+    for (index, (gpu, free)) in facts.gpus.iter().zip(&free.gpu_memory).enumerate() {
+        line("gpu", format!("{index}: {:?} {:?} {}", gpu.kind, gpu.vendor, known(&gpu.name)));
+        for (name, value) in gpu_lines(gpu) {
+            line(name, value);
+        }
         line("  free", known(free));
-        line("  bandwidth", known(&gpu.memory_bandwidth));
-        line("  compute", known(&gpu.compute));
-        line("  capability", known_debug(&gpu.compute_capability));
-        line("  link", known_debug(&gpu.pcie));
-        line("  address", known(&gpu.pci_address));
+        for (name, value) in condition_lines(&machine.conditions.gpus[index]) {
+            line(name, value);
+        }
+    }
+    for npu in &facts.npus {
+        line("npu", format!("{}, driver {}, at {}", npu.name, npu.driver, npu.pci_address));
     }
     line(
         "allowed cpus",
@@ -96,6 +100,52 @@ pub fn render(machine: &Machine) -> String {
 
 fn known<T: Display>(value: &Known<T>) -> String {
     if value.is_unknown() { value.to_string() } else { format!("{value} [{}]", value.source()) }
+}
+
+/// What is known of a GPU.
+fn gpu_lines(gpu: &Gpu) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("  memory", format!("{}{}", known(&gpu.memory_total), if gpu.unified_memory { ", the host's" } else { "" }))];
+    let mut known_line = |name, value: String| {
+        if !value.starts_with("unknown") {
+            lines.push((name, value));
+        }
+    };
+    known_line("  shared", known(&gpu.shared_memory));
+    known_line("  host visible", known(&gpu.host_visible));
+    known_line("  largest buffer", known(&gpu.largest_buffer));
+    known_line("  bandwidth", known(&gpu.memory_bandwidth));
+    known_line("  compute", known(&gpu.compute));
+    known_line("  capability", known_debug(&gpu.compute_capability));
+    known_line("  architecture", known(&gpu.architecture));
+    known_line("  processors", known(&gpu.multiprocessors));
+    known_line("  max frequency", known(&gpu.max_frequency_hz));
+    known_line("  power limit", known(&gpu.power_limit_watts));
+    known_line("  link", known_debug(&gpu.pcie));
+    known_line("  driver", known(&gpu.driver));
+    known_line("  uuid", known(&gpu.uuid));
+    known_line("  address", known(&gpu.pci_address));
+    known_line("  id", known(&gpu.pci_id));
+    known_line("  node", known(&gpu.numa_node));
+    if let Some(slice) = &gpu.slice {
+        lines.push(("  part", format!("{} of {}", slice.profile, slice.parent)));
+    }
+    for peer in &gpu.peers {
+        lines.push(("  peer", format!("{}: {} x {}, {}", peer.peer, peer.links, peer.kind, known(&peer.bandwidth))));
+    }
+    lines
+}
+
+/// How a GPU is now; nothing where nothing is known.
+fn condition_lines(now: &GpuCondition) -> Vec<(&'static str, String)> {
+    let fields = [
+        ("  utilisation", known(&now.utilisation)),
+        ("  temperature", known(&now.temperature_c)),
+        ("  power", known(&now.power_watts)),
+        ("  link now", known_debug(&now.link)),
+        ("  throttled", known(&now.throttled)),
+    ];
+    let asleep = now.asleep.then(|| ("  asleep", "true".to_owned()));
+    fields.into_iter().filter(|(_, value)| !value.starts_with("unknown")).chain(asleep).collect()
 }
 
 fn known_debug<T: Debug>(value: &Known<T>) -> String {

@@ -62,6 +62,8 @@ pub enum Question {
     Bytes(String),
     /// `nvml ...`: a question to NVIDIA's management library.
     Nvml(NvmlQuestion),
+    /// `vulkan`: the devices that Vulkan's loader finds, each as a paragraph of lines `NAME: VALUE` (see `ffi::vulkan`).
+    Vulkan,
     /// `sysctl NAME`: a value of macOS's kernel. Numbers are decimal, several of them separated by spaces; `vm.swapusage` is three
     /// lines, `total: BYTES`, `used: BYTES` and `free: BYTES`.
     Sysctl(String),
@@ -233,6 +235,7 @@ impl fmt::Display for Question {
             Self::RegistryKeys(path) => write!(f, "registry-keys {path}"),
             Self::Dxgi(question) => write!(f, "dxgi {question}"),
             Self::Nvml(question) => write!(f, "nvml {question}"),
+            Self::Vulkan => f.write_str("vulkan"),
         }
     }
 }
@@ -249,7 +252,7 @@ impl fmt::Display for NvmlQuestion {
 }
 
 /// The first words of all questions, to tell a typing error in a recording from a question.
-pub(crate) const QUESTION_WORDS: [&str; 20] = [
+pub(crate) const QUESTION_WORDS: [&str; 21] = [
     "os",
     "arch",
     "page-size",
@@ -263,6 +266,7 @@ pub(crate) const QUESTION_WORDS: [&str; 20] = [
     "amx-permission",
     "bytes",
     "nvml",
+    "vulkan",
     "sysctl",
     "mac",
     "metal",

@@ -1,11 +1,16 @@
 //! The machine that runs this program, as a [`Host`].
 
+mod child;
+mod files;
 mod resident;
 
 use crate::ffi;
-use crate::host::{Answer, DxgiQuestion, Host, MetalQuestion, NvmlQuestion, Question, Refusal, to_hexadecimal};
+use crate::host::{Answer, DxgiQuestion, Host, MetalQuestion, Question, Refusal, to_hexadecimal};
+pub use child::serve;
+use files::DeviceFiles;
 pub(crate) use resident::Ask;
-use resident::Resident;
+use resident::{Budget, Resident};
+use std::ffi::OsString;
 use std::io::Read;
 use std::time::Duration;
 
@@ -14,14 +19,19 @@ const MAX_FILE: u64 = 16 << 20;
 
 /// The machine that runs this program.
 ///
-/// Files are read at once. A driver is asked on a thread of its own and has [`Live::DEADLINE`] for each answer, so that
-/// one that hangs costs a deadline and not the program; its later answers are ready for the next detection with the same
+/// Files are read at once, those of GPUs on threads of their own, for a broken device may never answer. A driver's library is
+/// asked on a thread too, or with [`Live::with_child`] in a process of its own, which may crash. All of them together have
+/// [`Live::DEADLINE`] in one detection; what is later is [`Refusal::TimedOut`], and ready for the next detection with the same
 /// `Live`.
 #[derive(Debug)]
 pub struct Live {
-    nvml: Resident<NvmlQuestion>,
+    budget: Budget,
+    files: DeviceFiles,
+    nvml: Resident<Question>,
+    vulkan: Resident<Question>,
     metal: Resident<MetalQuestion>,
     dxgi: Resident<DxgiQuestion>,
+    children: Vec<child::Slot>,
 }
 
 impl Default for Live {
@@ -31,8 +41,8 @@ impl Default for Live {
 }
 
 impl Live {
-    /// How long one answer of a driver may take. A driver that is in memory answers in microseconds; one that nothing
-    /// holds there needs seconds to start.
+    /// How long a detection may wait for drivers. One that is in memory answers in microseconds; one that nothing holds there
+    /// needs seconds to start.
     pub const DEADLINE: Duration = Duration::from_millis(80);
 
     /// This machine, with the default deadline.
@@ -40,13 +50,35 @@ impl Live {
         Self::default()
     }
 
-    /// This machine, giving a driver this long for each answer. Before a launch it pays to wait for a cold driver.
+    /// This machine, waiting this long for drivers in a detection. Before a launch it pays to wait for a cold one.
     pub fn with_deadline(deadline: Duration) -> Self {
         Self {
-            nvml: Resident::new("nvml", deadline, nvml(&ffi::nvml::LIBRARIES)),
-            metal: Resident::new("metal", deadline, ffi::macos::open_metal),
-            dxgi: Resident::new("dxgi", deadline, ffi::windows::open_dxgi),
+            budget: Budget::new(deadline),
+            files: DeviceFiles::default(),
+            nvml: Resident::new("nvml", nvml(&ffi::nvml::LIBRARIES)),
+            vulkan: Resident::new("vulkan", || Ok(Box::new(|_| ffi::vulkan::devices(&ffi::vulkan::LIBRARIES)))),
+            metal: Resident::new("metal", ffi::macos::open_metal),
+            dxgi: Resident::new("dxgi", ffi::windows::open_dxgi),
+            children: Vec::new(),
         }
+    }
+
+    /// The libraries of NVIDIA's driver and of Vulkan are asked in child processes, so that one that crashes takes no more than its
+    /// child along. `command` is a program and its arguments that call [`serve`] with standard input and output.
+    #[must_use]
+    pub fn with_child(mut self, command: Vec<OsString>) -> Self {
+        let (nvml, nvml_slot) = child::open(command.clone());
+        let (vulkan, vulkan_slot) = child::open(command);
+        self.nvml = Resident::new("nvml", nvml);
+        self.vulkan = Resident::new("vulkan", vulkan);
+        self.children = vec![nvml_slot, vulkan_slot];
+        self
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.children.iter().for_each(child::Slot::end);
     }
 }
 
@@ -55,8 +87,14 @@ impl Host for Live {
         "live".to_owned()
     }
 
+    fn begin(&self) {
+        self.budget.begin();
+    }
+
     fn ask(&self, question: &Question) -> Result<Answer, Refusal> {
+        let whenever = Duration::MAX;
         match question {
+            Question::Read(path) | Question::List(path) if files::of_a_device(path) => self.files.ask(question, path, &self.budget),
             Question::Os => Ok(Answer::text(std::env::consts::OS)),
             Question::Arch => Ok(Answer::text(std::env::consts::ARCH)),
             Question::PageSize => page_size().map(|bytes| Answer::text(bytes.to_string())),
@@ -71,23 +109,27 @@ impl Host for Live {
             Question::Xcr0 => ffi::cpuid::xcr0().map(|bits| Answer::text(format!("{bits:x}"))).ok_or(Refusal::NotSupported),
             Question::AmxPermission => ffi::amx::request().map(|()| Answer::text("granted")),
             Question::Bytes(path) => Ok(Answer::Text(to_hexadecimal(&bytes(path)?))),
-            Question::Nvml(question) => self.nvml.ask(*question).map(Answer::text),
+            Question::Nvml(_) => self.nvml.ask(question.clone(), &self.budget, whenever).map(Answer::text),
+            Question::Vulkan => self.vulkan.ask(question.clone(), &self.budget, whenever).map(Answer::text),
             Question::Sysctl(name) => ffi::macos::sysctl(name).map(Answer::text),
             Question::Mac(question) => ffi::macos::ask(*question).map(Answer::text),
-            Question::Metal(question) => self.metal.ask(*question).map(Answer::text),
+            Question::Metal(question) => self.metal.ask(*question, &self.budget, whenever).map(Answer::text),
             Question::Windows(question) => ffi::windows::ask(*question).map(Answer::text),
             Question::Registry(path) => ffi::windows::registry(path).map(Answer::text),
             Question::RegistryKeys(path) => ffi::windows::registry_keys(path).map(Answer::Names),
-            Question::Dxgi(question) => self.dxgi.ask(*question).map(Answer::text),
+            Question::Dxgi(question) => self.dxgi.ask(*question, &self.budget, whenever).map(Answer::text),
         }
     }
 }
 
 /// Opens the first of these libraries that is here.
-fn nvml(libraries: &'static [&'static str]) -> impl Fn() -> Result<Ask<NvmlQuestion>, Refusal> + Send + Sync + 'static {
+fn nvml(libraries: &'static [&'static str]) -> impl Fn() -> Result<Ask<Question>, Refusal> + Send + Sync + 'static {
     move || {
         let library = ffi::nvml::Nvml::open(libraries)?;
-        Ok(Box::new(move |question| library.ask(question)))
+        Ok(Box::new(move |question| match question {
+            Question::Nvml(question) => library.ask(question),
+            _ => Err(Refusal::NotSupported),
+        }))
     }
 }
 
@@ -138,7 +180,7 @@ fn affinity() -> Result<String, Refusal> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-    use crate::host::NvmlField;
+    use crate::host::{NvmlField, NvmlQuestion};
     use std::time::Instant;
 
     /// A library with the interface of NVIDIA's, one device, and one function that does not return for a second.
@@ -159,6 +201,12 @@ mod tests {
         int nvmlDeviceGetNumGpuCores(void *d, unsigned *n) { sleep(1); *n = 7; return 0; }
     "#;
 
+    fn live_with(libraries: &'static [&'static str], deadline: Duration) -> Live {
+        let mut live = Live::with_deadline(deadline);
+        live.nvml = Resident::new("nvml", nvml(libraries));
+        live
+    }
+
     fn ask(live: &Live, field: NvmlField) -> Result<String, Refusal> {
         let host: &dyn Host = live;
         host.text(&Question::Nvml(NvmlQuestion::Device(0, field)))
@@ -177,7 +225,7 @@ mod tests {
         let library: &'static str = Box::leak(library.to_string_lossy().into_owned().into_boxed_str());
         let deadline = Duration::from_millis(400);
         let libraries: &'static [&'static str] = Box::leak(Box::new(["/nowhere/libnone.so", library]));
-        let live = Live { nvml: Resident::new("nvml", deadline, nvml(libraries)), ..Live::new() };
+        let live = live_with(libraries, deadline);
         assert_eq!(ask(&live, NvmlField::Name).as_deref(), Ok("NVIDIA Test GPU"));
         assert_eq!(ask(&live, NvmlField::MemoryTotal), Ok((24u64 << 30).to_string()));
         assert_eq!(ask(&live, NvmlField::ComputeCapability).as_deref(), Ok("8.9"));
@@ -196,13 +244,14 @@ mod tests {
         while ask(&live, NvmlField::Name).is_err() {
             assert!(start.elapsed() < Duration::from_secs(60), "the driver never came back");
             std::thread::sleep(Duration::from_millis(20));
+            live.begin();
         }
         assert_eq!(ask(&live, NvmlField::Name).as_deref(), Ok("NVIDIA Test GPU"));
     }
 
     #[test]
     fn no_library_is_no_gpu() {
-        let live = Live { nvml: Resident::new("nvml", Live::DEADLINE, nvml(&["/nowhere/libnone.so"])), ..Live::new() };
+        let live = live_with(&["/nowhere/libnone.so"], Live::DEADLINE);
         assert_eq!(ask(&live, NvmlField::Name), Err(Refusal::NotFound));
         assert_eq!(ask(&live, NvmlField::Name), Err(Refusal::NotFound));
     }

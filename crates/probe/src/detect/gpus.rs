@@ -1,6 +1,6 @@
 //! All GPUs of a machine put together: each once, whoever names it, in the engines' order.
 
-use super::{Depth, amd, intel, npu, nvidia, nvidia_links, pci};
+use super::{Depth, amd, intel, npu, nvidia, nvidia_links, pci, vulkan};
 use crate::host::Host;
 use spec::machine::{Gpu, GpuCondition, GpuKind, GpuVendor, Npu, PeerLink};
 use spec::{Bytes, BytesPerSec, Known};
@@ -80,6 +80,12 @@ pub(crate) fn read(host: &dyn Host, memory: &HostMemory<'_>, depth: Depth) -> Gp
         all.warnings.append(&mut source.warnings);
         found.append(&mut source.found);
     }
+    if depth == Depth::Full || depth == Depth::Drivers && only_vulkan_knows(&found) {
+        match vulkan::complete(host, &mut found) {
+            Ok(visible) => all.visible.extend(visible),
+            Err(warning) => all.warnings.push(warning),
+        }
+    }
     connect(&mut found);
     for Found { gpu, free, condition, .. } in found {
         all.gpus.push(gpu);
@@ -87,6 +93,15 @@ pub(crate) fn read(host: &dyn Host, memory: &HostMemory<'_>, depth: Depth) -> Gp
         all.conditions.push(condition);
     }
     all
+}
+
+/// True where a GPU with a driver has memory that nothing has told yet, and none sleeps: Vulkan would wake it.
+fn only_vulkan_knows(found: &[Found]) -> bool {
+    let silent = |found: &Found| {
+        let gpu = &found.gpu;
+        gpu.memory_total.is_unknown() && !gpu.driver.is_unknown() && gpu.vendor != GpuVendor::Nvidia && gpu.kind == GpuKind::Discrete
+    };
+    found.iter().any(silent) && !found.iter().any(|found| found.condition.asleep)
 }
 
 /// Makers whose drivers nothing here reads.

@@ -31,6 +31,7 @@ pub(crate) mod pci;
 pub(crate) mod system;
 pub(crate) mod topology;
 pub(crate) mod visible;
+mod vulkan;
 pub(crate) mod windows;
 
 use crate::host::{Host, Question, Refusal};

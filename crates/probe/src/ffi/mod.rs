@@ -11,6 +11,7 @@ pub(crate) mod macos;
 #[cfg(not(target_os = "macos"))]
 #[path = "elsewhere_macos.rs"]
 pub(crate) mod macos;
+pub(crate) mod vulkan;
 #[cfg(windows)]
 pub(crate) mod windows;
 #[cfg(not(windows))]

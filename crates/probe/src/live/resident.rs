@@ -1,54 +1,81 @@
-//! A driver's library on a thread of its own, with a deadline for each answer.
+//! What may not answer (the library of a driver, a file of a broken device) on a thread of its own, within what is left of a
+//! detection's time.
 
 use crate::host::Refusal;
 use std::fmt;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// An open library: a question in, its answer as a text out. Lives on one thread.
-pub(crate) type Ask<Q> = Box<dyn Fn(Q) -> Result<String, Refusal>>;
-type Open<Q> = dyn Fn() -> Result<Ask<Q>, Refusal> + Send + Sync;
-type Answered = Result<String, Refusal>;
+/// An open library: a question in, its answer out, as a text where nothing else is said. Lives on one thread.
+pub(crate) type Ask<Q, A = String> = Box<dyn Fn(Q) -> Result<A, Refusal>>;
+type Open<Q, A> = dyn Fn() -> Result<Ask<Q, A>, Refusal> + Send + Sync;
+
+/// How long a detection may wait, for all answers together: a hundred slow answers cost no more than one that does not come.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    whole: Duration,
+    left: Mutex<Duration>,
+}
+
+impl Budget {
+    /// A budget of this much time for each detection.
+    pub(crate) fn new(whole: Duration) -> Self {
+        Self { whole, left: Mutex::new(whole) }
+    }
+
+    /// A detection begins: all of the time is left.
+    pub(crate) fn begin(&self) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = self.whole;
+    }
+
+    fn left(&self) -> Duration {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spend(&self, time: Duration) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = left.saturating_sub(time);
+    }
+}
 
 /// A library that is opened with the first question and stays open.
-pub(crate) struct Resident<Q> {
+pub(crate) struct Resident<Q, A = String> {
     name: &'static str,
-    deadline: Duration,
-    open: Arc<Open<Q>>,
-    worker: Mutex<Worker<Q>>,
+    open: Arc<Open<Q, A>>,
+    worker: Mutex<Worker<Q, A>>,
 }
 
 #[derive(Default)]
-enum Worker<Q> {
+enum Worker<Q, A> {
     /// Not asked yet.
     #[default]
     Idle,
     /// Ready for a question.
-    Ready(Channel<Q>),
+    Ready(Channel<Q, A>),
     /// Still busy with a question whose deadline has passed.
-    Late(Channel<Q>),
+    Late(Channel<Q, A>),
     /// The thread could not be started or has ended.
     Gone,
 }
 
-struct Channel<Q> {
+struct Channel<Q, A> {
     questions: Sender<Q>,
-    answers: Receiver<Answered>,
+    answers: Receiver<Result<A, Refusal>>,
 }
 
-impl<Q: Send + 'static> Resident<Q> {
-    /// A library that `open` opens, on a thread of this name, with this long for each answer.
-    pub(crate) fn new(name: &'static str, deadline: Duration, open: impl Fn() -> Result<Ask<Q>, Refusal> + Send + Sync + 'static) -> Self {
-        Self { name, deadline, open: Arc::new(open), worker: Mutex::new(Worker::Idle) }
+impl<Q: Send + 'static, A: Send + 'static> Resident<Q, A> {
+    /// A library that `open` opens, on a thread of this name.
+    pub(crate) fn new(name: &'static str, open: impl Fn() -> Result<Ask<Q, A>, Refusal> + Send + Sync + 'static) -> Self {
+        Self { name, open: Arc::new(open), worker: Mutex::new(Worker::Idle) }
     }
 
-    /// The answer to one question.
+    /// The answer to one question, waited for at most this long and no longer than the budget has left.
     ///
     /// # Errors
-    /// The library's refusal, or that of opening it; [`Refusal::TimedOut`] where the answer did not come within the deadline, and as
-    /// long as it has not come.
-    pub(crate) fn ask(&self, question: Q) -> Answered {
+    /// The library's refusal, or that of opening it; [`Refusal::TimedOut`] where the answer did not come in time, and as long as it
+    /// has not come.
+    pub(crate) fn ask(&self, question: Q, budget: &Budget, most: Duration) -> Result<A, Refusal> {
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match std::mem::replace(&mut *worker, Worker::Gone) {
             Worker::Idle => self.start()?,
@@ -64,8 +91,16 @@ impl<Q: Send + 'static> Resident<Q> {
             },
             Worker::Gone => return Err(Refusal::NotFound),
         };
+        let allowed = budget.left().min(most);
+        if allowed.is_zero() {
+            *worker = Worker::Ready(channel);
+            return Err(Refusal::TimedOut);
+        }
         channel.questions.send(question).map_err(|_| Refusal::NotFound)?;
-        match channel.answers.recv_timeout(self.deadline) {
+        let start = Instant::now();
+        let answer = channel.answers.recv_timeout(allowed);
+        budget.spend(start.elapsed());
+        match answer {
             Ok(answer) => {
                 *worker = Worker::Ready(channel);
                 answer
@@ -78,7 +113,7 @@ impl<Q: Send + 'static> Resident<Q> {
         }
     }
 
-    fn start(&self) -> Result<Channel<Q>, Refusal> {
+    fn start(&self) -> Result<Channel<Q, A>, Refusal> {
         let (questions, inbox) = mpsc::channel();
         let (outbox, answers) = mpsc::channel();
         let open = Arc::clone(&self.open);
@@ -87,13 +122,13 @@ impl<Q: Send + 'static> Resident<Q> {
     }
 }
 
-impl<Q> fmt::Debug for Resident<Q> {
+impl<Q, A> fmt::Debug for Resident<Q, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Resident").field("name", &self.name).field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("Resident").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-fn serve<Q>(open: &Open<Q>, inbox: &Receiver<Q>, outbox: &Sender<Answered>) {
+fn serve<Q, A>(open: &Open<Q, A>, inbox: &Receiver<Q>, outbox: &Sender<Result<A, Refusal>>) {
     let mut library = None;
     while let Ok(question) = inbox.recv() {
         // Opened with the first question, so that a slow start counts against its deadline.

@@ -86,13 +86,28 @@ pub(crate) fn read(host: &dyn Host, memory: &HostMemory<'_>, depth: Depth) -> Gp
             Err(warning) => all.warnings.push(warning),
         }
     }
-    connect(&mut found);
-    for Found { gpu, free, condition, .. } in found {
-        all.gpus.push(gpu);
-        all.free.push(free);
-        all.conditions.push(condition);
-    }
+    all.take(found);
     all
+}
+
+/// The GPUs that NVIDIA's library names, for a system whose bus is not read.
+pub(crate) fn of_nvidia(host: &dyn Host, memory: &HostMemory<'_>, depth: Depth) -> Gpus {
+    let source = nvidia::read(host, &[], memory, depth);
+    let mut all = Gpus { visible: source.visible, warnings: source.warnings, ..Gpus::default() };
+    all.take(source.found);
+    all
+}
+
+impl Gpus {
+    /// All that are found, with the links between them.
+    fn take(&mut self, mut found: Vec<Found>) {
+        connect(&mut found);
+        for Found { gpu, free, condition, .. } in found {
+            self.gpus.push(gpu);
+            self.free.push(free);
+            self.conditions.push(condition);
+        }
+    }
 }
 
 /// True where a GPU with a driver has memory that nothing has told yet, and none sleeps: Vulkan would wake it.

@@ -1,8 +1,9 @@
 //! GPUs under Windows: NVIDIA's library first, then DXGI, then the registry.
 
-use crate::detect::{fields, nvidia};
+use crate::detect::gpus::{HostMemory, of_nvidia};
+use crate::detect::{Depth, fields};
 use crate::host::{DxgiQuestion, Host, NvmlQuestion, Question, Refusal};
-use spec::machine::{Gpu, GpuKind, GpuVendor, Npu};
+use spec::machine::{Gpu, GpuCondition, GpuKind, GpuVendor, Npu};
 use spec::{Bytes, Known};
 
 /// More adapters than any machine holds.
@@ -21,12 +22,14 @@ pub(super) struct Gpus {
     pub(super) gpus: Vec<Gpu>,
     pub(super) free: Vec<Known<Bytes>>,
     pub(super) visible: Vec<usize>,
+    /// Of the GPUs that NVIDIA's library names, which come first.
+    pub(super) conditions: Vec<GpuCondition>,
     pub(super) warnings: Vec<String>,
 }
 
 pub(super) fn read(host: &dyn Host, total: &Known<Bytes>, available: &Known<Bytes>) -> Gpus {
-    let own = nvidia::read(host, &nvidia::HostMemory { total, available });
-    let mut found = Gpus { gpus: own.gpus, free: own.free, visible: own.visible, warnings: own.warnings };
+    let own = of_nvidia(host, &HostMemory { total, available }, Depth::default());
+    let mut found = Gpus { gpus: own.gpus, free: own.free, visible: own.visible, conditions: own.conditions, warnings: own.warnings };
     if host.text(&Question::Nvml(NvmlQuestion::Count)) == Err(Refusal::TimedOut) {
         found.warnings = vec!["NVIDIA's library nvml.dll did not answer in time; its GPUs are those that DXGI names".into()];
     }

@@ -74,7 +74,10 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
         },
         gpus: gpus.gpus,
     };
-    let conditions = conditions::read(host, facts.gpus.len());
+    let mut conditions = conditions::read(host, facts.gpus.len());
+    for (condition, of_nvidia) in conditions.gpus.iter_mut().zip(gpus.conditions) {
+        *condition = of_nvidia;
+    }
     Machine { origin: host.origin(), facts, limits, free, conditions, warnings }
 }
 

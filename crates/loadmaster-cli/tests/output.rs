@@ -89,8 +89,11 @@ fn help_of_a_command_shows_the_pins() {
           --prove                  Ask the bundled engine for its own dry run on pretended GPUs of these
                                    sizes and compare to the byte; exit with 6 where they disagree
           --engine-profile <NAME>  Apply the rules of this engine and version instead: `server-0.7.0`,
-                                   `bench-0.7.0`, `llama.cpp-2025-03`, `llama.cpp-b5192`, ...; a name
-                                   that does not exist lists those that do
+                                   `bench-0.7.0`, `llama.cpp-2025-03`, `llama.cpp-b5192`,
+                                   `ik_llama.cpp-2025-07` or `ik_llama.cpp-b3826` with that fork's own
+                                   flags behind it (`ik_llama.cpp -mla 3 -amb 512 -fmoe -rtr
+                                   GGML_SCHED_MAX_COPIES=1`), ...; a name that does not exist lists
+                                   those that do
           --explain                Show for each number the rule that it follows, the line of llama.cpp
                                    that the rule mirrors, and the arithmetic
           --svg <FILE>             Write the picture as an SVG document

@@ -2,11 +2,14 @@
 //!
 //! Where tensors go is computed once per placement, compute buffers once per graph; caches, state and sums are cheap and
 //! computed each time. Two placements share a graph where layers and tensors lie on the same devices: of weights that a
-//! device reads in place the type does not matter. Answers are those of [`crate::require_with`], which a law checks.
+//! device reads in place the type does not matter. A graph that is new is put together from the pieces of others where layers
+//! had the same neighbours, and simulated where they had not. Answers are those of [`crate::require_with`]: a law, every
+//! recorded model with all its layers, and the engine's recorded answers check it.
 
 use crate::companions::Companions;
 use crate::compute::{Shape, Shapes, Simulations};
 use crate::error::FootprintError;
+use crate::placement::Placement;
 use crate::require::{Case, Placed, Simulated};
 use crate::requirement::Requirement;
 use crate::{ComputeBuffers, EngineProfile, Target, context};
@@ -101,17 +104,15 @@ impl<'a> Requirements<'a> {
     }
 
     fn simulated(&self, case: &Case<'_>, shaped: &Shaped) -> Simulated {
-        let mut key = graph_key(case, shaped.shaped);
+        let key = graph_key(case, &shaped.placed.placement, shaped.shaped);
         let known = self.cache.borrow().compute.get(&key).cloned();
         let compute = known.unwrap_or_else(|| {
             let compute = case.compute(&self.simulations, &shaped.placed.placement, Some(&shaped.shape));
-            self.cache.borrow_mut().compute.insert(key.clone(), compute.clone());
+            self.cache.borrow_mut().compute.insert(key, compute.clone());
             compute
         });
         // Scratch follows the types of a device's tensors, too.
-        if let Some(first) = key.first_mut() {
-            *first = shaped.number;
-        }
+        let key = scratch_key(case, shaped.number);
         let known = self.cache.borrow().scratch.get(&key).cloned();
         let scratch = known.unwrap_or_else(|| {
             let scratch = case.scratch(&shaped.placed.placement);
@@ -139,8 +140,8 @@ fn placement_key(settings: &Settings) -> Vec<u64> {
     key
 }
 
-/// Everything besides the placement that decides a graph and its scratch.
-fn graph_key(case: &Case<'_>, shape: u64) -> Vec<u64> {
+/// Everything that decides a graph.
+fn graph_key(case: &Case<'_>, placement: &Placement, shape: u64) -> Vec<u64> {
     let context = &case.context;
     let settings = case.settings;
     let full_offload = settings.n_gpu_layers > case.model.n_layer_all();
@@ -162,10 +163,22 @@ fn graph_key(case: &Case<'_>, shape: u64) -> Vec<u64> {
             settings.swa_full,
             settings.split_mode == SplitMode::Layer,
             full_offload,
+            placement.has_overrides,
         ]),
         settings.cache_type_k as u64,
         settings.cache_type_v as u64,
     ]
+}
+
+/// Everything besides the placement that decides scratch: caches where the engine copies them, and nothing else of theirs.
+fn scratch_key(case: &Case<'_>, placement: u64) -> Vec<u64> {
+    let (context, settings) = (&case.context, case.settings);
+    let mut key = vec![placement, u64::from(context.n_ctx.min(context.n_ubatch)), settings.op_offload.into()];
+    if !context.rules.attention_scratch {
+        let types = [settings.cache_type_k, settings.cache_type_v].map(|ty| ty as u64);
+        key.extend([u64::from(context.n_ctx), context.flash_attn.into()].into_iter().chain(types));
+    }
+    key
 }
 
 fn flags(flags: &[bool]) -> u64 {

@@ -22,6 +22,8 @@ const LONGEST_PATTERN: usize = 8;
 pub(super) struct Pieces {
     /// What each layer of the model is, apart from where it lies.
     contents: Vec<u32>,
+    /// Types of the host's tensors tell layers apart: devices copy some.
+    pub(super) typed: bool,
     borders: BTreeMap<Vec<u64>, usize>,
     /// Steps by the number of the border they start from; the first is the start of all graphs.
     steps: Vec<Vec<Step>>,
@@ -66,12 +68,17 @@ impl Pieces {
             let next = numbers.len() as u32;
             *numbers.entry(content).or_insert(next)
         };
-        Self { contents: contents.into_iter().map(number).collect(), borders: BTreeMap::new(), steps: vec![Vec::new()] }
+        Self { contents: contents.into_iter().map(number).collect(), typed: false, borders: BTreeMap::new(), steps: vec![Vec::new()] }
     }
 
     /// What a layer of the model is, `place` being a number for where it lies.
     pub(super) fn layer(&self, index: usize, place: u32) -> u64 {
         u64::from(self.contents.get(index).copied().unwrap_or(u32::MAX)) << 32 | u64::from(place)
+    }
+
+    /// From now on tells layers by the types of the host's tensors, too; what is known is not.
+    pub(super) fn tell_types(&mut self) {
+        *self = Self { contents: std::mem::take(&mut self.contents), typed: true, borders: BTreeMap::new(), steps: vec![Vec::new()] };
     }
 
     /// Takes the steps of a graph that was simulated.
@@ -102,6 +109,30 @@ impl Pieces {
 
     fn step(&self, from: usize, towards: [u64; 2]) -> Option<&Step> {
         self.steps.get(from)?.iter().find(|step| step.towards == towards)
+    }
+
+    /// The layers of a graph in short that takes the first missing step of this one: as far as its steps are known, none
+    /// between two passages of one border; behind that, a few of each run of repeated patterns.
+    pub(super) fn in_short(&self, sequence: &Sequence, repeats: usize) -> Vec<usize> {
+        let mut at = 0;
+        let mut passed: Vec<usize> = Vec::new();
+        let mut left: Vec<usize> = Vec::new();
+        let mut border = 0;
+        while border < sequence.layers.len()
+            && let Some(step) = self.step(at, sequence.towards(border))
+        {
+            at = step.to;
+            if let Some(before) = passed.iter().position(|&passed| passed == at) {
+                passed.truncate(before);
+                left.truncate(before);
+            }
+            passed.push(at);
+            left.push(border);
+            border += 1;
+        }
+        // The layer before the first border that is not known lies between two of which one is.
+        left.extend(in_short(&sequence.layers[border..], repeats).into_iter().map(|layer| border + layer));
+        left
     }
 
     /// The graph of these layers, if each of its steps is known.
@@ -151,7 +182,7 @@ impl Joined {
 
 /// Indices of the layers that are left where each run of a repeated pattern of at most [`LONGEST_PATTERN`] layers is cut down
 /// to `repeats`.
-pub(super) fn in_short(layers: &[u64], repeats: usize) -> Vec<usize> {
+fn in_short(layers: &[u64], repeats: usize) -> Vec<usize> {
     let mut left = Vec::new();
     let mut i = 0;
     while i < layers.len() {

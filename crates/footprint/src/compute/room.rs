@@ -40,7 +40,8 @@ pub(crate) fn room(model: &Model, placement: &Placement, context: &ResolvedConte
 
 /// The first prime after the smallest power of two for which that prime is `least` or more.
 fn first_prime_past_a_power(least: u64) -> u64 {
-    let mut power = 1024_u64;
+    // That of the largest power up to `least`, or else that of the next.
+    let mut power = 1 << least.max(1024).ilog2();
     loop {
         let prime = (power + 1..).step_by(2).find(|&n| is_prime(n)).unwrap_or(u64::MAX);
         if prime >= least || power > 1 << 31 {

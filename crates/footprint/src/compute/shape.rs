@@ -15,16 +15,18 @@ pub(crate) struct Shapes {
     like: Vec<u32>,
     /// Layer whose cache each reads, where that is another one's.
     shared: Vec<Option<u32>>,
-    /// Per tensor its layer, and a number for its part and shape; and one for these and its type.
-    tensors: Vec<(usize, [u32; 2])>,
+    /// Per tensor its layer and a number for its part and shape: where a device reads it in place; where it is the host's;
+    /// and there together with its type.
+    tensors: Vec<(usize, [u32; 3])>,
     numbers: RefCell<BTreeMap<Vec<u32>, u32>>,
 }
 
 /// One placement.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Shape {
-    /// Per layer, a number for what it is and where its tensors lie.
-    pub(crate) layers: Vec<u32>,
+    /// Per layer, a number for what it is and where its tensors lie; and one that tells quantised types of the host's, too,
+    /// which matter where devices copy such tensors.
+    pub(crate) layers: Vec<[u32; 2]>,
     /// Per layer, one bit for what it is and its device; others may have the same.
     pub(crate) kinds: Vec<u64>,
     /// A number for everything outside of layers.
@@ -45,10 +47,10 @@ impl Shapes {
             let stem = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
             let stem = stem.map_or(tensor.name.as_str(), |(_, stem)| stem);
             let layer = tensor.layer().map(|layer| layer as usize).filter(|&layer| layer < layers.len());
-            let ty = |always: bool| (always || FUSED.contains(&stem)).then_some(tensor.ty);
-            let kinds = [false, true].map(|copied| {
+            let fused = FUSED.contains(&stem);
+            let kinds = [fused, fused || !tensor.ty.is_quantized(), true].map(|typed| {
                 let next = numbers.len() as u32;
-                *numbers.entry((ty(copied), tensor.shape, stem)).or_insert(next)
+                *numbers.entry((typed.then_some(tensor.ty), tensor.shape, stem)).or_insert(next)
             });
             (layer.unwrap_or(layers.len()), kinds)
         });
@@ -59,22 +61,30 @@ impl Shapes {
     pub(crate) fn of(&self, placement: &Placement) -> Shape {
         let outside = self.like.len();
         let device = |layer: usize| device_number(placement.layer_devices.get(layer).copied().flatten());
-        let mut parts: Vec<Vec<u32>> = Vec::with_capacity(outside + 1);
+        let mut parts: Vec<[Vec<u32>; 2]> = Vec::with_capacity(outside + 1);
         let mut kinds = Vec::with_capacity(outside);
         for (layer, (&like, shared)) in self.like.iter().zip(&self.shared).enumerate() {
             let home = shared.map_or(layer, |source| source as usize);
-            let mut part = Vec::with_capacity(64);
-            part.extend([like, device(layer), device(home)]);
-            parts.push(part);
+            parts.push([(); 2].map(|()| {
+                let mut part = Vec::with_capacity(64);
+                part.extend([like, device(layer), device(home)]);
+                part
+            }));
             kinds.push(1 << ((like * 16 + device(layer)) % 64));
         }
-        parts.push(vec![device_number(placement.output_device()), u32::from(placement.mapped), u32::from(placement.has_overrides)]);
-        for (&(layer, number), home) in self.tensors.iter().zip(&placement.homes) {
-            // A weight's type matters where a device copies it from the host; elsewhere it is read in place.
-            let copied = matches!(home, Home::Host | Home::HostLazy | Home::HostPinned(_));
-            parts[layer].extend([number[usize::from(copied)], home_number(*home)]);
+        let mut last = vec![device_number(placement.output_device())];
+        for (&(layer, [read, copied, typed]), &home) in self.tensors.iter().zip(&placement.homes) {
+            // Where a device may copy it from.
+            let host = matches!(home, Home::Host | Home::HostLazy | Home::HostPinned(_));
+            match parts.get_mut(layer) {
+                Some(layer) => {
+                    for (part, number) in layer.iter_mut().zip(if host { [copied, typed] } else { [read; 2] }) {
+                        part.extend([number, home_number(home)]);
+                    }
+                }
+                None => last.extend([if host { typed } else { read }, home_number(home)]),
+            }
         }
-        let last = &mut parts[outside];
         last.extend(placement.tied_copy().map(|(_, home)| home_number(home)));
         for &(index, home) in &placement.copies {
             last.extend([u32::MAX, index as u32, home_number(home)]);
@@ -86,8 +96,8 @@ impl Shapes {
             let next = numbers.len() as u32;
             *numbers.entry(part).or_insert(next)
         };
-        let outside = parts.pop().map_or(0, &mut number);
-        Shape { layers: parts.into_iter().map(number).collect(), kinds, outside }
+        let outside = number(last);
+        Shape { layers: parts.into_iter().map(|layer| layer.map(&mut number)).collect(), kinds, outside }
     }
 }
 

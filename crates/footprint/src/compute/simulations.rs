@@ -4,9 +4,9 @@ use super::allocate::{BufferRules, chunk_sizes, traced};
 use super::borders::{Cuts, Traced};
 use super::builder::{Batch, Builder, Missing, Options};
 use super::decoder::Decoder;
-use super::pieces::{Pieces, Sequence, in_short};
-use super::schedule::{Scheduler, schedule};
-use super::tensor::Id;
+use super::pieces::{Pieces, Sequence};
+use super::schedule::{Schedule, Scheduler, schedule};
+use super::tensor::{Id, Memory};
 use super::weights::Weights;
 use super::{Certainty, ComputeBuffers, MAX_LAYERS, Measured, Placed, Run, Setup, Shape, arch, estimate};
 use crate::placement::Placement;
@@ -36,7 +36,9 @@ struct Frame {
 }
 
 /// Repetitions of a pattern of layers that are left of it in a graph that is simulated for its pieces.
-const REPEATS: usize = 3;
+const REPEATS: usize = 2;
+/// Graphs in short that are tried before the graph itself.
+const ATTEMPTS: usize = 3;
 
 impl<'a> Simulations<'a> {
     /// Nothing is simulated yet.
@@ -120,9 +122,13 @@ impl<'a> Graph<'a> {
         model.layers.len().min(model.n_layer() as usize)
     }
 
+    fn count(&self) {
+        let graphs = &self.setup.simulations.graphs;
+        graphs.set(graphs.get() + 1);
+    }
+
     fn build(&self, layers: &[usize]) -> Result<Builder<'a>, Missing> {
         let simulations = self.setup.simulations;
-        simulations.graphs.set(simulations.graphs.get() + 1);
         let mut builder = Builder::new(self.setup.model, &simulations.weights, self.setup.placement, self.options, self.batch);
         self.decoder.build(&mut builder, layers)?;
         if self.run == Run::Dry {
@@ -132,6 +138,7 @@ impl<'a> Graph<'a> {
     }
 
     fn whole(&self) -> Result<Measured, Missing> {
+        self.count();
         let mut builder = self.build(&(0..self.n_layer()).collect::<Vec<_>>())?;
         let schedule = schedule(&mut builder.graph, self.setup.scheduler, Vec::new());
         let at_home = |&(layer, node): &(usize, Id)| schedule.backend(node) == Some(builder.layer_backend(layer));
@@ -158,11 +165,13 @@ impl<'a> Graph<'a> {
         let mut families = setup.simulations.families.borrow_mut();
         let known = families.iter().position(|(known, _)| *known == frame);
         let all: Vec<usize> = (0..self.n_layer()).collect();
-        let Some(known) = known else {
-            let mut pieces = None;
-            let measured = self.learn(&mut pieces, shape, &all)?;
-            families.push((frame, pieces));
-            return Ok(measured);
+        let known = match known {
+            Some(known) => known,
+            None => {
+                let whole = self.build(&all)?;
+                families.push((frame, Cuts::of(&whole).map(|cuts| Pieces::new(cuts.contents(&whole)))));
+                families.len() - 1
+            }
         };
         let Some(pieces) = &mut families[known].1 else { return self.whole() };
         let sequence = sequence(pieces, shape, &all);
@@ -170,8 +179,12 @@ impl<'a> Graph<'a> {
         if let Some(measured) = pieces.join(&sequence, backends, variants) {
             return Ok(measured);
         }
-        let short = in_short(&sequence.layers, REPEATS);
-        if short.len() < all.len() {
+        for _ in 0..ATTEMPTS {
+            let Some(pieces) = &families[known].1 else { return self.whole() };
+            let short = pieces.in_short(&sequence, REPEATS);
+            if short.len() == all.len() {
+                break;
+            }
             self.learn(&mut families[known].1, shape, &short)?;
             let Some(pieces) = &families[known].1 else { return self.whole() };
             if let Some(measured) = pieces.join(&sequence, backends, variants) {
@@ -189,20 +202,18 @@ impl<'a> Graph<'a> {
     /// Simulates the graph of these layers for its pieces. There are none any more once layers turn out to reach beyond their
     /// neighbours.
     fn learn(&self, pieces: &mut Option<Pieces>, shape: &Shape, layers: &[usize]) -> Result<Measured, Missing> {
+        self.count();
         let mut builder = self.build(layers)?;
         let cuts = Cuts::of(&builder);
-        if let (None, Some(cuts)) = (&pieces, &cuts) {
-            *pieces = Some(Pieces::new(cuts.contents(&builder)));
-        }
         let originals = builder.graph.len();
         let at = cuts.as_ref().map(|cuts| cuts.nodes.clone()).unwrap_or_default();
         let schedule = schedule(&mut builder.graph, self.setup.scheduler, at);
-        let mut layouts = vec![&schedule.layout];
-        if self.variants() > 1 {
-            layouts.push(schedule.unfused.as_ref().unwrap_or(&schedule.layout));
+        let layouts = [Some(&schedule.layout), schedule.unfused.as_ref()].into_iter().flatten();
+        let (mut chunks, mut memory): (Vec<_>, Vec<_>) = layouts.map(|layout| traced(&builder.graph, layout, &self.setup.rules)).unzip();
+        while memory.len() < self.variants() {
+            chunks.extend_from_within(..1);
+            memory.extend_from_within(..1);
         }
-        let (chunks, memory): (Vec<_>, Vec<_>) =
-            layouts.into_iter().map(|layout| traced(&builder.graph, layout, &self.setup.rules)).unzip();
         let at_home = |&(layer, node): &(usize, Id)| schedule.backend(node) == Some(builder.layer_backend(layer));
         let mut chunks = chunks.into_iter();
         let measured = Measured {
@@ -211,6 +222,11 @@ impl<'a> Graph<'a> {
             graph: size(&builder, schedule.splits),
             attention_at_home: builder.attention.iter().all(at_home),
         };
+        if let Some(pieces) = pieces.as_mut().filter(|pieces| !pieces.typed)
+            && copies_quantized(&builder.graph, &schedule)
+        {
+            pieces.tell_types();
+        }
         let learnt = pieces.as_mut().zip(cuts).and_then(|(pieces, cuts)| {
             let sequence = sequence(pieces, shape, layers);
             let traced = Traced { builder: &builder, cuts: &cuts, originals, schedule: &schedule, memory };
@@ -224,8 +240,16 @@ impl<'a> Graph<'a> {
     }
 }
 
+/// True where a device copies quantised weights: their types then decide sizes.
+fn copies_quantized(graph: &super::graph::Graph, schedule: &Schedule) -> bool {
+    schedule.trace.copies.iter().any(|copy| {
+        let weight = graph.tensor(graph.root(copy.source));
+        matches!(weight.memory, Memory::Weights { .. }) && weight.ty.is_quantized()
+    })
+}
+
 fn sequence(pieces: &Pieces, shape: &Shape, layers: &[usize]) -> Sequence {
-    let place = |layer: usize| shape.layers.get(layer).copied().unwrap_or(0);
+    let place = |layer: usize| shape.layers.get(layer).map_or(0, |numbers| numbers[usize::from(pieces.typed)]);
     let kind = |layer: &usize| shape.kinds.get(*layer).copied().unwrap_or(0);
     Sequence::new(layers.iter().map(|&layer| pieces.layer(layer, place(layer))).collect(), layers.iter().map(kind))
 }

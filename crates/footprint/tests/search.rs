@@ -177,6 +177,29 @@ impl Random {
     }
 }
 
+/// Graphs simulated for `-ngl` 0 to all, each answer being that of a single question; and how many answers there were.
+fn simulated_over_layers(name: &str) -> (usize, usize) {
+    let (model, target) = (recorded::model::model(name), target(&[(24, false)]));
+    let (profile, none) = (EngineProfile::server_0_7(), Companions::default());
+    let search = Requirements::new(&model, &target, &profile, &none);
+    let answers = 0..=model.n_layer_all() + 1;
+    for n_gpu_layers in answers.clone() {
+        let settings = Settings { n_gpu_layers, ..Settings::default() };
+        assert_eq!(search.require(&settings), require(&model, &settings, &target, &profile), "{name} -ngl {n_gpu_layers}");
+    }
+    (search.simulations(), answers.count())
+}
+
+/// In RWKV 7 every layer mixes in values of the first, so that no piece is like another: each graph (prefill and decode) is
+/// simulated whole, but for the two placements that differ in nothing.
+#[test]
+fn layers_that_reach_beyond_their_neighbours_have_no_pieces() {
+    let (whole, answers) = simulated_over_layers("rwkv7-1.5b Q8_0");
+    assert!(whole >= 2 * (answers - 1), "{whole} graphs for {answers} answers");
+    let (in_pieces, answers) = simulated_over_layers("llama-3.1-70b Q4_K_M");
+    assert!(in_pieces < answers / 2, "{in_pieces} graphs for {answers} answers");
+}
+
 /// What changes no graph needs no simulation of its own: host caches, threads, repeated questions, and layers that a limit on
 /// experts does not reach.
 #[test]

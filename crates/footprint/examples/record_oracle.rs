@@ -5,8 +5,11 @@
 //! cargo run -p loadmaster-footprint --example record_oracle -- target/release/examples/oracle [PRESET]
 //! cargo run -p loadmaster-footprint --example record_oracle -- target/release/examples/oracle --loads [PRESET]
 //! cargo run -p loadmaster-footprint --example record_oracle -- target/release/examples/oracle --sliced [PRESET]
+//! cargo run -p loadmaster-footprint --example record_oracle -- target/release/examples/oracle --backend vulkan [PRESET]
 //! ```
 //!
+//! With `--backend vulkan` or `--backend metal` the engine is asked about its own device (`--here 1`), and the answers go to
+//! `tests/vulkan` or `tests/metal`: the oracle must have been built with that backend.
 //! With `--loads` a few cases per model are really loaded and recorded in `tests/loads`: takes up to 12 GiB of memory, and leaves out larger models.
 //! With `--sliced` some are loaded with split mode `tensor` and recorded in `tests/sliced`.
 //!
@@ -54,12 +57,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let oracle = Oracle(args.next().ok_or("no oracle program was named")?.into());
     let mut only = args.next();
-    let (mode, folder, cases) = match only.as_deref() {
-        Some("--loads") => (Mode::Load, "tests/loads", cases::loads()),
-        Some("--sliced") => (Mode::Load, "tests/sliced", cases::sliced()),
-        _ => (Mode::Dry, "tests/oracle", cases::all()),
+    let backend = if only.as_deref() == Some("--backend") { args.next() } else { None };
+    let (mode, folder, cases) = match (only.as_deref(), &backend) {
+        (Some("--loads"), _) => (Mode::Load, "tests/loads".to_owned(), cases::loads()),
+        (Some("--sliced"), _) => (Mode::Load, "tests/sliced".to_owned(), cases::sliced()),
+        (_, Some(backend)) => (Mode::Dry, format!("tests/{backend}"), cases::on(backend)),
+        _ => (Mode::Dry, "tests/oracle".to_owned(), cases::all()),
     };
-    if mode == Mode::Load {
+    if mode == Mode::Load || backend.is_some() {
         only = args.next();
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -111,7 +116,9 @@ impl Oracle {
     fn ask(&self, model: &Path, case: &Case, mode: Mode) -> Result<(String, Answer), Box<dyn Error>> {
         let mut command = Command::new(&self.0);
         command.arg(model).args(["--mode", mode.name(), "--load-mode", "none"]).args(case.args.split_whitespace());
-        if !case.devices.is_empty() {
+        if case.backend.is_some() {
+            command.args(["--here", "1"]);
+        } else if !case.devices.is_empty() {
             let sizes: Vec<String> = case.devices.iter().map(u64::to_string).collect();
             let switch = |on: bool| if on { "1" } else { "0" };
             command.args(["--prefix", "FAKE", "--gpus", &sizes.join(",")]);

@@ -19,6 +19,7 @@ impl Backend {
             alignment: 128,
             quantized_row_padding: Some(512),
             max_buffer: None,
+            max_tensor: None,
             runtime: Known::estimated(
                 Bytes::from_mib(165),
                 Bytes::from_mib(100),
@@ -32,6 +33,7 @@ impl Backend {
                 "CUDA driver libraries and pinned staging in host memory",
             ),
             host_buffer: true,
+            host_alignment: 32,
             pipeline: true,
             mmap: !integrated,
             splits_rows: false,
@@ -62,6 +64,7 @@ impl Backend {
             alignment: alignment.filter(|a| a.is_power_of_two()).unwrap_or(64),
             quantized_row_padding: None,
             max_buffer: Some(Bytes::from_gib(1)),
+            max_tensor: Some(Bytes::new(u64::from(u32::MAX))),
             runtime: Known::estimated(
                 Bytes::from_mib(40),
                 Bytes::from_mib(8),
@@ -75,6 +78,7 @@ impl Backend {
                 "Vulkan loader and driver libraries",
             ),
             host_buffer: true,
+            host_alignment: 64,
             pipeline: true,
             mmap: !integrated,
             splits_rows: false,
@@ -90,6 +94,7 @@ impl Backend {
             alignment: 32,
             quantized_row_padding: None,
             max_buffer: None,
+            max_tensor: None,
             runtime: Known::estimated(
                 Bytes::from_mib(60),
                 Bytes::from_mib(10),
@@ -98,6 +103,7 @@ impl Backend {
             ),
             runtime_host: Known::estimated(Bytes::from_mib(60), Bytes::from_mib(20), Bytes::from_mib(150), "Metal frameworks"),
             host_buffer: false,
+            host_alignment: 32,
             pipeline: true,
             mmap: true,
             splits_rows: false,
@@ -138,9 +144,11 @@ impl Backend {
             alignment: 128,
             quantized_row_padding: Some(512),
             max_buffer: None,
+            max_tensor: None,
             runtime: Known::exact(Bytes::ZERO, "a pretended device"),
             runtime_host: Known::exact(Bytes::ZERO, "a pretended device"),
             host_buffer: false,
+            host_alignment: 32,
             pipeline,
             mmap: true,
             splits_rows: false,
@@ -175,7 +183,16 @@ impl Backend {
             return false;
         }
         let no_matrix = matches!(ty, I8 | I16 | I32 | I64 | F64 | Q8_1);
+        if self.max_tensor.is_some_and(|max| tensor.bytes > max || tested_rows(tensor, used) > max) {
+            return false;
+        }
         match (self.name.as_str(), used) {
+            // Mamba 2 with its usual states alone (ggml-vulkan.cpp:15906-15938).
+            ("Vulkan", Use::Scan { d_inner, d_state }) => {
+                let heads = d_inner / tensor.shape[1].max(1);
+                tensor.shape[0] == 1 && matches!(d_state, 128 | 256) && heads.is_multiple_of(16)
+            }
+            (_, Use::Scan { .. }) => true,
             ("CUDA" | "ROCm" | "SYCL", Use::GetRows) => match ty {
                 IQ4_NL | MXFP4 => tensor.shape[0].is_multiple_of(256),
                 I32 => true,
@@ -187,6 +204,18 @@ impl Backend {
             _ => true,
         }
     }
+}
+
+/// The result of the operation that the engine asks a device about: 512 tokens (llama-model-loader.cpp:945-966).
+fn tested_rows(tensor: &Tensor, used: Use) -> Bytes {
+    let [width, rows, matrices, _] = tensor.shape;
+    let per_token = match used {
+        Use::GetRows => width,
+        Use::MulMat => rows.saturating_mul(matrices),
+        Use::MulMatId => rows,
+        _ => 0,
+    };
+    Bytes::new(per_token.saturating_mul(512 * 4))
 }
 
 #[cfg(test)]

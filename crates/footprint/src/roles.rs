@@ -26,6 +26,8 @@ pub(crate) enum Use {
     MulMat,
     /// Some of the stacked matrices are multiplied with activations.
     MulMatId,
+    /// Decays of a selective scan over heads of `d_inner` together and this many states.
+    Scan { d_inner: u64, d_state: u64 },
     /// Element-wise and other operations, which every backend supports on the types in use.
     Other,
     /// The engine does not load the tensor.
@@ -34,6 +36,9 @@ pub(crate) enum Use {
 
 /// Looked-up tables inside layers.
 const ROW_TABLES: &[&str] = &["attn_compressor_ape", "indexer_compressor_ape", "ffn_gate_tid2eid", "nextn.embed_tokens", "attn_rel_b"];
+
+/// Families whose decays are multiplied with instead of scanned (`LLM_TENSOR_SSM_A_NOSCAN`).
+const DELTA_NETS: &[&str] = &["bailingmoe3", "glm5-next", "kimi-k3", "kimi-linear", "qwen3next", "qwen35", "qwen35moe", "qwen4exp"];
 
 /// The part and the use of a tensor by its name.
 pub(crate) fn role(model: &Model, name: &str) -> (Part, Use) {
@@ -68,6 +73,9 @@ fn use_in_layer(model: &Model, index: u32, suffix: &str) -> Use {
         Use::Other
     } else if stem.contains("_exps") || stem.contains("_chexps") {
         Use::MulMatId
+    } else if stem == "ssm_a" && !DELTA_NETS.contains(&model.architecture.as_str()) {
+        let of = |key| model.arch_uint(key).unwrap_or(0);
+        Use::Scan { d_inner: of("ssm.inner_size"), d_state: of("ssm.state_size") }
     } else if ROW_TABLES.contains(&stem) {
         Use::GetRows
     } else {

@@ -14,12 +14,16 @@ pub struct Backend {
     pub quantized_row_padding: Option<u64>,
     /// Largest single buffer; `None` where there is no limit.
     pub max_buffer: Option<Bytes>,
+    /// Largest tensor that its kernels read or write; `None` where there is no limit. What is larger falls to the host.
+    pub max_tensor: Option<Bytes>,
     /// What the driver's context and modules take on the device beside every buffer, right after load.
     pub runtime: Known<Bytes>,
     /// What the runtime takes in host memory.
     pub runtime_host: Known<Bytes>,
     /// True where the backend offers a pinned host buffer, which then holds host compute buffers.
     pub host_buffer: bool,
+    /// Alignment of tensors in that host buffer.
+    pub host_alignment: u64,
     /// True where copies and events are asynchronous, so that several devices run as a pipeline.
     pub pipeline: bool,
     /// True where weights may be mapped from the file beside this device; without it load mode `auto` reads them

@@ -108,7 +108,7 @@ impl Weights {
                     self.host_lazy += tensor.bytes;
                 }
             }
-            Home::HostPinned(_) => self.pinned += padded,
+            Home::HostPinned(device) => self.pinned += tensor.bytes.pad_to(target.devices[device].backend.host_alignment),
             Home::HostRepacked => self.repacked += padded,
             Home::HostAmx => self.amx += kernels.amx_bytes(tensor, Use::MulMat).unwrap_or(tensor.bytes).pad_to(HOST_ALIGNMENT),
             Home::Unused => {}

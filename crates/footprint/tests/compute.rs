@@ -89,7 +89,7 @@ fn a_load_is_the_engines_to_the_byte() {
     let host = recordings(DRY_RUNS).remove(0).host;
     for &(args, gpus, pipeline, theirs) in TINY_LOADS {
         let devices = vec![24576; gpus as usize];
-        let case = Case { model: "stories15m Q4_K_M".into(), devices, pipeline, host_buffer: false, args: args.into() };
+        let case = Case { model: "stories15m Q4_K_M".into(), devices, pipeline, host_buffer: false, backend: None, args: args.into() };
         let (settings, profile) = case.settings();
         let need = require(&recorded::model::model(&case.model), &settings, &case.target(&host), &profile).unwrap();
         let ours: Vec<_> = std::iter::once(&need.host.compute).chain(need.devices.iter().map(|device| &device.compute)).collect();

@@ -5,15 +5,16 @@
 //!        [--fa auto|on|off] [--ngl N] [--split none|layer|row|tensor] [--ts A,B,..] [--mg N] [--ot REGEX=BUFFER].. [--ncmoe N]
 //!        [--kv-unified 0|1] [--swa-full 0|1] [--kv-offload 0|1] [--op-offload 0|1] [--repack 0|1] [--load-mode M] [--threads N]
 //!        [--gpus MIB,MIB,..] [--prefix NAME] [--pipeline 0|1] [--host-buffer 0|1]
+//!        [--here 0|1]
 //! ```
 //!
 //! `dry` allocates nothing and may pretend GPUs, named NAME0, NAME1, ... `--outputs` is the number of rows of logits, 0 for
 //! one per token of a batch. `load` allocates for real: on pretended GPUs, which keep their share in host memory, or on what
-//! the engine was built for.
+//! the engine was built for. With `--here 1` both modes ask what the engine finds for itself, and nothing is computed.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for recorders and people")]
 
 use llama::protocol::{Breakdown, Load, PretendedDevice, ProcessMemory};
-use llama::{Cancel, LlamaError, Session, build_info, dry_run, load_run};
+use llama::{Cancel, LlamaError, Session, build_info, dry_run, dry_run_here, load_run, load_run_here};
 use serde_json::{Value, json};
 use spec::settings::TensorOverride;
 use spec::{Bytes, Settings};
@@ -30,6 +31,7 @@ struct Arguments {
     prefix: String,
     pipeline: bool,
     host_buffer: bool,
+    here: bool,
 }
 
 fn main() -> ExitCode {
@@ -63,6 +65,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         prefix: "GPU".into(),
         pipeline: false,
         host_buffer: false,
+        here: false,
     };
     let settings = &mut arguments.settings;
     while let Some(flag) = words.next() {
@@ -97,6 +100,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--prefix" => arguments.prefix = word,
             "--pipeline" => arguments.pipeline = switch(&word)?,
             "--host-buffer" => arguments.host_buffer = switch(&word)?,
+            "--here" => arguments.here = switch(&word)?,
             _ => return Err(format!("unknown option {flag}")),
         }
     }
@@ -127,7 +131,11 @@ fn rule(word: &str) -> Result<TensorOverride, String> {
 fn answer(arguments: &Arguments) -> Result<Value, LlamaError> {
     let paths = vec![arguments.model.clone()];
     let devices: Vec<_> = arguments.gpus.iter().enumerate().map(|(index, mib)| pretended(arguments, index, *mib)).collect();
-    let (mode, told) = if arguments.load && !devices.is_empty() {
+    let (mode, told) = if arguments.here && arguments.load {
+        ("load", breakdown(&load_run_here(&paths, &arguments.settings, arguments.outputs)?))
+    } else if arguments.here {
+        ("dry", breakdown(&dry_run_here(&paths, &arguments.settings, arguments.outputs)?))
+    } else if arguments.load && !devices.is_empty() {
         ("load", breakdown(&load_run(&paths, &arguments.settings, &devices, arguments.outputs)?))
     } else if arguments.load {
         let load = Load { paths, settings: arguments.settings.clone(), warm_up: true };

@@ -46,7 +46,36 @@ fn on_pretended(
 ) -> Result<Breakdown, LlamaError> {
     crate::engine::start()?;
     let pretended = Pretended::new(devices)?;
-    let model = Model::load(paths, settings, &pretended.devices(), dry, &mut |_| true)?;
+    on(paths, settings, &pretended.devices(), n_outputs, dry)
+}
+
+/// What llama.cpp would allocate on the GPUs that it was built for and finds, as [`dry_run`] does for pretended ones; on the
+/// host alone in a build without.
+///
+/// # Errors
+/// As for [`dry_run`].
+pub fn dry_run_here(paths: &[PathBuf], settings: &Settings, n_outputs: u32) -> Result<Breakdown, LlamaError> {
+    crate::engine::start()?;
+    on(paths, settings, &crate::engine::gpus(), n_outputs, true)
+}
+
+/// What llama.cpp has allocated on the GPUs that it was built for and finds, before it has computed anything.
+///
+/// # Errors
+/// As for [`load_run`].
+pub fn load_run_here(paths: &[PathBuf], settings: &Settings, n_outputs: u32) -> Result<Breakdown, LlamaError> {
+    crate::engine::start()?;
+    on(paths, settings, &crate::engine::gpus(), n_outputs, false)
+}
+
+fn on(
+    paths: &[PathBuf],
+    settings: &Settings,
+    devices: &[sys::ggml_backend_dev_t],
+    n_outputs: u32,
+    dry: bool,
+) -> Result<Breakdown, LlamaError> {
+    let model = Model::load(paths, settings, devices, dry, &mut |_| true)?;
     let context = Context::new(&model, settings, n_outputs, None)?;
     Ok(context.breakdown(&model, settings))
 }

@@ -21,6 +21,6 @@ mod shim;
 mod text;
 
 pub use build_info::{BuildInfo, build_info};
-pub use dry::{dry_run, load_run};
+pub use dry::{dry_run, dry_run_here, load_run, load_run_here};
 pub use error::LlamaError;
 pub use session::{Cancel, Session};

@@ -182,6 +182,19 @@ pub fn all() -> Vec<Case> {
     cases
 }
 
+/// Cases for one device of a real backend: of every model the chosen ones and a few of the drawn.
+pub fn on(backend: &str) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for model in MODELS.iter().chain(OUTLINES).chain(RECURRENT) {
+        let mut draw = Draw(seed(model) ^ seed(backend));
+        let drawn = (0..24).map(|_| drawn(model, &mut draw)).filter(|case| case.devices.len() == 1).take(DRAWN_OF_BACKENDS);
+        let fits = |case: &Case| case.devices.len() == 1 && !case.pipeline && !case.host_buffer && !case.args.contains("FAKE");
+        let all = of(model).into_iter().filter(fits).chain(drawn.filter(|case| !case.args.contains("FAKE")));
+        cases.extend(all.map(|case| Case { backend: Some(backend.to_owned()), pipeline: false, host_buffer: false, ..case }));
+    }
+    cases
+}
+
 /// A few cases per model that are small enough to be loaded.
 pub fn loads() -> Vec<Case> {
     let with = |model: &str, devices: &[u64], pipeline, args: &str| Case {
@@ -189,6 +202,7 @@ pub fn loads() -> Vec<Case> {
         devices: devices.into(),
         pipeline,
         host_buffer: false,
+        backend: None,
         args: args.into(),
     };
     let of = |model: &&str| {
@@ -227,6 +241,7 @@ pub fn sliced() -> Vec<Case> {
         devices: vec![16384; devices],
         pipeline: false,
         host_buffer: false,
+        backend: None,
         args: format!("--split tensor {args}"),
     };
     let of = |model: &&str| {
@@ -247,6 +262,7 @@ fn of(model: &str) -> Vec<Case> {
         devices: devices.into(),
         pipeline: false,
         host_buffer: false,
+        backend: None,
         args: args.into(),
     };
     let mut cases = vec![
@@ -285,6 +301,8 @@ fn of(model: &str) -> Vec<Case> {
 const DRAWN: usize = 80;
 
 const DRAWN_OF_OUTLINES: usize = 36;
+
+const DRAWN_OF_BACKENDS: usize = 3;
 
 /// A number of the model's own, so that its cases stay the same when others join the list.
 fn seed(model: &str) -> u64 {
@@ -358,5 +376,5 @@ fn drawn(model: &str, draw: &mut Draw) -> Case {
         add(format!("--split none --mg {}", draw.below(count)));
     }
     let pipeline = count > 1 && draw.percent(35);
-    Case { model: model.into(), pipeline, host_buffer: count > 0 && draw.percent(20), devices, args }
+    Case { model: model.into(), pipeline, host_buffer: count > 0 && draw.percent(20), backend: None, devices, args }
 }

@@ -96,6 +96,8 @@ pub(super) struct Builder<'a> {
     /// Leaf of each tensor of the model, once used.
     leafs: Vec<Option<Id>>,
     tied_output: Option<Id>,
+    /// Keys and values of each layer, once used.
+    caches: Vec<Option<[Id; 2]>>,
     /// Copies of tensors that each backend has of its own (rotary frequencies).
     shared: Vec<(usize, u8, Id)>,
     /// Values of the first layer, which later ones mix in (RWKV 7).
@@ -130,6 +132,7 @@ impl<'a> Builder<'a> {
             weights,
             leafs: vec![None; model.tensors.len()],
             tied_output: None,
+            caches: vec![None; model.layers.len()],
             shared: Vec::new(),
             first_value: None,
             chosen_cells: None,
@@ -149,6 +152,17 @@ impl<'a> Builder<'a> {
     /// The backend of a layer's cache and state.
     pub(super) fn cache_backend(&self, layer: usize) -> u8 {
         if self.options.kv_offload { self.layer_backend(layer) } else { self.host() }
+    }
+
+    /// Keys and values of a layer: what is made for a second layer that reads them is known to be the same memory.
+    pub(super) fn cache(&mut self, layer: usize, make: impl FnOnce(&mut Self) -> [Id; 2]) -> [Id; 2] {
+        let made = make(self);
+        match self.caches.get_mut(layer) {
+            Some(Some(first)) => self.graph.same.extend(made.into_iter().zip(*first)),
+            Some(slot) => *slot = Some(made),
+            None => {}
+        }
+        made
     }
 
     fn memory(&self, home: Home) -> Option<Memory> {

@@ -443,7 +443,7 @@ impl Decoder {
             logits = b.graph.fused(&[logits]);
         } else if matches!(self.logits, Logits::SoftCapped | Logits::ScaledAndSoftCapped) {
             logits = b.graph.scale(logits);
-            logits = b.graph.unary(logits);
+            logits = b.graph.function(logits);
             logits = b.graph.scale(logits);
         }
         if self.logits == Logits::WithoutImages {

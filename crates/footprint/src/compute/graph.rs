@@ -6,6 +6,7 @@
 
 use super::tensor::{Extents, Id, Memory, Op, Tensor};
 use spec::QuantType;
+use std::collections::BTreeMap;
 
 /// Tensors, and the order in which they are computed.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,8 @@ pub(super) struct Graph {
     pub(super) leafs: Vec<Id>,
     /// Nodes that the model fixes to a backend before scheduling.
     pub(super) pins: Vec<(Id, u8)>,
+    /// Caches that are another one's memory, with the one that was made first.
+    pub(super) same: BTreeMap<Id, Id>,
     /// Gates are spelt out: an activation and a product.
     split_gates: bool,
 }
@@ -31,6 +34,7 @@ impl Graph {
             nodes: Vec::with_capacity(tensors),
             leafs: Vec::with_capacity(tensors / 2),
             pins: Vec::new(),
+            same: BTreeMap::new(),
             split_gates: !fused_gate,
         }
     }
@@ -60,6 +64,11 @@ impl Graph {
     /// The tensor that owns the memory of this one: itself, unless it is a view.
     pub(super) fn root(&self, id: Id) -> Id {
         self.tensor(id).view_of.unwrap_or(id)
+    }
+    /// The same, and of caches that are one memory the first.
+    pub(super) fn owner(&self, id: Id) -> Id {
+        let root = self.root(id);
+        self.same.get(&root).copied().unwrap_or(root)
     }
     /// The backend whose buffer already holds this tensor, or the one it is a view of.
     pub(super) fn home(&self, id: Id) -> Option<u8> {
@@ -225,9 +234,21 @@ impl Graph {
     pub(super) fn scale(&mut self, a: Id) -> Id {
         self.like(Op::Scale, &[a])
     }
-    /// A function of each element.
+    /// GELU, SiLU, sigmoid or softplus of each element.
     pub(super) fn unary(&mut self, a: Id) -> Id {
         self.like(Op::Unary, &[a])
+    }
+    /// Another function of each element (`ggml_unary` with tanh, ReLU, exp, ...).
+    pub(super) fn function(&mut self, a: Id) -> Id {
+        self.like(Op::Function, &[a])
+    }
+    /// The square of each element.
+    pub(super) fn square(&mut self, a: Id) -> Id {
+        self.like(Op::Square, &[a])
+    }
+    /// The root of each element.
+    pub(super) fn square_root(&mut self, a: Id) -> Id {
+        self.like(Op::Root, &[a])
     }
     /// Gated unit of two tensors of one shape (`ggml_swiglu_split` and its like).
     pub(super) fn gated(&mut self, gate: Id, up: Id) -> Id {
@@ -293,9 +314,16 @@ impl Graph {
     }
     /// The sum of each row.
     pub(super) fn sum_rows(&mut self, a: Id) -> Id {
+        self.of_rows(Op::SumRows, a)
+    }
+    /// The mean of each row.
+    pub(super) fn mean(&mut self, a: Id) -> Id {
+        self.of_rows(Op::Mean, a)
+    }
+    fn of_rows(&mut self, op: Op, a: Id) -> Id {
         let (ty, mut ne) = (self.tensor(a).ty, self.ne(a));
         ne[0] = 1;
-        self.compute(Op::SumRows, ty, ne, &[a])
+        self.compute(op, ty, ne, &[a])
     }
     /// Numbers of the `k` largest elements of each row: all sorted, and a view of the first `k` (`ggml_argsort_top_k`).
     pub(super) fn top_k(&mut self, a: Id, k: u64) -> Id {
@@ -314,9 +342,9 @@ impl Graph {
         let (nq, nk) = (self.ne(q), self.ne(k));
         self.compute(Op::Index, QuantType::F32, [nk[2], nq[2], 1, nq[3]], &[q, k, weights, mask])
     }
-    /// One value in every element of a tensor like `a`; it allocates like a scale, in the memory of `a` where it may.
+    /// One value in every element of a tensor like `a`, in the memory of `a` where it may.
     pub(super) fn fill(&mut self, a: Id) -> Id {
-        self.scale(a)
+        self.like(Op::Fill, &[a])
     }
     /// Fused attention; the result has the heads before the tokens.
     pub(super) fn flash_attention(&mut self, q: Id, k: Id, v: Id, mask: Id, sinks: Option<Id>) -> Id {
@@ -327,6 +355,15 @@ impl Graph {
             None => self.compute(Op::FlashAttention, QuantType::F32, ne, &[q, k, v, mask]),
         }
     }
+    /// True where `other` begins where `id` ends: caches of one buffer lie in the order in which they were made, aligned to 32
+    /// bytes.
+    pub(super) fn follows_in_memory(&self, id: Id, other: Id) -> bool {
+        let memory = self.tensor(id).memory;
+        let next = (id.0 + 1..self.tensors.len() as u32)
+            .map(Id)
+            .find(|&next| self.tensor(next).memory == memory && !self.same.contains_key(&next));
+        next == Some(other) && self.tensor(id).bytes().is_multiple_of(32)
+    }
     /// Convolution over the tokens of each sequence.
     pub(super) fn ssm_conv(&mut self, x: Id, kernel: Id) -> Id {
         let (nx, nk) = (self.ne(x), self.ne(kernel));
@@ -335,8 +372,8 @@ impl Graph {
     }
     /// A recurrence over the tokens of each sequence (`ggml_gated_delta_net`, `ggml_rwkv_wkv6` and its like): outputs and,
     /// behind them, the new states.
-    pub(super) fn recurrence(&mut self, [width, rows]: [u64; 2], sources: &[Id]) -> Id {
-        self.compute(Op::Recurrence, QuantType::F32, [width, rows, 1, 1], sources)
+    pub(super) fn recurrence(&mut self, op: Op, [width, rows]: [u64; 2], sources: &[Id]) -> Id {
+        self.compute(op, QuantType::F32, [width, rows, 1, 1], sources)
     }
     /// Selective scan: outputs and, behind them, as many new states of each sequence.
     pub(super) fn ssm_scan(&mut self, sources: [Id; 7], n_states: u64) -> Id {
@@ -349,6 +386,7 @@ impl Graph {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tensor::CacheKind;
     use super::*;
     use QuantType::{F32, I32};
 
@@ -370,7 +408,7 @@ mod tests {
     #[test]
     fn views_know_their_root_and_keep_strides() {
         let mut graph = Graph::default();
-        let cache = graph.placed(QuantType::F16, [1024, 4096, 1, 1], Memory::Cache { backend: 1 });
+        let cache = graph.placed(QuantType::F16, [1024, 4096, 1, 1], Memory::Cache { backend: 1, kind: CacheKind::Full });
         let k = graph.view(cache, [128, 8, 4096, 1], [256, 2048, 2048 * 4096]);
         let p = graph.permute(k, [0, 2, 1, 3]);
         assert_eq!(graph.ne(p), [128, 4096, 8, 1]);

@@ -16,13 +16,14 @@ mod borders;
 mod builder;
 mod decoder;
 mod estimate;
-mod fusions;
 mod graph;
 mod pieces;
+mod reorder;
 mod room;
 mod schedule;
 mod shape;
 mod simulations;
+mod support;
 mod tensor;
 mod weights;
 
@@ -32,14 +33,16 @@ use crate::context::reserves_one_sequence;
 use crate::kv_cache::cells;
 use crate::placement::Placement;
 use crate::{Device, GraphSize, ResolvedContext, Target};
-use allocate::{BufferRules, NO_LIMIT};
+use allocate::{BufferRules, NO_LIMIT, Scratch};
 use builder::{Batch, Missing, Options};
 use decoder::Decoder;
-use schedule::{PIPELINE_COPIES, Scheduler};
+use reorder::Optimizer;
+use schedule::{MAX_OPTIMIZED, PIPELINE_COPIES, Scheduler};
 pub(crate) use shape::{Shape, Shapes};
 pub(crate) use simulations::Simulations;
 use spec::settings::{FlashAttention, SplitMode};
 use spec::{Bytes, Known, Model, Settings};
+use support::Support;
 
 /// The scheduler's compute buffers.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,9 +107,29 @@ enum Run {
     Dry,
 }
 
-/// True for backends that fuse the operations of experts (`fusions`).
-fn fuses(device: &Device) -> bool {
-    matches!(device.backend.name.as_str(), "CUDA" | "ROCm")
+/// What the used devices do to their splits. CUDA's pass concerns experts alone.
+fn optimizers<'d>(model: &Model, used: impl Iterator<Item = &'d Device>) -> [Option<Optimizer>; MAX_OPTIMIZED] {
+    let mut optimizers = [None; MAX_OPTIMIZED];
+    for (slot, device) in optimizers.iter_mut().zip(used) {
+        *slot = Optimizer::of(&device.backend.name).filter(|&optimizer| optimizer != Optimizer::Cuda || model.has_experts());
+    }
+    optimizers
+}
+
+fn support<'d>(used: impl Iterator<Item = &'d Device>) -> [Support; MAX_OPTIMIZED] {
+    let mut support = [Support::Everything; MAX_OPTIMIZED];
+    for (slot, device) in support.iter_mut().zip(used) {
+        *slot = Support::of(&device.backend.name, device.backend.max_tensor.map_or(NO_LIMIT, Bytes::get));
+    }
+    support
+}
+
+fn scratch_of(backend: &str) -> Scratch {
+    match backend {
+        "CUDA" | "ROCm" => Scratch::Cuda,
+        "Metal" => Scratch::Metal,
+        _ => Scratch::None,
+    }
 }
 
 /// A configuration whose tensors are placed.
@@ -153,10 +176,12 @@ impl<'a> Setup<'a> {
                 alignment: device.backend.alignment,
                 max_buffer: device.backend.max_buffer.map_or(NO_LIMIT, Bytes::get),
                 quantized_row_padding: device.backend.quantized_row_padding,
-                attention_scratch: context.rules.attention_scratch && matches!(device.backend.name.as_str(), "CUDA" | "ROCm"),
+                scratch: if context.rules.attention_scratch { scratch_of(&device.backend.name) } else { Scratch::None },
             })
             .collect();
-        rules.push(BufferRules::HOST);
+        let pinned = used().next().filter(|device| device.backend.host_buffer);
+        let alignment = pinned.map_or(BufferRules::HOST.alignment, |device| device.backend.host_alignment);
+        rules.push(BufferRules { alignment, ..BufferRules::HOST });
         Self {
             model,
             placement,
@@ -187,14 +212,16 @@ impl<'a> Setup<'a> {
                     Some(ik) => usize::try_from(ik.copies).unwrap_or(1).max(1),
                     None => PIPELINE_COPIES,
                 },
-                fusing: (0u16..)
-                    .zip(used())
-                    .filter(|(_, device)| model.has_experts() && fuses(device) && context.rules.ik.is_none())
-                    .fold(0, |bits, (i, _)| bits | 1 << i),
+                support: support(used()),
+                optimizers: match context.rules.ik {
+                    None if context.rules.reorders => optimizers(model, used()),
+                    _ => [None; MAX_OPTIMIZED],
+                },
                 ik: context.rules.ik,
             },
             rules,
-            flash_auto: settings.flash_attn == FlashAttention::Auto,
+            // A quantised V cache needs fused attention, wherever it runs (llama-context.cpp:3843-3850).
+            flash_auto: settings.flash_attn == FlashAttention::Auto && !settings.cache_type_v.is_quantized(),
         }
     }
 
@@ -230,10 +257,15 @@ impl<'a> Setup<'a> {
     }
 
     fn known(&self, target: &Target, reserved: &Reserved, at_best: Option<Certainty>) -> ComputeBuffers {
-        let by_backend = |device: Option<&Device>| match device.map(|device| device.backend.name.as_str()) {
-            None | Some("CUDA" | "ROCm" | "FAKE") => Certainty::Exact,
-            Some(_) => Certainty::Reordered,
+        let of = |device: &Device| match device.backend.name.as_str() {
+            "CUDA" | "ROCm" | "FAKE" => Certainty::Exact,
+            "Vulkan" | "Metal" => Certainty::Profiled,
+            _ => Certainty::Reordered,
         };
+        // What a device does not compute falls to the host.
+        let used = || self.placement.devices.iter().filter_map(|&device| target.devices.get(device));
+        let beside = if used().any(|device| of(device) == Certainty::Profiled) { Certainty::Profiled } else { Certainty::Exact };
+        let by_backend = |device: Option<&Device>| device.map_or(beside, of);
         let by_age = (!self.options.rules.confirmed).then_some(Certainty::OlderRules);
         let certainty = |device| at_best.or(by_age).unwrap_or_else(|| by_backend(device));
         let mut devices = vec![Known::exact(Bytes::ZERO, "the engine does not use this device"); target.devices.len()];
@@ -302,7 +334,10 @@ fn totals(chunks: &[Vec<u64>]) -> Vec<u64> {
 enum Certainty {
     /// To the byte.
     Exact,
-    /// The backend reorders the graph, or adds scratch to results (Vulkan, Metal and others).
+    /// To the byte on the device whose answers were recorded; others may compute more or less of the graph, and align
+    /// otherwise (Vulkan, Metal).
+    Profiled,
+    /// The backend may reorder the graph, or add scratch to results.
     Reordered,
     /// The engine is older than the rules that were read in its source.
     OlderRules,
@@ -318,6 +353,10 @@ impl Certainty {
         let size = Bytes::new(size);
         match self {
             Self::Exact => Known::exact(size, SIMULATED),
+            Self::Profiled => {
+                let source = format!("{SIMULATED}, with the backend's order, scratch and operations as recorded from one device");
+                Known::estimated(size, size.scale(0.97), size.scale(1.03), source)
+            }
             Self::Reordered => {
                 Known::estimated(size, size.scale(0.9), size.scale(1.25), format!("{SIMULATED}; the backend may reorder the graph"))
             }

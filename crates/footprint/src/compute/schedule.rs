@@ -4,8 +4,9 @@
 //! llama-cpp-sys-2 0.1.161): assignment in four passes, splits where the backend changes or new weights are copied in,
 //! copies of what a split needs from elsewhere. Backends are numbered by priority; the last is the host.
 
-use super::fusions::{self, Kept};
 use super::graph::Graph;
+use super::reorder::{Kept, Optimizer, uses};
+use super::support::Support;
 use super::tensor::{Id, MAX_SOURCES, Memory, Op, Tensor};
 use crate::profile::{Ik, Offload};
 use spec::QuantType;
@@ -19,12 +20,28 @@ pub(super) struct Scheduler {
     pub(super) op_offload: bool,
     /// Copies of each input: more than one where several GPUs run as a pipeline.
     pub(super) copies: usize,
-    /// Backends that fuse the operations of experts, one bit each.
-    pub(super) fusing: u16,
+    /// What each of the first backends computes.
+    pub(super) support: [Support; MAX_OPTIMIZED],
+    /// What each of the first backends does to its splits.
+    pub(super) optimizers: [Option<Optimizer>; MAX_OPTIMIZED],
     /// The rules are those of ik_llama.cpp's scheduler; `None` for llama.cpp's.
     pub(super) ik: Option<Ik>,
 }
 
+impl Scheduler {
+    /// True where a backend fuses the operations of experts.
+    pub(super) fn fuses(&self) -> bool {
+        self.optimizers.contains(&Some(Optimizer::Cuda))
+    }
+    /// True where each layer is scheduled by itself and its neighbours: no backend moves nodes, or leaves some to others.
+    pub(super) fn is_local(&self) -> bool {
+        let local = |optimizer: &Option<Optimizer>| matches!(optimizer, None | Some(Optimizer::Cuda));
+        self.optimizers.iter().all(local) && self.support.iter().all(|&support| support == Support::Everything)
+    }
+}
+
+/// The most GPUs whose own order is followed.
+pub(super) const MAX_OPTIMIZED: usize = 16;
 /// `GGML_SCHED_MAX_COPIES`.
 pub(super) const PIPELINE_COPIES: usize = 4;
 /// Rows from which a GPU takes over an operation on host weights (`GGML_OP_OFFLOAD_MIN_BATCH`, ggml-cuda.cu:5739-5758;
@@ -122,14 +139,16 @@ pub(super) fn schedule(graph: &mut Graph, scheduler: Scheduler, cuts: Vec<usize>
     if scheduler.backends > 1 {
         pass.copies = vec![None; originals * usize::from(scheduler.backends)];
     }
-    let uses = if scheduler.fusing == 0 { Vec::new() } else { fusions::uses(pass.graph) };
+    let uses = if scheduler.optimizers.iter().any(Option::is_some) { uses(pass.graph) } else { Vec::new() };
     let splits = pass.split();
     let inputs = pass.copy_graph_inputs();
-    let unfused = pass.lay_out(&splits, &inputs, &Kept::default());
-    let kept = pass.fuse(&uses, &splits);
-    let (layout, unfused) = if kept.is_empty() { (unfused, None) } else { (pass.lay_out(&splits, &inputs, &kept), Some(unfused)) };
+    let kept = pass.optimize(&uses, &splits, false);
+    let unfused = pass.lay_out(&splits, &inputs, &kept);
+    let mut fused = pass.optimize(&uses, &splits, true);
     pass.trace.splits = splits.iter().map(|split| split.start).collect();
-    pass.trace.fused = kept.spans;
+    pass.trace.fused = std::mem::take(&mut fused.spans);
+    let (layout, unfused) =
+        if fused.is_empty() { (unfused, None) } else { (pass.lay_out(&splits, &inputs, &fused.and(kept)), Some(unfused)) };
     Schedule { layout, unfused, splits: splits.len() as u32, trace: pass.trace, assigned: pass.assigned }
 }
 
@@ -144,10 +163,20 @@ impl Pass<'_> {
         self.graph.tensor(id).op.is_view()
     }
 
+    fn support(&self, backend: u8) -> Support {
+        let gpu = backend < self.host();
+        self.scheduler.support.get(usize::from(backend)).copied().filter(|_| gpu).unwrap_or_default()
+    }
+    fn computes(&self, backend: u8, id: Id) -> bool {
+        self.support(backend).computes(self.graph, self.graph.tensor(id)) && self.ik_computes(backend, id)
+    }
+
     fn assign(&mut self) {
         for i in 0..self.graph.pins.len() {
             let (id, backend) = self.graph.pins[i];
-            self.assigned[id.index()] = backend;
+            if self.computes(backend, id) {
+                self.assigned[id.index()] = backend;
+            }
         }
         for i in 0..self.graph.leafs.len() {
             self.assign_by_memory(self.graph.leafs[i]);
@@ -163,8 +192,10 @@ impl Pass<'_> {
         self.expand(0..nodes, false);
         self.note_carried(2, true);
         self.expand((0..nodes).rev(), false);
-        self.leave_to_host();
         self.note_carried(3, false);
+        for i in 0..nodes {
+            self.assign_by_sources(self.graph.nodes[i]);
+        }
         self.assign_rest();
     }
 
@@ -190,22 +221,25 @@ impl Pass<'_> {
             None if tensor.input => self.host(),
             // Small operands (frequencies, sinks) do not decide.
             None if matches!(tensor.op, Op::Rope | Op::FlashAttention) && self.scheduler.ik.is_none() => return,
-            None => match self.weights_backend(tensor) {
-                Some(backend) => backend,
-                None => return,
-            },
+            None => self.weights_backend(tensor),
         };
         self.assigned[id.index()] = backend;
     }
 
-    fn weights_backend(&self, tensor: &Tensor) -> Option<u8> {
-        tensor.sources().iter().find_map(|&source| match self.graph.tensor(source).memory {
-            Memory::Weights { backend, host } => {
-                let offload = self.scheduler.op_offload && backend == self.host() && host && backend > 0;
-                Some(if offload && self.wants(tensor) { 0 } else { backend })
-            }
+    /// The backend of the first weights among the sources, or one that takes the operation over; none where it cannot
+    /// compute it, or there are no weights.
+    fn weights_backend(&self, tensor: &Tensor) -> u8 {
+        let computes = |backend: u8| self.support(backend).computes(self.graph, tensor);
+        let weights = tensor.sources().iter().find_map(|&source| match self.graph.tensor(source).memory {
+            Memory::Weights { backend, host } => Some((backend, host)),
             _ => None,
-        })
+        });
+        let Some((backend, host)) = weights.filter(|&(backend, _)| computes(backend)) else { return NONE };
+        if self.scheduler.op_offload && backend == self.host() && host && self.wants(tensor) {
+            let taker = (0..backend).find(|&gpu| computes(gpu) && self.support(gpu).offloads(tensor.op));
+            return taker.unwrap_or(backend);
+        }
+        backend
     }
 
     /// True where the first GPU takes over an operation on host weights.
@@ -240,7 +274,7 @@ impl Pass<'_> {
                 continue;
             }
             match self.of(node) {
-                NONE if self.supports(current, node) => self.assigned[node.index()] = current,
+                NONE if current != NONE && self.computes(current, node) => self.assigned[node.index()] = current,
                 NONE => {}
                 backend if gpus_only && backend == self.host() => current = NONE,
                 backend => current = backend,
@@ -248,9 +282,9 @@ impl Pass<'_> {
         }
     }
 
-    /// True where this backend has a kernel for the operation. Of CUDA in ik_llama.cpp that is known of fused attention
+    /// True where ik_llama.cpp's backend has a kernel for the operation. Of CUDA in ik_llama.cpp that is known of fused attention
     /// (`ggml_backend_cuda_supports_op`, ggml-cuda.cu:3653-3680, ddceb0a5); everything else is taken to be supported.
-    fn supports(&self, backend: u8, node: Id) -> bool {
+    fn ik_computes(&self, backend: u8, node: Id) -> bool {
         let tensor = self.graph.tensor(node);
         if self.scheduler.ik.is_none() || backend == self.host() || tensor.op != Op::FlashAttention {
             return true;
@@ -271,18 +305,30 @@ impl Pass<'_> {
         }
     }
 
-    /// Pass 3: what no neighbour could take is left to the host.
-    fn leave_to_host(&mut self) {
-        for i in 0..self.graph.nodes.len() {
-            let node = self.graph.nodes[i];
-            if self.of(node) == NONE && !self.is_view(node) && !self.supports(0, node) {
-                self.assigned[node.index()] = self.host();
+    /// Pass 3: what a neighbour could not compute goes to the backend that reads most of its sources in place. (Backends that
+    /// share a buffer type, which it concerns too, do not occur.)
+    fn assign_by_sources(&mut self, node: Id) {
+        if self.is_view(node) || self.of(node) != NONE {
+            return;
+        }
+        let readable = |backend: u8| {
+            let sources = self.graph.tensor(node).sources().iter();
+            let placed = |source: Id| self.of(source) != NONE || self.of(self.graph.root(source)) != NONE;
+            sources.filter(|&&source| placed(source) && self.readable(source, backend)).count()
+        };
+        let mut best = None;
+        for backend in (0..self.scheduler.backends).filter(|&backend| self.computes(backend, node)) {
+            let count = readable(backend);
+            if best.is_none_or(|(most, _)| count > most) {
+                best = Some((count, backend));
             }
+        }
+        if let Some((_, backend)) = best {
+            self.assigned[node.index()] = backend;
         }
     }
 
-    /// Pass 4: sources and views follow. (Pass 3 otherwise concerns backends that share a buffer type, or lack an operation; there
-    /// are none here.)
+    /// Pass 4: sources and views follow.
     fn assign_rest(&mut self) {
         for i in 0..self.graph.nodes.len() {
             let node = self.graph.nodes[i];
@@ -299,7 +345,8 @@ impl Pass<'_> {
                 }
             }
             if self.of(node) == NONE {
-                self.assigned[node.index()] = 0;
+                let first = (0..self.scheduler.backends).find(|&backend| self.computes(backend, node));
+                self.assigned[node.index()] = first.unwrap_or(self.host());
             }
         }
     }
@@ -403,13 +450,15 @@ impl Pass<'_> {
         first
     }
 
-    /// Backends rearrange their splits, and have tensors kept longer (`ggml_backend_graph_optimize`).
-    fn fuse(&mut self, uses: &[u32], splits: &[Split]) -> Kept {
+    /// Backends rearrange their splits, and have tensors kept longer (`ggml_backend_graph_optimize`): CUDA with its fusions of
+    /// experts, or the others.
+    fn optimize(&mut self, uses: &[u32], splits: &[Split], fusions: bool) -> Kept {
         let mut kept = Kept::default();
-        for (s, split) in splits.iter().enumerate() {
-            if self.scheduler.fusing >> split.backend.min(15) & 1 == 1 {
+        for (s, split) in splits.iter().enumerate().filter(|(_, split)| split.backend != self.scheduler.backends - 1) {
+            let optimizer = self.scheduler.optimizers.get(usize::from(split.backend)).copied().flatten();
+            if let Some(optimizer) = optimizer.filter(|&optimizer| (optimizer == Optimizer::Cuda) == fusions) {
                 let end = splits.get(s + 1).map_or(self.graph.nodes.len(), |next| next.start);
-                fusions::fuse(self.graph, uses, split.start..end, &mut kept);
+                optimizer.run(self.graph, uses, split.start..end, &mut kept);
             }
         }
         kept
@@ -524,7 +573,11 @@ mod tests {
     }
 
     fn run(graph: &mut Graph, op_offload: bool, copies: usize) -> Schedule {
-        schedule(graph, Scheduler { backends: 2, op_offload, copies, fusing: 0, ik: None }, Vec::new())
+        schedule(
+            graph,
+            Scheduler { backends: 2, op_offload, copies, support: Default::default(), optimizers: [None; MAX_OPTIMIZED], ik: None },
+            Vec::new(),
+        )
     }
 
     #[test]

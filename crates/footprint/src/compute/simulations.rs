@@ -5,6 +5,7 @@ use super::borders::{Cuts, Traced};
 use super::builder::{Batch, Builder, Missing, Options};
 use super::decoder::Decoder;
 use super::pieces::{Pieces, Sequence};
+use super::reorder::Optimizer;
 use super::schedule::{Schedule, Scheduler, schedule};
 use super::tensor::{Id, Memory};
 use super::weights::Weights;
@@ -101,7 +102,7 @@ impl Setup<'_> {
         let graph = Graph { setup: self, decoder, options: &options, batch, run };
         match self.shape {
             // Several copies of the inputs are laid out ahead of all.
-            Some(shape) if self.scheduler.copies == 1 && self.scheduler.ik.is_none() => graph.in_pieces(shape),
+            Some(shape) if self.scheduler.copies == 1 && self.scheduler.ik.is_none() && self.scheduler.is_local() => graph.in_pieces(shape),
             _ => graph.whole(),
         }
     }
@@ -140,7 +141,13 @@ impl<'a> Graph<'a> {
     fn whole(&self) -> Result<Measured, Missing> {
         self.count();
         let mut builder = self.build(&(0..self.n_layer()).collect::<Vec<_>>())?;
-        let schedule = schedule(&mut builder.graph, self.setup.scheduler, Vec::new());
+        let mut scheduler = self.setup.scheduler;
+        for optimizer in scheduler.optimizers.iter_mut().flatten() {
+            if let Optimizer::Metal { dry } = optimizer {
+                *dry = self.run == Run::Dry;
+            }
+        }
+        let schedule = schedule(&mut builder.graph, scheduler, Vec::new());
         let at_home = |&(layer, node): &(usize, Id)| schedule.backend(node) == Some(builder.layer_backend(layer));
         let (graph, rules) = (&builder.graph, &self.setup.rules);
         Ok(Measured {
@@ -196,7 +203,7 @@ impl<'a> Graph<'a> {
 
     /// Layouts that are allocated: as backends fuse operations, and as they do not.
     fn variants(&self) -> usize {
-        if self.setup.scheduler.fusing == 0 { 1 } else { 2 }
+        if self.setup.scheduler.fuses() { 2 } else { 1 }
     }
 
     /// Simulates the graph of these layers for its pieces. There are none any more once layers turn out to reach beyond their

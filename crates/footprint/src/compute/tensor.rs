@@ -36,30 +36,39 @@ pub(super) enum Op {
     Duplicate,
     /// Gate and up matrices of experts with their activation, as one (ik_llama.cpp).
     ExpertsGate,
+    Fill,
     FlashAttention,
+    /// A function of each element other than [`Self::Unary`].
+    Function,
     /// Several operations as one that works in memory of its own (ik_llama.cpp).
     Fused,
+    GatedDelta,
     GatedUnit,
     GetRows,
     Index,
     Mul,
     MulMat,
+    Mean,
     MulMatId,
     Norm,
     Pad,
     Recurrence,
     Repeat,
     RmsNorm,
+    Root,
     Rope,
     Scale,
     Set,
     SetRows,
     SoftMax,
+    Square,
     SsmConv,
     SsmScan,
     Sub,
     SumRows,
     TopK,
+    UnitNorm,
+    /// GELU, SiLU, sigmoid or softplus of each element: what backends fuse with a product.
     Unary,
 }
 
@@ -73,11 +82,15 @@ impl Op {
         matches!(
             self,
             Self::Scale
+                | Self::Fill
                 | Self::Add
                 | Self::AddId
                 | Self::Sub
                 | Self::Mul
                 | Self::Div
+                | Self::Function
+                | Self::Root
+                | Self::Square
                 | Self::Unary
                 | Self::Rope
                 | Self::RmsNorm
@@ -87,6 +100,19 @@ impl Op {
     }
 }
 
+/// What is kept in one buffer per backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CacheKind {
+    /// Keys and values of the whole context.
+    Full,
+    /// Keys and values of windows.
+    Window,
+    /// Keys of indexers.
+    Indexer,
+    /// States of recurrent layers.
+    State,
+}
+
 /// Whose memory a tensor lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Memory {
@@ -94,8 +120,8 @@ pub(super) enum Memory {
     Compute,
     /// A buffer of weights that `backend` reads in place; `host` where other backends may copy from it.
     Weights { backend: u8, host: bool },
-    /// A cache or state that `backend` holds.
-    Cache { backend: u8 },
+    /// A cache or state that `backend` holds, in its buffer of this kind.
+    Cache { backend: u8, kind: CacheKind },
 }
 
 impl Memory {
@@ -103,7 +129,7 @@ impl Memory {
     pub(super) const fn backend(self) -> Option<u8> {
         match self {
             Self::Compute => None,
-            Self::Weights { backend, .. } | Self::Cache { backend } => Some(backend),
+            Self::Weights { backend, .. } | Self::Cache { backend, .. } => Some(backend),
         }
     }
 }
@@ -124,6 +150,8 @@ pub(super) struct Tensor {
     pub(super) input: bool,
     /// Read by the application after each run; never freed.
     pub(super) output: bool,
+    /// A product whose activations must be read with all their digits (`ggml_prec_set_src`).
+    pub(super) precise: bool,
     pub(super) ne: Extents,
     pub(super) nb: Extents,
     /// The tensor whose memory this one is part of; never itself a view.
@@ -146,6 +174,7 @@ impl Tensor {
             memory: Memory::Compute,
             input: false,
             output: false,
+            precise: false,
             ne,
             nb,
             view_of: None,
@@ -194,6 +223,20 @@ impl Tensor {
     pub(super) fn is_contiguous(&self) -> bool {
         let dense = Self::new(self.ty, self.ne);
         (0..4).all(|i| self.ne[i] == 1 || self.nb[i] == dense.nb[i])
+    }
+    /// True where rows are dense, and planes follow each other without gaps, while rows may have gaps between them
+    /// (`ggml_is_contiguous_1`).
+    pub(super) fn has_dense_planes(&self) -> bool {
+        let dense = Self::new(self.ty, self.ne);
+        let plane = self.nb[1].saturating_mul(self.ne[1]);
+        (self.ne[0] == self.ty.block().weights || self.nb[0] == dense.nb[0])
+            && (self.ne[2] == 1 || self.nb[2] == plane)
+            && (self.ne[3] == 1 || self.nb[3] == plane.saturating_mul(self.ne[2]))
+    }
+    /// True where the elements of a row follow each other without gaps (`ggml_is_contiguous_rows`).
+    pub(super) fn has_dense_rows(&self) -> bool {
+        let block = self.ty.block();
+        self.ne[0] == block.weights || self.nb[0] == block.bytes.get()
     }
     /// True where both have the same type, extents and strides (`ggml_are_same_layout`).
     pub(super) fn same_layout(&self, other: &Self) -> bool {

@@ -33,8 +33,8 @@ const RULES_2025_12: Rules =
 const RULES_2025_11: Rules = Rules { output_last: true, ..RULES_2025_12 };
 /// Until contexts and windows were padded to 256 (pull requests 16812 and 17046).
 const RULES_2025_09: Rules = Rules { context_padding: 32, ..RULES_2025_11 };
-/// Until flash attention became automatic (pull request 15434, 2025-08-30).
-const RULES_2025_08: Rules = Rules { auto_flash_attention: false, ..RULES_2025_09 };
+/// Until flash attention became automatic (pull request 15434, 2025-08-30), and backends ordered their nodes (15850, 2025-09-08).
+const RULES_2025_08: Rules = Rules { auto_flash_attention: false, reorders: false, ..RULES_2025_09 };
 /// Until sequences got caches of their own (pull request 14363) and caches were written at given places.
 const RULES_2025_07: Rules = Rules { streams: false, indexed_store: false, ..RULES_2025_08 };
 /// Until gates got an operation of their own (pull request 14158).

@@ -76,6 +76,8 @@ pub struct Rules {
     pub mask_padding: u64,
     /// What ik_llama.cpp does in ways of its own; `None` in llama.cpp.
     pub ik: Option<Ik>,
+    /// Backends put the nodes of their splits into another order before these are allocated (pull request 15850, 2025-09).
+    pub reorders: bool,
     /// True where the source was read and every rule is confirmed by recorded dry runs; compute buffers under other rules
     /// are estimates.
     pub confirmed: bool,
@@ -100,6 +102,7 @@ impl Rules {
         output_last: false,
         mask_padding: 1,
         ik: None,
+        reorders: true,
         confirmed: true,
     };
 

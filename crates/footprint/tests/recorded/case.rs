@@ -17,6 +17,8 @@ pub struct Case {
     pub pipeline: bool,
     /// The pretended GPUs offer a pinned host buffer.
     pub host_buffer: bool,
+    /// The backend whose device it is, `vulkan` or `metal`; none for pretended ones.
+    pub backend: Option<String>,
     /// Arguments of the oracle program, separated by spaces.
     pub args: String,
 }
@@ -31,9 +33,16 @@ pub struct Host {
 impl Case {
     /// The devices and the host as the engine saw them.
     pub fn target(&self, host: &Host) -> Target {
+        let (prefix, backend) = match self.backend.as_deref() {
+            // lavapipe's alignment.
+            Some("vulkan") => ("Vulkan", Backend::vulkan(false, Some(16))),
+            Some("metal") => ("MTL", Backend::metal()),
+            Some(other) => panic!("no backend {other}"),
+            None => ("FAKE", Backend { host_buffer: self.host_buffer, ..Backend::pretended(self.pipeline) }),
+        };
         let device = |(index, &mib): (usize, &u64)| Device {
-            name: format!("FAKE{index}"),
-            backend: Backend { host_buffer: self.host_buffer, ..Backend::pretended(self.pipeline) },
+            name: format!("{prefix}{index}"),
+            backend: backend.clone(),
             total: Known::exact(Bytes::from_mib(mib), "recorded"),
             free: Known::exact(Bytes::from_mib(mib), "recorded"),
         };

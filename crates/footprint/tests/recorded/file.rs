@@ -53,6 +53,8 @@ struct Line {
     pipeline: bool,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     host_buffer: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    backend: Option<String>,
     args: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     figures: Option<Figures>,
@@ -66,9 +68,9 @@ impl Recording {
         let mut lines = text.lines();
         let head: Head = serde_json::from_str(lines.next().unwrap_or_default())?;
         let case = |line: &str| -> Result<(Case, Answer), serde_json::Error> {
-            let Line { model, devices, pipeline, host_buffer, args, figures, refused } = serde_json::from_str(line)?;
+            let Line { model, devices, pipeline, host_buffer, backend, args, figures, refused } = serde_json::from_str(line)?;
             let answer = figures.map_or_else(|| Answer::Refused(refused.unwrap_or_default()), Answer::Figures);
-            Ok((Case { model, devices, pipeline, host_buffer, args }, answer))
+            Ok((Case { model, devices, pipeline, host_buffer, backend, args }, answer))
         };
         let host = Host { arch: head.arch, features: head.features.into_iter().collect() };
         Ok(Self { engine: head.engine, host, cases: lines.map(case).collect::<Result<_, _>>()? })
@@ -84,8 +86,8 @@ impl Recording {
                 Answer::Figures(figures) => (Some(figures.clone()), None),
                 Answer::Refused(reason) => (None, Some(reason.clone())),
             };
-            let Case { model, devices, pipeline, host_buffer, args } = case.clone();
-            let line = serde_json::to_string(&Line { model, devices, pipeline, host_buffer, args, figures, refused })?;
+            let Case { model, devices, pipeline, host_buffer, backend, args } = case.clone();
+            let line = serde_json::to_string(&Line { model, devices, pipeline, host_buffer, backend, args, figures, refused })?;
             let _ = write!(text, "\n{line}");
         }
         text.push('\n');

@@ -47,6 +47,7 @@ pub(super) const LLAMA: Decoder = Decoder {
     feed_forward_norm: Part::FfnNorm,
     activation: Activation::Once,
     routing: Routing {
+        sigmoid: false,
         softmax_of_chosen: false,
         normalized: true,
         scaled: false,
@@ -81,7 +82,25 @@ fn routing(model: &Model) -> Routing {
     let weight_scale = number(model, "expert_weights_scale").unwrap_or(0.0);
     let groups = model.arch_uint("expert_group_count").filter(|&groups| groups > 1);
     let used = model.arch_uint("expert_group_used_count").unwrap_or(1);
-    Routing { scaled: weight_scale != 0.0 && weight_scale != 1.0, groups: groups.map(|groups| (groups, used)), ..LLAMA.routing }
+    Routing {
+        scaled: weight_scale != 0.0 && weight_scale != 1.0,
+        groups: groups.map(|groups| (groups, used)),
+        sigmoid: sigmoid(model),
+        ..LLAMA.routing
+    }
+}
+
+/// `LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID`.
+const SIGMOID: u64 = 2;
+
+/// True where experts are weighted by a sigmoid: where the file says so, and in families that know nothing else or take it
+/// for granted (`expert_gating_func` in src/models/*.cpp).
+fn sigmoid(model: &Model) -> bool {
+    match model.architecture.as_str() {
+        "llama4" | "mimo2" | "nemotron_h" | "nemotron_h_moe" => true,
+        "afmoe" | "cohere2moe" | "glm4moe" | "laguna" | "step35" => !matches!(model.arch_uint("expert_gating_func"), Some(1 | 3..)),
+        _ => model.arch_uint("expert_gating_func") == Some(SIGMOID),
+    }
 }
 
 fn metadata<'m>(model: &'m Model, key: &str) -> Option<&'m MetaValue> {

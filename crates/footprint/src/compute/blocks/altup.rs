@@ -46,9 +46,9 @@ fn projected(b: &mut Builder<'_>, part: Part, copies: Id, target: Id) -> Result<
 }
 
 fn magnitude(b: &mut Builder<'_>, x: Id) -> Id {
-    let squares = b.graph.unary(x);
+    let squares = b.graph.square(x);
     let sum = b.graph.sum_rows(squares);
-    b.graph.unary(sum)
+    b.graph.square_root(sum)
 }
 
 /// All copies but the first.
@@ -119,17 +119,16 @@ fn blocks(
 
 /// What exceeds mean plus some deviations.
 fn largest(b: &mut Builder<'_>, x: Id) -> Id {
-    // The mean allocates like a sum, a difference like one too.
-    let mean = b.graph.sum_rows(x);
-    let deviations = b.graph.add(x, mean);
-    let squares = b.graph.unary(deviations);
+    let mean = b.graph.mean(x);
+    let deviations = b.graph.sub(x, mean);
+    let squares = b.graph.square(deviations);
     let variance = b.graph.sum_rows(squares);
     let variance = b.graph.scale(variance);
-    let deviation = b.graph.unary(variance);
+    let deviation = b.graph.square_root(variance);
     let deviation = b.graph.scale(deviation);
     let cutoff = b.graph.add(mean, deviation);
-    let above = b.graph.add(x, cutoff);
-    b.graph.unary(above)
+    let above = b.graph.sub(x, cutoff);
+    b.graph.function(above)
 }
 
 /// How much each copy counts: the coefficients of this token.
@@ -138,7 +137,7 @@ fn modalities(b: &mut Builder<'_>, layer: usize, x: Id) -> Result<Id, Missing> {
     let x = b.graph.scale(x);
     let router = b.weight(Some(layer), Part::AltupRouter)?;
     let y = b.graph.mul_mat(router, x);
-    Ok(b.graph.unary(y))
+    Ok(b.graph.function(y))
 }
 
 fn predict(b: &mut Builder<'_>, layer: usize, copies: Id) -> Result<Id, Missing> {

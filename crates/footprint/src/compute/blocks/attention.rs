@@ -2,7 +2,7 @@
 //! `get_k`, `get_v` in llama-kv-cache.cpp:1296-1500).
 
 use super::super::builder::{Builder, Missing, Norm};
-use super::super::tensor::{Id, Memory, Op};
+use super::super::tensor::{CacheKind, Id, Memory, Op};
 use super::super::weights::{Part, Suffix};
 use super::gated_attention::gated_attention;
 use super::indexer::{self, IndexerInputs};
@@ -385,11 +385,14 @@ pub(super) fn cached(
         b.graph.expand(id);
     }
     let home = shape.shares_kv_of.map_or(layer, |source| source as usize);
-    let memory = Memory::Cache { backend: b.cache_backend(home) };
-    let (cells, n_stream) = (cache.cells, b.options.n_stream);
-    let v_width = if b.options.v_transposed { widest_v(b.model) } else { shape.v_width() };
-    let k_cache = b.graph.placed(b.options.type_k, [shape.k_width(), cells, n_stream, 1], memory);
-    let v_cache = b.graph.placed(b.options.type_v, [v_width, cells, n_stream, 1], memory);
+    let kind = if inputs.window.is_some() && shape.window.is_some() { CacheKind::Window } else { CacheKind::Full };
+    let cells = cache.cells;
+    let [k_cache, v_cache] = b.cache(home, |b| {
+        let memory = Memory::Cache { backend: b.cache_backend(home), kind };
+        let v_width = if b.options.v_transposed { widest_v(b.model) } else { shape.v_width() };
+        let of = |b: &mut Builder<'_>, ty, width| b.graph.placed(ty, [width, cells, b.options.n_stream, 1], memory);
+        [of(b, b.options.type_k, shape.k_width()), of(b, b.options.type_v, v_width)]
+    });
     if let Some([k, v]) = kv {
         store(b, k_cache, k, cache.k_slots);
         if b.options.v_transposed {
@@ -571,7 +574,7 @@ fn spelt_out(b: &mut Builder<'_>, qkv: [Id; 3], score: Score) -> Id {
         scores = b.graph.fused(&[scores, score.mask]);
     } else if score.soft_cap {
         scores = b.graph.scale(scores);
-        scores = b.graph.unary(scores);
+        scores = b.graph.function(scores);
         scores = b.graph.scale(scores);
     }
     scores = match score.sinks {

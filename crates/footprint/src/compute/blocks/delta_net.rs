@@ -137,7 +137,7 @@ pub(super) fn recurrence(b: &mut Builder<'_>, shape: Shape, states: Id, gathered
     let state = b.graph.reshape(gathered, [dim, dim, v_heads, n_seqs]);
     let tokens = per_seq.saturating_mul(n_seqs);
     let rows = tokens.saturating_add(dim.saturating_mul(n_seqs).saturating_mul(b.options.n_states));
-    let all = b.graph.recurrence([dim.saturating_mul(v_heads), rows], &[q, k, v, gate, beta, state]);
+    let all = b.graph.recurrence(Op::GatedDelta, [dim.saturating_mul(v_heads), rows], &[q, k, v, gate, beta, state]);
     let head = dim.saturating_mul(4);
     let token = head.saturating_mul(v_heads);
     let y = b.graph.view(all, shape.by_head(dim, v_heads), [head, token, token.saturating_mul(per_seq)]);

@@ -9,6 +9,8 @@ use spec::model::Experts;
 /// How a router turns its logits into weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Routing {
+    /// Probabilities are a sigmoid of the logits, not their softmax.
+    pub(in super::super) sigmoid: bool,
     /// The softmax is taken over the chosen experts only, after choosing (gpt-oss).
     pub(in super::super) softmax_of_chosen: bool,
     /// Weights of the chosen experts are divided by their sum.
@@ -87,6 +89,9 @@ pub(in super::super) fn experts(
     }
     let hidden = hidden(b, layer, routing.activation, chosen, x)?;
     let mut y = through(b, layer, Part::FfnDownExps, hidden, chosen)?;
+    if b.model.architecture == "mistral4" && b.graph.tensor(y).op == Op::MulMatId {
+        b.graph.tensor_mut(y).precise = true;
+    }
     if !routing.weights_input {
         y = b.graph.mul(y, weights);
     }
@@ -117,8 +122,11 @@ pub(in super::super) fn experts(
 fn route(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, logits: Id) -> (Id, Id) {
     let n_tokens = b.graph.ne(logits)[1];
     let (n_experts, n_used) = (u64::from(shape.count), u64::from(shape.used));
-    // Softmax and sigmoid allocate alike: both may work in place.
-    let probabilities = if routing.softmax_of_chosen { logits } else { b.graph.like(Op::SoftMax, &[logits]) };
+    let probabilities = match routing {
+        Routing { softmax_of_chosen: true, .. } => logits,
+        Routing { sigmoid: true, .. } => b.graph.unary(logits),
+        _ => b.graph.like(Op::SoftMax, &[logits]),
+    };
     // HY V3's files call it by the stem alone.
     let bias = b.find(Some(layer), Part::ExpProbs, Suffix::Bias).or_else(|| b.find(Some(layer), Part::ExpProbs, Suffix::Weight));
     let mut selection = match bias {
@@ -166,8 +174,7 @@ fn within_groups(b: &mut Builder<'_>, selection: Id, [n_experts, n_tokens]: [u64
     let scores = b.graph.reshape(scores, [ne[1], ne[2], 1, 1]);
     let chosen = b.graph.top_k(scores, used);
     let kept = b.graph.get_rows(grouped, chosen);
-    // Filling allocates like a scale: it may work in place.
-    let masked = b.graph.scale(grouped);
+    let masked = b.graph.fill(grouped);
     let masked = b.graph.set_rows(masked, kept, chosen);
     b.graph.reshape(masked, [n_experts, n_tokens, 1, 1])
 }
@@ -186,8 +193,11 @@ fn hidden(b: &mut Builder<'_>, layer: usize, activation: Activation, chosen: Id,
     }
     let up = through(b, layer, Part::FfnUpExps, x, chosen)?;
     if b.find(Some(layer), Part::FfnGateExps, Suffix::Weight).is_none() {
-        let y = b.graph.unary(up);
-        return Ok(if activation == Activation::Twice { b.graph.unary(y) } else { y });
+        if activation == Activation::Twice {
+            let y = b.graph.function(up);
+            return Ok(b.graph.square(y));
+        }
+        return Ok(b.graph.unary(up));
     }
     let gate = through(b, layer, Part::FfnGateExps, x, chosen)?;
     // Maple limits within the gated unit itself.

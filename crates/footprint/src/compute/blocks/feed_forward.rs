@@ -52,8 +52,8 @@ pub(in super::super) fn feed_forward(
             _ if b.graph.ne(up)[0] == b.graph.ne(down)[0].saturating_mul(2) => b.graph.gated_halves(up),
             Activation::Once => b.graph.unary(up),
             Activation::Twice => {
-                let y = b.graph.unary(up);
-                b.graph.unary(y)
+                let y = b.graph.function(up);
+                b.graph.square(y)
             }
         }
     };

@@ -2,7 +2,7 @@
 //! llama-graph.cpp:3114-3185). The engine always takes the fused operation (llama-context.cpp:239).
 
 use super::super::builder::{Builder, Missing, Norm};
-use super::super::tensor::{Id, Memory, Op};
+use super::super::tensor::{CacheKind, Id, Memory, Op};
 use super::super::weights::Part;
 use super::attention::{AttentionInputs, rows_of, store};
 use spec::QuantType;
@@ -62,7 +62,7 @@ pub(super) fn chosen_cells(
     let k = turned(b, k, 1);
 
     let (cells, n_stream) = (b.options.cells, b.options.n_stream);
-    let memory = Memory::Cache { backend: b.cache_backend(layer) };
+    let memory = Memory::Cache { backend: b.cache_backend(layer), kind: CacheKind::Indexer };
     let cache = b.graph.placed(b.options.type_k, [width, cells, n_stream, 1], memory);
     store(b, cache, k, own.slots);
     let weights = b.linear(here, Part::IndexerProj, x)?;

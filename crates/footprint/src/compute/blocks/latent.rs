@@ -1,7 +1,7 @@
 //! Multi-head latent attention: keys and values share one compressed row (src/models/deepseek2.cpp, minicpm3.cpp).
 
 use super::super::builder::{Builder, Missing};
-use super::super::tensor::{Id, Memory, Op};
+use super::super::tensor::{CacheKind, Id, Memory, Op};
 use super::super::weights::{Part, Suffix};
 use super::attention::{
     AttentionInputs, Rotation, Score, Style, attend, cached, columns_of, rotary_factors, rows_of, store, store_transposed,
@@ -154,7 +154,7 @@ fn over_rows(
         b.graph.expand(id);
     }
     let (cells, n_stream, width) = (b.options.cells, b.options.n_stream, b.graph.ne(k)[0]);
-    let memory = Memory::Cache { backend: b.cache_backend(layer) };
+    let memory = Memory::Cache { backend: b.cache_backend(layer), kind: CacheKind::Full };
     let cache = b.graph.placed(b.options.type_k, [width, cells, n_stream, 1], memory);
     store(b, cache, k, inputs.full.k_slots());
     let mask = chosen.map_or(inputs.full.mask(), |chosen| mask_of(b, inputs.full.mask(), chosen));

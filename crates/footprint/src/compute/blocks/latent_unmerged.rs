@@ -5,7 +5,7 @@
 //! (2025-04) has the part for whole heads.
 
 use super::super::builder::{Builder, Missing};
-use super::super::tensor::{Id, Memory, Op};
+use super::super::tensor::{CacheKind, Id, Memory, Op};
 use super::super::weights::{Part, Suffix};
 use super::attention::{AttentionInputs, Style, cached};
 use super::latent::{compressed, narrow_queries, queries, turned};
@@ -130,7 +130,7 @@ fn over_heads(b: &mut Builder<'_>, layer: usize, e: Extents, inputs: &AttentionI
 /// Attention over compressed rows.
 fn over_rows(b: &mut Builder<'_>, layer: usize, e: Extents, ik: Ik, mask: Id, parts: &Parts) -> Result<Id, Missing> {
     let fused = b.options.flash_attn;
-    let memory = Memory::Cache { backend: b.cache_backend(layer) };
+    let memory = Memory::Cache { backend: b.cache_backend(layer), kind: CacheKind::Full };
     let turned_values = (ik.mla == 1 && !fused).then(|| {
         let cache = b.graph.placed(b.options.type_v, [e.cells, e.rank, 1, 1], memory);
         let column = b.graph.tensor(cache).nb[1];

@@ -51,7 +51,7 @@ pub(in super::super) fn lightning(b: &mut Builder<'_>, at: Recurrence<'_>, decay
 
     let [q_decay, k_decay, between] = [decays.queries, decays.keys, decays.between].map(|decay| {
         let decay = b.graph.scale(decay);
-        b.graph.unary(decay)
+        b.graph.function(decay)
     });
     let decayed = b.graph.mul(q, q_decay);
     let decayed = b.graph.permute(decayed, [0, 2, 1, 3]);
@@ -66,7 +66,7 @@ pub(in super::super) fn lightning(b: &mut Builder<'_>, at: Recurrence<'_>, decay
     b.graph.expand(y);
 
     let decay = b.graph.scale(rate);
-    let decay = b.graph.unary(decay);
+    let decay = b.graph.function(decay);
     let decay = b.graph.reshape(decay, [1, 1, heads, 1]);
     let old = b.graph.mul(old, decay);
     let k = b.graph.mul(k, k_decay);

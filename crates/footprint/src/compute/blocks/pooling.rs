@@ -44,7 +44,7 @@ fn score(b: &mut Builder<'_>, x: Id) -> Result<Id, Missing> {
     let mut y = if averaged { mean(b, x) } else { of_one_token(b, x) };
     if b.find(None, Part::Classifier, Suffix::Weight).is_some() {
         y = b.linear_bias(None, Part::Classifier, y)?;
-        y = b.graph.unary(y);
+        y = b.graph.function(y);
         if b.find(None, Part::ClassifierNorm, Suffix::Weight).is_some() {
             y = b.norm_as(Norm::Layer, None, Part::ClassifierNorm, y, None)?;
         }

@@ -105,8 +105,8 @@ fn channel_mix(b: &mut Builder<'_>, layer: usize, shape: Shape, states: Id, bloc
         None
     };
     let key = b.linear(here, Part::ChannelMixKey, key)?;
-    let key = b.graph.unary(key);
-    let key = b.graph.unary(key);
+    let key = b.graph.function(key);
+    let key = b.graph.square(key);
     let value = b.linear(here, Part::ChannelMixValue, key)?;
     let y = match receptance {
         Some(receptance) => b.graph.mul(receptance, value),

@@ -27,13 +27,13 @@ pub(super) fn time_mix6(b: &mut Builder<'_>, at: Recurrence<'_>, shape: Shape, [
     [k, v] = [k, v].map(|x| b.graph.reshape(x, shape.by_head()));
     let r = b.graph.reshape(r, shape.by_head());
     let w = product(b, layer, Part::TimeMixDecayW1, mixed_w)?;
-    let w = b.graph.unary(w);
+    let w = b.graph.function(w);
     let w = product(b, layer, Part::TimeMixDecayW2, w)?;
     let decay = b.weight(here, Part::TimeMixDecay)?;
     let mut w = b.graph.add(w, decay);
     // exp(-exp(w))
     for _ in 0..3 {
-        w = b.graph.unary(w);
+        w = b.graph.function(w);
     }
     let w = b.graph.reshape(w, shape.by_head());
     let first = b.find(here, Part::TimeMixFirst, Suffix::Weight);
@@ -62,7 +62,7 @@ fn five_blends(b: &mut Builder<'_>, layer: usize, shape: Shape, [x, before]: [Id
     let shares = b.graph.mul(change, share);
     let shares = b.graph.add(shares, x);
     let shares = product(b, layer, Part::TimeMixW1, shares)?;
-    let shares = b.graph.unary(shares);
+    let shares = b.graph.function(shares);
     let rank = b.graph.ne(shares)[0] / 5;
     let shares = b.graph.reshape(shares, [rank, 1, 5, shape.n_tokens]);
     let shares = b.graph.permute(shares, [0, 1, 3, 2]);
@@ -97,13 +97,13 @@ pub(super) fn time_mix7(b: &mut Builder<'_>, at: Recurrence<'_>, shape: Shape, [
 
     let r = b.linear(here, Part::TimeMixReceptance, mixed_r)?;
     let w = product(b, layer, Part::TimeMixW1, mixed_w)?;
-    let w = b.graph.unary(w);
+    let w = b.graph.function(w);
     let w = product(b, layer, Part::TimeMixW2, w)?;
     let bias = b.weight(here, Part::TimeMixW0)?;
     let w = b.graph.add(w, bias);
     let w = b.graph.unary(w);
     let w = b.graph.scale(w);
-    let w = b.graph.unary(w);
+    let w = b.graph.function(w);
     let k = b.linear(here, Part::TimeMixKey, mixed_k)?;
     let v = b.linear(here, Part::TimeMixValue, mixed_v)?;
     let v = with_first_value(b, layer, v, mixed_v)?;
@@ -119,7 +119,7 @@ pub(super) fn time_mix7(b: &mut Builder<'_>, at: Recurrence<'_>, shape: Shape, [
     let scale = b.weight(here, Part::TimeMixKK)?;
     let unit = b.graph.mul(k, scale);
     let unit = b.graph.reshape(unit, shape.by_head());
-    let unit = b.graph.like(Op::Norm, &[unit]);
+    let unit = b.graph.like(Op::UnitNorm, &[unit]);
     let scale = b.weight(here, Part::TimeMixKA)?;
     let scaled = b.graph.mul(k, scale);
     let moved = b.graph.mul(a, scaled);
@@ -128,7 +128,7 @@ pub(super) fn time_mix7(b: &mut Builder<'_>, at: Recurrence<'_>, shape: Shape, [
     let [r, w, k, v, a] = [r, w, k, v, a].map(|x| b.graph.reshape(x, shape.by_head()));
     let states = state::states(b, layer, state.s_elements);
     let gathered = state::gather(b, inputs, states);
-    let removed = b.graph.unary(unit);
+    let removed = b.graph.function(unit);
     let added = b.graph.mul(unit, a);
     let y = recurrence(b, shape, states, &[r, w, k, v, removed, added, gathered]);
     let y = if b.find(here, Part::TimeMixLn, Suffix::Weight).is_some() {
@@ -185,7 +185,7 @@ fn product(b: &mut Builder<'_>, layer: usize, part: Part, x: Id) -> Result<Id, M
 /// Outputs of the recurrence, in one row; the new states are kept.
 fn recurrence(b: &mut Builder<'_>, shape: Shape, states: Id, operands: &[Id]) -> Id {
     let rows = shape.n_tokens.saturating_add(shape.dim.saturating_mul(shape.n_seqs));
-    let all = b.graph.recurrence([shape.n_embd, rows], operands);
+    let all = b.graph.recurrence(Op::Recurrence, [shape.n_embd, rows], operands);
     let y = b.graph.view_1d(all, shape.n_embd.saturating_mul(shape.n_tokens));
     let new = b.graph.view_1d(all, b.graph.ne(states)[0].saturating_mul(shape.n_seqs));
     state::keep(b, states, new);

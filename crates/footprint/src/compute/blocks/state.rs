@@ -1,7 +1,7 @@
 //! The states that recurrent layers keep per sequence (`build_rs`, llama-graph.cpp:3587-3675).
 
 use super::super::builder::Builder;
-use super::super::tensor::{Id, Memory};
+use super::super::tensor::{CacheKind, Id, Memory};
 use spec::QuantType;
 use spec::model::Recurrent;
 
@@ -35,7 +35,7 @@ pub(in super::super) fn inputs(b: &mut Builder<'_>) -> StateInputs {
 
 /// The states of one layer: a row of `width` elements per sequence of the context and state kept of it.
 pub(super) fn states(b: &mut Builder<'_>, layer: usize, width: u64) -> Id {
-    let memory = Memory::Cache { backend: b.cache_backend(layer) };
+    let memory = Memory::Cache { backend: b.cache_backend(layer), kind: CacheKind::State };
     b.graph.placed(QuantType::F32, [width, b.options.n_seq_max.saturating_mul(b.options.n_states), 1, 1], memory)
 }
 

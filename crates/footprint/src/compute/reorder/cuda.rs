@@ -5,53 +5,17 @@
 //! 3106-3240, 4603-4715, ggml-cuda/topk-moe.cu:403-447) and `ggml_can_fuse_subgraph_ext` (ggml/src/ggml.c:7769-7826) of
 //! llama.cpp v0.6.0-dev, crate llama-cpp-sys-2 0.1.161. Read, not run: no such device has confirmed it.
 
-use super::graph::Graph;
-use super::tensor::{Id, Memory, Op};
+use super::super::graph::Graph;
+use super::super::tensor::{Id, Memory, Op};
+use super::{Kept, closed};
 use spec::QuantType;
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Most experts of a token whose weighted sum is one kernel.
 const MAX_REDUCED: usize = 15;
 
-/// Tensors to be kept until a node has been computed, in the order in which they were named.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Kept {
-    until: BTreeMap<Id, Vec<Id>>,
-    /// Indices of the first node of what is fused, and of the last that moves or waits for it.
-    pub(super) spans: Vec<(usize, usize)>,
-}
-
-impl Kept {
-    fn keep(&mut self, tensor: Id, until: Id) {
-        let kept = self.until.entry(until).or_default();
-        if !kept.contains(&tensor) {
-            kept.push(tensor);
-        }
-    }
-    /// True where nothing is fused.
-    pub(super) fn is_empty(&self) -> bool {
-        self.until.is_empty()
-    }
-    /// What is kept until this node.
-    pub(super) fn until(&self, node: Id) -> &[Id] {
-        self.until.get(&node).map_or(&[], Vec::as_slice)
-    }
-}
-
-/// How often each tensor is a source.
-pub(super) fn uses(graph: &Graph) -> Vec<u32> {
-    let mut uses = vec![0; graph.len()];
-    for &node in &graph.nodes {
-        for &source in graph.tensor(node).sources() {
-            uses[source.index()] += 1;
-        }
-    }
-    uses
-}
-
 /// Fuses the nodes of one split, `uses` being those of the graph before copies were put in.
-pub(super) fn fuse(graph: &mut Graph, uses: &[u32], split: Range<usize>, kept: &mut Kept) {
+pub(super) fn optimize(graph: &mut Graph, uses: &[u32], split: Range<usize>, kept: &mut Kept) {
     let mut split = Split { graph, uses, start: split.start, end: split.end };
     split.join_shared_experts(kept);
     let mut i = split.start;
@@ -101,19 +65,8 @@ impl Split<'_> {
         self.op(i) == Some(op) && i > 0 && self.source(self.node(i), 0) == Some(self.node(i - 1))
     }
 
-    /// True where nothing outside reads these nodes, `outputs` aside.
     fn closed(&self, nodes: &[Id], outputs: &[Id]) -> bool {
-        nodes.iter().enumerate().all(|(i, &node)| {
-            if outputs.contains(&node) {
-                return true;
-            }
-            let tensor = self.graph.tensor(node);
-            let inside = |&&other: &&Id| self.graph.tensor(other).sources().contains(&node);
-            let readers = nodes[i + 1..].iter().filter(inside);
-            let read: usize = readers.map(|&other| self.graph.tensor(other).sources().iter().filter(|&&s| s == node).count()).sum();
-            let root_inside = tensor.view_of.is_none_or(|root| nodes.contains(&root));
-            !tensor.output && self.uses.get(node.index()).is_some_and(|&uses| uses as usize == read) && root_inside
-        })
+        closed(self.graph, self.uses, nodes, outputs)
     }
 
     /// Moves the first products of shared experts behind those of routed ones of the same shape and type.
@@ -301,6 +254,7 @@ impl Split<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::uses;
     use super::*;
     use QuantType::{F32, I32, Q4_K};
 
@@ -330,7 +284,7 @@ mod tests {
     fn fused(graph: &mut Graph) -> Kept {
         let (uses, n) = (uses(graph), graph.nodes.len());
         let mut kept = Kept::default();
-        fuse(graph, &uses, 0..n, &mut kept);
+        optimize(graph, &uses, 0..n, &mut kept);
         kept
     }
 

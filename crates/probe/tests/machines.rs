@@ -63,3 +63,15 @@ fn unknown_stays_unknown() {
     assert_eq!(hangs.facts.gpus.len(), 1);
     assert!(hangs.free.gpu_memory[0].is_unknown());
 }
+
+#[test]
+fn a_phone_is_read_by_name_where_folders_are_closed() {
+    let phone = machine("android-phone");
+    assert_eq!((phone.facts.cpu.physical_cores.get(), phone.facts.cpu.sockets.get(), phone.effective_cpus()), (Some(8), Some(1), 8));
+    let kinds: Vec<(&str, u32)> = phone.facts.cpu.core_kinds.iter().map(|kind| (kind.name.as_str(), kind.physical_cores)).collect();
+    assert_eq!(kinds, [("Cortex-X4", 1), ("Cortex-A720", 5), ("Cortex-A520", 2)]);
+    let gpu = &phone.facts.gpus[0];
+    assert_eq!((gpu.name.value().map(String::as_str), gpu.unified_memory), (Some("Adreno750v2"), true));
+    assert_eq!(gpu.memory_total.get(), phone.facts.memory.total.get());
+    assert!(phone.conditions.power.is_unknown());
+}

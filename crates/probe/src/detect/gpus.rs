@@ -1,6 +1,6 @@
 //! All GPUs of a machine put together: each once, whoever names it, in the engines' order.
 
-use super::{Depth, amd, intel, npu, nvidia, nvidia_links, pci, vulkan};
+use super::{Depth, amd, intel, npu, nvidia, nvidia_links, pci, phone, vulkan};
 use crate::host::Host;
 use spec::machine::{Gpu, GpuCondition, GpuKind, GpuVendor, Npu, PeerLink};
 use spec::{Bytes, BytesPerSec, Known};
@@ -78,6 +78,11 @@ pub(crate) fn read(host: &dyn Host, memory: &HostMemory<'_>, depth: Depth) -> Gp
         let first = found.len();
         all.visible.extend(source.visible.iter().filter(|index| **index < source.found.len()).map(|index| first + index));
         all.warnings.append(&mut source.warnings);
+        found.append(&mut source.found);
+    }
+    if found.is_empty() {
+        let mut source = phone::read(host, memory);
+        all.visible.append(&mut source.visible);
         found.append(&mut source.found);
     }
     if depth == Depth::Full || depth == Depth::Drivers && only_vulkan_knows(&found) {

@@ -28,6 +28,7 @@ mod nvidia_parts;
 pub(crate) mod nvidia_rate;
 pub(crate) mod pages;
 pub(crate) mod pci;
+pub(crate) mod phone;
 pub(crate) mod system;
 pub(crate) mod topology;
 pub(crate) mod visible;

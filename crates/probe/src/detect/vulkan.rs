@@ -99,6 +99,12 @@ fn place(device: &Device, found: &[Found]) -> Option<usize> {
     let uuid = device.uuid.as_ref().map(|uuid| format!("gpu-{}", uuid.to_ascii_lowercase()));
     by(&|found| found.gpu.uuid.value().is_some_and(|own| Some(own.to_ascii_lowercase()) == uuid))
         .or_else(|| by(&|found| device.address.is_none() && found.gpu.slice.is_none() && found.gpu.pci_id.value() == Some(&device.id)))
+        .or_else(|| by(&|found| device.kind == "integrated" && device.address.is_none() && of_the_chip(&found.gpu)))
+}
+
+/// True of the GPU of a phone's chip, which has neither place nor ids; a chip has one.
+fn of_the_chip(gpu: &Gpu) -> bool {
+    gpu.kind == GpuKind::Integrated && gpu.vendor == GpuVendor::Other && gpu.pci_id.is_unknown()
 }
 
 /// Memory of the device: of cards the sum of its heaps; a GPU in the host's memory shows the same memory in each, and NVIDIA's
@@ -202,5 +208,9 @@ mod tests {
         assert_eq!(ask(phone, &mut found), [0]);
         assert_eq!((found[0].gpu.memory_total.get(), found[0].gpu.unified_memory), (Some(Bytes::new(12_000_000_000)), true));
         assert!(found[0].free.is_unknown());
+        // The driver's files name it already.
+        let mut found = vec![Found { gpu: Gpu::unknown(GpuVendor::Other, GpuKind::Integrated, "test"), ..found.remove(0) }];
+        ask(phone, &mut found);
+        assert_eq!((found.len(), found[0].gpu.name.value().map(String::as_str)), (1, Some("Adreno 750")));
     }
 }

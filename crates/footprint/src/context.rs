@@ -4,10 +4,11 @@
 
 use crate::companions::Speculation;
 use crate::error::FootprintError;
+use crate::output::{hands_out_embeddings, pooling};
 use crate::profile::{EngineProfile, Outputs};
 use crate::requirement::ResolvedContext;
 use spec::model::Mixer;
-use spec::settings::{CACHE_TYPES, FlashAttention};
+use spec::settings::{CACHE_TYPES, FlashAttention, Pooling};
 use spec::{Model, QuantType, Settings};
 
 /// Contexts are padded to whole multiples of this (`llama-context.cpp:292`); older engines without flash attention less.
@@ -48,6 +49,9 @@ pub fn resolve_with(
     // The batch is clamped before the context is padded.
     let n_batch = if model.encoder { settings.n_batch } else { asked.min(settings.n_batch) };
     let n_ubatch = n_batch.min(if settings.n_ubatch == 0 { settings.n_batch } else { settings.n_ubatch });
+    let embeddings = hands_out_embeddings(model, settings);
+    // The tools take the whole batch in one micro-batch then (`common_init_result`, common/common.cpp:1297-1303).
+    let n_batch = if embeddings && profile.one_micro_batch { n_ubatch } else { n_batch };
 
     let padding = if flash_attention(model, settings) { CONTEXT_PADDING } else { u64::from(profile.rules.context_padding) };
     let padded = padded("n_ctx", u64::from(asked), padding)?;
@@ -60,8 +64,8 @@ pub fn resolve_with(
     };
     let n_rows = settings.n_parallel.saturating_mul(speculation.n_max.saturating_add(1));
     let n_outputs_max = match profile.outputs {
-        // The mean of embeddings is taken over every token of the batch (llama-graph.cpp:3828-3832).
-        _ if model.encoder => n_batch,
+        // Embeddings are computed of every token of the batch (llama-context.cpp:1736).
+        _ if embeddings => n_batch,
         Outputs::PerSequence => n_rows,
         Outputs::PerBatch => n_batch,
     };
@@ -70,7 +74,7 @@ pub fn resolve_with(
     }
     // The reserved batch is rounded up to whole sequences and its outputs are not (llama-context.cpp:2531, 665).
     let reserved = n_ubatch.min(narrow(n_ctx));
-    if model.encoder && averages(model) && !reserved.is_multiple_of(settings.n_parallel) {
+    if embeddings && averages(model, settings) && !reserved.is_multiple_of(settings.n_parallel) {
         return Err(FootprintError::UnevenMean { n_ubatch: reserved, n_parallel: settings.n_parallel });
     }
     if reserves_one_sequence(model) && !settings.kv_unified && !reserved.is_multiple_of(settings.n_parallel) {
@@ -82,7 +86,8 @@ pub fn resolve_with(
         n_batch,
         n_ubatch,
         n_outputs: n_outputs_max.min(n_ubatch),
-        n_rows: n_rows.min(n_outputs_max),
+        // All tokens of a batch are outputs, and rows are reserved for each.
+        n_rows: if embeddings { n_outputs_max } else { n_rows.min(n_outputs_max) },
         n_states: speculation.kept_states.saturating_add(1),
         flash_attn: flash_attention(model, settings),
         rules: profile.rules.resolved(flash_attention(model, settings)),
@@ -96,8 +101,12 @@ pub(crate) fn reserves_one_sequence(model: &Model) -> bool {
 }
 
 /// True where the embedding of a sequence is the mean over its tokens.
-fn averages(model: &Model) -> bool {
-    model.arch_uint("pooling_type") == Some(1) || (model.architecture == "modern-bert" && model.arch_uint("pooling_type") == Some(4))
+fn averages(model: &Model, settings: &Settings) -> bool {
+    match pooling(model, settings) {
+        Pooling::Mean => true,
+        Pooling::Rank => model.architecture == "modern-bert",
+        _ => false,
+    }
 }
 
 fn check_sequences(settings: &Settings) -> Result<(), FootprintError> {

@@ -35,6 +35,8 @@ pub struct EngineProfile {
     pub amx: bool,
     /// The program keeps llama-server's prompt cache and context checkpoints in host memory.
     pub prompt_cache: bool,
+    /// Where embeddings are handed out, the batch is made as small as the micro-batch: tools do so, the library does not.
+    pub one_micro_batch: bool,
     /// What the engine's age decides.
     pub rules: Rules,
 }
@@ -62,12 +64,20 @@ impl EngineProfile {
             repack: true,
             amx: false,
             prompt_cache: false,
+            one_micro_batch: false,
             rules: Rules::CURRENT,
         }
     }
     /// llama-server 0.7.0 (ggml 0.27).
     pub fn server_0_7() -> Self {
-        Self { name: "llama-server 0.7.0".into(), amx: true, prompt_cache: true, ..Self::bundled() }
+        Self {
+            name: "llama-server 0.7.0".into(),
+            amx: true,
+            prompt_cache: true,
+            one_micro_batch: true,
+            rules: Rules::OF_0_7,
+            ..Self::bundled()
+        }
     }
     /// llama-cli 0.7.0: the server without its HTTP half.
     pub fn cli_0_7() -> Self {
@@ -75,7 +85,7 @@ impl EngineProfile {
     }
     /// llama-bench 0.7.0.
     pub fn bench_0_7() -> Self {
-        Self { name: "llama-bench 0.7.0".into(), outputs: Outputs::PerBatch, amx: true, ..Self::bundled() }
+        Self { name: "llama-bench 0.7.0".into(), outputs: Outputs::PerBatch, amx: true, rules: Rules::OF_0_7, ..Self::bundled() }
     }
     /// llama-fit-params 0.7.0.
     pub fn fit_params_0_7() -> Self {

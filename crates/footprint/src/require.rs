@@ -256,7 +256,7 @@ fn host(case: &Case<'_>, parts: &Parts<'_>) -> HostRequirement {
         true => (weights.host_file, Bytes::ZERO),
         false => (weights.host_lazy, weights.host.saturating_sub(weights.host_lazy)),
     };
-    let output = output::output(model, settings.n_parallel.max(1));
+    let output = output::output(model, settings, settings.n_parallel.max(1));
     let compute = &parts.simulated.compute.host;
     HostRequirement {
         weights_mapped: Known::exact(mapped, WEIGHTS),
@@ -268,7 +268,7 @@ fn host(case: &Case<'_>, parts: &Parts<'_>) -> HostRequirement {
         state: known_state(model, parts.state.host),
         compute: compute.clone(),
         output: Known::exact(output, OUTPUT),
-        output_growth: Known::exact(output::output(model, context.n_rows).saturating_sub(output), OUTPUT),
+        output_growth: Known::exact(output::output(model, settings, context.n_rows).saturating_sub(output), OUTPUT),
         runtime: runtime(model, target, context, placement),
         prompt_cache: host::prompt_cache(settings, profile),
         checkpoints: host::checkpoints(model, settings, profile, context),

@@ -164,7 +164,9 @@ fn graph_key(case: &Case<'_>, placement: &Placement, shape: u64) -> Vec<u64> {
             settings.split_mode == SplitMode::Layer,
             full_offload,
             placement.has_overrides,
+            settings.embeddings,
         ]),
+        settings.pooling as u64,
         settings.cache_type_k as u64,
         settings.cache_type_v as u64,
     ]

@@ -99,6 +99,33 @@ fn a_load_is_the_engines_to_the_byte() {
     }
 }
 
+/// Host compute buffers in MiB and nodes that llama-server 0.7.0 logged with `--embedding` over Qwen3-0.6B of four layers.
+const POOLED: &[(&str, f64, u32)] = &[
+    ("--ctx 2048 --seqs 1 --outputs 1 --embeddings 1 --pooling none", 310.7695, 149),
+    ("--ctx 2048 --seqs 4 --kv-unified 1 --outputs 4 --ubatch 1024 --embeddings 1 --pooling last", 60.0391, 149),
+    ("--ctx 2048 --seqs 2 --outputs 2 --embeddings 1 --pooling mean", 29.02, 159),
+];
+
+#[test]
+fn a_server_of_embeddings_takes_what_it_logged() {
+    let host = recordings(DRY_RUNS).remove(0).host;
+    for &(args, mib, nodes) in POOLED {
+        let case = Case {
+            backend: None,
+            model: "qwen3-0.6b Q8_0 n_layer=4".into(),
+            devices: vec![],
+            pipeline: false,
+            host_buffer: false,
+            args: args.into(),
+        };
+        let (settings, _) = case.settings();
+        let need = require(&recorded::model::model(&case.model), &settings, &case.target(&host), &EngineProfile::server_0_7()).unwrap();
+        assert!((need.host.compute.get().unwrap().as_mib() - mib).abs() < 0.006, "{args}: {} instead of {mib}", need.host.compute);
+        assert_eq!(need.graph.unwrap().nodes, nodes, "{args}");
+        assert_eq!(need.context.n_batch, need.context.n_ubatch, "{args}");
+    }
+}
+
 /// Weights, caches, state and compute after the recorded real loads: each buffer of every place.
 #[test]
 fn loads_take_what_is_required() {

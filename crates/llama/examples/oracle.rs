@@ -4,6 +4,7 @@
 //! oracle MODEL.gguf [--mode dry|load] [--ctx N] [--batch N] [--ubatch N] [--seqs N] [--outputs N] [--ctk T] [--ctv T]
 //!        [--fa auto|on|off] [--ngl N] [--split none|layer|row|tensor] [--ts A,B,..] [--mg N] [--ot REGEX=BUFFER].. [--ncmoe N]
 //!        [--kv-unified 0|1] [--swa-full 0|1] [--kv-offload 0|1] [--op-offload 0|1] [--repack 0|1] [--load-mode M] [--threads N]
+//!        [--embeddings 0|1] [--pooling model|none|mean|cls|last|rank]
 //!        [--gpus MIB,MIB,..] [--prefix NAME] [--pipeline 0|1] [--host-buffer 0|1]
 //!        [--here 0|1]
 //! ```
@@ -91,6 +92,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--kv-offload" => settings.kv_offload = switch(&word)?,
             "--op-offload" => settings.op_offload = switch(&word)?,
             "--repack" => settings.repack = switch(&word)?,
+            "--embeddings" => settings.embeddings = switch(&word)?,
+            "--pooling" => settings.pooling = number(&word)?,
             "--load-mode" => settings.load_mode = number(&word)?,
             "--threads" => {
                 settings.threads = number(&word)?;

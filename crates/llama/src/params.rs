@@ -3,7 +3,7 @@
 use crate::LlamaError;
 use llama_cpp_sys_2 as sys;
 use spec::Settings;
-use spec::settings::{CACHE_TYPES, FlashAttention, LoadMode, SplitMode};
+use spec::settings::{CACHE_TYPES, FlashAttention, LoadMode, Pooling, SplitMode};
 use std::ffi::{CStr, CString};
 use std::os::raw::c_int;
 use std::ptr;
@@ -165,7 +165,17 @@ pub(crate) fn context_params(settings: &Settings, n_outputs: u32) -> sys::llama_
     raw.n_batch = settings.n_batch;
     raw.n_ubatch = settings.n_ubatch;
     raw.n_seq_max = settings.n_parallel;
-    raw.n_outputs_max = n_outputs;
+    // Embeddings are computed of every token: the mean is taken over all of them.
+    raw.n_outputs_max = if settings.embeddings { 0 } else { n_outputs };
+    raw.embeddings = settings.embeddings;
+    raw.pooling_type = match settings.pooling {
+        Pooling::Model => sys::LLAMA_POOLING_TYPE_UNSPECIFIED,
+        Pooling::None => sys::LLAMA_POOLING_TYPE_NONE,
+        Pooling::Mean => sys::LLAMA_POOLING_TYPE_MEAN,
+        Pooling::Cls => sys::LLAMA_POOLING_TYPE_CLS,
+        Pooling::Last => sys::LLAMA_POOLING_TYPE_LAST,
+        Pooling::Rank => sys::LLAMA_POOLING_TYPE_RANK,
+    };
     raw.n_threads = c_int::try_from(settings.threads).unwrap_or(c_int::MAX);
     raw.n_threads_batch = c_int::try_from(settings.threads_batch).unwrap_or(c_int::MAX);
     raw.type_k = settings.cache_type_k.id() as sys::ggml_type;

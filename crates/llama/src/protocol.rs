@@ -454,6 +454,9 @@ pub(crate) struct SettingsFields {
     threads_batch: u32,
     cache_ram_mib: u32,
     ctx_checkpoints: u32,
+    embeddings: bool,
+    #[serde(with = "word")]
+    pooling: spec::settings::Pooling,
 }
 
 /// A choice as the word that the engine's command line takes.

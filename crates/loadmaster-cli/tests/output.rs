@@ -185,6 +185,10 @@ fn help_of_a_command_shows_the_pins() {
           --ctx-checkpoints <N>
               [-ctxcp] context checkpoints per slot, for models with windows or state [alias:
               --swa-checkpoints]
+          --embedding
+              hand out embeddings and no text [alias: --embeddings]
+          --pooling <TYPE>
+              what is handed out of the embeddings; model: what the file says
 
     Options of every command:
           --json                 Print the result as JSON (schemas are in the project's `schemas`
@@ -417,6 +421,8 @@ fn a_plan_written_as_a_configuration_is_valid_and_gives_the_same_plan() {
     threads_batch = 8
     cache_ram_mib = 8192
     ctx_checkpoints = 32
+    embeddings = false
+    pooling = "model"
     "#);
 }
 

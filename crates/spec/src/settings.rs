@@ -50,6 +50,24 @@ words! {
     }
 }
 
+words! {
+    /// What is handed out of the embeddings of a text's tokens (`--pooling`).
+    Pooling {
+        /// What the file says; without a word there, all of them.
+        Model = "model",
+        /// All of them.
+        None = "none",
+        /// Their mean.
+        Mean = "mean",
+        /// The first one.
+        Cls = "cls",
+        /// The last one.
+        Last = "last",
+        /// A score by the file's classifier, for rerankers.
+        Rank = "rank",
+    }
+}
+
 /// Types that a KV cache can have (llama.cpp v0.6.0-dev, `common/arg.cpp`, `kv_cache_types`).
 pub const CACHE_TYPES: &[QuantType] = &[
     QuantType::F32,
@@ -163,6 +181,10 @@ settings! {
     cache_ram_mib: u32 = 8192,
     /// Context checkpoints per slot for models with windows or state (`-ctxcp`).
     ctx_checkpoints: u32 = 32,
+    /// Hand out embeddings and no text (`--embedding`); encoders do nothing else.
+    embeddings: bool = false,
+    /// What is handed out of them (`--pooling`).
+    pooling: Pooling = Pooling::Model,
 }
 
 #[cfg(test)]

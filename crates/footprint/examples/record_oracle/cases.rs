@@ -120,6 +120,9 @@ const OUTLINES: &[&str] = &[
     "cohere2moe-like Q4_K_M n_layer=6",
     "mellum-like Q8_0 n_layer=6",
     "deepseek-v3.2 Q4_K_M n_layer=5",
+    "kimi-k2 Q2_K n_layer=4",
+    "glm-4.1v-9b Q4_0 n_layer=5",
+    "granite-unrotated-like Q5_K_M n_layer=5",
     "glm-5 Q2_K n_layer=6",
     "glm-5.2 Q3_K_M n_layer=9",
     "nomic-embed-text-v2-moe Q4_K_M n_layer=4",
@@ -164,6 +167,20 @@ const RECURRENT: &[&str] = &[
     "plamo-2-1b Q5_K_M n_layer=6",
     "kimi-linear-48b Q4_K_M n_layer=5",
     "minimax-text-01 IQ4_XS n_layer=9",
+    "falcon-mamba-7b Q4_K_M n_layer=5",
+    "lfm2-window-like Q8_0 n_layer=7",
+];
+
+/// Models that hand out embeddings: generators made to, and encoders that pool otherwise than their files say.
+const EMBEDDING: &[&str] = &[
+    "qwen3-0.6b Q4_K_M",
+    "llama-3.2-1b Q4_0",
+    "gemma3-1b Q4_K_M",
+    "qwen2.5-0.5b Q4_K_M",
+    "qwen3.5-2b Q4_K_M n_layer=8",
+    "gpt-oss-20b MXFP4_MOE",
+    "bge-small-en-v1.5 Q8_0",
+    "embeddinggemma-300m Q4_0 n_layer=7",
 ];
 
 /// All cases.
@@ -179,6 +196,7 @@ pub fn all() -> Vec<Case> {
         let mut draw = Draw(seed(model));
         cases.extend((0..DRAWN_OF_OUTLINES).map(|_| drawn(model, &mut draw)));
     }
+    cases.extend(EMBEDDING.iter().flat_map(|model| embedding(model)));
     cases
 }
 
@@ -193,6 +211,25 @@ pub fn on(backend: &str) -> Vec<Case> {
         cases.extend(all.map(|case| Case { backend: Some(backend.to_owned()), pipeline: false, host_buffer: false, ..case }));
     }
     cases
+}
+
+/// Every way of pooling on the host alone, on one device and on two.
+fn embedding(model: &str) -> Vec<Case> {
+    let places: [(&[u64], &str); 3] = [
+        (&[], "--ngl 0 --ctx 2048 --batch 512 --seqs 4 --kv-unified 1"),
+        (&[24576], "--ngl 999 --ctx 4096 --batch 1024 --ubatch 1024 --seqs 1"),
+        (&[24576, 24576], "--ngl 3 --ctx 4096 --batch 256 --ubatch 256 --seqs 2 --fa off"),
+    ];
+    let ways = ["model", "none", "mean", "cls", "last", "rank"];
+    let case = |pooling: &str, (devices, args): (&[u64], &str)| Case {
+        backend: None,
+        model: model.into(),
+        devices: devices.into(),
+        pipeline: false,
+        host_buffer: false,
+        args: format!("{args} --embeddings 1 --pooling {pooling}"),
+    };
+    ways.iter().flat_map(|pooling| places.map(|place| case(pooling, place))).collect()
 }
 
 /// A few cases per model that are small enough to be loaded.

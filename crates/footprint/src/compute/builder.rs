@@ -5,6 +5,7 @@ use super::tensor::{Extents, Id, Memory, Op};
 use super::weights::{Part, Suffix, Weights};
 use crate::placement::{Home, Placement};
 use crate::profile::{Rules, interleaved};
+use spec::settings::Pooling;
 use spec::{Model, QuantType};
 
 /// One micro-batch as the engine reserves for it.
@@ -46,6 +47,8 @@ pub(super) struct Options {
     pub(super) cells_window: u64,
     /// Context of one sequence.
     pub(super) n_ctx_seq: u64,
+    /// Embeddings are handed out, pooled like this.
+    pub(super) pooling: Option<Pooling>,
     pub(super) rules: Rules,
     pub(super) kv_offload: bool,
     /// Every layer and the output are on GPUs.

@@ -19,6 +19,7 @@ use super::weights::{Part, Suffix};
 use crate::profile::LatentCache;
 use spec::QuantType;
 use spec::model::{Experts, FeedForward, Layer, Mixer};
+use spec::settings::Pooling;
 
 /// Tokens that stand for pieces of images (src/models/chameleon.cpp, from 4 to 8196).
 const CHAMELEON_IMAGE_TOKENS: u64 = 8192;
@@ -426,11 +427,13 @@ impl Decoder {
             x = b.graph.get_rows(x, stream.outputs);
             b.graph.tensor_mut(x).output = true;
         }
-        let matrix = if self.tied_head { b.weight(None, Part::TokenEmbd)? } else { b.output()? };
-        if self.logits == Logits::ScaledBefore {
-            x = b.graph.scale(x);
+        let pooling = b.options.pooling;
+        if pooling.is_some_and(|pooling| pooling != Pooling::None) && !b.options.rules.logits_beside_pooled {
+            return pooled(b, x).map(|_| ());
         }
-        let mut logits = b.graph.mul_mat(matrix, x);
+        let matrix = if self.tied_head { b.weight(None, Part::TokenEmbd)? } else { b.output()? };
+        let read = if self.logits == Logits::ScaledBefore { b.graph.scale(x) } else { x };
+        let mut logits = b.graph.mul_mat(matrix, read);
         for suffix in [Suffix::Scale, Suffix::Bias] {
             if let Some(operand) = b.find(None, Part::Output, suffix) {
                 logits = if suffix == Suffix::Scale { b.graph.mul(logits, operand) } else { b.graph.add(logits, operand) };
@@ -453,6 +456,9 @@ impl Decoder {
         }
         b.graph.tensor_mut(logits).output = true;
         b.graph.expand(logits);
+        if pooling.is_some() {
+            pooled(b, x)?;
+        }
         Ok(())
     }
 }

@@ -31,6 +31,7 @@ pub(crate) use room::room;
 
 use crate::context::reserves_one_sequence;
 use crate::kv_cache::cells;
+use crate::output::{hands_out_embeddings, pooling};
 use crate::placement::Placement;
 use crate::{Device, GraphSize, ResolvedContext, Target};
 use allocate::{BufferRules, NO_LIMIT, Scratch};
@@ -198,6 +199,7 @@ impl<'a> Setup<'a> {
                 cells: u64::from(cells.full),
                 cells_window: u64::from(cells.window),
                 n_ctx_seq: u64::from(context.n_ctx_seq),
+                pooling: hands_out_embeddings(model, settings).then(|| pooling(model, settings)),
                 rules: context.rules,
                 kv_offload: settings.kv_offload,
                 full_offload,

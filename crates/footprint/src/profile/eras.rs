@@ -101,6 +101,7 @@ impl Era {
             repack: self.repack,
             amx: self.amx,
             prompt_cache: self.prompt_cache,
+            one_micro_batch: true,
             rules: self.rules,
         }
     }

@@ -157,7 +157,15 @@ pub(crate) fn interleaved(ty: QuantType) -> Option<QuantType> {
 pub(super) const NAME: &str = "ik_llama.cpp";
 
 fn profile(name: String, ik: Ik) -> EngineProfile {
-    EngineProfile { name, outputs: Outputs::PerBatch, repack: false, amx: false, prompt_cache: false, rules: ik_rules(ik) }
+    EngineProfile {
+        name,
+        outputs: Outputs::PerBatch,
+        repack: false,
+        amx: false,
+        prompt_cache: false,
+        one_micro_batch: true,
+        rules: ik_rules(ik),
+    }
 }
 
 /// `ik_llama.cpp`, `ik_llama.cpp-2025-07` or `ik_llama.cpp-b3826`, with its own flags behind it.

@@ -68,6 +68,8 @@ pub struct Rules {
     pub rotated_cache: bool,
     /// CUDA has buffers for rows of one matrix on several devices (split mode `row`), as SYCL still does.
     pub cuda_splits_rows: bool,
+    /// Logits are computed although embeddings are pooled and no one reads them.
+    pub logits_beside_pooled: bool,
     /// Tensors that a rule moves to the CPU may be repacked there.
     pub overrides_repack: bool,
     /// The output goes to a GPU after all layers are there; without this it goes first (pull request 18148, 2025-12).
@@ -84,7 +86,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The bundled engine, and 0.7.0.
+    /// The bundled engine.
     pub const CURRENT: Self = Self {
         context_padding: 256,
         window: WindowCells::MicroBatch,
@@ -98,6 +100,7 @@ impl Rules {
         indexed_store: true,
         rotated_cache: true,
         cuda_splits_rows: false,
+        logits_beside_pooled: true,
         overrides_repack: true,
         output_last: false,
         mask_padding: 1,
@@ -105,6 +108,9 @@ impl Rules {
         reorders: true,
         confirmed: true,
     };
+
+    /// 0.7.0, of whose source nothing was read: told apart by logged loads (`tests/compute.rs`).
+    pub const OF_0_7: Self = Self { logits_beside_pooled: false, ..Self::CURRENT };
 
     /// These rules once it is known whether attention is fused: what ik_llama.cpp caches depends on it.
     #[must_use]

@@ -83,6 +83,8 @@ impl Case {
                 "--kv-offload" => settings.kv_offload = number() == 1,
                 "--op-offload" => settings.op_offload = number() == 1,
                 "--swa-full" => settings.swa_full = number() == 1,
+                "--embeddings" => settings.embeddings = number() == 1,
+                "--pooling" => settings.pooling = parsed(value),
                 "--repack" => settings.repack = number() == 1,
                 "--outputs" => {
                     assert_eq!(number(), settings.n_parallel, "{}: --outputs after --seqs, and equal", self.args);

@@ -5,7 +5,7 @@ use super::flags::{Bench, Flag, ValueKind, flags};
 use super::text;
 use crate::validate::EngineRules;
 use spec::Settings;
-use spec::settings::{FlashAttention, LoadMode};
+use spec::settings::{FlashAttention, LoadMode, Pooling};
 
 /// A setting on a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,7 @@ fn express(flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Exp
         "load_mode" if accepted(flag.spellings, rules).is_none() => old_load_mode(settings.load_mode, rules),
         // llama-cli serves one sequence and has no such flag; with one sequence both ways are the same.
         "kv_unified" if rules.tool == Tool::Cli && settings.n_parallel == 1 => Expression::NOTHING,
+        "pooling" if settings.pooling == Pooling::Model => Expression::NOTHING,
         "n_cpu_moe" if settings.n_cpu_moe == 0 => Expression::NOTHING,
         "n_cpu_moe" if accepted(flag.spellings, rules).is_none() => experts_by_pattern(settings.n_cpu_moe, rules),
         _ => plain(flag, settings, rules),

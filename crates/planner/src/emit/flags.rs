@@ -190,6 +190,10 @@ table! {
         "limit of the server's prompt cache in host memory, in MiB; 0 disables it, -1 lifts it";
     "ctx_checkpoints" ["-ctxcp", "--swa-checkpoints", "--ctx-checkpoints"] [] ValueKind::Count, "N", "LLAMA_ARG_CTX_CHECKPOINTS",
         Bench::Nothing, count!(ctx_checkpoints), "context checkpoints per slot, for models with windows or state";
+    "embeddings" [] ["--embedding" = "on", "--embeddings" = "on"] ValueKind::Switch, "", "LLAMA_ARG_EMBEDDINGS", Bench::On("--embeddings"),
+        switch!(embeddings), "hand out embeddings and no text";
+    "pooling" ["--pooling"] [] ValueKind::Word(&["model", "none", "mean", "cls", "last", "rank"]), "TYPE", "LLAMA_ARG_POOLING",
+        Bench::Nothing, word!(pooling), "what is handed out of the embeddings; model: what the file says";
 }
 
 /// Every setting, in the order of [`Settings`].

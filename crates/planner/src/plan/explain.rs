@@ -72,6 +72,10 @@ impl Site<'_> {
             "n_parallel" | "kv_unified" if self.request.preferences.priority == Priority::Throughput => {
                 rule("throughput: four slots share the context".to_owned())
             }
+            "embeddings" if self.model.encoder => rule("an encoder writes no text".to_owned()),
+            "n_batch" if settings.embeddings && settings.n_batch == settings.n_ubatch => {
+                rule("embeddings of a batch are computed at once".to_owned())
+            }
             "repack" if !settings.repack => searched("rearranged copies of the host's weights do not fit".to_owned()),
             "op_offload" if !settings.op_offload => {
                 let off = "the GPU was not asked for";

@@ -135,6 +135,7 @@ impl<'a> Site<'a> {
     /// Settings of a rung before placement: rules, then the user's pins over them.
     pub(crate) fn base(&self, rung: &Rung) -> Settings {
         let mut settings = Settings { n_ctx: rung.n_ctx, cache_type_k: rung.cache, cache_type_v: rung.cache, ..Settings::default() };
+        settings.embeddings = self.model.encoder;
         if rung.cache.is_quantized() {
             // The engine switches `auto` to on for a quantised V cache (`src/llama-context.cpp:3845`); said outright.
             settings.flash_attn = FlashAttention::On;
@@ -165,6 +166,10 @@ impl<'a> Site<'a> {
         }
         if settings.n_ctx == 0 {
             settings.n_ctx = self.model.n_ctx_train.unwrap_or(0);
+        }
+        // The engine takes embeddings of a whole batch at once (common/common.cpp:1297).
+        if settings.embeddings && pins.n_batch.is_none() {
+            settings.n_batch = settings.n_ubatch;
         }
         // A micro-batch is never above the batch: the unpinned one follows.
         if settings.n_ubatch > settings.n_batch {

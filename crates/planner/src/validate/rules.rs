@@ -5,7 +5,7 @@ use crate::emit::flags::value_text;
 use crate::emit::{ALL, Expression, Tool, expressions};
 use footprint::Pattern;
 use spec::model::Mixer;
-use spec::settings::{FlashAttention, SplitMode};
+use spec::settings::{FlashAttention, Pooling, SplitMode};
 use spec::{QuantType, Settings};
 
 /// Most sequences of a context (`LLAMA_MAX_SEQ`, `src/llama-cparams.h`).
@@ -39,6 +39,10 @@ pub(super) fn numbers(_: &Context<'_>, settings: &Settings, found: &mut Vec<Viol
         // `src/llama-context.cpp`: n_ubatch = min(n_batch, n_ubatch), in silence.
         let message = format!("micro-batch {ubatch} is above batch {batch}: the engine would cut it");
         found.push(error("ubatch-above-batch", "n_ubatch", message, format!("take -ub {batch} or -b {ubatch}")));
+    }
+    if settings.pooling != Pooling::Model && !settings.embeddings {
+        let message = format!("embeddings pooled by {}, but none are handed out", settings.pooling);
+        found.push(warning("pooling-of-nothing", "pooling", message, "take --embedding too"));
     }
     if settings.n_parallel > MAX_SEQUENCES {
         let message = format!("{} slots: the engine takes {MAX_SEQUENCES} at most", settings.n_parallel);

@@ -150,7 +150,8 @@ fn cache_inputs(b: &mut Builder<'_>, cells: u64, windowed: bool) -> CacheInputs 
     let mask_type = if half { QuantType::F16 } else { QuantType::F32 };
     let of_this_cache = |attention: &&Attention| attention.window.is_some() == windowed;
     let layers = || b.model.layers.iter().filter_map(attention_of).filter(of_this_cache);
-    let rotated = b.options.rules.rotated_cache;
+    // Where layers with windows stand between recurrent ones, caches are not rotated (`build_inp_mem_hybrid_iswa`).
+    let rotated = b.options.rules.rotated_cache && !(b.model.has_recurrent_state() && has_windows(b.model));
     let k_rotation = rotation(b.options.type_k, layers().map(|attention| attention.head_dim_k), true).filter(|_| rotated);
     let v_rotation = rotation(b.options.type_v, layers().map(|attention| attention.head_dim_v), false).filter(|_| rotated);
     let rows = (n_tokens / n_stream.max(1)).next_multiple_of(b.options.rules.mask_padding.max(1));

@@ -1,16 +1,17 @@
-//! From the stream of an encoder to what it hands out (`build_pooling` and `build_dense_out`, llama-graph.cpp:3772-3900).
+//! From the embeddings of tokens to what is handed out of them (`build_pooling` and `build_dense_out`, llama-graph.cpp:3772-3900).
 
 use super::super::builder::{Builder, Missing, Norm};
-use super::super::tensor::Id;
+use super::super::tensor::{Id, Op};
 use super::super::weights::{Part, Suffix};
 use spec::QuantType;
+use spec::settings::Pooling;
 
-/// One embedding per sequence, or per token where the file pools nothing; a score where it ranks.
+/// One embedding per sequence, or per token where nothing is pooled; a score where it ranks.
 pub(in super::super) fn pooled(b: &mut Builder<'_>, x: Id) -> Result<Id, Missing> {
-    let mut y = match b.model.arch_uint("pooling_type") {
-        Some(1) => mean(b, x),
-        Some(2 | 3) => of_one_token(b, x),
-        Some(4) => score(b, x)?,
+    let mut y = match b.options.pooling {
+        Some(Pooling::Mean) => mean(b, x),
+        Some(Pooling::Cls | Pooling::Last) => of_one_token(b, x),
+        Some(Pooling::Rank) => score(b, x)?,
         _ => x,
     };
     b.graph.expand(y);
@@ -51,6 +52,9 @@ fn score(b: &mut Builder<'_>, x: Id) -> Result<Id, Missing> {
     }
     if b.find(None, Part::ClassifierOutput, Suffix::Weight).is_some() {
         y = b.linear_bias(None, Part::ClassifierOutput, y)?;
+    }
+    if matches!(b.model.architecture.as_str(), "qwen3" | "qwen3vl") {
+        y = b.graph.like(Op::SoftMax, &[y]);
     }
     Ok(y)
 }

@@ -53,6 +53,12 @@ fn compute(need: &Requirement) -> u64 {
     total(need.devices.iter().map(|d| d.compute.clone()).chain([need.host.compute.clone()]))
 }
 
+/// The allocator takes the first gap that fits best, so larger tensors may find better gaps where a graph is split: bitnet-2b
+/// in TQ2_0, which CUDA does not multiply, computes in 3.4 % less with a context of 2304 than of 2048.
+fn with_gaps(bytes: u64) -> u64 {
+    bytes + bytes / 16
+}
+
 fn device_weights(need: &Requirement) -> u64 {
     total(need.devices.iter().map(|d| d.weights.clone()))
 }
@@ -135,7 +141,7 @@ proptest! {
         let with = |n_ctx| need(&MODELS[model], &Settings { n_ctx, n_gpu_layers: 999, flash_attn, ..Settings::default() }, &target);
         let (short, long) = (with(a.min(b)), with(a.max(b)));
         prop_assert!(caches(&short) <= caches(&long));
-        prop_assert!(compute(&short) <= compute(&long), "{} > {}", compute(&short), compute(&long));
+        prop_assert!(compute(&short) <= with_gaps(compute(&long)), "{} > {}", compute(&short), compute(&long));
     }
 
     #[test]
@@ -143,7 +149,7 @@ proptest! {
         let target = target(&[24][..gpu]);
         let with = |n_ubatch| need(&MODELS[model], &Settings { n_ubatch, n_gpu_layers: 999, ..Settings::default() }, &target);
         let (small, large) = (with(a.min(b)), with(a.max(b)));
-        prop_assert!(compute(&small) <= compute(&large), "{} > {}", compute(&small), compute(&large));
+        prop_assert!(compute(&small) <= with_gaps(compute(&large)), "{} > {}", compute(&small), compute(&large));
     }
 
     #[test]

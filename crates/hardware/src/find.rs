@@ -75,7 +75,7 @@ impl Tables {
         let ranked = self.named_accelerators().filter_map(|(row, names)| Some((rank(&asked, names, row)?, row)));
         let ranked: Vec<(u32, &Accelerator)> = ranked.collect();
         let Some(best) = ranked.iter().map(|&(rank, _)| rank).min() else {
-            return Err(self.not_found(text, self.accelerators().iter().map(Accelerator::title)));
+            return Err(self.not_found(text, self.accelerators().iter().map(|row| (row.name.clone(), row.title()))));
         };
         let rows: Vec<&Accelerator> = ranked.into_iter().filter(|&(rank, _)| rank == best).map(|(_, row)| row).collect();
         match rows.as_slice() {
@@ -99,16 +99,19 @@ impl Tables {
             rows_found = rows(&|name| misses_only(&asked, name, &PROCESSOR_SERIES));
         }
         match rows_found.as_slice() {
-            [] => Err(self.not_found(text, self.processors().iter().map(|row| row.name.clone()))),
+            [] => Err(self.not_found(text, self.processors().iter().map(|row| (row.name.clone(), row.name.clone())))),
             [row] => Ok(row),
             rows => Err(FindError::Several { text: text.to_owned(), candidates: rows.iter().map(|row| row.name.clone()).collect() }),
         }
     }
 
-    fn not_found(&self, text: &str, names: impl Iterator<Item = String>) -> FindError {
+    /// The error with the titles of the rows whose names are nearest.
+    fn not_found(&self, text: &str, names: impl Iterator<Item = (String, String)>) -> FindError {
         let asked = names::plain(text);
-        let mut near: Vec<(f64, String)> =
-            names.map(|name| (strsim::jaro_winkler(&asked, &names::plain(&name)), name)).filter(|&(likeness, _)| likeness > 0.75).collect();
+        let mut near: Vec<(f64, String)> = names
+            .map(|(name, title)| (strsim::jaro_winkler(&asked, &names::plain(&name)), title))
+            .filter(|&(likeness, _)| likeness > 0.75)
+            .collect();
         near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
         near.dedup_by(|a, b| a.1 == b.1);
         FindError::NotFound { text: text.to_owned(), nearest: near.into_iter().take(3).map(|(_, name)| name).collect() }

@@ -7,8 +7,8 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, Value
 use loadmaster::footprint::EngineProfile;
 use loadmaster::formats::{FileType, ParseFileTypeError};
 use loadmaster::planner::plan::{DevicePreference, DiskPolicy, Margin, Power, Priority, UseCase};
-use spec::QuantType;
 use spec::settings::CACHE_TYPES;
+use spec::{Bytes, QuantType};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -34,9 +34,15 @@ pub struct Global {
     #[arg(long, global = true)]
     pub json: bool,
     /// Pretend another machine: a recording made by `detect --capture`, or a description such as
-    /// `ram=64GiB,cores=8,gpu=24GiB,gpu=24GiB`
+    /// `rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x`, `m3-max-40c-64gb`, `ram=64GiB,cores=8,gpu=24GiB,gpu=24GiB`
     #[arg(long, global = true, value_name = "FILE|TEXT", value_hint = ValueHint::FilePath)]
     pub machine: Option<String>,
+    /// Pretend that the machine has this much memory
+    #[arg(long, global = true, value_name = "SIZE", value_parser = size)]
+    pub ram: Option<Bytes>,
+    /// Pretend that a GPU has this much memory, all of it free: `0=8GiB`; once per GPU
+    #[arg(long, global = true, value_name = "N=SIZE", value_parser = gpu_memory)]
+    pub gpu_memory: Vec<(usize, Bytes)>,
     /// Print results and errors only, nothing else
     #[arg(short, long, global = true)]
     pub quiet: bool,
@@ -49,6 +55,19 @@ pub struct Global {
     /// Print help
     #[arg(short, long, global = true, action = ArgAction::HelpShort)]
     help: Option<bool>,
+}
+
+/// A size with its unit; a bare number would be bytes, which nobody means here.
+fn size(text: &str) -> Result<Bytes, String> {
+    let size: Bytes = text.parse().map_err(|error: spec::units::ParseBytesError| error.to_string())?;
+    if size < Bytes::from_mib(1) { Err(format!("{size} is too small; write the unit, e.g. 16GiB")) } else { Ok(size) }
+}
+
+/// `0=8GiB`.
+fn gpu_memory(text: &str) -> Result<(usize, Bytes), String> {
+    let (index, bytes) = text.split_once('=').ok_or("write the number of the GPU and its memory, e.g. 0=8GiB")?;
+    let index = index.trim().parse().map_err(|_| format!("not the number of a GPU: {index:?}"))?;
+    Ok((index, size(bytes)?))
 }
 
 /// When to colour.
@@ -115,6 +134,9 @@ pub struct DetectArgs {
     /// Write a recording of this machine for `--machine`, serial numbers and host names removed
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub capture: Option<PathBuf>,
+    /// Pretend that only this many logical CPUs may be used
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<u32>,
 }
 
 /// `inspect`
@@ -128,6 +150,9 @@ pub struct InspectArgs {
     /// `Q8_0`, `BF16`, ...; without it, as converted, in 16 bits
     #[arg(long, value_name = "TYPE", value_parser = quant)]
     pub quant: Option<FileType>,
+    /// Pretend that only this many logical CPUs may be used
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<u32>,
 }
 
 /// `memory`

@@ -589,7 +589,7 @@ fn a_plan_for_another_machine_is_not_started_here() {
     assert_snapshot!(folder.run(&format!("run m.gguf {WORKSTATION}")), @r"
     exit 2
     --- stderr
-    error: run starts an engine on this machine: --machine needs --dry-run
+    error: run starts an engine on this machine as it is: --machine, --ram and --gpu-memory need --dry-run
     hint: `loadmaster plan` shows the plan for another machine
     ");
 }

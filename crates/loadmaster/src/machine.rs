@@ -14,20 +14,28 @@ pub enum MachineSource {
     Live,
     /// A file that `loadmaster detect --capture` wrote.
     Recording(PathBuf),
-    /// A short description: `ram=64GiB,cores=8,gpu=24GiB`.
+    /// A short description: `rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x`, `gb10`, `ram=64GiB,cores=8,gpu=24GiB`.
     Description(String),
+    /// One of these with another memory or fewer threads. It is planned for like a machine elsewhere: no engine is looked for or started.
+    Pretended(Box<Self>, probe::Overrides),
 }
 
 impl FromStr for MachineSource {
     type Err = std::convert::Infallible;
-    /// `live`; a description where the text has a `=` and no such file exists; else a file.
+    /// `live`; a file where one exists; a description where the text has a `=` or is near a name of the tables; else a file.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(match text {
             "live" | "" => Self::Live,
-            text if text.contains('=') && !Path::new(text).exists() => Self::Description(text.to_owned()),
+            text if Path::new(text).exists() => Self::Recording(PathBuf::from(text)),
+            text if text.contains('=') || (!looks_like_a_path(text) && probe::names_hardware(text)) => Self::Description(text.to_owned()),
             text => Self::Recording(PathBuf::from(text)),
         })
     }
+}
+
+/// A folder or an ending: nobody writes those of hardware.
+fn looks_like_a_path(text: &str) -> bool {
+    text.contains(['/', '\\']) || Path::new(text).extension().is_some()
 }
 
 /// Why there is no machine.
@@ -61,6 +69,9 @@ pub enum MachineError {
         /// What is missing.
         source: probe::ProbeError,
     },
+    /// Something that cannot be pretended of the machine.
+    #[error("{0}")]
+    Override(#[source] probe::OverrideError),
     /// A description that cannot be understood.
     #[error("machine description {text:?}: {source}")]
     Description {
@@ -75,7 +86,7 @@ impl MachineError {
     /// The exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Description { .. } => exit::USAGE,
+            Self::Description { .. } | Self::Override(_) => exit::USAGE,
             _ => exit::UNREADABLE,
         }
     }
@@ -84,7 +95,7 @@ impl MachineError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Some("--machine takes `live`, a file from `loadmaster detect --capture FILE`, or a description such as ram=64GiB,cores=8,gpu=24GiB".into())
+                Some("--machine takes `live`, a file from `loadmaster detect --capture FILE`, or a description such as rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x or ram=64GiB,cores=8,gpu=24GiB".into())
             }
             Self::Recording { .. } | Self::Replay { .. } => Some("make a new recording with `loadmaster detect --capture FILE`".into()),
             _ => None,
@@ -100,6 +111,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_RECORDING: u64 = 64 << 20;
 
 impl MachineSource {
+    /// The machine with what is pretended of it; itself where nothing is.
+    pub fn pretending(self, overrides: probe::Overrides) -> Self {
+        if overrides.is_empty() { self } else { Self::Pretended(Box::new(self), overrides) }
+    }
+
     /// Detects, replays or describes the machine.
     ///
     /// # Errors
@@ -126,6 +142,7 @@ impl MachineSource {
                 let recording = recording.with_origin(path.to_string_lossy());
                 probe::detect(&recording).map_err(|source| MachineError::Replay { path: path.clone(), source })
             }
+            Self::Pretended(machine, overrides) => overrides.apply(machine.load_with(live)?).map_err(MachineError::Override),
             Self::Description(text) => probe::describe(text).map_err(|source| MachineError::Description { text: text.clone(), source }),
         }
     }
@@ -153,6 +170,11 @@ mod tests {
         assert_eq!(parse("live"), MachineSource::Live);
         assert_eq!(parse("ram=64GiB,cores=8"), MachineSource::Description("ram=64GiB,cores=8".into()));
         assert_eq!(parse("pod.json"), MachineSource::Recording("pod.json".into()));
+        for name in ["gb10", "m3-max-40c-64gb", "rtx4091", "jetson-agx-orin-64gb,ram=32GiB"] {
+            assert_eq!(parse(name), MachineSource::Description(name.into()));
+        }
+        assert_eq!(parse("nothing-like-it"), MachineSource::Recording("nothing-like-it".into()));
+        assert_eq!(parse("gb10.json"), MachineSource::Recording("gb10.json".into()));
         let folder = tempfile::tempdir().unwrap();
         let odd = folder.path().join("a=b.json");
         std::fs::write(&odd, "{}").unwrap();
@@ -175,6 +197,18 @@ mod tests {
             assert!(error.to_string().contains(says), "{error}");
             assert_eq!(error.exit_code(), code, "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_pretended_is_applied_to_any_machine() {
+        let overrides = probe::Overrides { ram: Some(spec::Bytes::from_gib(16)), ..probe::Overrides::default() };
+        let source = MachineSource::Description("rtx4090,ram=64GiB,cores=8".into());
+        assert_eq!(source.clone().pretending(probe::Overrides::default()), source);
+        let machine = source.pretending(overrides).load().unwrap();
+        assert_eq!(machine.effective_memory_total().get(), Some(spec::Bytes::from_gib(16)));
+        let absent = probe::Overrides { gpu_memory: [(7, spec::Bytes::from_gib(8))].into(), ..probe::Overrides::default() };
+        let error = MachineSource::Description("ram=8GiB".into()).pretending(absent).load().unwrap_err();
+        assert_eq!((error.exit_code(), error.to_string().as_str()), (2, "there is no GPU 7: the machine has 0; `detect` lists them"));
     }
 
     #[test]

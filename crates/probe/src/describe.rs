@@ -1,18 +1,23 @@
 //! A machine that one does not have, from a short description.
 
-use spec::machine::{Conditions, Cpu, Facts, Free, Gpu, GpuKind, GpuVendor, Limits, Machine, Memory, NumaNode, Platform};
+mod named;
+
+use hardware::{FindError, Processor};
+use named::{Named, Part};
+use spec::machine::{Conditions, CoreKind, Cpu, Facts, Free, Gpu, GpuKind, GpuVendor, Limits, Machine, Memory, NumaNode, Platform};
 use spec::{Bytes, BytesPerSec, Known};
 use std::collections::BTreeSet;
 
 /// Every key, with what it takes; the order of the error message.
-const KEYS: [(&str, &str); 10] = [
+const KEYS: [(&str, &str); 11] = [
+    ("cpu", "a processor by name, e.g. ryzen-9-7950x; epyc-9654x2 for two of them"),
     ("ram", "memory of the host, e.g. 64GiB"),
     ("free", "memory of the host that is free, e.g. 60GiB"),
     ("swap", "swap space, e.g. 8GiB"),
     ("cores", "physical cores, e.g. 8"),
     ("threads", "hardware threads, e.g. 16"),
     ("bandwidth", "rate of the host's memory, e.g. 80GB/s"),
-    ("gpu", "one GPU: [NAME:]SIZE[@RATE], e.g. RTX4090:24GiB@1008GB/s; once per GPU"),
+    ("gpu", "one GPU: a name, e.g. rtx4090 (rtx4090x2 for two), or [NAME:]SIZE[@RATE], e.g. RTX4090:24GiB@1008GB/s; once per GPU"),
     ("features", "instruction sets joined by +, e.g. avx2+avx512f"),
     ("arch", "x86_64 or aarch64"),
     ("os", "linux, macos, windows or android"),
@@ -20,6 +25,7 @@ const KEYS: [(&str, &str); 10] = [
 
 const MAX_CPUS: u32 = 1 << 13;
 const SOURCE: &str = "description";
+const NOT_SAID: &str = "not in the description";
 
 /// What a fresh system leaves of its memory: the part that is free without `free=`, and its interval.
 const FREE: f64 = 0.95;
@@ -29,7 +35,7 @@ const FREE_LOW: f64 = 0.85;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DescribeMachineError {
     /// Nothing is described.
-    #[error("the description is empty; write for example ram=64GiB,cores=8,gpu=24GiB")]
+    #[error("the description is empty; write for example rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x or ram=64GiB,cores=8,gpu=24GiB")]
     Empty,
     /// A part without `=`.
     #[error("{part:?} is not KEY=VALUE; the keys are {}{}", keys(), meant(suggestion))]
@@ -38,6 +44,30 @@ pub enum DescribeMachineError {
         part: String,
         /// A part that may be meant.
         suggestion: Option<String>,
+    },
+    /// A name that stands for no hardware in the tables, or for several.
+    #[error("{source}")]
+    Name {
+        /// What the tables say.
+        source: FindError,
+    },
+    /// A name whose memory is open.
+    #[error("{name} is sold with {}; write for example {part}-{}", sizes(choices), short(choices.first()))]
+    Memory {
+        /// The part.
+        part: String,
+        /// The product.
+        name: String,
+        /// The sizes that it is sold with.
+        choices: Vec<Bytes>,
+    },
+    /// Two parts that are the whole machine each.
+    #[error("{first} is a whole machine, and {second} stands beside it; describe one of them")]
+    TwoMachines {
+        /// The first.
+        first: String,
+        /// The second.
+        second: String,
     },
     /// A key that is none.
     #[error("no such key: {key:?}; the keys are {}{}", keys(), meant(suggestion))]
@@ -63,6 +93,14 @@ pub enum DescribeMachineError {
     },
 }
 
+fn short(size: Option<&Bytes>) -> String {
+    size.map_or_else(String::new, |size| format!("{}gb", size.as_gib()))
+}
+
+fn sizes(choices: &[Bytes]) -> String {
+    choices.iter().map(|size| format!("{} GiB", size.as_gib())).collect::<Vec<_>>().join(", ")
+}
+
 fn keys() -> String {
     KEYS.map(|(key, _)| key).join(", ")
 }
@@ -71,17 +109,22 @@ fn meant(suggestion: &Option<String>) -> String {
     suggestion.as_ref().map(|text| format!("; did you mean {text}?")).unwrap_or_default()
 }
 
-/// The machine that a description such as `ram=64GiB,cores=8,gpu=24GiB,gpu=24GiB` describes.
+/// The machine that a description such as `rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x` or `ram=64GiB,cores=8,gpu=24GiB` describes.
+///
+/// A part without `=` is a name of the tables in crate `hardware`: an accelerator, `xN` behind it for several, a processor, or a module
+/// that is a whole machine (`m3-max-40c-64gb`, `jetson-agx-orin-64gb`, `gb10`, `strix-halo 128GB`). What the tables say is exact or has an
+/// interval, and `table row NAME` as its source.
 ///
 /// | key | value | without it |
 /// |---|---|---|
+/// | `cpu` | a name of the tables, `xN` behind it for several packages | unknown |
 /// | `ram` | memory of the host | unknown |
 /// | `free` | of which is free | estimated: 95 % of `ram` (85 to 100 %) |
 /// | `swap` | swap space, all of it free | unknown |
 /// | `cores` | physical cores | unknown |
 /// | `threads` | hardware threads | estimated: `cores` (to twice as many); `cores` of them may be used |
 /// | `bandwidth` | rate of the host's memory | unknown |
-/// | `gpu` | `[NAME:]SIZE[@RATE]`, once per GPU: an NVIDIA card whose memory is all free; what is not given is unknown | no GPU |
+/// | `gpu` | a name of the tables, or `[NAME:]SIZE[@RATE]`: an NVIDIA card whose memory is all free; what is not given is unknown; once per GPU | no GPU |
 /// | `features` | instruction sets | what every machine of the last ten years has, with a warning: `avx2+fma+f16c`, or `neon+dotprod` on aarch64 |
 /// | `arch`, `os` | | `x86_64`, `linux` |
 ///
@@ -89,6 +132,8 @@ fn meant(suggestion: &Option<String>) -> String {
 /// [`DescribeMachineError`].
 ///
 /// ```
+/// let machine = probe::describe("rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x")?;
+/// assert_eq!((machine.facts.gpus.len(), machine.effective_cores()), (2, 16));
 /// let machine = probe::describe("ram=64GiB,cores=8,gpu=24GiB@1008GB/s")?;
 /// assert_eq!(machine.effective_cores(), 8);
 /// assert!(machine.facts.gpus[0].compute_capability.is_unknown());
@@ -107,17 +152,37 @@ pub fn describe(text: &str) -> Result<Machine, DescribeMachineError> {
     parts.machine(text.trim())
 }
 
+/// Whether the first part of a text without `=` is hardware of the tables, or near it: a description and not a file.
+pub fn names_hardware(text: &str) -> bool {
+    let first = text.split(',').next().unwrap_or("");
+    match named::find(first) {
+        Ok(_) | Err(FindError::Several { .. }) => true,
+        Err(FindError::NotFound { nearest, .. }) => !nearest.is_empty() && first.chars().any(|letter| letter.is_ascii_digit()),
+    }
+}
+
+/// A GPU of a description.
+#[derive(Clone, Debug, PartialEq)]
+enum Card {
+    /// By its size: all of it is free.
+    Sized(Box<Gpu>),
+    /// By its name.
+    Named(Part),
+}
+
 /// What the parts of a description say.
 #[derive(Debug, Default, PartialEq)]
 struct Parts {
     seen: BTreeSet<&'static str>,
+    cpu: Option<(&'static Processor, u32)>,
+    module: Option<Part>,
     ram: Option<Bytes>,
     free: Option<Bytes>,
     swap: Option<Bytes>,
     cores: Option<u32>,
     threads: Option<u32>,
     bandwidth: Option<BytesPerSec>,
-    gpus: Vec<Gpu>,
+    gpus: Vec<Card>,
     features: Option<BTreeSet<String>>,
     arch: Option<&'static str>,
     os: Option<&'static str>,
@@ -125,10 +190,7 @@ struct Parts {
 
 impl Parts {
     fn read(&mut self, part: &str) -> Result<(), DescribeMachineError> {
-        let Some((key, value)) = part.split_once('=') else {
-            let suggestion = nearest(part).map(|key| format!("{key}="));
-            return Err(DescribeMachineError::NoValue { part: part.to_owned(), suggestion });
-        };
+        let Some((key, value)) = part.split_once('=') else { return self.read_name(part) };
         let (key, value) = (key.trim(), value.trim());
         let Some(&(key, _)) = KEYS.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)) else {
             return Err(DescribeMachineError::UnknownKey { key: key.to_owned(), suggestion: nearest(key).map(str::to_owned) });
@@ -144,7 +206,12 @@ impl Parts {
             "cores" => self.cores = Some(count(value).map_err(wrong)?),
             "threads" => self.threads = Some(count(value).map_err(wrong)?),
             "bandwidth" => self.bandwidth = Some(rate(value).map_err(wrong)?),
-            "gpu" => self.gpus.push(gpu(value).map_err(wrong)?),
+            "cpu" => match named::find(value) {
+                Ok(Named::Processor(row, count)) => self.cpu = Some((row, count)),
+                Ok(Named::Accelerator(part)) => return Err(wrong(format!("{} is no processor; write gpu={value}", part.row.name))),
+                Err(source) => return Err(DescribeMachineError::Name { source: named::processor_error(value, source) }),
+            },
+            "gpu" => self.read_gpu(part, value)?,
             "features" => {
                 self.features =
                     Some(value.split('+').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty()).collect())
@@ -155,56 +222,184 @@ impl Parts {
         Ok(())
     }
 
-    fn machine(self, origin: &str) -> Result<Machine, DescribeMachineError> {
+    /// A part without `=`: something in the tables.
+    fn read_name(&mut self, part: &str) -> Result<(), DescribeMachineError> {
+        match named::find(part) {
+            Ok(Named::Accelerator(found)) => self.take(found),
+            Ok(Named::Processor(row, count)) => {
+                if self.cpu.is_some() || !self.seen.insert("cpu") {
+                    return Err(DescribeMachineError::Twice { key: "cpu".to_owned() });
+                }
+                self.cpu = Some((row, count));
+                Ok(())
+            }
+            Err(FindError::NotFound { nearest: near, .. }) if near.is_empty() || nearest(part).is_some() => {
+                let suggestion = nearest(part).map(|key| format!("{key}="));
+                Err(DescribeMachineError::NoValue { part: part.to_owned(), suggestion })
+            }
+            Err(source) => Err(DescribeMachineError::Name { source }),
+        }
+    }
+
+    fn read_gpu(&mut self, part: &str, value: &str) -> Result<(), DescribeMachineError> {
+        let name = if value.contains([':', '@']) { None } else { Some(named::find(value)) };
+        match (gpu(value), name) {
+            (Ok(card), _) => self.gpus.push(Card::Sized(Box::new(card))),
+            (Err(_), Some(Ok(Named::Accelerator(found)))) => return self.take(found),
+            (Err(_), Some(Err(source @ FindError::Several { .. }))) => return Err(DescribeMachineError::Name { source }),
+            (Err(_), Some(Err(source @ FindError::NotFound { .. }))) if named::looks_like_a_name(value, &source) => {
+                return Err(DescribeMachineError::Name { source });
+            }
+            (Err(problem), _) => return Err(DescribeMachineError::Value { part: part.to_owned(), problem }),
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, found: Part) -> Result<(), DescribeMachineError> {
+        if !found.is_whole_machine() {
+            self.gpus.extend(vec![Card::Named(Part { count: 1, ..found.clone() }); found.count as usize]);
+            return Ok(());
+        }
+        if let Some(first) = &self.module {
+            return Err(DescribeMachineError::TwoMachines { first: first.row.name.clone(), second: found.row.name.clone() });
+        }
+        if found.count > 1 {
+            return Err(DescribeMachineError::TwoMachines {
+                first: found.row.name.clone(),
+                second: format!("{} of the same", found.count - 1),
+            });
+        }
+        self.module = Some(found);
+        Ok(())
+    }
+
+    fn machine(mut self, origin: &str) -> Result<Machine, DescribeMachineError> {
+        self.fill_from_module()?;
         self.check()?;
         let mut warnings = Vec::new();
-        let arch = self.arch.unwrap_or("x86_64");
-        let features = self.features.clone().unwrap_or_else(|| {
-            let usual = if arch == "aarch64" { "neon+dotprod" } else { "avx2+fma+f16c" };
-            warnings.push(format!("the description names no instruction sets: features={usual} assumed"));
-            usual.split('+').map(str::to_owned).collect()
-        });
-        let not_said = "not in the description";
-        let given = |bytes: Option<Bytes>| Known::from_option(bytes, SOURCE, not_said);
-        let cpus: BTreeSet<u32> = (0..self.threads.or(self.cores).unwrap_or(0)).collect();
-        let memory_total = given(self.ram);
-        let n_gpus = self.gpus.len();
+        let (arch, os) = (self.arch(), self.os());
+        let features = self.features(arch, &mut warnings);
+        let given = |bytes: Option<Bytes>| Known::from_option(bytes, SOURCE, NOT_SAID);
+        let cpus: BTreeSet<u32> = (0..self.usable_threads()).collect();
+        let (memory_total, memory_free) = (self.memory_total(), self.free_memory());
+        let (gpus, gpu_memory) = self.gpus(&memory_total, &memory_free)?;
+        let n_gpus = gpus.len();
         Ok(Machine {
             origin: origin.to_owned(),
             limits: Limits {
-                allowed_cpus: if cpus.is_empty() { Known::unknown(not_said) } else { Known::exact(cpus.clone(), SOURCE) },
+                allowed_cpus: if cpus.is_empty() { Known::unknown(NOT_SAID) } else { Known::exact(cpus.clone(), SOURCE) },
                 cpu_quota: Known::unknown("no control group sets a quota"),
-                allowed_physical_cores: Known::from_option(self.cores, SOURCE, not_said),
+                allowed_physical_cores: self.physical_cores(),
                 memory: Vec::new(),
-                visible_gpus: (0..self.gpus.len()).collect(),
+                visible_gpus: (0..n_gpus).collect(),
             },
-            free: Free {
-                memory: self.free_memory(),
-                swap: given(self.swap),
-                gpu_memory: self.gpus.iter().map(|gpu| gpu.memory_total.clone()).collect(),
-            },
+            free: Free { memory: memory_free, swap: given(self.swap), gpu_memory },
             facts: Facts {
-                platform: Platform {
-                    os: self.os.unwrap_or("linux").to_owned(),
-                    arch: arch.to_owned(),
-                    version: Known::unknown(not_said),
-                    inside: Vec::new(),
-                },
-                cpu: Cpu {
-                    physical_cores: Known::from_option(self.cores, SOURCE, not_said),
-                    logical_cpus: self.logical_cpus(),
-                    features,
-                    memory_bandwidth: Known::from_option(self.bandwidth, SOURCE, not_said),
-                    ..Cpu::unknown(not_said)
-                },
+                platform: Platform { os: os.to_owned(), arch: arch.to_owned(), version: Known::unknown(NOT_SAID), inside: Vec::new() },
+                cpu: self.processor(features),
                 numa: vec![NumaNode { id: 0, cpus, memory: memory_total.clone(), distances: Vec::new(), of_gpu: false }],
-                memory: Memory { total: memory_total, swap_total: given(self.swap), ..Memory::unknown(not_said) },
-                gpus: self.gpus,
+                memory: Memory { total: memory_total, swap_total: given(self.swap), ..Memory::unknown(NOT_SAID) },
+                gpus,
                 npus: Vec::new(),
             },
-            conditions: Conditions::unknown(n_gpus, not_said),
+            conditions: Conditions::unknown(n_gpus, NOT_SAID),
             warnings,
         })
+    }
+
+    /// What a module is beside its GPU: processor and memory.
+    fn fill_from_module(&mut self) -> Result<(), DescribeMachineError> {
+        let Some(module) = &self.module else { return Ok(()) };
+        if let Some(Card::Named(Part { row, .. })) = self.gpus.iter().find(|card| matches!(card, Card::Named(part) if part.row.unified)) {
+            return Err(DescribeMachineError::TwoMachines { first: module.row.name.clone(), second: row.name.clone() });
+        }
+        if self.cpu.is_none() {
+            self.cpu = module.processor();
+        }
+        if self.ram.is_none() && module.memory.is_none() {
+            let choices = module.row.memory.clone();
+            return Err(DescribeMachineError::Memory { part: module.asked.clone(), name: module.row.name.clone(), choices });
+        }
+        Ok(())
+    }
+
+    fn arch(&self) -> &'static str {
+        self.arch.or_else(|| self.cpu.map(|(row, _)| row.arch())).unwrap_or("x86_64")
+    }
+
+    fn os(&self) -> &'static str {
+        let apple = self.cpu.is_some_and(|(row, _)| row.vendor == "Apple");
+        self.os.unwrap_or(if apple { "macos" } else { "linux" })
+    }
+
+    fn features(&self, arch: &str, warnings: &mut Vec<String>) -> BTreeSet<String> {
+        if let Some(features) = &self.features {
+            return features.clone();
+        }
+        if let Some((row, _)) = self.cpu.filter(|(row, _)| !row.features.is_empty()) {
+            return row.features.clone();
+        }
+        let usual = if arch == "aarch64" { "neon+dotprod" } else { "avx2+fma+f16c" };
+        warnings.push(format!("the description names no instruction sets: features={usual} assumed"));
+        usual.split('+').map(str::to_owned).collect()
+    }
+
+    /// Threads that may be used: those said, else as many as cores are said, else those of the processor.
+    fn usable_threads(&self) -> u32 {
+        let of_row = self.cpu.map(|(row, count)| row.threads.saturating_mul(count));
+        self.threads.or(self.cores).or(of_row).unwrap_or(0).min(MAX_CPUS)
+    }
+
+    fn physical_cores(&self) -> Known<u32> {
+        match (self.cores, self.cpu) {
+            (Some(cores), _) => Known::exact(cores, SOURCE),
+            (None, Some((row, count))) => Known::exact(row.cores().saturating_mul(count), named::processor_source(row)),
+            (None, None) => Known::unknown(NOT_SAID),
+        }
+    }
+
+    fn processor(&self, features: BTreeSet<String>) -> Cpu {
+        let row = self.cpu;
+        let bandwidth = match (self.bandwidth, &self.module, row) {
+            (Some(rate), ..) => Known::exact(rate, SOURCE),
+            (None, Some(module), _) => hardware::figures::bandwidth(&[module.row]),
+            (None, None, Some((row, count))) => hardware::figures::processor_bandwidth(row, count),
+            (None, None, None) => Known::unknown(NOT_SAID),
+        };
+        Cpu {
+            model: row.map_or(Known::unknown(NOT_SAID), |(row, _)| Known::exact(row.name.clone(), named::processor_source(row))),
+            sockets: row.map_or(Known::unknown(NOT_SAID), |(_, count)| Known::exact(count, SOURCE)),
+            physical_cores: self.physical_cores(),
+            logical_cpus: self.logical_cpus(),
+            core_kinds: if self.cores.is_none() && self.threads.is_none() { row.map_or(Vec::new(), core_kinds) } else { Vec::new() },
+            features,
+            memory_bandwidth: bandwidth,
+            ..Cpu::unknown(NOT_SAID)
+        }
+    }
+
+    /// The memory of the host: as said, or what the system shows of a module's.
+    fn memory_total(&self) -> Known<Bytes> {
+        match (self.ram, &self.module) {
+            (Some(ram), _) => Known::exact(ram, SOURCE),
+            (None, Some(module)) => module.host_memory(),
+            (None, None) => Known::unknown(NOT_SAID),
+        }
+    }
+
+    /// The GPUs with what is free on each.
+    fn gpus(&self, total: &Known<Bytes>, free: &Known<Bytes>) -> Result<(Vec<Gpu>, Vec<Known<Bytes>>), DescribeMachineError> {
+        let mut gpus = Vec::new();
+        if let Some(module) = &self.module {
+            gpus.push(module.gpu_of_the_module(total, free));
+        }
+        for card in &self.gpus {
+            gpus.push(match card {
+                Card::Sized(gpu) => ((**gpu).clone(), gpu.memory_total.clone()),
+                Card::Named(part) => part.card(total, free, self.cpu)?,
+            });
+        }
+        Ok(gpus.into_iter().unzip())
     }
 
     /// What each part allows alone and two of them do not together.
@@ -222,20 +417,41 @@ impl Parts {
     }
 
     fn free_memory(&self) -> Known<Bytes> {
-        match (self.free, self.ram) {
-            (Some(free), _) => Known::exact(free, SOURCE),
-            (None, Some(ram)) => Known::estimated(ram.scale(FREE), ram.scale(FREE_LOW), ram, "description: 95 % of ram assumed free"),
-            (None, None) => Known::unknown("not in the description"),
+        let total = self.memory_total();
+        match (self.free, total.get(), total.low(), total.high()) {
+            (Some(free), ..) => Known::exact(free, SOURCE),
+            (None, Some(ram), Some(low), Some(high)) => {
+                Known::estimated(ram.scale(FREE), low.scale(FREE_LOW), *high, "description: 95 % of ram assumed free")
+            }
+            _ => Known::unknown(NOT_SAID),
         }
     }
 
     fn logical_cpus(&self) -> Known<u32> {
-        match (self.threads, self.cores) {
-            (Some(threads), _) => Known::exact(threads, SOURCE),
-            (None, Some(cores)) => Known::estimated(cores, cores, cores.saturating_mul(2), "description: one or two threads per core"),
-            (None, None) => Known::unknown("not in the description"),
+        match (self.threads, self.cores, self.cpu) {
+            (Some(threads), ..) => Known::exact(threads, SOURCE),
+            (None, Some(cores), _) => Known::estimated(cores, cores, cores.saturating_mul(2), "description: one or two threads per core"),
+            (None, None, Some((row, count))) => Known::exact(row.threads.saturating_mul(count), named::processor_source(row)),
+            (None, None, None) => Known::unknown(NOT_SAID),
         }
     }
+}
+
+/// Kinds of core of a hybrid processor, numbered as systems do: threads of performance cores first. One kind of a uniform one.
+fn core_kinds((row, count): (&Processor, u32)) -> Vec<CoreKind> {
+    let slow = row.efficiency_cores.saturating_add(row.low_power_cores);
+    let per_core = row.threads.saturating_sub(slow).checked_div(row.performance_cores).unwrap_or(1).max(1);
+    let kinds =
+        [("performance", row.performance_cores, per_core), ("efficiency", row.efficiency_cores, 1), ("low-power", row.low_power_cores, 1)];
+    let mut next = 0;
+    let mut found = Vec::new();
+    for (name, cores, threads) in kinds.into_iter().filter(|&(_, cores, _)| cores > 0) {
+        let cores = cores.saturating_mul(count);
+        let end = cores.saturating_mul(threads).saturating_add(next).min(MAX_CPUS);
+        found.push(CoreKind { name: name.to_owned(), cpus: (next..end).collect(), physical_cores: cores });
+        next = end;
+    }
+    found
 }
 
 fn nearest(word: &str) -> Option<&'static str> {
@@ -246,7 +462,7 @@ fn nearest(word: &str) -> Option<&'static str> {
         ("vram", "gpu"),
         ("cuda", "gpu"),
         ("cpus", "threads"),
-        ("cpu", "cores"),
+        ("processor", "cpu"),
         ("available", "free"),
         ("simd", "features"),
         ("bw", "bandwidth"),
@@ -291,89 +507,13 @@ fn gpu(text: &str) -> Result<Gpu, String> {
         None => (None, text),
     };
     let memory = size(memory).map_err(|problem| format!("{problem} (a GPU is [NAME:]SIZE[@RATE], e.g. RTX4090:24GiB@1008GB/s)"))?;
-    let not_said = "not in the description";
     Ok(Gpu {
-        name: Known::from_option(name, SOURCE, not_said),
+        name: Known::from_option(name, SOURCE, NOT_SAID),
         memory_total: Known::exact(memory, SOURCE),
-        memory_bandwidth: Known::from_option(bandwidth, SOURCE, not_said),
-        ..Gpu::unknown(GpuVendor::Nvidia, GpuKind::Discrete, not_said)
+        memory_bandwidth: Known::from_option(bandwidth, SOURCE, NOT_SAID),
+        ..Gpu::unknown(GpuVendor::Nvidia, GpuKind::Discrete, NOT_SAID)
     })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn what_is_said_is_exact_and_the_rest_unknown() {
-        let machine = describe("ram=64GiB, cores=8,gpu=24GiB,gpu=RTX4090:24GiB@1008GB/s").unwrap();
-        assert_eq!(machine.facts.memory.total, Known::exact(Bytes::from_gib(64), "description"));
-        assert_eq!((machine.effective_cores(), machine.effective_cpus()), (8, 8));
-        assert!(machine.facts.cpu.memory_bandwidth.is_unknown() && machine.facts.memory.swap_total.is_unknown());
-        assert!(!machine.free.memory.is_exact());
-        assert_eq!(machine.effective_memory_available().get(), Some(Bytes::from_gib(64).scale(0.95)));
-        let free: Vec<_> = machine.usable_gpus().map(|(_, gpu, free)| (gpu.name.value().cloned(), free.get())).collect();
-        assert_eq!(free, [(None, Some(Bytes::from_gib(24))), (Some("RTX4090".to_owned()), Some(Bytes::from_gib(24)))]);
-        assert_eq!(machine.facts.gpus[1].memory_bandwidth.get(), BytesPerSec::from_gb(1008.0));
-        assert_eq!(machine.origin, "ram=64GiB, cores=8,gpu=24GiB,gpu=RTX4090:24GiB@1008GB/s");
-    }
-
-    #[test]
-    fn every_key() {
-        let machine =
-            describe("ram=32GiB,free=30GiB,swap=0,cores=4,threads=8,bandwidth=80GB/s,features=AVX2+avx512f,arch=x86_64,os=windows")
-                .unwrap();
-        assert_eq!(machine.free.memory, Known::exact(Bytes::from_gib(30), "description"));
-        assert_eq!(machine.free.swap.get(), Some(Bytes::ZERO));
-        assert_eq!((machine.effective_cores(), machine.effective_cpus()), (4, 8));
-        assert_eq!(machine.facts.cpu.features, ["avx2", "avx512f"].map(String::from).into());
-        assert_eq!(machine.facts.platform.os, "windows");
-        assert_eq!(machine.warnings, [""; 0]);
-    }
-
-    #[test]
-    fn nothing_said_of_cores_is_nothing_known() {
-        let machine = describe("gpu=8GiB").unwrap();
-        assert!(machine.facts.cpu.physical_cores.is_unknown() && machine.limits.allowed_cpus.is_unknown());
-        assert!(machine.free.memory.is_unknown());
-        assert_eq!(describe("threads=6").unwrap().effective_cores(), 6);
-    }
-
-    #[test]
-    fn errors_name_the_part_and_the_way_out() {
-        let error = |text: &str| describe(text).unwrap_err().to_string();
-        insta::assert_snapshot!(
-            ["", "ram", "64GiB", "core=8", "vram=24GiB", "colour=red", "ram=64", "ram=64GiB,ram=32GiB", "cores=0", "cores=-1", "cores=99999999999", "gpu=big", "gpu=RTX4090:", "gpu=24GiB@fast", "arch=z80", "cores=8,threads=4", "ram=8GiB,free=9GiB", "bandwidth=0GB/s"]
-                .map(|text| format!("{text}: {}", error(text))).join("\n"), @r#"
-            : the description is empty; write for example ram=64GiB,cores=8,gpu=24GiB
-            ram: "ram" is not KEY=VALUE; the keys are ram, free, swap, cores, threads, bandwidth, gpu, features, arch, os; did you mean ram=?
-            64GiB: "64GiB" is not KEY=VALUE; the keys are ram, free, swap, cores, threads, bandwidth, gpu, features, arch, os
-            core=8: no such key: "core"; the keys are ram, free, swap, cores, threads, bandwidth, gpu, features, arch, os; did you mean cores?
-            vram=24GiB: no such key: "vram"; the keys are ram, free, swap, cores, threads, bandwidth, gpu, features, arch, os; did you mean gpu?
-            colour=red: no such key: "colour"; the keys are ram, free, swap, cores, threads, bandwidth, gpu, features, arch, os
-            ram=64: "ram=64": 64 B is too small; write the unit, e.g. 64GiB
-            ram=64GiB,ram=32GiB: ram= stands twice; only gpu= may be repeated
-            cores=0: "cores=0": not a number from 1 to 8192
-            cores=-1: "cores=-1": not a number from 1 to 8192
-            cores=99999999999: "cores=99999999999": not a number from 1 to 8192
-            gpu=big: "gpu=big": not a size: "big"; write a number and B, KiB, MiB, GiB or TiB (KB, MB, GB, TB are powers of ten) (a GPU is [NAME:]SIZE[@RATE], e.g. RTX4090:24GiB@1008GB/s)
-            gpu=RTX4090:: "gpu=RTX4090:": not a size: ""; write a number and B, KiB, MiB, GiB or TiB (KB, MB, GB, TB are powers of ten) (a GPU is [NAME:]SIZE[@RATE], e.g. RTX4090:24GiB@1008GB/s)
-            gpu=24GiB@fast: "gpu=24GiB@fast": not a rate; write for example 80GB/s
-            arch=z80: "arch=z80": must be x86_64 or aarch64
-            cores=8,threads=4: "threads=4": fewer than cores=8
-            ram=8GiB,free=9GiB: "free=9.00 GiB": more than ram=8.00 GiB
-            bandwidth=0GB/s: "bandwidth=0GB/s": not a rate; write for example 80GB/s
-            "#);
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_a_machine_or_an_error(text in "((ram|free|swap|cores|threads|gpu|bandwidth|features|arch|x)=?[0-9a-zA-Z.:@/+-]{0,8},?){0,4}") {
-            if let Ok(machine) = describe(&text) {
-                prop_assert!(machine.effective_cpus() >= 1 && machine.effective_cores() >= 1);
-                prop_assert_eq!(machine.facts.gpus.len(), machine.free.gpu_memory.len());
-            }
-        }
-    }
-}
+mod tests;

@@ -5,7 +5,8 @@
 //! * [`recording`]: a machine in a file
 //! * [`detect`](fn@detect): the machine behind a host; [`capture`](fn@capture): its recording
 //! * [`report`]: a machine as data for other programs, what `detect --json` prints
-//! * [`describe`](fn@describe): a machine from a short description such as `ram=64GiB,cores=8,gpu=24GiB`
+//! * [`describe`](fn@describe): a machine from a short description such as `rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x`
+//! * [`overrides`]: a machine with another memory or fewer threads than it has
 //!
 //! Parsers are pure functions over texts and registers. Only `ffi` has unsafe code: CPUID and the libraries of GPU
 //! drivers, which are loaded at run time.
@@ -16,6 +17,7 @@ pub mod describe;
 pub mod detect;
 pub mod host;
 pub mod live;
+pub mod overrides;
 pub mod recording;
 pub mod report;
 
@@ -23,9 +25,10 @@ mod ffi;
 mod scrub;
 
 pub use capture::capture;
-pub use describe::{DescribeMachineError, describe};
+pub use describe::{DescribeMachineError, describe, names_hardware};
 pub use detect::{Depth, ProbeError, detect, detect_fully, detect_to};
 pub use host::{Answer, Host, Question, Refusal};
 pub use live::Live;
+pub use overrides::{OverrideError, Overrides};
 pub use recording::{Recording, RecordingError};
 pub use report::Report;

@@ -25,6 +25,7 @@ use loadmaster::machine::MachineSource;
 use loadmaster::open::open_attachment;
 use loadmaster::planner::plan::{Preferences, Request};
 use loadmaster::planner::{EngineRules, Tool};
+use loadmaster::probe::Overrides;
 use loadmaster::receipt::Proof;
 use loadmaster::{Error, engine};
 use spec::settings::Pins;
@@ -35,7 +36,7 @@ use std::path::{Path, PathBuf};
 /// Does what the command line says.
 pub fn execute(cli: Cli) -> Outcome {
     let output = Output::new(&cli.global);
-    let machine = cli.global.machine.as_deref().map_or(MachineSource::Live, machine_source);
+    let machine = cli.global.machine.as_deref().map_or(MachineSource::Live, machine_source).pretending(overrides(&cli));
     let shared = Shared { output, machine };
     match cli.command {
         Command::Detect(args) => detect::detect(&shared, &args),
@@ -75,6 +76,16 @@ pub struct Shared {
     pub output: Output,
     /// The machine to look at.
     pub machine: MachineSource,
+}
+
+/// What the command line pretends of the machine. Other commands take `--threads` as the engine's setting.
+fn overrides(cli: &Cli) -> Overrides {
+    let threads = match &cli.command {
+        Command::Detect(args) => args.threads,
+        Command::Inspect(args) => args.threads,
+        _ => None,
+    };
+    Overrides { gpu_memory: cli.global.gpu_memory.iter().copied().collect(), ram: cli.global.ram, threads }
 }
 
 fn machine_source(text: &str) -> MachineSource {

@@ -1,0 +1,211 @@
+//! What the tables say of hardware whose driver leaves it open, and where the two differ.
+//!
+//! The driver's own figure always stands. A GPU is found in the tables by its PCI id and memory, an Apple one by its chip and number of
+//! GPU cores; never by a part of a name.
+
+use hardware::{Accelerator, Tables, figures};
+use spec::machine::{Cpu, Gpu, GpuVendor, Machine, MemoryModule};
+use spec::units::BytesPerSec;
+use spec::{Known, Source};
+
+/// A driver's bandwidth that is further than this from the table's is worth a look: an overclocked card, a wrong row, a wrong reading.
+const DIFFERS: f64 = 0.05;
+
+/// Words for [`spec::machine::Platform::inside`] behind which the processor's memory is not this system's alone.
+const VIRTUAL: [&str; 9] = ["kvm", "qemu", "vmware", "xen", "hyperv", "hyper-v", "virtualbox", "parallels", "vm"];
+
+/// Fills in what the machine's own sources left open, and warns where they and the tables differ.
+pub(crate) fn complete(machine: &mut Machine) {
+    let tables = Tables::built_in();
+    let mut shared_memory = None;
+    for (index, gpu) in machine.facts.gpus.iter_mut().enumerate() {
+        let rows = rows(tables, gpu);
+        if rows.is_empty() || gpu.slice.is_some() {
+            continue;
+        }
+        if let Some(warning) = difference(index, gpu, &rows) {
+            machine.warnings.push(warning);
+        }
+        fill(gpu, &rows);
+        if gpu.unified_memory && rows.iter().all(|row| row.processor.is_some()) {
+            shared_memory = Some(gpu.memory_bandwidth.clone());
+        }
+    }
+    if machine.facts.cpu.memory_bandwidth.is_unknown() {
+        let virtual_machine = machine.facts.platform.inside.iter().any(|word| VIRTUAL.contains(&word.to_ascii_lowercase().as_str()));
+        let of_processor = || match processor_memory(tables, &machine.facts.cpu, &machine.facts.memory.modules) {
+            Some(known) if !virtual_machine => known,
+            _ => machine.facts.cpu.memory_bandwidth.clone(),
+        };
+        machine.facts.cpu.memory_bandwidth = shared_memory.unwrap_or_else(of_processor);
+    }
+}
+
+/// The rows that a GPU may be.
+fn rows<'a>(tables: &'a Tables, gpu: &Gpu) -> Vec<&'a Accelerator> {
+    if let Some(id) = gpu.pci_id.value() {
+        // Memory that is the host's tells nothing of the product.
+        let memory = if gpu.unified_memory { None } else { gpu.memory_total.get() };
+        return tables.by_pci_id(id, memory);
+    }
+    match (gpu.vendor, gpu.name.value(), gpu.multiprocessors.get()) {
+        (GpuVendor::Apple, Some(name), Some(cores)) => {
+            tables.accelerator(&format!("{name} {cores}-core GPU")).map(|choice| vec![choice.row]).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn fill(gpu: &mut Gpu, rows: &[&Accelerator]) {
+    if gpu.memory_bandwidth.is_unknown() {
+        let known = figures::bandwidth(rows);
+        if !known.is_unknown() {
+            gpu.memory_bandwidth = known;
+        }
+    }
+    if gpu.compute.is_unknown() {
+        let known = figures::half_precision(rows);
+        if !known.is_unknown() {
+            gpu.compute = known;
+        }
+    }
+    if gpu.name.is_unknown() {
+        let mut names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+        names.dedup();
+        gpu.name = Known::exact(names.join(" or "), Source::new("table rows of its PCI id"));
+    }
+}
+
+/// What to tell where the driver's bandwidth is that of none of the rows.
+fn difference(index: usize, gpu: &Gpu, rows: &[&Accelerator]) -> Option<String> {
+    let told = gpu.memory_bandwidth.get()?;
+    let paper: Vec<BytesPerSec> = rows.iter().filter_map(|row| row.bandwidth).collect();
+    let off = |rate: &BytesPerSec| (told.get() / rate.get() - 1.0).abs();
+    let nearest = paper.iter().min_by(|a, b| off(a).total_cmp(&off(b)))?;
+    (off(nearest) > DIFFERS).then(|| {
+        let name = gpu.name.value().map_or("unnamed", String::as_str);
+        format!(
+            "GPU {index} ({name}): its driver's clock and bus make {told}, the maker states {nearest}; is its memory overclocked, or is it another card than it says? The driver's figure is used"
+        )
+    })
+}
+
+/// Bandwidth of the processors' memory: from the modules where the firmware names them, else from what the maker supports.
+fn processor_memory(tables: &Tables, cpu: &Cpu, modules: &[MemoryModule]) -> Option<Known<BytesPerSec>> {
+    let row = tables.processor(cpu.model.value()?).ok()?;
+    let packages = cpu.sockets.get().unwrap_or(1);
+    let channels = f64::from(row.channels?.saturating_mul(packages));
+    let rates = modules.iter().map(|module| Some(module.transfers_per_s.get()? as f64 * f64::from(module.width_bits.get()?) / 8.0));
+    let Some(rates) = rates.collect::<Option<Vec<f64>>>().filter(|rates| !rates.is_empty()) else {
+        let known = figures::processor_bandwidth(row, packages);
+        return (!known.is_unknown()).then_some(known);
+    };
+    // Modules beyond one per channel share it; the slowest sets the pace.
+    let slowest = rates.iter().copied().min_by(f64::total_cmp)?;
+    let width = f64::from(row.channel_bits?) / 64.0;
+    let most = slowest * (rates.len() as f64).min(channels * width);
+    // Two modules may sit in one channel.
+    let least = if rates.len() > 1 { most * 0.5 } else { most };
+    let source = format!("memory modules, channels of table row {}", row.name);
+    Some(Known::estimated(BytesPerSec::new(most)?, BytesPerSec::new(least)?, BytesPerSec::new(most)?, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::describe;
+    use spec::Bytes;
+    use spec::machine::GpuKind;
+
+    fn machine(gpu: Gpu) -> Machine {
+        let mut machine = describe("ram=64GiB,cores=8,gpu=1GiB").unwrap();
+        machine.facts.gpus = vec![gpu];
+        machine
+    }
+
+    fn gpu(id: &str, memory: Bytes) -> Gpu {
+        Gpu {
+            pci_id: Known::exact(id.to_owned(), "test"),
+            memory_total: Known::exact(memory, "test"),
+            ..Gpu::unknown(GpuVendor::Amd, GpuKind::Discrete, "test")
+        }
+    }
+
+    #[test]
+    fn what_a_driver_leaves_open_comes_from_the_row_of_id_and_memory() {
+        let mut machine = machine(gpu("1002:744c", Bytes::from_mib(24560)));
+        complete(&mut machine);
+        let gpu = &machine.facts.gpus[0];
+        assert_eq!(gpu.name.value().map(String::as_str), Some("Radeon RX 7900 XTX"));
+        assert_eq!(gpu.memory_bandwidth.get(), BytesPerSec::from_gb(960.0));
+        assert_eq!(gpu.memory_bandwidth.source().as_str(), "table row Radeon RX 7900 XTX 24 GiB");
+        assert!(!gpu.compute.is_unknown() && machine.warnings.iter().all(|text| !text.contains("driver")));
+    }
+
+    #[test]
+    fn cards_that_share_an_id_give_an_interval() {
+        let mut machine = machine(gpu("1002:73df", Bytes::from_mib(12272)));
+        complete(&mut machine);
+        let gpu = &machine.facts.gpus[0];
+        assert!(gpu.name.value().unwrap().contains("Radeon RX 6700 XT or Radeon RX 6750 XT"), "{}", gpu.name);
+        let known = &gpu.memory_bandwidth;
+        assert!(known.low().unwrap().get() < 384e9 && known.high().unwrap().get() > 432e9, "{known}");
+    }
+
+    #[test]
+    fn the_drivers_figure_stands_and_a_large_difference_is_told() {
+        let told = |gb: f64| {
+            let rate = Known::exact(BytesPerSec::from_gb(gb).unwrap(), "NVML");
+            let mut machine = machine(Gpu { memory_bandwidth: rate, ..gpu("10de:2684", Bytes::from_mib(24564)) });
+            complete(&mut machine);
+            assert_eq!(machine.facts.gpus[0].memory_bandwidth.source().as_str(), "NVML");
+            machine.warnings.iter().filter(|text| text.contains("overclocked")).count()
+        };
+        assert_eq!([told(1008.1), told(1050.0), told(1100.0), told(576.0)], [0, 0, 1, 1]);
+    }
+
+    #[test]
+    fn a_part_of_a_gpu_and_an_unknown_id_are_left_alone() {
+        let slice = Some(spec::machine::Slice { profile: "3g.40gb".into(), parent: String::new() });
+        for gpu in [Gpu { slice, ..gpu("10de:2330", Bytes::from_gib(40)) }, gpu("1234:5678", Bytes::from_gib(8))] {
+            let mut machine = machine(gpu);
+            complete(&mut machine);
+            assert!(machine.facts.gpus[0].memory_bandwidth.is_unknown() && machine.facts.gpus[0].name.is_unknown());
+        }
+    }
+
+    #[test]
+    fn a_mac_is_found_by_chip_and_cores_and_its_memory_is_the_processors() {
+        let mut machine = machine(Gpu {
+            name: Known::exact("Apple M3 Max".into(), "Metal"),
+            multiprocessors: Known::exact(40, "IOKit"),
+            ..Gpu::unknown(GpuVendor::Apple, GpuKind::Integrated, "test")
+        });
+        complete(&mut machine);
+        assert_eq!(machine.facts.gpus[0].memory_bandwidth.get(), BytesPerSec::from_gb(409.6));
+        assert_eq!(machine.facts.cpu.memory_bandwidth.get(), BytesPerSec::from_gb(409.6));
+    }
+
+    #[test]
+    fn memory_of_a_processor_by_its_modules_or_its_row() {
+        let named = |model: &str, modules: usize| {
+            let mut machine = describe("ram=64GiB,cores=8").unwrap();
+            machine.facts.cpu.model = Known::exact(model.to_owned(), "test");
+            let module = MemoryModule {
+                slot: String::new(),
+                size: Known::unknown("test"),
+                kind: Known::unknown("test"),
+                transfers_per_s: Known::exact(6_000_000_000, "test"),
+                width_bits: Known::exact(64, "test"),
+            };
+            machine.facts.memory.modules = vec![module; modules];
+            complete(&mut machine);
+            machine.facts.cpu.memory_bandwidth
+        };
+        assert_eq!(named("AMD Ryzen 9 7950X 16-Core Processor", 1).get(), BytesPerSec::from_gb(48.0));
+        assert_eq!(named("AMD Ryzen 9 7950X 16-Core Processor", 4).get(), BytesPerSec::from_gb(96.0));
+        let paper = named("AMD Ryzen 9 7950X 16-Core Processor", 0);
+        assert_eq!((paper.get(), paper.source().as_str()), (BytesPerSec::from_gb(83.2), "table row Ryzen 9 7950X"));
+        assert!(named("QEMU Virtual CPU version 2.5+", 2).is_unknown());
+    }
+}

@@ -27,6 +27,7 @@ mod nvidia_links;
 mod nvidia_parts;
 pub(crate) mod nvidia_rate;
 pub(crate) mod pages;
+mod paper;
 pub(crate) mod pci;
 pub(crate) mod phone;
 pub(crate) mod system;
@@ -92,11 +93,13 @@ pub fn detect_to(host: &dyn Host, depth: Depth) -> Result<Machine, ProbeError> {
     host.begin();
     let answer = |question| host.text(&question).map_err(|refusal| ProbeError::NoSystem { refusal });
     let (os, arch) = (answer(Question::Os)?, answer(Question::Arch)?);
-    match os.as_str() {
+    let mut machine = match os.as_str() {
         // Android's kernel has the same files; what it denies is unknown.
-        "linux" | "android" => Ok(linux::detect(host, os, arch, depth)),
-        "macos" => Ok(macos::detect(host, os, arch)),
-        "windows" => Ok(windows::detect(host, os, arch)),
-        _ => Err(ProbeError::UnsupportedSystem { os }),
-    }
+        "linux" | "android" => linux::detect(host, os, arch, depth),
+        "macos" => macos::detect(host, os, arch),
+        "windows" => windows::detect(host, os, arch),
+        _ => return Err(ProbeError::UnsupportedSystem { os }),
+    };
+    paper::complete(&mut machine);
+    Ok(machine)
 }

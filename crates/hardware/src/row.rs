@@ -1,6 +1,7 @@
 //! One row of a table as typed cells.
 
 use spec::units::{BytesPerSec, OpsPerSec};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 /// A cell that cannot be read.
@@ -19,10 +20,10 @@ pub struct RowError {
     pub text: String,
 }
 
-/// A row with its header.
+/// A row with the places of its columns.
 pub(crate) struct Row<'a> {
     pub(crate) table: &'static str,
-    pub(crate) header: &'a csv::StringRecord,
+    pub(crate) columns: &'a BTreeMap<String, usize>,
     pub(crate) record: &'a csv::StringRecord,
 }
 
@@ -34,8 +35,7 @@ impl<'a> Row<'a> {
 
     /// The cell; `None` where it is empty.
     pub(crate) fn text(&self, column: &str) -> Option<&'a str> {
-        let index = self.header.iter().position(|name| name == column)?;
-        self.record.get(index).map(str::trim).filter(|text| !text.is_empty())
+        self.record.get(*self.columns.get(column)?).map(str::trim).filter(|text| !text.is_empty())
     }
 
     pub(crate) fn required(&self, column: &'static str) -> Result<&'a str, RowError> {
@@ -96,16 +96,20 @@ pub(crate) fn read<T>(
         text: error.to_string(),
     };
     let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let header = match reader.headers() {
-        Ok(header) => header.clone(),
+    let columns: BTreeMap<String, usize> = match reader.headers() {
+        Ok(header) => header.iter().enumerate().map(|(place, name)| (name.to_owned(), place)).collect(),
         Err(error) => {
             problems.push(broken(&error));
             return Vec::new();
         }
     };
-    let mut rows = Vec::new();
-    for record in reader.records() {
-        let read = record.map_err(|error| broken(&error)).and_then(|record| row(&Row { table, header: &header, record: &record }));
+    let (mut rows, mut record) = (Vec::new(), csv::StringRecord::new());
+    loop {
+        let read = match reader.read_record(&mut record) {
+            Ok(false) => break,
+            Ok(true) => row(&Row { table, columns: &columns, record: &record }),
+            Err(error) => Err(broken(&error)),
+        };
         match read {
             Ok(value) => rows.push(value),
             Err(problem) => problems.push(problem),

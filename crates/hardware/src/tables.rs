@@ -3,81 +3,93 @@
 use crate::accelerator::{Accelerator, Architecture};
 use crate::names::{self, Name};
 use crate::processor::Processor;
-use crate::row::{self, RowError};
+use crate::row::{self, Row, RowError};
 use std::sync::OnceLock;
 
-/// Accelerators, processors and architectures.
-#[derive(Clone, Debug, Default)]
+/// Accelerators, processors and architectures. Each table is read when it is first asked for, in some milliseconds, and kept: a memo of
+/// constants.
+#[derive(Debug, Default)]
 pub struct Tables {
-    accelerators: Vec<Accelerator>,
-    processors: Vec<Processor>,
-    architectures: Vec<Architecture>,
-    problems: Vec<RowError>,
+    accelerators: OnceLock<Table<Accelerator>>,
+    processors: OnceLock<Table<Processor>>,
+    architectures: OnceLock<Table<Architecture>>,
     /// Names and aliases of each accelerator, taken apart.
-    names: Vec<Vec<Name>>,
+    names: OnceLock<Vec<Vec<Name>>>,
     /// Names and aliases of each processor, taken apart.
-    processor_names: Vec<Vec<Vec<String>>>,
+    processor_names: OnceLock<Vec<Vec<Vec<String>>>>,
+}
+
+/// The rows of one table, and those that were left out.
+#[derive(Debug)]
+struct Table<T> {
+    rows: Vec<T>,
+    problems: Vec<RowError>,
+}
+
+impl<T> Table<T> {
+    fn read(name: &'static str, text: &str, read: impl Fn(&Row<'_>) -> Result<T, RowError>) -> Self {
+        let mut problems = Vec::new();
+        Self { rows: row::read(name, text, read, &mut problems), problems }
+    }
 }
 
 impl Tables {
-    /// The tables of this build. Parsed at the first call, in some milliseconds, and kept: a memo of constants.
+    /// The tables of this build.
     pub fn built_in() -> &'static Self {
         static TABLES: OnceLock<Tables> = OnceLock::new();
-        TABLES.get_or_init(|| {
-            Self::parse(
-                include_str!("../data/accelerators.csv"),
-                include_str!("../data/cpus.csv"),
-                include_str!("../data/architectures.csv"),
-            )
-        })
+        TABLES.get_or_init(Self::default)
     }
 
-    /// Tables from their texts. A row that cannot be read is left out and told by [`Tables::problems`].
-    pub fn parse(accelerators: &str, processors: &str, architectures: &str) -> Self {
-        let mut problems = Vec::new();
-        let accelerators = row::read("accelerators.csv", accelerators, Accelerator::read, &mut problems);
-        let processors = row::read("cpus.csv", processors, Processor::read, &mut problems);
-        let architectures = row::read("architectures.csv", architectures, Architecture::read, &mut problems);
-        Self {
-            names: accelerators.iter().map(|row: &Accelerator| row.names().map(names::accelerator).collect()).collect(),
-            processor_names: processors.iter().map(|row: &Processor| row.names().map(names::processor).collect()).collect(),
-            accelerators,
-            processors,
-            architectures,
-            problems,
-        }
+    fn accelerator_table(&self) -> &Table<Accelerator> {
+        const TEXT: &str = include_str!("../data/accelerators.csv");
+        self.accelerators.get_or_init(|| Table::read("accelerators.csv", TEXT, Accelerator::read))
+    }
+
+    fn processor_table(&self) -> &Table<Processor> {
+        const TEXT: &str = include_str!("../data/cpus.csv");
+        self.processors.get_or_init(|| Table::read("cpus.csv", TEXT, Processor::read))
+    }
+
+    fn architecture_table(&self) -> &Table<Architecture> {
+        const TEXT: &str = include_str!("../data/architectures.csv");
+        self.architectures.get_or_init(|| Table::read("architectures.csv", TEXT, Architecture::read))
     }
 
     /// Every accelerator.
     pub fn accelerators(&self) -> &[Accelerator] {
-        &self.accelerators
+        &self.accelerator_table().rows
     }
 
     /// Every processor.
     pub fn processors(&self) -> &[Processor] {
-        &self.processors
+        &self.processor_table().rows
     }
 
     /// Every architecture.
     pub fn architectures(&self) -> &[Architecture] {
-        &self.architectures
+        &self.architecture_table().rows
     }
 
     /// The architecture of a row.
     pub fn architecture(&self, accelerator: &Accelerator) -> Option<&Architecture> {
-        self.architectures.iter().find(|row| row.name == accelerator.architecture)
+        self.architectures().iter().find(|row| row.name == accelerator.architecture)
+    }
+
+    /// Rows that cannot be read and are left out; none in the tables of a build, which a test holds.
+    pub fn problems(&self) -> Vec<&RowError> {
+        let (accelerators, processors) = (&self.accelerator_table().problems, &self.processor_table().problems);
+        accelerators.iter().chain(processors).chain(&self.architecture_table().problems).collect()
     }
 
     pub(crate) fn named_accelerators(&self) -> impl Iterator<Item = (&Accelerator, &[Name])> {
-        self.accelerators.iter().zip(self.names.iter().map(Vec::as_slice))
+        let take_apart = |row: &Accelerator| row.names().map(names::accelerator).collect();
+        let names = self.names.get_or_init(|| self.accelerators().iter().map(take_apart).collect());
+        self.accelerators().iter().zip(names.iter().map(Vec::as_slice))
     }
 
     pub(crate) fn named_processors(&self) -> impl Iterator<Item = (&Processor, &[Vec<String>])> {
-        self.processors.iter().zip(self.processor_names.iter().map(Vec::as_slice))
-    }
-
-    /// Rows that were left out; none in the tables of a build, which a test holds.
-    pub fn problems(&self) -> &[RowError] {
-        &self.problems
+        let take_apart = |row: &Processor| row.names().map(names::processor).collect();
+        let names = self.processor_names.get_or_init(|| self.processors().iter().map(take_apart).collect());
+        self.processors().iter().zip(names.iter().map(Vec::as_slice))
     }
 }

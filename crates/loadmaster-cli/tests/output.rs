@@ -48,7 +48,11 @@ fn help_names_every_command_and_exit_code() {
           --json                 Print the result as JSON (schemas are in the project's `schemas`
                                  folder)
           --machine <FILE|TEXT>  Pretend another machine: a recording made by `detect --capture`, or a
-                                 description such as `ram=64GiB,cores=8,gpu=24GiB,gpu=24GiB`
+                                 description such as `rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x`,
+                                 `m3-max-40c-64gb`, `ram=64GiB,cores=8,gpu=24GiB,gpu=24GiB`
+          --ram <SIZE>           Pretend that the machine has this much memory
+          --gpu-memory <N=SIZE>  Pretend that a GPU has this much memory, all of it free: `0=8GiB`; once
+                                 per GPU
       -q, --quiet                Print results and errors only, nothing else
       -v, --verbose              Say where each value comes from, and what the engine logs
           --color <WHEN>         When to colour [default: auto] [possible values: auto, always, never]
@@ -194,7 +198,11 @@ fn help_of_a_command_shows_the_pins() {
           --json                 Print the result as JSON (schemas are in the project's `schemas`
                                  folder)
           --machine <FILE|TEXT>  Pretend another machine: a recording made by `detect --capture`, or a
-                                 description such as `ram=64GiB,cores=8,gpu=24GiB,gpu=24GiB`
+                                 description such as `rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x`,
+                                 `m3-max-40c-64gb`, `ram=64GiB,cores=8,gpu=24GiB,gpu=24GiB`
+          --ram <SIZE>           Pretend that the machine has this much memory
+          --gpu-memory <N=SIZE>  Pretend that a GPU has this much memory, all of it free: `0=8GiB`; once
+                                 per GPU
       -q, --quiet                Print results and errors only, nothing else
       -v, --verbose              Say where each value comes from, and what the engine logs
           --color <WHEN>         When to colour [default: auto] [possible values: auto, always, never]
@@ -592,6 +600,30 @@ fn a_plan_for_another_machine_is_not_started_here() {
     error: run starts an engine on this machine as it is: --machine, --ram and --gpu-memory need --dry-run
     hint: `loadmaster plan` shows the plan for another machine
     ");
+}
+
+#[test]
+fn a_machine_by_name_and_what_is_pretended_of_it() {
+    let folder = model("qwen3-0.6b", FileType::Q4_K_M);
+    let plan = |line: &str| {
+        let output = folder.output(&format!("plan m.gguf --json {line}"));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|error| panic!("{line}: {error}: {output:?}"))
+    };
+    for machine in ["rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x", "m3-max-40c-64gb", "jetson-agx-orin-64gb", "gb10"] {
+        assert_eq!(plan(&format!("--machine {machine}"))["schema_version"], 1, "{machine}");
+    }
+    let mut told = Vec::new();
+    for line in [
+        "detect --machine rtx4091",
+        "detect --machine rtx3060,ram=32GiB",
+        "detect --machine ram=8GiB,cores=4 --gpu-memory 0=8GiB",
+        "detect --machine ram=8GiB,cores=4 --threads 8",
+        "detect --ram 16",
+        "run m.gguf --machine gb10 --ram 64GiB",
+    ] {
+        told.push(format!("{line}\n{}", folder.run(line)));
+    }
+    assert_snapshot!("pretended", told.join("\n"));
 }
 
 #[test]

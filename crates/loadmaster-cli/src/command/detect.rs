@@ -11,7 +11,10 @@ use loadmaster::{probe, store};
 pub fn detect(shared: &Shared, args: &DetectArgs) -> Outcome {
     if let Some(path) = &args.capture {
         if shared.machine != MachineSource::Live {
-            return Err(Failure::new(Exit::Usage, "--capture records this machine as it is: it cannot be used with --machine, --ram, --gpu-memory or --threads"));
+            return Err(Failure::new(
+                Exit::Usage,
+                "--capture records this machine as it is: it cannot be used with --machine, --ram, --gpu-memory or --threads",
+            ));
         }
         let recording = probe::capture(&probe::Live::new()).to_text();
         store::write_atomically(path, recording.as_bytes()).map_err(|error| failure(&error.into()))?;

@@ -105,8 +105,11 @@ pub fn finish(shared: &Shared, advice: &Advice, outcome: &loadmaster::launch::Ou
 
 /// A plan for another machine can be shown, but not started here.
 pub fn only_here(command: &str) -> Failure {
-    Failure::new(Exit::Usage, format!("{command} starts an engine on this machine as it is: --machine, --ram and --gpu-memory need --dry-run"))
-        .hint("`loadmaster plan` shows the plan for another machine")
+    Failure::new(
+        Exit::Usage,
+        format!("{command} starts an engine on this machine as it is: --machine, --ram and --gpu-memory need --dry-run"),
+    )
+    .hint("`loadmaster plan` shows the plan for another machine")
 }
 
 /// The hidden command that becomes an engine which ends with its parent.

@@ -1,6 +1,6 @@
 //! A machine with another memory or fewer threads than it has.
 
-use spec::machine::{Machine, NumaNode};
+use spec::machine::{GpuVendor, Machine, NumaNode};
 use spec::{Bytes, Known};
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub struct Overrides {
     /// Memory of a GPU, by its index; all of it free.
     pub gpu_memory: BTreeMap<usize, Bytes>,
     /// Memory of the host; what is free is estimated as on a fresh system, and limits of control groups are gone. GPUs that share it get
-    /// the same part as before.
+    /// the same part as before, those of Macs what macOS gives them.
     pub ram: Option<Bytes>,
     /// Logical CPUs that may be used; a quota on their time is gone.
     pub threads: Option<u32>,
@@ -106,7 +106,10 @@ fn set_ram(machine: &mut Machine, ram: Bytes) -> Result<(), OverrideError> {
         None => Known::unknown("the part of the host's memory is not known"),
     };
     for (gpu, free) in machine.facts.gpus.iter_mut().zip(&mut machine.free.gpu_memory).filter(|(gpu, _)| gpu.unified_memory) {
-        gpu.memory_total = scaled(&gpu.memory_total);
+        gpu.memory_total = match gpu.vendor {
+            GpuVendor::Apple => hardware::apple::working_set(ram),
+            _ => scaled(&gpu.memory_total),
+        };
         gpu.shared_memory = scaled(&gpu.shared_memory);
         // What ran on it is not pretended: as much is free as a fresh system leaves.
         *free = gpu.memory_total.clone().map(|size| size.scale(FREE));
@@ -201,8 +204,10 @@ mod tests {
         assert_eq!(machine.effective_memory_total(), Known::exact(Bytes::from_gib(16), "override"));
         assert_eq!(machine.free.memory.high(), Some(&Bytes::from_gib(16)));
         let mac = pretend("m3-max-40c-64gb", ram(32)).unwrap();
-        let (half, before) = (mac.facts.gpus[0].memory_total.get().unwrap(), describe("m3-max-40c-64gb").unwrap());
-        assert!((half.as_f64() * 2.0 / before.facts.gpus[0].memory_total.get().unwrap().as_f64() - 1.0).abs() < 1e-6);
+        assert_eq!(mac.facts.gpus[0].memory_total, hardware::apple::working_set(Bytes::from_gib(32)));
+        let spark = pretend("gb10", ram(64)).unwrap();
+        let memory = spark.facts.gpus[0].memory_total.get().unwrap();
+        assert!(memory.saturating_sub(Bytes::from_gib(64)) < Bytes::from_mib(1), "{memory}");
         let over = Overrides { gpu_memory: BTreeMap::from([(0, Bytes::from_gib(100))]), ..ram(32) };
         assert!(pretend("m3-max-40c-64gb", over).unwrap_err().to_string().contains("set --ram"));
     }

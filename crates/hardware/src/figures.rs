@@ -24,6 +24,9 @@ fn sustained(row: &Accelerator) -> (f64, f64) {
     }
 }
 
+/// Graphics of a processor that takes any memory: from one channel of two to soldered memory a third faster (DDR5-5600 and LPDDR5X-7500).
+const ANY_MEMORY: (f64, f64) = (0.5, 1.35);
+
 /// `table row NAME`, or all names where several rows share an id.
 fn source(rows: &[&Accelerator]) -> Source {
     let names: Vec<String> = rows.iter().map(|row| row.title()).collect();
@@ -46,7 +49,9 @@ pub fn bandwidth(rows: &[&Accelerator]) -> Known<BytesPerSec> {
         .iter()
         .map(|row| {
             let (rate, off) = (row.bandwidth?.get(), off(row.confidence));
-            Some((rate, rate * (1.0 - off), rate * (1.0 + off)))
+            let any_memory = row.build == Build::Integrated && row.processor.is_none();
+            let (low, high) = if any_memory { ANY_MEMORY } else { (1.0 - off, 1.0 + off) };
+            Some((rate, rate * low, rate * high))
         })
         .collect();
     let span = each.and_then(|each| span(each.into_iter()));

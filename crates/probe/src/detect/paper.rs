@@ -3,7 +3,7 @@
 //! The driver's own figure always stands. A GPU is found in the tables by its PCI id and memory, an Apple one by its chip and number of
 //! GPU cores; never by a part of a name.
 
-use hardware::{Accelerator, Tables, figures};
+use hardware::{Accelerator, Build, Tables, figures};
 use spec::machine::{Cpu, Gpu, GpuVendor, Machine, MemoryModule};
 use spec::units::BytesPerSec;
 use spec::{Known, Source};
@@ -46,7 +46,11 @@ fn rows<'a>(tables: &'a Tables, gpu: &Gpu) -> Vec<&'a Accelerator> {
     if let Some(id) = gpu.pci_id.value() {
         // Memory that is the host's tells nothing of the product.
         let memory = if gpu.unified_memory { None } else { gpu.memory_total.get() };
-        return tables.by_pci_id(id, memory);
+        let rows = tables.by_pci_id(id, memory);
+        let same_units = |row: &&Accelerator| row.units.is_some() && row.units == gpu.multiprocessors.get();
+        // Cards that share an id differ in what of the chip works.
+        let told_apart: Vec<&Accelerator> = rows.iter().copied().filter(same_units).collect();
+        return if told_apart.is_empty() { rows } else { told_apart };
     }
     match (gpu.vendor, gpu.name.value(), gpu.multiprocessors.get()) {
         (GpuVendor::Apple, Some(name), Some(cores)) => {
@@ -57,7 +61,9 @@ fn rows<'a>(tables: &'a Tables, gpu: &Gpu) -> Vec<&'a Accelerator> {
 }
 
 fn fill(gpu: &mut Gpu, rows: &[&Accelerator]) {
-    if gpu.memory_bandwidth.is_unknown() {
+    // Graphics of a processor that takes any memory have the bandwidth of that memory.
+    let any_memory = rows.iter().any(|row| row.build == Build::Integrated && row.processor.is_none());
+    if gpu.memory_bandwidth.is_unknown() && !any_memory {
         let known = figures::bandwidth(rows);
         if !known.is_unknown() {
             gpu.memory_bandwidth = known;
@@ -70,8 +76,12 @@ fn fill(gpu: &mut Gpu, rows: &[&Accelerator]) {
         }
     }
     if gpu.name.is_unknown() {
-        let mut names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
-        names.dedup();
+        let mut names: Vec<&str> = Vec::new();
+        for row in rows {
+            if !names.contains(&row.name.as_str()) {
+                names.push(&row.name);
+            }
+        }
         gpu.name = Known::exact(names.join(" or "), Source::new("table rows of its PCI id"));
     }
 }
@@ -150,6 +160,18 @@ mod tests {
         assert!(gpu.name.value().unwrap().contains("Radeon RX 6700 XT or Radeon RX 6750 XT"), "{}", gpu.name);
         let known = &gpu.memory_bandwidth;
         assert!(known.low().unwrap().get() < 384e9 && known.high().unwrap().get() > 432e9, "{known}");
+    }
+
+    #[test]
+    fn the_number_of_units_tells_cards_of_one_id_apart() {
+        let of = |id: &str, units: u32| {
+            let units = Known::exact(units, "KFD");
+            let mut machine = machine(Gpu { multiprocessors: units, ..gpu(id, Bytes::from_mib(16368)) });
+            complete(&mut machine);
+            machine.facts.gpus[0].name.value().cloned()
+        };
+        assert_eq!(of("1002:73bf", 72).as_deref(), Some("Radeon RX 6800 XT"));
+        assert_eq!(of("1002:73bf", 7).as_deref(), Some("Radeon RX 6800 or Radeon RX 6800 XT or Radeon RX 6900 XT"));
     }
 
     #[test]

@@ -300,7 +300,7 @@ fn a_machine_file_of_a_newer_version_and_other_bad_machines() {
     exit 7
     --- stderr
     error: cannot read the machine recording nowhere.json: No such file or directory (os error 2)
-    hint: --machine takes `live`, a file from `loadmaster detect --capture FILE`, or a description such as ram=64GiB,cores=8,gpu=24GiB
+    hint: --machine takes `live`, a file from `loadmaster detect --capture FILE`, or a description such as rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x or ram=64GiB,cores=8,gpu=24GiB
     exit 2
     --- stderr
     error: machine description "ram=banana": "ram=banana": not a size: "banana"; write a number and B, KiB, MiB, GiB or TiB (KB, MB, GB, TB are powers of ten)
@@ -309,7 +309,7 @@ fn a_machine_file_of_a_newer_version_and_other_bad_machines() {
     error: machine description "ram=64GiB,cores=-1": "cores=-1": not a number from 1 to 8192
     exit 2
     --- stderr
-    error: machine description "gpus=3": no such key: "gpus"; the keys are ram, free, swap, cores, threads, bandwidth, gpu, features, arch, os; did you mean gpu?
+    error: machine description "gpus=3": no such key: "gpus"; the keys are cpu, ram, free, swap, cores, threads, bandwidth, gpu, features, arch, os; did you mean gpu?
     exit 2
     --- stderr
     error: machine description "ram=0B": "ram=0B": 0 B is too small; write the unit, e.g. 64GiB

@@ -96,8 +96,8 @@ pub fn detect_to(host: &dyn Host, depth: Depth) -> Result<Machine, ProbeError> {
     let mut machine = match os.as_str() {
         // Android's kernel has the same files; what it denies is unknown.
         "linux" | "android" => linux::detect(host, os, arch, depth),
-        "macos" => macos::detect(host, os, arch),
-        "windows" => windows::detect(host, os, arch),
+        "macos" => macos::detect(host, os, arch, depth),
+        "windows" => windows::detect(host, os, arch, depth),
         _ => return Err(ProbeError::UnsupportedSystem { os }),
     };
     paper::complete(&mut machine);

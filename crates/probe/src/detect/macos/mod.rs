@@ -6,11 +6,12 @@ mod memory;
 mod metal;
 pub(crate) mod sysctl;
 
+use crate::detect::Depth;
 use crate::host::Host;
 use spec::Known;
 use spec::machine::{Facts, Limits, Machine, Npu, NumaNode, Platform};
 
-pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
+pub(super) fn detect(host: &dyn Host, os: String, arch: String, depth: Depth) -> Machine {
     let mut warnings = Vec::new();
     // A translated program is told that the processor is another one; the kernel is not.
     let translated = sysctl::is_set(host, "sysctl.proc_translated");
@@ -23,7 +24,7 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
     }
     let total = memory::total(host);
     let pages = memory::available(host, &total);
-    let gpus = metal::read(host, &pages);
+    let gpus = if depth > Depth::Static { metal::read(host, &pages) } else { metal::Gpus::default() };
     let cpu = cpu::read(host, &arch, gpus.gpus.first().filter(|_| translated));
     let cpus = cpu.logical_cpus.clone().map(|cpus| (0..cpus).collect());
     let version = version(host);

@@ -27,8 +27,14 @@ pub(super) struct Gpus {
     pub(super) warnings: Vec<String>,
 }
 
-pub(super) fn read(host: &dyn Host, total: &Known<Bytes>, available: &Known<Bytes>) -> Gpus {
-    let own = of_nvidia(host, &HostMemory { total, available }, Depth::default());
+/// Without a driver asked, GPUs are those of the registry.
+pub(super) fn read(host: &dyn Host, total: &Known<Bytes>, available: &Known<Bytes>, depth: Depth) -> Gpus {
+    if depth == Depth::Static {
+        let mut found = Gpus::default();
+        registry(host, &mut found);
+        return found;
+    }
+    let own = of_nvidia(host, &HostMemory { total, available }, depth);
     let mut found = Gpus { gpus: own.gpus, free: own.free, visible: own.visible, conditions: own.conditions, warnings: own.warnings };
     if host.text(&Question::Nvml(NvmlQuestion::Count)) == Err(Refusal::TimedOut) {
         found.warnings = vec!["NVIDIA's library nvml.dll did not answer in time; its GPUs are those that DXGI names".into()];
@@ -193,11 +199,15 @@ mod tests {
         ] {
             host.set(&Question::Registry(format!("{DISPLAY}\\{name}")), Ok(Answer::text(value)));
         }
-        let found = read(&host, &Known::unknown("test"), &Known::unknown("test"));
+        let found = read(&host, &Known::unknown("test"), &Known::unknown("test"), Depth::Drivers);
         assert_eq!((found.gpus.len(), found.visible.as_slice()), (1, &[0usize][..]));
         assert_eq!(found.gpus[0].memory_total.get(), Some(Bytes::new(25_753_026_560)));
         assert_eq!(found.gpus[0].pci_id.value().map(String::as_str), Some("1002:744c"));
         assert!(found.free[0].is_unknown());
+        // A driver that would answer is not asked where only files may be.
+        host.set(&Question::Dxgi(DxgiQuestion::Count), Ok(Answer::text("0")));
+        assert!(read(&host, &Known::unknown("test"), &Known::unknown("test"), Depth::Drivers).gpus.is_empty());
+        assert_eq!(read(&host, &Known::unknown("test"), &Known::unknown("test"), Depth::Static).gpus.len(), 1);
     }
 
     #[test]

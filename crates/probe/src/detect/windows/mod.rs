@@ -6,7 +6,7 @@ mod gpus;
 mod job;
 pub(crate) mod relations;
 
-use crate::detect::{fields, system};
+use crate::detect::{Depth, fields, system};
 use crate::host::{Host, Question, WindowsQuestion};
 use relations::Relations;
 use spec::machine::{Facts, Free, HugePages, Limits, Machine, Memory, MemoryLimit, NumaNode, Platform};
@@ -16,7 +16,7 @@ const VERSION: &str = "SOFTWARE\\Microsoft\\Windows NT\\CurrentVersion";
 const FIRMWARE: &str = "HARDWARE\\DESCRIPTION\\System\\BIOS";
 const MEMORY: &str = "GlobalMemoryStatusEx";
 
-pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
+pub(super) fn detect(host: &dyn Host, os: String, arch: String, depth: Depth) -> Machine {
     let mut warnings = Vec::new();
     let native = host.text(&Question::Windows(WindowsQuestion::Machine)).ok().filter(|native| *native == "aarch64" && *native != arch);
     let arch = if let Some(native) = native {
@@ -38,7 +38,7 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
         Err(refusal) => Known::unknown(format!("{MEMORY}: {refusal}")),
     };
     let (total, available) = (bytes("total"), bytes("available"));
-    let gpus = gpus::read(host, &total, &available);
+    let gpus = gpus::read(host, &total, &available, depth);
     warnings.extend(gpus.warnings);
 
     let limits = Limits {
@@ -57,7 +57,7 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String) -> Machine {
     let free = Free { swap: swap(bytes("commit-available"), &available), memory: available, gpu_memory: gpus.free };
     let facts = Facts {
         numa: nodes(&relations, &total),
-        npus: gpus::npus(host),
+        npus: if depth > Depth::Static { gpus::npus(host) } else { Vec::new() },
         platform: Platform {
             os,
             arch,

@@ -126,11 +126,17 @@ pub enum Command {
     /// Become an engine process that ends with its parent
     #[command(hide = true)]
     Supervise(SuperviseArgs),
+    /// Ask the libraries of drivers what the other process wants to know
+    #[command(hide = true)]
+    DriverChild,
 }
 
 /// `detect`
 #[derive(Debug, Args)]
 pub struct DetectArgs {
+    /// Also wake GPUs that sleep and ask Vulkan: takes up to seconds
+    #[arg(long)]
+    pub full: bool,
     /// Write a recording of this machine for `--machine`, serial numbers and host names removed
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub capture: Option<PathBuf>,

@@ -22,6 +22,9 @@ pub struct Request {
     pub quant: Option<FileType>,
     /// The machine to plan for.
     pub machine: MachineSource,
+    /// A program with its arguments that asks the libraries of drivers in a process of its own: see
+    /// [`MachineSource::load_to`]. Empty: they are asked in this process.
+    pub driver_child: Vec<OsString>,
     /// The engine to plan for.
     pub engine: EngineChoice,
     /// Use case, preferences and pins. Its profile is replaced by the engine's.
@@ -35,6 +38,7 @@ impl Request {
             model: model.into(),
             quant: None,
             machine: MachineSource::Live,
+            driver_child: Vec::new(),
             engine: EngineChoice::Bundled,
             plan: planner::Request::default(),
         }
@@ -128,7 +132,7 @@ pub struct Survey {
 /// An input that cannot be read, or no engine.
 pub fn survey(request: &Request) -> Result<Survey, Error> {
     // A GPU that is missed because its driver was asleep makes a plan for another machine.
-    let machine = request.machine.load_patiently()?;
+    let machine = request.machine.load_to(probe::Depth::Waking, &request.driver_child)?;
     let opened = crate::open::open_as(&request.model, request.quant)?;
     let engine = resolve(&request.engine, &request.machine)?;
     let analysis = formats::analysis::analyze(&opened.model);

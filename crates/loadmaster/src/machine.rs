@@ -2,6 +2,7 @@
 
 use crate::error::exit;
 use spec::Machine;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -103,7 +104,7 @@ impl MachineError {
     }
 }
 
-/// How long a driver may take for an answer where a plan depends on it: an NVIDIA driver that no program holds in memory
+/// How long drivers may take where a plan depends on them: an NVIDIA driver that no program holds in memory
 /// needs seconds to start.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -122,30 +123,43 @@ impl MachineSource {
     /// Detection fails, the file is no recording that this program reads, or the description cannot be understood. The
     /// error tells which of the three was tried.
     pub fn load(&self) -> Result<Machine, MachineError> {
-        self.load_with(&probe::Live::new())
+        self.load_to(probe::Depth::default(), &[])
     }
 
-    /// As [`MachineSource::load`], and waits for a driver that has to start first. For what depends on the GPUs.
+    /// As [`MachineSource::load`], and wakes GPUs that sleep and waits for a driver that has to start first. For what depends on the
+    /// GPUs.
     ///
     /// # Errors
     /// As [`MachineSource::load`].
     pub fn load_patiently(&self) -> Result<Machine, MachineError> {
-        self.load_with(&probe::Live::with_deadline(PATIENCE))
+        self.load_to(probe::Depth::Waking, &[])
     }
 
-    fn load_with(&self, live: &probe::Live) -> Result<Machine, MachineError> {
+    /// As [`MachineSource::load`], asking as much as `depth` allows. `child` is a program with its arguments that asks the libraries
+    /// of drivers in a process of its own (see [`probe::Live::with_child`]); without one a library that crashes takes this process
+    /// along.
+    ///
+    /// # Errors
+    /// As [`MachineSource::load`].
+    pub fn load_to(&self, depth: probe::Depth, child: &[OsString]) -> Result<Machine, MachineError> {
         match self {
-            Self::Live => probe::detect(live).map_err(MachineError::Detect),
+            Self::Live => probe::detect_to(&live(depth, child), depth).map_err(MachineError::Detect),
             Self::Recording(path) => {
                 let text = read(path).map_err(|source| MachineError::Read { path: path.clone(), source })?;
                 let recording = probe::Recording::parse(&text).map_err(|source| MachineError::Recording { path: path.clone(), source })?;
                 let recording = recording.with_origin(path.to_string_lossy());
-                probe::detect(&recording).map_err(|source| MachineError::Replay { path: path.clone(), source })
+                probe::detect_to(&recording, depth).map_err(|source| MachineError::Replay { path: path.clone(), source })
             }
             Self::Pretended(machine, overrides) => overrides.apply(machine.load_with(live)?).map_err(MachineError::Override),
             Self::Description(text) => probe::describe(text).map_err(|source| MachineError::Description { text: text.clone(), source }),
         }
     }
+}
+
+/// This machine, with the patience that `depth` asks for.
+pub fn live(depth: probe::Depth, child: &[OsString]) -> probe::Live {
+    let live = if depth < probe::Depth::Waking { probe::Live::new() } else { probe::Live::with_deadline(PATIENCE) };
+    if child.is_empty() { live } else { live.with_child(child.to_vec()) }
 }
 
 fn read(path: &Path) -> std::io::Result<String> {

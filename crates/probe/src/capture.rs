@@ -1,6 +1,6 @@
 //! Records a machine: runs detection on a host and writes down every question with its answer.
 
-use crate::detect::detect;
+use crate::detect::{Depth, detect_to};
 use crate::host::{Answer, Host, Question, Refusal};
 use crate::recording::Recording;
 use crate::scrub::Scrubber;
@@ -10,9 +10,14 @@ use std::cell::RefCell;
 /// The recording of a machine, without what identifies it or its owner (see `scrub`). Detection over the recording gives the
 /// machine that detection over the host gives, but for the origin and the scrubbed names in it.
 pub fn capture(host: &dyn Host) -> Recording {
+    capture_to(host, Depth::default())
+}
+
+/// As [`capture`], asking as much as `depth` allows.
+pub fn capture_to(host: &dyn Host, depth: Depth) -> Recording {
     let recorder = Recorder::new(host);
     // A platform that cannot be detected yet is recorded as far as it was asked: that is what its support starts from.
-    let summary = detect(&recorder).map_or_else(|error| error.to_string(), |machine| summary(&machine));
+    let summary = detect_to(&recorder, depth).map_or_else(|error| error.to_string(), |machine| summary(&machine));
     let mut recording = recorder.finish();
     recording.description = summary;
     recording

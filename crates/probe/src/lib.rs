@@ -24,7 +24,7 @@ pub mod report;
 mod ffi;
 mod scrub;
 
-pub use capture::capture;
+pub use capture::{capture, capture_to};
 pub use describe::{DescribeMachineError, describe, names_hardware};
 pub use detect::{Depth, ProbeError, detect, detect_fully, detect_to};
 pub use host::{Answer, Host, Question, Refusal};

@@ -66,9 +66,14 @@ impl Live {
     /// The libraries of NVIDIA's driver and of Vulkan are asked in child processes, so that one that crashes takes no more than its
     /// child along. `command` is a program and its arguments that call [`serve`] with standard input and output.
     #[must_use]
-    pub fn with_child(mut self, command: Vec<OsString>) -> Self {
-        let (nvml, nvml_slot) = child::open(command.clone());
-        let (vulkan, vulkan_slot) = child::open(command);
+    pub fn with_child(self, command: Vec<OsString>) -> Self {
+        self.with_child_where(command, child::nvidia_may_be_here)
+    }
+
+    /// As [`Live::with_child`], starting a child for NVIDIA's library only where `needed`.
+    fn with_child_where(mut self, command: Vec<OsString>, needed: fn() -> bool) -> Self {
+        let (nvml, nvml_slot) = child::open(command.clone(), needed);
+        let (vulkan, vulkan_slot) = child::open(command, || true);
         self.nvml = Resident::new("nvml", nvml);
         self.vulkan = Resident::new("vulkan", vulkan);
         self.children = vec![nvml_slot, vulkan_slot];

@@ -1,6 +1,6 @@
 //! `memory`: what a model needs with given settings.
 
-use super::{Shared, companions, failure, mention, proof, settings};
+use super::{Shared, companions, driver_child, failure, mention, proof, settings};
 use crate::args::MemoryArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::render::svg::svg;
@@ -12,6 +12,7 @@ use loadmaster::{footprint, store};
 pub fn memory(shared: &Shared, args: &MemoryArgs) -> Outcome {
     let request = Request {
         machine: shared.machine.clone(),
+        driver_child: driver_child(),
         engine: shared.engine(args.engine.as_deref()),
         quant: args.quant,
         ..Request::new(&args.model)

@@ -25,11 +25,12 @@ use loadmaster::machine::MachineSource;
 use loadmaster::open::open_attachment;
 use loadmaster::planner::plan::{Preferences, Request};
 use loadmaster::planner::{EngineRules, Tool};
-use loadmaster::probe::Overrides;
+use loadmaster::probe::{Depth, Overrides};
 use loadmaster::receipt::Proof;
 use loadmaster::{Error, engine};
 use spec::settings::Pins;
 use spec::{AttachmentKind, Machine, Model, Settings};
+use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +54,7 @@ pub fn execute(cli: Cli) -> Outcome {
         Command::Schemas(args) => schemas::schemas(&shared, &args),
         Command::EngineChild => engine_child(),
         Command::Supervise(args) => serve::supervise(&args),
+        Command::DriverChild => detect::answer_for_drivers(),
     }
 }
 
@@ -98,8 +100,12 @@ fn machine_source(text: &str) -> MachineSource {
 impl Shared {
     /// The machine.
     pub fn machine(&self) -> Result<Machine, Failure> {
-        let machine = self.machine.load().map_err(|error| failure(&error.into()))?;
-        Ok(machine)
+        self.machine_to(Depth::default())
+    }
+
+    /// The machine, asking as much of it as `depth` allows.
+    pub fn machine_to(&self, depth: Depth) -> Result<Machine, Failure> {
+        self.machine.load_to(depth, &driver_child()).map_err(|error| failure(&error.into()))
     }
 
     /// True where the machine is the one that runs this program.
@@ -277,6 +283,12 @@ impl Wish {
         }
         Ok(Self { model, request })
     }
+}
+
+/// This program with the hidden command that asks the libraries of drivers. Empty where its own file is not known: they are then
+/// asked in this process.
+pub fn driver_child() -> Vec<OsString> {
+    std::env::current_exe().map(|program| vec![program.into_os_string(), "driver-child".into()]).unwrap_or_default()
 }
 
 /// The program itself, for the processes of the engine that it starts.

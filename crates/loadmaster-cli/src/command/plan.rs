@@ -1,6 +1,6 @@
 //! `plan`: the settings to run a model with, and why.
 
-use super::{Shared, companions, failure, machine_name, mention, proof, request};
+use super::{Shared, companions, driver_child, failure, machine_name, mention, proof, request};
 use crate::args::PlanArgs;
 use crate::exit::{Exit, Outcome};
 use crate::view::{ModelName, PlanView, Subject};
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
     let facts = Request {
         machine: shared.machine.clone(),
+        driver_child: driver_child(),
         engine: shared.engine(args.engine.as_deref()),
         quant: args.quant,
         ..Request::new(&args.model)

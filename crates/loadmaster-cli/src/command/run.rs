@@ -3,7 +3,7 @@
 mod talk;
 
 use super::serve::{finish, only_here};
-use super::{Shared, Wish, advise, announce, failure, this_program};
+use super::{Shared, Wish, advise, announce, driver_child, failure, this_program};
 use crate::args::RunArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Progress;
@@ -28,7 +28,8 @@ pub fn run(shared: &Shared, args: RunArgs) -> Outcome {
         Some(path) => path.clone(),
         None => demo(shared)?,
     };
-    let facts = Request { machine: shared.machine.clone(), engine: engine(shared, &args), ..Request::new(path) };
+    let facts =
+        Request { machine: shared.machine.clone(), driver_child: driver_child(), engine: engine(shared, &args), ..Request::new(path) };
     let advice = match advise(shared, &facts, &wish.request, args.strict)? {
         ControlFlow::Continue(advice) => advice,
         ControlFlow::Break(exit) => return Ok(exit),

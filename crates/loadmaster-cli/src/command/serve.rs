@@ -1,6 +1,6 @@
 //! `serve`: a model behind llama-server, with settings that fit.
 
-use super::{Shared, Wish, advise, announce, failure, this_program};
+use super::{Shared, Wish, advise, announce, driver_child, failure, this_program};
 use crate::args::{ServeArgs, SuperviseArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Progress;
@@ -28,7 +28,7 @@ pub fn serve(shared: &Shared, args: ServeArgs) -> Outcome {
         }
         named => shared.engine(named),
     };
-    let facts = Request { machine: shared.machine.clone(), engine, ..Request::new(&args.model) };
+    let facts = Request { machine: shared.machine.clone(), driver_child: driver_child(), engine, ..Request::new(&args.model) };
     let advice = match advise(shared, &facts, &wish.request, args.strict)? {
         ControlFlow::Continue(advice) => advice,
         ControlFlow::Break(exit) => return Ok(exit),

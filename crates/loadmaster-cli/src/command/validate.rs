@@ -1,6 +1,6 @@
 //! `validate`: a configuration against machine, model and engine.
 
-use super::{Shared, failure, machine_name, settings};
+use super::{Shared, driver_child, failure, machine_name, settings};
 use crate::args::ValidateArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::view::{ModelName, ValidateView};
@@ -18,7 +18,12 @@ pub fn validate(shared: &Shared, args: &ValidateArgs) -> Outcome {
     for step in &wish.migrated {
         shared.output.warn(step);
     }
-    let facts = Request { machine: shared.machine.clone(), engine: shared.engine(args.engine.as_deref()), ..Request::new(model) };
+    let facts = Request {
+        machine: shared.machine.clone(),
+        driver_child: driver_child(),
+        engine: shared.engine(args.engine.as_deref()),
+        ..Request::new(model)
+    };
     let survey = survey(&facts).map_err(|error| failure(&error))?;
     let request = planner::Request {
         use_case: wish.use_case.unwrap_or_default(),

@@ -1,6 +1,6 @@
 //! `verify`: what is computed against what an engine's own dry run says.
 
-use super::{Shared, failure, settings};
+use super::{Shared, driver_child, failure, settings};
 use crate::args::VerifyArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::view::VerifyView;
@@ -26,7 +26,7 @@ pub fn verify(shared: &Shared, args: &VerifyArgs) -> Outcome {
         // It takes the flags of llama-cli.
         Reference::FitParams(path) => EngineChoice::External { tool: Tool::Cli, path: Some(fit_params(path)) },
     };
-    let request = Request { machine: shared.machine.clone(), engine, ..Request::new(&args.model) };
+    let request = Request { machine: shared.machine.clone(), driver_child: driver_child(), engine, ..Request::new(&args.model) };
     let survey = survey(&request).map_err(|error| failure(&error))?;
     survey.origin.check_runnable(&survey.path).map_err(|error| failure(&error.into()))?;
     // Threads change no size, and a program need not have a flag for them.

@@ -85,7 +85,7 @@ pub(crate) fn read(host: &dyn Host, memory: &HostMemory<'_>, depth: Depth) -> Gp
         all.visible.append(&mut source.visible);
         found.append(&mut source.found);
     }
-    if depth == Depth::Full || depth == Depth::Drivers && only_vulkan_knows(&found) {
+    if depth == Depth::Full || depth > Depth::Static && only_vulkan_knows(depth, &found) {
         match vulkan::complete(host, &mut found) {
             Ok(visible) => all.visible.extend(visible),
             Err(warning) => all.warnings.push(warning),
@@ -115,13 +115,13 @@ impl Gpus {
     }
 }
 
-/// True where a GPU with a driver has memory that nothing has told yet, and none sleeps: Vulkan would wake it.
-fn only_vulkan_knows(found: &[Found]) -> bool {
+/// True where a GPU with a driver has memory that nothing has told yet, and none sleeps that may not be woken: Vulkan wakes all.
+fn only_vulkan_knows(depth: Depth, found: &[Found]) -> bool {
     let silent = |found: &Found| {
         let gpu = &found.gpu;
         gpu.memory_total.is_unknown() && !gpu.driver.is_unknown() && gpu.vendor != GpuVendor::Nvidia && gpu.kind == GpuKind::Discrete
     };
-    found.iter().any(silent) && !found.iter().any(|found| found.condition.asleep)
+    found.iter().any(silent) && (depth >= Depth::Waking || !found.iter().any(|found| found.condition.asleep))
 }
 
 /// Makers whose drivers nothing here reads.

@@ -65,7 +65,9 @@ pub enum Depth {
     /// Drivers that are in memory as well, within the host's deadline. Nothing that sleeps is woken.
     #[default]
     Drivers,
-    /// All of it: sleeping GPUs are woken, and Vulkan is started for what no other source tells. Up to seconds.
+    /// Sleeping GPUs are woken as well, for what depends on their memory. Up to seconds.
+    Waking,
+    /// All of it: Vulkan is started for whatever it may add, also where other sources have told what a plan needs.
     Full,
 }
 
@@ -77,7 +79,7 @@ pub fn detect(host: &dyn Host) -> Result<Machine, ProbeError> {
     detect_to(host, Depth::default())
 }
 
-/// The machine behind a host, asking also what is slow or wakes devices. For what depends on the GPUs.
+/// The machine behind a host, asking also what is slow or wakes devices.
 ///
 /// # Errors
 /// As [`detect`].

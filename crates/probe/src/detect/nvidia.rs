@@ -52,7 +52,7 @@ struct Device {
 /// The NVIDIA GPUs behind a host, in the library's order, which is that of their PCI addresses, parts after the whole.
 pub(crate) fn read(host: &dyn Host, bus: &[&PciDevice], memory: &HostMemory<'_>, depth: Depth) -> Source {
     let bus: Vec<&PciDevice> = bus.iter().copied().filter(|device| device.vendor == pci::NVIDIA).collect();
-    let asleep: Vec<bool> = bus.iter().map(|device| depth < Depth::Full && device.asleep(host)).collect();
+    let asleep: Vec<bool> = bus.iter().map(|device| depth < Depth::Waking && device.asleep(host)).collect();
     let mut source = Source::default();
     let mut numbered = Vec::new();
     if depth > Depth::Static && (bus.is_empty() || asleep.contains(&false)) {

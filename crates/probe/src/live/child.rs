@@ -53,11 +53,29 @@ impl Slot {
     }
 }
 
-/// A library behind a child that starts with the first question.
-pub(super) fn open(command: Vec<OsString>) -> (impl Fn() -> Result<Ask<Question>, Refusal> + Send + Sync + 'static, Slot) {
+/// True where something speaks for a GPU of NVIDIA: its driver, Windows' driver under WSL, a Jetson's, or a device on the bus whose
+/// driver starts on demand. A child that would find nothing is not worth its start.
+pub(super) fn nvidia_may_be_here() -> bool {
+    const SIGNS: [&str; 6] = ["/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu", "/dev/nvmap"];
+    let on_the_bus = |address: &String| {
+        super::read(&format!("/sys/bus/pci/devices/{address}/modalias")).is_ok_and(|alias| alias.starts_with("pci:v000010DE"))
+    };
+    !cfg!(target_os = "linux")
+        || SIGNS.iter().any(|path| std::path::Path::new(path).exists())
+        || super::list("/sys/bus/pci/devices").unwrap_or_default().iter().any(on_the_bus)
+}
+
+/// A library behind a child that starts with the first question, where it is needed.
+pub(super) fn open(
+    command: Vec<OsString>,
+    needed: fn() -> bool,
+) -> (impl Fn() -> Result<Ask<Question>, Refusal> + Send + Sync + 'static, Slot) {
     let slot = Slot::default();
     let shared = slot.clone();
     let open = move || {
+        if !needed() {
+            return Err(Refusal::NotFound);
+        }
         let pipes = RefCell::new(Ok(start(&command, &shared)?));
         let slot = shared.clone();
         let ask = move |question: Question| {
@@ -182,5 +200,95 @@ mod tests {
         for key in ["os", "nvml", "nvml x name", "nvml 0 nothing", "read /etc/passwd", "vulkan 1", ""] {
             assert_eq!(parse(key), None);
         }
+    }
+
+    /// Names the library that the child of a test loads in the place of NVIDIA's.
+    const FAKE: &str = "PROBE_TEST_LIBRARY";
+
+    /// In the child of a test: what `serve` does, with another library.
+    #[test]
+    fn serves() {
+        if let Ok(library) = std::env::var(FAKE) {
+            let libraries: &'static [&'static str] = Box::leak(Box::new([&*Box::leak(library.into_boxed_str())]));
+            answer(std::io::stdin().lock(), &mut std::io::stdout(), libraries).unwrap();
+        }
+    }
+
+    /// This machine, with a library built from `code` in the place of NVIDIA's, in a child.
+    #[cfg(target_os = "linux")]
+    fn live(folder: &std::path::Path, code: &str, deadline: Duration) -> Option<super::super::Live> {
+        let (source, library) = (folder.join("fake.c"), folder.join("libfake.so"));
+        std::fs::write(&source, code).unwrap();
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-w", "-o"]).args([&library, &source]).status();
+        if !built.is_ok_and(|status| status.success()) {
+            println!("SKIPPED: no C compiler to build a library in the place of NVIDIA's");
+            return None;
+        }
+        let own = std::env::current_exe().unwrap();
+        let named = format!("{FAKE}={}", library.display());
+        let words = ["env", &named, own.to_str().unwrap(), "--exact", "live::child::tests::serves", "--nocapture"];
+        Some(super::super::Live::with_deadline(deadline).with_child_where(words.map(OsString::from).into(), || true))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn name(live: &super::super::Live, index: u32) -> Result<String, Refusal> {
+        let host: &dyn crate::Host = live;
+        host.text(&Question::Nvml(NvmlQuestion::Device(index, NvmlField::Name)))
+    }
+
+    /// Device 0 has a name, device 1 prints and aborts, device 2 never returns.
+    #[cfg(target_os = "linux")]
+    const BROKEN: &str = r#"
+        #include <stdio.h>
+        #include <stdlib.h>
+        #include <string.h>
+        #include <unistd.h>
+        int nvmlInit_v2(void) { printf("a driver that talks"); fflush(stdout); return 0; }
+        int nvmlDeviceGetCount_v2(unsigned *n) { *n = 3; return 0; }
+        int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) { *d = (void *)(long)(i + 1); return 0; }
+        int nvmlDeviceGetName(void *d, char *text, unsigned n) {
+            if (d == (void *)2) abort();
+            if (d == (void *)3) for (;;) sleep(1000);
+            strncpy(text, "NVIDIA Test GPU", n);
+            return 0;
+        }
+    "#;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_library_that_aborts_takes_its_child_along_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(live) = live(folder.path(), BROKEN, Duration::from_secs(30)) else { return };
+        assert_eq!(name(&live, 0).as_deref(), Ok("NVIDIA Test GPU"));
+        let ended = name(&live, 1).unwrap_err().to_string();
+        assert!(ended.starts_with("the driver's library ended the process that asked it (signal: 6"), "{ended}");
+        // Nothing is started again.
+        assert_eq!(name(&live, 0).unwrap_err().to_string(), ended);
+        let machine = crate::detect(&live).unwrap();
+        assert!(machine.warnings.iter().any(|warning| warning.contains("signal: 6")), "{:?}", machine.warnings);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_library_that_hangs_costs_one_deadline_and_its_child_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(live) = live(folder.path(), BROKEN, Duration::from_secs(5)) else { return };
+        assert_eq!(name(&live, 0).as_deref(), Ok("NVIDIA Test GPU"));
+        assert_eq!(name(&live, 2), Err(Refusal::TimedOut));
+        assert_eq!(name(&live, 0), Err(Refusal::TimedOut));
+        let slot = live.children[0].clone();
+        let child = slot.0.lock().unwrap().as_ref().unwrap().id();
+        drop(live);
+        let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
+        assert!(status.is_empty() || status.contains("State:\tZ"), "{status}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_program_that_is_not_there_is_a_refusal() {
+        let live = super::super::Live::new().with_child_where(vec!["/nowhere/program".into()], || true);
+        assert!(name(&live, 0).unwrap_err().to_string().contains("cannot start"));
+        let live = super::super::Live::new().with_child_where(Vec::new(), || true);
+        assert_eq!(name(&live, 0), Err(Refusal::NotSupported));
     }
 }

@@ -97,6 +97,8 @@ fn adapter(text: &str, by_library: usize, available: &Known<Bytes>, matched: &mu
         GpuKind::Integrated => shared.clone().map(|shared| shared + dedicated),
         GpuKind::Software => Known::unknown("pretended by the processor"),
     };
+    // A budget may be above what there is.
+    let all = total.get();
     if kind != GpuKind::Software {
         found.visible.push(found.gpus.len());
     }
@@ -112,7 +114,11 @@ fn adapter(text: &str, by_library: usize, available: &Known<Bytes>, matched: &mu
     let capped = |local: Bytes| available.get().filter(|_| kind == GpuKind::Integrated).map_or(local, |free| local.min(free));
     found.free.push(match kind {
         GpuKind::Software => Known::unknown("pretended by the processor"),
-        _ => Known::from_option(local.map(capped), "DXGI QueryVideoMemoryInfo: budget - use", "DXGI names no budget"),
+        _ => Known::from_option(
+            local.map(capped).map(|free| all.map_or(free, |all| free.min(all))),
+            "DXGI QueryVideoMemoryInfo: budget - use",
+            "DXGI names no budget",
+        ),
     });
 }
 

@@ -50,8 +50,10 @@ fn native(machine: &Machine) -> Vec<Device> {
     devices
 }
 
-fn backend_of(gpu: &Gpu) -> Backend {
+/// The backend of a GPU's own maker. ROCm needs AMD's compute driver, which tells the instruction set; without it there is Vulkan.
+pub(crate) fn backend_of(gpu: &Gpu) -> Backend {
     match gpu.vendor {
+        GpuVendor::Amd if gpu.architecture.is_unknown() => Backend::vulkan(false, None),
         GpuVendor::Nvidia | GpuVendor::Other => Backend::cuda(false),
         GpuVendor::Amd => Backend::rocm(false),
         GpuVendor::Apple => Backend::metal(),
@@ -72,4 +74,18 @@ fn listed_device(listed: &ListedDevice) -> Device {
         other => Backend { name: other.to_owned(), ..Backend::cuda(false) },
     };
     Device { name: listed.name.clone(), backend, total: listed.total.clone(), free: listed.free.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spec::machine::GpuKind;
+
+    #[test]
+    fn an_amd_gpu_without_its_compute_driver_is_vulkans() {
+        let unknown = Gpu::unknown(GpuVendor::Amd, GpuKind::Discrete, "test");
+        assert_eq!(backend_of(&unknown).name, "Vulkan");
+        let known = Gpu { architecture: Known::exact("gfx1100".into(), "test"), ..unknown };
+        assert_eq!(backend_of(&known).name, "ROCm");
+    }
 }

@@ -119,6 +119,11 @@ impl Scrubber {
             (Question::Read(path), Answer::Text(text)) if path.ends_with("/status") => {
                 Answer::text(text.lines().filter(|line| line.starts_with("Cpus_allowed_list:")).collect::<Vec<_>>().join("\n"))
             }
+            // AMD's numbers of single devices have as many digits as an address.
+            (Question::Read(path), Answer::Text(text)) if path.ends_with("/unique_id") && !text.trim().is_empty() => {
+                Answer::text(format!("{:016x}", self.number(text.trim())))
+            }
+            (Question::Read(path), Answer::Text(text)) if path.starts_with("/sys/class/kfd/") => Answer::text(without_device_numbers(text)),
             // Bytes are digits to the rules for texts; only what is known not to identify is kept.
             (Question::Bytes(path), Answer::Text(text)) => Answer::Text(bytes(path, text)),
             (_, Answer::Text(text)) => Answer::text(self.text(text)),
@@ -210,6 +215,7 @@ impl Scrubber {
         let mut matching = self.ids.iter().filter(|(original, _)| original.starts_with(&digits.to_ascii_lowercase()));
         let kind = &word[..4];
         Some(match (matching.next(), matching.next()) {
+            (Some((original, number)), None) if !original.contains('-') => format!("{kind}{number:0>16}"),
             (Some((_, number)), None) => format!("{kind}00000000-0000-0000-0000-{number}"),
             // Names no device that was seen: stays a name of none.
             _ => format!("{kind}ffffffff"),
@@ -221,6 +227,15 @@ impl Scrubber {
         let text = self.ids.entry(id.to_ascii_lowercase()).or_insert_with(|| format!("{next:012x}"));
         usize::from_str_radix(text, 16).unwrap_or(next)
     }
+}
+
+/// The properties of AMD's compute driver without the numbers of the single device and of its group.
+fn without_device_numbers(text: &str) -> String {
+    let line = |line: &str| match line.split_once(' ') {
+        Some((name @ ("unique_id" | "hive_id"), _)) => format!("{name} 0"),
+        _ => line.to_owned(),
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Where in a word the first UUID stands: 8, 4, 4, 4 and 12 digits joined by `-` or, in names of systemd, by `_`.
@@ -316,6 +331,19 @@ mod tests {
         let first = scrubber.text("GPU-8932f937-d72c-4106-c12f-20bd9faed9f6");
         let second = scrubber.text("GPU-abcdef01-d72c-4106-c12f-20bd9faed9f6");
         assert_eq!(scrubber.path("GPU-8932f937,GPU-ab,GPU-77"), format!("{first},{second},GPU-ffffffff"));
+    }
+
+    #[test]
+    fn numbers_of_amd_devices_go_and_a_variable_goes_on_naming_them() {
+        let mut scrubber = Scrubber::new();
+        let read = |path: &str| Question::Read(path.to_owned());
+        let own = scrubber.answer(&read("/sys/bus/pci/devices/0000:03:00.0/unique_id"), &Answer::text("946d7e1ef9b172dd\n"));
+        assert_eq!(own, Answer::text("0000000000000001"));
+        let variable = scrubber.answer(&Question::Env("ROCR_VISIBLE_DEVICES".into()), &Answer::text("GPU-946d7e1ef9b172dd"));
+        assert_eq!(variable, Answer::text("GPU-0000000000000001"));
+        let properties = Answer::text("simd_count 24\nunique_id 10695347347398488797\nhive_id 5\nnum_xcc 1");
+        let kept = scrubber.answer(&read("/sys/class/kfd/kfd/topology/nodes/1/properties"), &properties);
+        assert_eq!(kept, Answer::text("simd_count 24\nunique_id 0\nhive_id 0\nnum_xcc 1"));
     }
 
     #[test]

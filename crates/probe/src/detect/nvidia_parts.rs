@@ -107,7 +107,7 @@ fn profile(name: Option<&str>, attributes: Option<Attributes>) -> String {
     if let Some((_, profile)) = name.and_then(|name| name.rsplit_once("MIG ")) {
         return profile.trim().to_owned();
     }
-    let Some(own) = attributes else { return String::new() };
+    let Some(own) = attributes.filter(|own| own.slices > 0) else { return String::new() };
     // The maker rounds up: 4864 MiB are 5 GB, 40192 MiB 40.
     let gigabytes = own.memory_mib.div_ceil(1024);
     if own.compute_slices == own.slices {

@@ -150,7 +150,7 @@ impl MachineSource {
                 let recording = recording.with_origin(path.to_string_lossy());
                 probe::detect_to(&recording, depth).map_err(|source| MachineError::Replay { path: path.clone(), source })
             }
-            Self::Pretended(machine, overrides) => overrides.apply(machine.load_with(live)?).map_err(MachineError::Override),
+            Self::Pretended(machine, overrides) => overrides.apply(machine.load_to(depth, child)?).map_err(MachineError::Override),
             Self::Description(text) => probe::describe(text).map_err(|source| MachineError::Description { text: text.clone(), source }),
         }
     }

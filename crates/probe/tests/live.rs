@@ -200,3 +200,18 @@ fn limits_of_a_parent_bind_in_a_real_control_group() {
     assert!(line("quota").starts_with("1 ["), "{text}");
     assert!(line("=> memory").contains("of 768.00 MiB"), "{text}");
 }
+
+#[test]
+fn a_software_device_of_vulkan_is_found_labelled_and_not_chosen() {
+    // Nothing is late here: a loaded machine takes its time to start Vulkan.
+    let live = Live::with_deadline(std::time::Duration::from_secs(60));
+    let machine = probe::detect_fully(&live).unwrap();
+    let gpus = &machine.facts.gpus;
+    let Some(index) = gpus.iter().position(|gpu| gpu.kind == spec::machine::GpuKind::Software) else {
+        println!("SKIPPED: no software device of Vulkan (Debian: mesa-vulkan-drivers, libvulkan1)");
+        return;
+    };
+    assert!(!machine.limits.visible_gpus.contains(&index), "{}", common::render(&machine));
+    assert!(gpus[index].name.value().is_some_and(|name| !name.is_empty()));
+    assert!(gpus[index].memory_total.get().is_some_and(|memory| memory >= Bytes::from_mib(1)));
+}

@@ -50,7 +50,8 @@ pub struct Gpu {
     pub max_frequency_hz: Known<u64>,
     /// The power that it may draw, in watts.
     pub power_limit_watts: Known<f64>,
-    /// Memory of the device.
+    /// Memory of the device: its own; on an integrated GPU what firmware keeps for it and what it may map of the host's
+    /// ([`Gpu::shared_memory`]) together, the second being the host's.
     pub memory_total: Known<Bytes>,
     /// Memory of the host that it may map beside its own (GTT, shared GPU memory); on integrated GPUs a part of the host's, never
     /// more memory.

@@ -54,6 +54,15 @@ pub enum Question {
         /// ECX on entry.
         subleaf: u32,
     },
+    /// `cpuid-of CPU LEAF SUBLEAF`: the same of one logical CPU; for what differs between CPUs, such as their place and kind.
+    CpuidOf {
+        /// Logical CPU number.
+        cpu: u32,
+        /// EAX on entry.
+        leaf: u32,
+        /// ECX on entry.
+        subleaf: u32,
+    },
     /// `xcr0`: the state that the system saves on a context switch, as a hexadecimal number.
     Xcr0,
     /// `amx-permission`: asks Linux for the use of AMX by this process; `granted`, or a refusal.
@@ -224,6 +233,7 @@ impl fmt::Display for Question {
             Self::List(path) => write!(f, "list {path}"),
             Self::Link(path) => write!(f, "link {path}"),
             Self::Cpuid { leaf, subleaf } => write!(f, "cpuid {leaf:#x} {subleaf:#x}"),
+            Self::CpuidOf { cpu, leaf, subleaf } => write!(f, "cpuid-of {cpu} {leaf:#x} {subleaf:#x}"),
             Self::Xcr0 => f.write_str("xcr0"),
             Self::AmxPermission => f.write_str("amx-permission"),
             Self::Bytes(path) => write!(f, "bytes {path}"),
@@ -252,7 +262,7 @@ impl fmt::Display for NvmlQuestion {
 }
 
 /// The first words of all questions, to tell a typing error in a recording from a question.
-pub(crate) const QUESTION_WORDS: [&str; 21] = [
+pub(crate) const QUESTION_WORDS: [&str; 22] = [
     "os",
     "arch",
     "page-size",
@@ -262,6 +272,7 @@ pub(crate) const QUESTION_WORDS: [&str; 21] = [
     "list",
     "link",
     "cpuid",
+    "cpuid-of",
     "xcr0",
     "amx-permission",
     "bytes",
@@ -394,7 +405,12 @@ impl dyn Host + '_ {
     /// # Errors
     /// [`Refusal::NotSupported`] where the processor has no such instruction or the answer is not four numbers.
     pub fn cpuid(&self, leaf: u32, subleaf: u32) -> Result<Registers, Refusal> {
-        let text = self.text(&Question::Cpuid { leaf, subleaf })?;
+        self.registers(&Question::Cpuid { leaf, subleaf })
+    }
+
+    /// The registers after CPUID on one CPU; the question decides which.
+    pub(crate) fn registers(&self, question: &Question) -> Result<Registers, Refusal> {
+        let text = self.text(question)?;
         let mut words = text.split_whitespace().map(|word| u32::from_str_radix(word, 16));
         match (words.next(), words.next(), words.next(), words.next(), words.next()) {
             (Some(Ok(eax)), Some(Ok(ebx)), Some(Ok(ecx)), Some(Ok(edx)), None) => Ok(Registers { eax, ebx, ecx, edx }),
@@ -450,6 +466,7 @@ mod tests {
             Question::Link("/a".into()),
             Question::Cpuid { leaf: 0x8000_0000, subleaf: 1 },
             Question::Xcr0,
+            Question::CpuidOf { cpu: 1, leaf: 4, subleaf: 0 },
             Question::AmxPermission,
             Question::Bytes("/a".into()),
             Question::Nvml(NvmlQuestion::Device(0, NvmlField::Name)),
@@ -466,9 +483,9 @@ mod tests {
             assert!(QUESTION_WORDS.contains(&text.split(' ').next().unwrap()), "{text}");
         }
         assert_eq!(questions[8].to_string(), "cpuid 0x80000000 0x1");
-        assert_eq!(questions[12].to_string(), "nvml 0 name");
-        assert_eq!(questions[15].to_string(), "metal 0 working-set");
-        assert_eq!(questions[19].to_string(), "dxgi 1");
+        assert_eq!(questions[13].to_string(), "nvml 0 name");
+        assert_eq!(questions[16].to_string(), "metal 0 working-set");
+        assert_eq!(questions[20].to_string(), "dxgi 1");
     }
 
     #[test]

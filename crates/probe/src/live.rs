@@ -111,6 +111,9 @@ impl Host for Live {
             Question::Cpuid { leaf, subleaf } => {
                 ffi::cpuid::cpuid(*leaf, *subleaf).map(|registers| Answer::text(registers.to_string())).ok_or(Refusal::NotSupported)
             }
+            Question::CpuidOf { cpu, leaf, subleaf } => on_cpu(*cpu, || ffi::cpuid::cpuid(*leaf, *subleaf))?
+                .map(|registers| Answer::text(registers.to_string()))
+                .ok_or(Refusal::NotSupported),
             Question::Xcr0 => ffi::cpuid::xcr0().map(|bits| Answer::text(format!("{bits:x}"))).ok_or(Refusal::NotSupported),
             Question::AmxPermission => ffi::amx::request().map(|()| Answer::text("granted")),
             Question::Bytes(path) => Ok(Answer::Text(to_hexadecimal(&bytes(path)?))),
@@ -175,6 +178,25 @@ fn affinity() -> Result<String, Refusal> {
     let set = sched_getaffinity(None).map_err(std::io::Error::from)?;
     let cpus = (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).filter_map(|cpu| u32::try_from(cpu).ok()).collect();
     Ok(crate::detect::cpulist::format(&cpus))
+}
+
+/// Runs a function on one CPU and lets the thread go back to where it may run.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn on_cpu<T>(cpu: u32, work: impl FnOnce() -> T) -> Result<T, Refusal> {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let before = sched_getaffinity(None).map_err(std::io::Error::from)?;
+    let cpu = usize::try_from(cpu).ok().filter(|&cpu| cpu < CpuSet::MAX_CPU && before.is_set(cpu)).ok_or(Refusal::Denied)?;
+    let mut only = CpuSet::new();
+    only.set(cpu);
+    sched_setaffinity(None, &only).map_err(std::io::Error::from)?;
+    let result = work();
+    sched_setaffinity(None, &before).map_err(std::io::Error::from)?;
+    Ok(result)
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn on_cpu<T>(_cpu: u32, _work: impl FnOnce() -> T) -> Result<T, Refusal> {
+    Err(Refusal::NotSupported)
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -259,6 +281,21 @@ mod tests {
         let live = live_with(&["/nowhere/libnone.so"], Live::DEADLINE);
         assert_eq!(ask(&live, NvmlField::Name), Err(Refusal::NotFound));
         assert_eq!(ask(&live, NvmlField::Name), Err(Refusal::NotFound));
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn each_cpu_answers_for_itself_and_the_thread_may_run_where_it_did() {
+        let live = Live::new();
+        let host: &dyn Host = &live;
+        let before = host.text(&Question::Affinity).unwrap();
+        let cpus = crate::detect::cpulist::parse(&before).unwrap();
+        let of = |cpu| host.registers(&Question::CpuidOf { cpu, leaf: 1, subleaf: 0 });
+        // The number of the CPU is in the upper bits of EBX: no two have the same.
+        let places: std::collections::BTreeSet<u32> = cpus.iter().map(|&cpu| of(cpu).unwrap().ebx >> 24).collect();
+        assert_eq!(places.len(), cpus.len().min(256));
+        assert_eq!(host.text(&Question::Affinity).unwrap(), before);
+        assert_eq!(of(u32::MAX), Err(Refusal::Denied));
     }
 
     #[test]

@@ -2,12 +2,11 @@
 //! threads, packages and NUMA nodes. Runs where `../shared` stands beside the workspace.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod common;
+mod foreign;
 
-use common::Tree;
+use foreign::Tree;
 use probe::detect;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The figures of a capture by the names of the columns: physical cores, threads that may be used, packages, NUMA nodes,
@@ -125,64 +124,6 @@ fn caches(json: &str) -> String {
     sizes.iter().map(|(size, count)| format!("{size}x{count}")).collect::<Vec<_>>().join(" ")
 }
 
-/// The machine in an archive. hwloc puts it below `NAME/` or `NAME/fsroot/`.
-fn unpack(path: &Path) -> Tree {
-    let bytes = std::fs::read(path).unwrap();
-    let reader: Box<dyn Read> = match path.extension().and_then(|ending| ending.to_str()) {
-        Some("bz2") => Box::new(bzip2::read::BzDecoder::new(&bytes[..])),
-        _ => Box::new(flate2::read::GzDecoder::new(&bytes[..])),
-    };
-    let mut tree = Tree::default();
-    for entry in tar::Archive::new(reader).entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let name = entry.path().unwrap().to_string_lossy().into_owned();
-        let Some((_, below)) = name.trim_start_matches("./").split_once('/') else { continue };
-        let path = format!("/{}", below.strip_prefix("fsroot/").unwrap_or(below).trim_end_matches('/'));
-        match entry.header().entry_type() {
-            tar::EntryType::Regular => {
-                let mut bytes = Vec::new();
-                entry.read_to_end(&mut bytes).unwrap();
-                tree.files.insert(path.clone(), bytes);
-            }
-            tar::EntryType::Symlink => {
-                let target = entry.link_name().unwrap().unwrap().to_string_lossy().into_owned();
-                tree.links.insert(path.clone(), target);
-            }
-            _ => {
-                tree.folders.entry(path.clone()).or_default();
-            }
-        }
-        tree.add(&path);
-    }
-    tree
-}
-
-fn host(row: &Row) -> Tree {
-    let mut tree = unpack(&row.input);
-    let text = |tree: &Tree, path: &str| tree.files.get(path).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    let cpuinfo = text(&tree, "/proc/cpuinfo").unwrap_or_default();
-    let arm = cpuinfo.contains("CPU implementer") || row.id.contains("arm");
-    tree.os = if row.android { "android" } else { "linux" }.to_owned();
-    tree.arch = if arm { "arm" } else { "x86_64" }.to_owned();
-    // Captures hold `mounts` and, the older ones, only the path of the cpuset.
-    if let Some(mounts) = text(&tree, "/proc/mounts") {
-        let line = |line: &str| {
-            let words: Vec<&str> = line.split(' ').collect();
-            words
-                .get(2)
-                .filter(|kind| kind.starts_with("cgroup"))
-                .map(|kind| format!("1 1 0:1 / {} rw - {kind} none {}\n", words[1], words[3]))
-        };
-        let mountinfo: String = mounts.lines().filter_map(line).collect();
-        tree.files.insert("/proc/self/mountinfo".into(), mountinfo.into_bytes());
-    }
-    if let (None, Some(cpuset)) = (text(&tree, "/proc/self/cgroup"), text(&tree, "/proc/self/cpuset")) {
-        let cpuset = cpuset.trim();
-        tree.files.insert("/proc/self/cgroup".into(), format!("1:cpuset:{cpuset}\n0::{cpuset}\n").into_bytes());
-    }
-    tree
-}
-
 fn found(tree: &Tree) -> Figures {
     let machine = detect(tree).unwrap();
     let text = |number: Option<u32>| number.map_or_else(|| "unknown".to_owned(), |number| number.to_string());
@@ -206,7 +147,7 @@ fn found(tree: &Tree) -> Figures {
 /// Each row with what detection finds and the number of questions it asked, on all cores: unpacking takes seconds.
 fn compared(rows: Vec<Row>) -> Vec<(Row, Figures, usize)> {
     let compare = |row: Row| {
-        let tree = host(&row);
+        let tree = foreign::read(&std::fs::read(&row.input).unwrap()).unwrap();
         let ours = found(&tree);
         let questions = tree.asked.lock().unwrap().len();
         (row, ours, questions)

@@ -3,53 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
+mod foreign;
 
-use common::Tree;
-use flate2::read::GzDecoder;
+use foreign::Tree;
 use probe::detect;
 use spec::machine::{GpuKind, GpuVendor, PcieLink};
 use spec::{Bytes, Known, Machine};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/hardware");
 
-/// What stands in a capture under `.../cardN/`, `.../kfd/`, put where a running system has it.
+/// The machine in a capture.
 fn tree(archive: &Path) -> Tree {
-    let mut tree = Tree { os: "linux".into(), arch: "x86_64".into(), ..Tree::default() };
-    let mut files = Vec::new();
-    for entry in tar::Archive::new(GzDecoder::new(std::fs::File::open(archive).unwrap())).entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let path = entry.path().unwrap().to_string_lossy().into_owned();
-        let mut bytes = Vec::new();
-        if entry.header().entry_type().is_file() {
-            entry.read_to_end(&mut bytes).unwrap();
-            files.push((path, bytes));
-        }
-    }
-    let uevent =
-        files.iter().find(|(path, _)| path.ends_with("/device/uevent")).map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned());
-    let uevent = uevent.unwrap();
-    let field = |name: &str| uevent.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned();
-    let device = format!("/sys/bus/pci/devices/{}", field("PCI_SLOT_NAME="));
-    let mut put = |path: String, bytes: Vec<u8>| {
-        tree.add(&path);
-        tree.files.insert(path, bytes);
-    };
-    put(format!("{device}/modalias"), field("MODALIAS=").into_bytes());
-    put(format!("{device}/drm/renderD128/dev"), Vec::new());
-    put(format!("{device}/drm/card0/dev"), Vec::new());
-    put("/dev/dri/renderD128".into(), Vec::new());
-    for (path, bytes) in files {
-        if let Some((_, rest)) = path.split_once("/kfd/") {
-            put(format!("/sys/class/kfd/kfd/{rest}"), bytes);
-        } else if let Some((_, rest)) = path.split_once("/device/") {
-            put(format!("{device}/{rest}"), bytes);
-        } else if let Some((_, name)) = path.rsplit_once('/') {
-            put(format!("{device}/drm/card0/{name}"), bytes);
-        }
-    }
-    tree
+    foreign::read(&std::fs::read(archive).unwrap()).unwrap()
 }
 
 /// A row of the table: id, archive, bytes of memory, bytes of the host's that it may map, note as JSON.

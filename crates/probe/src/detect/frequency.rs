@@ -5,6 +5,7 @@
 
 use super::cpuinfo::CpuInfo;
 use super::topology::{CPU, Topology};
+use super::x86;
 use crate::host::Host;
 use spec::Known;
 
@@ -25,7 +26,10 @@ pub(crate) fn base_hz(host: &dyn Host, topology: &Topology, info: &CpuInfo) -> K
     if let Some(hz) = highest("acpi_cppc/nominal_freq", 1_000_000) {
         return Known::exact(hz, "sysfs acpi_cppc/nominal_freq");
     }
-    Known::from_option(info.model.as_deref().and_then(from_name).filter(plausible), "the processor's name", WHY)
+    if let Some(hz) = info.model.as_deref().and_then(from_name).filter(plausible) {
+        return Known::exact(hz, "the processor's name");
+    }
+    Known::from_option(x86::frequencies(host).0.filter(plausible), "CPUID leaf 0x16", WHY)
 }
 
 /// The frequency in Intel's names: `Intel(R) Xeon(R) CPU @ 2.20GHz`.
@@ -47,7 +51,10 @@ pub(crate) fn max_hz(host: &dyn Host, topology: &Topology) -> Known<u64> {
     // Where the first core names none, none does.
     let first = cores.next().and_then(khz);
     let highest = first.map(|first| cores.filter_map(khz).fold(first, u64::max));
-    Known::from_option(highest.and_then(|khz| khz.checked_mul(1000)), "sysfs cpufreq/cpuinfo_max_freq", "the kernel names no frequency")
+    match highest.and_then(|khz| khz.checked_mul(1000)) {
+        Some(hz) => Known::exact(hz, "sysfs cpufreq/cpuinfo_max_freq"),
+        None => Known::from_option(x86::frequencies(host).1, "CPUID leaf 0x16", "the kernel names no frequency"),
+    }
 }
 
 #[cfg(test)]

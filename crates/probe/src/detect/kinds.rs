@@ -4,8 +4,8 @@
 //! alone give five kinds where a GB10 has two.
 
 use super::cpuinfo::{CpuInfo, Midr};
-use super::cpulist;
 use super::topology::{CPU, Topology};
+use super::{cpulist, x86};
 use crate::host::Host;
 use spec::machine::CoreKind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,10 @@ pub(crate) fn read(host: &dyn Host, topology: &Topology, info: &CpuInfo) -> Vec<
     if topology.cores_source.is_none() {
         return Vec::new();
     }
-    let kinds = by_mask(host, topology).or_else(|| by_part(host, topology, info)).or_else(|| by_capacity(host, topology));
+    let kinds = by_mask(host, topology)
+        .or_else(|| by_part(host, topology, info))
+        .or_else(|| by_cpuid(host, topology))
+        .or_else(|| by_capacity(host, topology));
     kinds.unwrap_or_else(|| vec![kind("performance", topology, topology.cpus.clone())])
 }
 
@@ -66,6 +69,12 @@ fn by_part(host: &dyn Host, topology: &Topology, info: &CpuInfo) -> Option<Vec<C
 /// Capacity, or the highest frequency where the kernel gives none; only compared with its like on the same machine.
 fn speed(host: &dyn Host, cpu: u32) -> Option<u64> {
     host.number(&format!("{CPU}/cpu{cpu}/cpu_capacity")).or_else(|| host.number(&format!("{CPU}/cpu{cpu}/cpufreq/cpuinfo_max_freq")))
+}
+
+/// Kernels before 5.13 have no masks, and none has them for AMD.
+fn by_cpuid(host: &dyn Host, topology: &Topology) -> Option<Vec<CoreKind>> {
+    let kinds = x86::kinds(host, &topology.cpus)?;
+    Some(kinds.into_iter().map(|(name, cpus)| kind(name, topology, cpus)).collect())
 }
 
 fn by_capacity(host: &dyn Host, topology: &Topology) -> Option<Vec<CoreKind>> {

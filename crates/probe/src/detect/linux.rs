@@ -3,7 +3,7 @@
 use super::Depth;
 use super::cpuinfo::{self, CpuInfo};
 use super::topology::Topology;
-use super::{caches, cgroup, conditions, cpulist, dmi, features, frequency, gpus, kinds, memory, numa, pages, system, topology};
+use super::{caches, cgroup, conditions, cpulist, dmi, features, frequency, gpus, kinds, memory, numa, pages, system, topology, x86};
 use crate::host::{Host, Question, Refusal};
 use spec::machine::{Cpu, Facts, Free, Limits, Machine, Memory, NumaNode, Platform};
 use spec::{Bytes, Known};
@@ -15,7 +15,8 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String, depth: Depth) ->
     let x86 = matches!(arch.as_str(), "x86_64" | "x86");
     let mut warnings = Vec::new();
     let info = host.read("/proc/cpuinfo").map(|text| cpuinfo::parse(&text)).unwrap_or_default();
-    let topology = topology::read(host, &os, &arch, &info);
+    let mut topology = topology::read(host, &os, &arch, &info);
+    let places = if x86 { complete(host, &mut topology) } else { None };
     if !topology.offline.is_empty() {
         warnings.push(format!("CPUs {} are present and switched off", cpulist::format(&topology.offline)));
     }
@@ -49,7 +50,7 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String, depth: Depth) ->
     };
     let facts = Facts {
         numa: nodes(numa.nodes, &topology, &memory.total),
-        cpu: cpu(host, &arch, &info, &topology, &mut warnings),
+        cpu: cpu(host, &arch, &info, (&topology, places.as_ref()), &mut warnings),
         platform: Platform { os, arch, inside: system::inside(host, &version, info.flags.as_deref().filter(|_| x86)), version },
         memory,
         gpus: gpus.gpus,
@@ -59,30 +60,66 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String, depth: Depth) ->
     Machine { origin: host.origin(), facts, limits, free, conditions, warnings }
 }
 
-fn cpu(host: &dyn Host, arch: &str, info: &CpuInfo, topology: &Topology, warnings: &mut Vec<String>) -> Cpu {
+/// Cores from the registers of each CPU, where the files do not say them.
+fn complete(host: &dyn Host, topology: &mut Topology) -> Option<x86::Places> {
+    if topology.cores_source.is_some() {
+        return None;
+    }
+    if topology.cpus.is_empty() {
+        topology.cpus = host.text(&Question::Affinity).ok().and_then(|text| cpulist::parse(&text)).unwrap_or_default();
+        topology.source = "affinity";
+    }
+    let places = x86::Places::read(host, &topology.cpus)?;
+    let (offline, one_package) = (std::mem::take(&mut topology.offline), topology.one_package);
+    *topology = Topology { offline, one_package, ..places.topology() };
+    Some(places)
+}
+
+fn cpu(
+    host: &dyn Host,
+    arch: &str,
+    info: &CpuInfo,
+    (topology, places): (&Topology, Option<&x86::Places>),
+    warnings: &mut Vec<String>,
+) -> Cpu {
+    let x86 = matches!(arch, "x86_64" | "x86");
+    // One CPU knows its package; that is little where the files say more, and all where they say nothing.
+    let (mut physical_cores, mut logical_cpus) = (topology.physical_cores(), topology.logical_cpus());
+    if x86 && topology.cpus.is_empty() {
+        (physical_cores, logical_cpus) = x86::package(host);
+    }
     let core_kinds = kinds::read(host, topology, info);
     let features = extensions(host, arch, info, warnings);
     Cpu {
-        model: model(arch, info, &core_kinds),
+        model: model(host, arch, info, &core_kinds),
         sockets: topology.sockets(),
         dies: topology.dies(),
-        physical_cores: topology.physical_cores(),
-        logical_cpus: topology.logical_cpus(),
+        physical_cores,
+        logical_cpus,
         core_kinds,
         base_frequency_hz: frequency::base_hz(host, topology, info),
         max_frequency_hz: frequency::max_hz(host, topology),
         vector_bits: features::vector_bits(host, &features),
-        caches: caches::read(host, &topology.cpus),
+        caches: match caches::read(host, &topology.cpus) {
+            none if none.is_empty() && x86 => x86::caches(host, places),
+            caches => caches,
+        },
         features,
         memory_bandwidth: Known::unknown("not measured"),
     }
 }
 
 /// ARM kernels write no marketing name; what identifies the processor there is the kinds of its cores.
-fn model(arch: &str, info: &CpuInfo, kinds: &[spec::machine::CoreKind]) -> Known<String> {
+fn model(host: &dyn Host, arch: &str, info: &CpuInfo, kinds: &[spec::machine::CoreKind]) -> Known<String> {
     if matches!(arch, "aarch64" | "arm") && !info.midr.is_empty() {
         let names: Vec<&str> = kinds.iter().map(|kind| kind.name.as_str()).collect();
         return Known::exact(names.join(" + "), "main ID register");
+    }
+    if info.model.is_none()
+        && matches!(arch, "x86_64" | "x86")
+        && let Some(name) = x86::brand(host)
+    {
+        return Known::exact(name, "CPUID leaf 0x80000002");
     }
     Known::from_option(info.model.clone(), "/proc/cpuinfo", "/proc/cpuinfo names no model")
 }

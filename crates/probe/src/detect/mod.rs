@@ -35,6 +35,7 @@ pub(crate) mod topology;
 pub(crate) mod visible;
 mod vulkan;
 pub(crate) mod windows;
+mod x86;
 
 use crate::host::{Host, Question, Refusal};
 use spec::Machine;

@@ -1,7 +1,7 @@
 //! CPUs, cores and packages from `/sys/devices/system/cpu`, with `/proc/cpuinfo` where that is missing.
 
 use super::cpuinfo::CpuInfo;
-use super::cpulist;
+use super::{cpulist, x86};
 use crate::host::{Host, Refusal};
 use spec::Known;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +43,7 @@ impl Topology {
         }
         match count(self.packages.len()) {
             0 => Known::unknown("the system does not name packages"),
-            packages => Known::exact(packages, "sysfs topology/package_cpus_list"),
+            packages => Known::exact(packages, self.read_from("sysfs topology/package_cpus_list")),
         }
     }
 
@@ -51,8 +51,13 @@ impl Topology {
     pub(crate) fn dies(&self) -> Known<u32> {
         match count(self.dies.len()) {
             0 => Known::unknown("the system does not name dies"),
-            dies => Known::exact(dies, "sysfs topology/die_cpus_list"),
+            dies => Known::exact(dies, self.read_from("sysfs topology/die_cpus_list")),
         }
+    }
+
+    /// The file, unless all of it came from CPUID.
+    fn read_from(&self, file: &'static str) -> &'static str {
+        self.cores_source.filter(|source| *source == x86::SOURCE).unwrap_or(file)
     }
 
     /// Physical cores.

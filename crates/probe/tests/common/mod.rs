@@ -1,12 +1,10 @@
-//! What the tests of this crate share: a machine as a short text, and a host over a folder.
+//! What the tests of this crate share: a machine as a short text.
 #![allow(dead_code, reason = "each test program uses its part")]
 
-use probe::{Answer, Host, Question, Refusal};
 use spec::machine::{Gpu, GpuCondition};
 use spec::{Known, Machine};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::{Debug, Display, Write};
-use std::sync::Mutex;
 
 /// A machine as lines that one can read aloud, sources included.
 pub fn render(machine: &Machine) -> String {
@@ -161,70 +159,4 @@ fn list(cpus: &BTreeSet<u32>) -> String {
         }
     }
     ranges.iter().map(|(a, b)| if a == b { a.to_string() } else { format!("{a}-{b}") }).collect::<Vec<_>>().join(",")
-}
-
-/// Files, folders and links of a captured machine, held in memory.
-#[derive(Default)]
-pub struct Tree {
-    pub os: String,
-    pub arch: String,
-    pub files: BTreeMap<String, Vec<u8>>,
-    pub folders: BTreeMap<String, BTreeSet<String>>,
-    pub links: BTreeMap<String, String>,
-    /// Questions asked, in order.
-    pub asked: Mutex<Vec<String>>,
-}
-
-impl Tree {
-    /// Adds a path with its folders.
-    pub fn add(&mut self, path: &str) {
-        let mut path = path.trim_end_matches('/');
-        while let Some((parent, name)) = path.rsplit_once('/') {
-            self.folders.entry(if parent.is_empty() { "/".into() } else { parent.into() }).or_default().insert(name.to_owned());
-            path = parent;
-        }
-    }
-
-    /// The path with links followed.
-    fn resolve(&self, path: &str) -> String {
-        let mut resolved = String::new();
-        for name in path.split('/').filter(|name| !name.is_empty()) {
-            match name {
-                "." => {}
-                ".." => resolved.truncate(resolved.rfind('/').unwrap_or(0)),
-                name => {
-                    let next = format!("{resolved}/{name}");
-                    resolved = match self.links.get(&next) {
-                        Some(target) if target.starts_with('/') => target.clone(),
-                        Some(target) => self.resolve(&format!("{resolved}/{target}")),
-                        None => next,
-                    };
-                }
-            }
-        }
-        resolved
-    }
-}
-
-impl Host for Tree {
-    fn origin(&self) -> String {
-        "tree".into()
-    }
-
-    fn ask(&self, question: &Question) -> Result<Answer, Refusal> {
-        self.asked.lock().unwrap().push(question.to_string());
-        match question {
-            Question::Os => Ok(Answer::text(self.os.clone())),
-            Question::Arch => Ok(Answer::text(self.arch.clone())),
-            Question::Read(path) => {
-                let bytes = self.files.get(&self.resolve(path)).ok_or(Refusal::NotFound)?;
-                Ok(Answer::text(String::from_utf8_lossy(bytes)))
-            }
-            Question::List(path) => {
-                let names = self.folders.get(&self.resolve(path)).ok_or(Refusal::NotFound)?;
-                Ok(Answer::Names(names.iter().cloned().collect()))
-            }
-            _ => Err(Refusal::NotFound),
-        }
-    }
 }

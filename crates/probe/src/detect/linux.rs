@@ -65,13 +65,14 @@ fn complete(host: &dyn Host, topology: &mut Topology) -> Option<x86::Places> {
     if topology.cores_source.is_some() {
         return None;
     }
-    if topology.cpus.is_empty() {
-        topology.cpus = host.text(&Question::Affinity).ok().and_then(|text| cpulist::parse(&text)).unwrap_or_default();
-        topology.source = "affinity";
-    }
-    let places = x86::Places::read(host, &topology.cpus)?;
+    let (cpus, source) = if topology.cpus.is_empty() {
+        (host.text(&Question::Affinity).ok().and_then(|text| cpulist::parse(&text))?, x86::PART)
+    } else {
+        (topology.cpus.clone(), topology.source)
+    };
+    let places = x86::Places::read(host, &cpus)?;
     let (offline, one_package) = (std::mem::take(&mut topology.offline), topology.one_package);
-    *topology = Topology { offline, one_package, ..places.topology() };
+    *topology = Topology { offline, one_package, source, ..places.topology() };
     Some(places)
 }
 
@@ -85,15 +86,23 @@ fn cpu(
     let x86 = matches!(arch, "x86_64" | "x86");
     // One CPU knows its package; that is little where the files say more, and all where they say nothing.
     let (mut physical_cores, mut logical_cpus) = (topology.physical_cores(), topology.logical_cpus());
-    if x86 && topology.cpus.is_empty() {
-        (physical_cores, logical_cpus) = x86::package(host);
+    if x86
+        && topology.cpus.is_empty()
+        && let Some(package) = x86::package(host)
+    {
+        (physical_cores, logical_cpus) = package;
+    }
+    let (mut sockets, mut dies) = (topology.sockets(), topology.dies());
+    if topology.source == x86::PART {
+        (physical_cores, logical_cpus) = (x86::at_least(&physical_cores), x86::at_least(&logical_cpus));
+        (sockets, dies) = (x86::at_least(&sockets), x86::at_least(&dies));
     }
     let core_kinds = kinds::read(host, topology, info);
     let features = extensions(host, arch, info, warnings);
     Cpu {
         model: model(host, arch, info, &core_kinds),
-        sockets: topology.sockets(),
-        dies: topology.dies(),
+        sockets,
+        dies,
         physical_cores,
         logical_cpus,
         core_kinds,
@@ -217,4 +226,29 @@ fn allowed_cpus(host: &dyn Host, topology: &Topology, groups: &cgroup::Groups) -
     }
     let here: BTreeSet<u32> = allowed.intersection(&topology.cpus).copied().collect();
     Known::exact(if here.is_empty() { allowed } else { here }, source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Answer, Recording};
+
+    #[test]
+    fn without_files_the_cpus_of_this_process_are_a_part_of_the_machine() {
+        let mut host = Recording::new("");
+        let mut set = |question: Question, text: &str| host.set(&question, Ok(Answer::text(text)));
+        set(Question::Affinity, "2-3");
+        set(Question::Cpuid { leaf: 0, subleaf: 0 }, "b 0 0 0");
+        for (cpu, id) in [(2, "0"), (3, "1")] {
+            for (subleaf, level) in ["1 2 100 ", "4 10 201 ", "0 0 2 "].iter().enumerate() {
+                set(Question::CpuidOf { cpu, leaf: 0xb, subleaf: subleaf as u32 }, &format!("{level}{id}"));
+            }
+        }
+        let machine = detect(&host, "linux".into(), "x86_64".into(), Depth::Static);
+        let cores = &machine.facts.cpu.physical_cores;
+        assert_eq!((cores.low(), cores.high(), cores.source().as_str()), (Some(&1), Some(&8), x86::PART));
+        assert_eq!(machine.facts.cpu.logical_cpus.low(), Some(&2));
+        assert!(!machine.facts.cpu.sockets.is_exact());
+        assert_eq!(machine.limits.allowed_physical_cores, Known::exact(1, x86::SOURCE));
+    }
 }

@@ -70,10 +70,16 @@ fn numbers<'a, const N: usize>(mut words: impl Iterator<Item = &'a str>) -> Opti
     words.next().is_none().then_some(numbers)
 }
 
-/// Registers do not say what system ran.
+/// Names the CPUs of a dump. Registers do not say what system ran.
 pub fn name_system(tree: &mut Tree) {
     let wide = tree.cpuid.iter().any(|((_, leaf, _), registers)| *leaf == 0x8000_0001 && registers[3] >> 29 & 1 == 1);
     tree.os = "linux".into();
+    let cpus: std::collections::BTreeSet<u32> = tree.cpuid.keys().map(|(cpu, ..)| *cpu).collect();
+    // Tools that go from CPU to CPU write all of them; one CPU alone is no sign that there are no more.
+    if cpus.len() > 1 {
+        let list = cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        tree.files.insert("/sys/devices/system/cpu/online".into(), list.into_bytes());
+    }
     tree.arch = if wide { "x86_64" } else { "x86" }.into();
     tree.notes.push("the capture has the registers of CPUID and nothing of its system; taken as Linux".into());
 }

@@ -88,12 +88,6 @@ impl Host for Tree {
             }
             Question::CpuidOf { cpu, leaf, subleaf } => self.registers(*cpu, *leaf, *subleaf),
             Question::Xcr0 => self.saved_state().map(|state| Answer::text(format!("{state:x}"))).ok_or(Refusal::NotFound),
-            // A dump names CPUs only by having their registers; of one CPU alone it does not say that there are no more.
-            Question::Affinity if self.files.is_empty() => {
-                let cpus: BTreeSet<u32> = self.cpuid.keys().map(|(cpu, ..)| *cpu).collect();
-                let list = cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-                if cpus.len() > 1 { Ok(Answer::text(list)) } else { Err(Refusal::NotFound) }
-            }
             _ => Err(Refusal::NotFound),
         }
     }

@@ -15,6 +15,9 @@ use spec::Known;
 /// Where facts come from that one CPU tells of its package.
 pub(crate) const ONE: &str = "CPUID of one CPU, which knows its package only";
 
+/// Where facts come from that the CPUs of this process tell: the machine may have others.
+pub(crate) const PART: &str = "CPUID of the CPUs that this process may run on";
+
 /// No more packages share the memory of a machine of today; the upper end where only one package is known.
 const MOST_PACKAGES: u32 = 8;
 
@@ -80,16 +83,23 @@ pub(crate) fn frequencies(host: &dyn Host) -> (Option<u64>, Option<u64>) {
     (hz(registers.eax), hz(registers.ebx))
 }
 
-/// Cores and threads of the package of the CPU that answers, as the lower end of those of the machine.
-pub(crate) fn package(host: &dyn Host) -> (Known<u32>, Known<u32>) {
-    const WHY: &str = "nothing says which CPUs share a core";
-    let Some(package) = Cpuid::new(host).and_then(places::package) else { return (Known::unknown(WHY), Known::unknown(WHY)) };
+/// Cores and threads of the package of the CPU that answers, as the lower end of those of the machine; `None` where it does not say.
+pub(crate) fn package(host: &dyn Host) -> Option<(Known<u32>, Known<u32>)> {
+    let package = places::package(Cpuid::new(host)?)?;
     let estimate = |count: u32| Known::estimated(count, count, count.saturating_mul(MOST_PACKAGES), ONE);
     let cores = match package.cores {
         Some(cores) => estimate(cores),
         None => Known::unknown("one CPU of a hybrid processor does not know the cores of the other kinds"),
     };
-    (cores, estimate(package.threads))
+    Some((cores, estimate(package.threads)))
+}
+
+/// A count over some CPUs as the lower end of that of the machine.
+pub(crate) fn at_least(count: &Known<u32>) -> Known<u32> {
+    match count.get() {
+        Some(seen) => Known::estimated(seen, seen, seen.saturating_mul(MOST_PACKAGES), PART),
+        None => count.clone(),
+    }
 }
 
 /// The bits that hold this many numbers.

@@ -2,7 +2,7 @@
 
 use super::Cpuid;
 use crate::detect::topology::Topology;
-use crate::host::Host;
+use crate::host::{Host, Registers};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where cores are read here.
@@ -82,7 +82,10 @@ impl Layout {
     fn initial(cpuid: Cpuid<'_>) -> Option<Self> {
         let first = cpuid.leaf(1, 0)?;
         let threads = if first.edx >> 28 & 1 == 1 { (first.ebx >> 16 & 0xff).max(1) } else { 1 };
-        let cores = cpuid.leaf(4, 0).filter(|registers| registers.eax & 31 != 0).map_or(1, |registers| (registers.eax >> 26) + 1);
+        // A leaf that the processor has and that cannot be read is no sign of one core.
+        let read = |leaf: u32| if cpuid.basic < leaf { Some(Registers::default()) } else { cpuid.leaf(leaf, 0) };
+        let (caches, _) = (read(4)?, read(0xb)?);
+        let cores = if caches.eax & 31 == 0 { 1 } else { (caches.eax >> 26) + 1 };
         let package = super::bits(threads);
         let core = package.saturating_sub(super::bits(cores));
         Some(Self { id: Id::Initial, core, die: None, package, threads: ((threads / cores).max(1), threads) })

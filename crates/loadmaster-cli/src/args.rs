@@ -4,11 +4,11 @@ use crate::exit::Exit;
 use crate::pins::PinArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
-use loadmaster::footprint::EngineProfile;
+use loadmaster::footprint::{Backend, Device, EngineProfile};
 use loadmaster::formats::{FileType, ParseFileTypeError};
 use loadmaster::planner::plan::{DevicePreference, DiskPolicy, Margin, Power, Priority, UseCase};
 use spec::settings::CACHE_TYPES;
-use spec::{Bytes, QuantType};
+use spec::{Bytes, Known, QuantType};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -194,6 +194,9 @@ pub struct MemoryArgs {
     /// What is loaded beside the model.
     #[command(flatten)]
     pub beside: CompanionArgs,
+    /// Devices to pretend.
+    #[command(flatten)]
+    pub devices: DeviceArgs,
     /// Fixed settings.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -208,6 +211,9 @@ pub struct VerifyArgs {
     /// Whose dry run: `bundled`, on pretended GPUs of the machine's sizes, or the path of a llama-fit-params, on this machine
     #[arg(long, value_name = "bundled|PATH", default_value = "bundled", value_hint = ValueHint::ExecutablePath)]
     pub engine: String,
+    /// Devices to pretend.
+    #[command(flatten)]
+    pub devices: DeviceArgs,
     /// Fixed settings.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -244,6 +250,9 @@ pub struct PlanArgs {
     /// What is loaded beside the model.
     #[command(flatten)]
     pub beside: CompanionArgs,
+    /// Devices to pretend.
+    #[command(flatten)]
+    pub devices: DeviceArgs,
     /// Fixed settings.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -306,6 +315,9 @@ pub struct RunArgs {
     /// What the plan is for.
     #[command(flatten)]
     pub wishes: Wishes,
+    /// What is loaded beside the model.
+    #[command(flatten)]
+    pub beside: CompanionArgs,
     /// Fixed settings.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -344,6 +356,9 @@ pub struct ServeArgs {
     /// What the plan is for.
     #[command(flatten)]
     pub wishes: Wishes,
+    /// What is loaded beside the model.
+    #[command(flatten)]
+    pub beside: CompanionArgs,
     /// Fixed settings.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -441,6 +456,9 @@ pub struct CompanionArgs {
     /// [-cd] context of the draft model; without it, that of the model
     #[arg(long, value_name = "N")]
     pub ctx_size_draft: Option<u32>,
+    /// Micro-batch of the draft model; without it, that of the model
+    #[arg(long = "spec-draft-n-ubatch", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub ubatch_draft: Option<u32>,
     /// [-ctkd] type of the draft's K cache
     #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = cache_type, visible_alias = "spec-draft-type-k")]
     pub cache_type_k_draft: QuantType,
@@ -460,39 +478,126 @@ impl CompanionArgs {
         ("-ctvd", "--cache-type-v-draft"),
     ];
 
-    /// The same as arguments of an engine, in the spellings of the newest.
-    pub fn arguments(&self) -> Vec<OsString> {
+    /// True where nothing is to be loaded beside the model.
+    pub fn is_empty(&self) -> bool {
+        self.mmproj.is_none()
+            && self.lora.is_empty()
+            && self.control_vector.is_empty()
+            && self.model_draft.is_none()
+            && self.spec_type.is_none()
+    }
+
+    /// The same as arguments of an engine, each in the first of its spellings that `accepts` knows.
+    ///
+    /// # Errors
+    /// The name here of the first that the engine has no flag for.
+    pub fn arguments(&self, accepts: &dyn Fn(&str) -> bool) -> Result<Vec<OsString>, &'static str> {
         let mut arguments: Vec<OsString> = Vec::new();
-        let mut add = |flag: &str, value: &dyn AsRef<std::ffi::OsStr>| {
-            arguments.push(flag.into());
-            arguments.push(value.as_ref().into());
+        let mut add = |spellings: &[&'static str], value: Option<&std::ffi::OsStr>| {
+            let known = spellings.iter().copied().find(|spelling| accepts(spelling));
+            arguments.push(known.ok_or(spellings.first().copied().unwrap_or_default())?.into());
+            arguments.extend(value.map(OsString::from));
+            Ok::<(), &'static str>(())
         };
-        let files = |paths: &[PathBuf], flag: &str, add: &mut dyn FnMut(&str, &dyn AsRef<std::ffi::OsStr>)| {
-            paths.iter().for_each(|path| add(flag, path));
-        };
-        files(self.mmproj.as_slice(), "--mmproj", &mut add);
-        files(&self.lora, "--lora", &mut add);
-        files(&self.control_vector, "--control-vector", &mut add);
-        files(self.model_draft.as_slice(), "--model-draft", &mut add);
-        if let Some(ty) = &self.spec_type {
-            add("--spec-type", ty);
-        }
-        if self.model_draft.is_some() || self.spec_type.is_some() {
-            add("--spec-draft-n-max", &self.draft_max.to_string());
-            if let Some(layers) = self.n_gpu_layers_draft {
-                add("--n-gpu-layers-draft", &layers.to_string());
-            }
-            for (flag, ty) in [("--cache-type-k-draft", self.cache_type_k_draft), ("--cache-type-v-draft", self.cache_type_v_draft)] {
-                if ty != QuantType::F16 {
-                    add(flag, &ty.name());
-                }
-            }
+        let files = [
+            (&["--mmproj"][..], self.mmproj.as_slice()),
+            (&["--lora"], &self.lora),
+            (&["--control-vector"], &self.control_vector),
+            (&["--model-draft", "--spec-draft-model"], self.model_draft.as_slice()),
+        ];
+        for (spellings, paths) in files {
+            paths.iter().try_for_each(|path| add(spellings, Some(path.as_os_str())))?;
         }
         if self.no_mmproj_offload {
-            arguments.push("--no-mmproj-offload".into());
+            add(&["--no-mmproj-offload"], None)?;
         }
-        arguments
+        if let Some(ty) = &self.spec_type {
+            add(&["--spec-type"], Some(ty.as_ref()))?;
+        }
+        if self.model_draft.is_none() && self.spec_type.is_none() {
+            return Ok(arguments);
+        }
+        let counts = [
+            (&["--spec-draft-n-max", "--draft-max"][..], Some(self.draft_max)),
+            (&["--n-gpu-layers-draft", "--gpu-layers-draft", "--spec-draft-ngl"], self.n_gpu_layers_draft),
+            (&["--ctx-size-draft"], self.ctx_size_draft),
+            (&["--spec-draft-n-ubatch"], self.ubatch_draft),
+        ];
+        for (spellings, count) in counts {
+            count.map_or(Ok(()), |count| add(spellings, Some(count.to_string().as_ref())))?;
+        }
+        let types = [
+            (&["--cache-type-k-draft", "--spec-draft-type-k"], self.cache_type_k_draft),
+            (&["--cache-type-v-draft", "--spec-draft-type-v"], self.cache_type_v_draft),
+        ];
+        for (spellings, ty) in types.into_iter().filter(|(_, ty)| *ty != QuantType::F16) {
+            add(spellings, Some(ty.name().as_ref()))?;
+        }
+        Ok(arguments)
     }
+}
+
+/// A device that is declared, not detected.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeclaredDevice {
+    backend: Backend,
+    memory: Bytes,
+}
+
+/// Devices to pretend instead of those of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+#[command(next_help_heading = "Devices to pretend")]
+pub struct DeviceArgs {
+    /// Devices instead of those of the machine, each `BACKEND:SIZE`: `CUDA:24GiB`, `ROCm:16GiB`, `Vulkan:8GiB`, `Metal:64GiB`,
+    /// `SYCL:16GiB`, or that of a remote rpc-server, `RPC[CUDA]:24GiB`; separated by commas, or repeated
+    #[arg(long, value_name = "BACKEND:SIZE", value_delimiter = ',', value_parser = device)]
+    pub device: Vec<DeclaredDevice>,
+}
+
+impl DeviceArgs {
+    /// The devices, named and ordered as the engine would: remote ones first (`src/llama.cpp:268-269`); `None` where none is
+    /// declared.
+    pub fn devices(&self) -> Option<Vec<Device>> {
+        (!self.device.is_empty()).then(|| devices_of(&self.device))
+    }
+}
+
+fn devices_of(declared: &[DeclaredDevice]) -> Vec<Device> {
+    let (remote, local): (Vec<_>, Vec<_>) = declared.iter().partition(|device| device.backend.name == "RPC");
+    let mut devices: Vec<Device> = Vec::new();
+    for DeclaredDevice { backend, memory } in remote.into_iter().chain(local) {
+        let index = devices.iter().filter(|device| device.backend.name == backend.name).count();
+        let memory = Known::exact(*memory, "--device");
+        devices.push(Device { name: format!("{}{index}", backend.name), backend: backend.clone(), total: memory.clone(), free: memory });
+    }
+    devices
+}
+
+fn device(text: &str) -> Result<DeclaredDevice, String> {
+    const FORM: &str = "a device is BACKEND:SIZE, such as CUDA:24GiB or RPC[CUDA]:24GiB";
+    let (name, size) = text.rsplit_once(':').ok_or(FORM)?;
+    let backend = match name.strip_prefix("RPC[").and_then(|name| name.strip_suffix(']')) {
+        Some(remote) => Backend::rpc(&backend(remote)?),
+        None if name.eq_ignore_ascii_case("rpc") => return Err("say what the remote machine computes with: RPC[CUDA]:24GiB".to_owned()),
+        None => backend(name)?,
+    };
+    let memory: Bytes = size.parse().map_err(|error: spec::units::ParseBytesError| format!("{error}; {FORM}"))?;
+    // A bare number is bytes, which nobody means here.
+    if memory < Bytes::from_mib(1) {
+        return Err(format!("{memory} is too small; {FORM}"));
+    }
+    Ok(DeclaredDevice { backend, memory })
+}
+
+fn backend(name: &str) -> Result<Backend, String> {
+    Ok(match name.to_ascii_lowercase().as_str() {
+        "cuda" => Backend::cuda(false),
+        "rocm" | "hip" => Backend::rocm(false),
+        "vulkan" => Backend::vulkan(false, None),
+        "metal" => Backend::metal(),
+        "sycl" => Backend::sycl(),
+        _ => return Err(format!("no backend {name:?} is known; there are CUDA, ROCm, Vulkan, Metal, SYCL, and RPC[...] of each")),
+    })
 }
 
 fn cache_type(name: &str) -> Result<QuantType, String> {
@@ -548,6 +653,37 @@ mod tests {
     #[test]
     fn the_definitions_are_consistent() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn companions_go_to_the_engine_in_its_own_spellings() {
+        let line = "loadmaster serve m.gguf --mmproj p.gguf --lora a.gguf --lora b.gguf --model-draft d.gguf --ctx-size-draft 512 --cache-type-k-draft q8_0";
+        let Command::Serve(args) = Cli::parse_from(line.split_whitespace()).command else { panic!("another command") };
+        let of = |known: &[&str]| {
+            args.beside
+                .arguments(&|flag| known.contains(&flag))
+                .map(|words| words.join(std::ffi::OsStr::new(" ")).into_string().unwrap_or_default())
+        };
+        let newer = ["--mmproj", "--lora", "--spec-draft-model", "--spec-draft-n-max", "--spec-draft-type-k"];
+        assert_eq!(of(&newer), Err("--ctx-size-draft"));
+        let older = ["--mmproj", "--lora", "--model-draft", "--draft-max", "--ctx-size-draft", "--cache-type-k-draft"];
+        let expected =
+            "--mmproj p.gguf --lora a.gguf --lora b.gguf --model-draft d.gguf --draft-max 3 --ctx-size-draft 512 --cache-type-k-draft q8_0";
+        assert_eq!(of(&older).as_deref(), Ok(expected));
+    }
+
+    #[test]
+    fn devices_are_declared_by_backend_and_size() {
+        let devices: Vec<_> = ["CUDA:24GiB", "cuda:8GiB", "RPC[Vulkan]:16GiB"].map(|text| device(text).unwrap()).into();
+        let named: Vec<_> = devices_of(&devices)
+            .into_iter()
+            .map(|device| (device.name, device.backend.name, device.backend.max_buffer.is_some()))
+            .collect();
+        let expect = |name: &str, backend: &str, limited| (name.to_owned(), backend.to_owned(), limited);
+        assert_eq!(named, [expect("RPC0", "RPC", true), expect("CUDA0", "CUDA", false), expect("CUDA1", "CUDA", false)]);
+        for text in ["", "CUDA", "CUDA:", "CUDA:24", "TPU:8GiB", "RPC:8GiB", "RPC[RPC[CUDA]]:8GiB", "CUDA0,CUDA1"] {
+            assert!(device(text).is_err(), "{text}");
+        }
     }
 
     #[test]

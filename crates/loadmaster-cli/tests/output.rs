@@ -116,10 +116,17 @@ fn help_of_a_command_shows_the_pins() {
           --n-gpu-layers-draft <N>     [-ngld] layers of the draft model on GPUs; without it, all
                                        [aliases: --gpu-layers-draft, --spec-draft-ngl]
           --ctx-size-draft <N>         [-cd] context of the draft model; without it, that of the model
+          --spec-draft-n-ubatch <N>    Micro-batch of the draft model; without it, that of the model
           --cache-type-k-draft <TYPE>  [-ctkd] type of the draft's K cache [default: f16] [alias:
                                        --spec-draft-type-k]
           --cache-type-v-draft <TYPE>  [-ctvd] type of the draft's V cache [default: f16] [alias:
                                        --spec-draft-type-v]
+
+    Devices to pretend:
+          --device <BACKEND:SIZE>  Devices instead of those of the machine, each `BACKEND:SIZE`:
+                                   `CUDA:24GiB`, `ROCm:16GiB`, `Vulkan:8GiB`, `Metal:64GiB`,
+                                   `SYCL:16GiB`, or that of a remote rpc-server, `RPC[CUDA]:24GiB`;
+                                   separated by commas, or repeated
 
     Settings to keep fixed, as llama-server spells them:
       -c, --ctx-size <N>

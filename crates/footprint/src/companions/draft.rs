@@ -24,6 +24,8 @@ pub struct Draft {
     pub cache_type_k: QuantType,
     /// Type of its V cache (`-ctvd`).
     pub cache_type_v: QuantType,
+    /// Its micro-batch (`--spec-draft-n-ubatch`); `None`: that of the model.
+    pub n_ubatch: Option<u32>,
     /// Tokens drafted at once at most (`--draft-max`, `--spec-draft-n-max`).
     pub n_max: u32,
 }
@@ -31,7 +33,15 @@ pub struct Draft {
 impl Draft {
     /// llama-server's defaults: three tokens, caches in F16 (`common/common.h:328-355`).
     pub fn new(model: Option<Model>) -> Self {
-        Self { model, n_gpu_layers: None, n_ctx: None, cache_type_k: QuantType::F16, cache_type_v: QuantType::F16, n_max: 3 }
+        Self {
+            model,
+            n_gpu_layers: None,
+            n_ctx: None,
+            n_ubatch: None,
+            cache_type_k: QuantType::F16,
+            cache_type_v: QuantType::F16,
+            n_max: 3,
+        }
     }
 
     /// What speculation changes for the model itself.
@@ -85,6 +95,7 @@ fn other_model(host: &Host<'_>, draft: &Draft, model: &Model, beside: &mut Besid
     let all = model.n_layer_all().saturating_add(1);
     let settings = Settings {
         n_ctx: draft.n_ctx.unwrap_or(host.context.n_ctx),
+        n_ubatch: draft.n_ubatch.unwrap_or(host.settings.n_ubatch),
         n_gpu_layers: draft.n_gpu_layers.unwrap_or(if host.target.devices.is_empty() { 0 } else { all }),
         cache_type_k: draft.cache_type_k,
         cache_type_v: draft.cache_type_v,
@@ -155,7 +166,7 @@ fn own_layers(host: &Host<'_>, draft: &Draft, beside: &mut Beside) -> Result<(),
         );
     }
     let device = host.placement.layer_device(first);
-    beside.fixed(device, Component::DraftCompute, prediction_compute(host, u64::from(cells.full)));
+    beside.fixed(device, Component::DraftCompute, prediction_compute(host, draft, u64::from(cells.full)));
     let logits = Bytes::new(model.n_vocab).times(4).times(u64::from(host.settings.n_parallel.max(1)));
     beside.fixed(None, Component::DraftOutput, with_sampling(model, Known::exact(logits, "llama-context.cpp:2118-2260")));
     Ok(())
@@ -164,7 +175,7 @@ fn own_layers(host: &Host<'_>, draft: &Draft, beside: &mut Beside) -> Result<(),
 const LAYERS: &str = "tensors of the prediction layers, which are skipped without drafts (src/llama-model-loader.cpp, load_mtp)";
 
 /// One layer over a micro-batch, by the closed form of a dense block with flash attention; found on a logged 520.06 MiB.
-fn prediction_compute(host: &Host<'_>, cells: u64) -> Known<Bytes> {
+fn prediction_compute(host: &Host<'_>, draft: &Draft, cells: u64) -> Known<Bytes> {
     let model = host.model;
     let widest = model.layers.iter().skip(model.n_layer() as usize).map(|layer| match &layer.feed_forward {
         FeedForward::Dense { n_ff } => *n_ff,
@@ -172,7 +183,8 @@ fn prediction_compute(host: &Host<'_>, cells: u64) -> Known<Bytes> {
         FeedForward::None => 0,
     });
     let (n_ff, n_embd) = (widest.max().unwrap_or(0) as f64, model.n_embd as f64);
-    let tokens = f64::from(host.context.n_ubatch.min(host.context.n_ctx));
+    let n_ubatch = draft.n_ubatch.map_or(host.context.n_ubatch, |n_ubatch| n_ubatch.min(host.context.n_batch));
+    let tokens = f64::from(n_ubatch.min(host.context.n_ctx));
     let value = Bytes::from_f64((3.0 * n_ff + 2.0 * n_embd) * tokens * 4.0 + cells as f64 * tokens * 2.0);
     Known::estimated(value, value.scale(0.6), value.scale(1.6), "closed form of one block (3 n_ff + 2 n_embd) × tokens × 4 B, and the mask")
 }

@@ -1,6 +1,6 @@
 //! `memory`: what a model needs with given settings.
 
-use super::{Shared, companions, driver_child, failure, mention, proof, settings};
+use super::{Shared, companions, driver_child, failure, mention, pretend, proof, settings};
 use crate::args::MemoryArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::render::svg::svg;
@@ -18,6 +18,9 @@ pub fn memory(shared: &Shared, args: &MemoryArgs) -> Outcome {
         ..Request::new(&args.model)
     };
     let mut survey = survey(&request).map_err(|error| failure(&error))?;
+    if let Some(devices) = args.devices.devices() {
+        pretend(&mut survey, devices)?;
+    }
     mention(&shared.output, &survey.beside);
     if let Some(profile) = &args.engine_profile {
         survey.engine.rules.profile = profile.clone();

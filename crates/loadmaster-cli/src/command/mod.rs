@@ -18,7 +18,7 @@ use crate::output::Output;
 use crate::view::{ModelName, Quantity, Rate, RefusalView};
 use loadmaster::advise::{Advice, EngineChoice, Request as Facts, Survey, survey};
 use loadmaster::config::ConfigFile;
-use loadmaster::footprint::{Companions, Draft, Target};
+use loadmaster::footprint::{Companions, Device, Draft, Target};
 use loadmaster::launch::Interrupts;
 use loadmaster::launch::bundled::BundledOptions;
 use loadmaster::machine::MachineSource;
@@ -175,6 +175,7 @@ pub fn companions(args: &CompanionArgs) -> Result<Companions, Failure> {
         cache_type_k: args.cache_type_k_draft,
         cache_type_v: args.cache_type_v_draft,
         n_max: args.draft_max,
+        n_ubatch: args.ubatch_draft,
         ..Draft::new(model)
     };
     Ok(Companions {
@@ -183,6 +184,36 @@ pub fn companions(args: &CompanionArgs) -> Result<Companions, Failure> {
         adapters: all(&args.lora, AttachmentKind::Lora)?,
         control_vectors: all(&args.control_vector, AttachmentKind::ControlVector)?,
         draft: drafts.then_some(draft),
+    })
+}
+
+/// Puts devices that are declared in the place of those that the machine has. Nothing but their memory is known.
+pub fn pretend(survey: &mut Survey, devices: Vec<Device>) -> Result<(), Failure> {
+    let described: Vec<String> =
+        devices.iter().filter_map(|device| device.total.get()).map(|bytes| format!("gpu={}B", bytes.get())).collect();
+    let gpus = MachineSource::Description(described.join(",")).load().map_err(|error| failure(&error.into()))?;
+    let machine = &mut survey.machine;
+    machine.facts.gpus = gpus.facts.gpus;
+    machine.free.gpu_memory = gpus.free.gpu_memory;
+    machine.limits.visible_gpus = gpus.limits.visible_gpus;
+    survey.target.devices = devices;
+    Ok(())
+}
+
+/// The arguments that make an engine load what is to be loaded beside a model.
+pub fn beside(args: &CompanionArgs, engine: &EngineRules) -> Result<Vec<OsString>, Failure> {
+    let usage = |message: String| Failure::new(Exit::Usage, message);
+    if !args.is_empty() && engine.tool == Tool::Bundled {
+        return Err(usage("the bundled engine loads nothing beside a model".to_owned()).hint("name a llama-server with --engine"));
+    }
+    // The newest has no context of its own for a draft (0.7.0).
+    let accepts = |spelling: &str| match &engine.accepted {
+        Some(accepted) => accepted.contains(spelling),
+        None => spelling != "--ctx-size-draft",
+    };
+    args.arguments(&accepts).map_err(|flag| {
+        let version = engine.version.as_deref().unwrap_or("the newest known");
+        usage(format!("{} ({version}) has no flag {flag}", engine.tool)).hint("leave it out, or name another engine with --engine")
     })
 }
 

@@ -1,12 +1,13 @@
 //! `plan`: the settings to run a model with, and why.
 
-use super::{Shared, companions, driver_child, failure, machine_name, mention, proof, request};
+use super::{Shared, beside, companions, driver_child, failure, machine_name, mention, pretend, proof, request};
 use crate::args::PlanArgs;
 use crate::exit::{Exit, Outcome};
 use crate::view::{ModelName, PlanView, Subject};
 use loadmaster::advise::{Advice, CommandOptions, Request, survey};
 use loadmaster::config::ConfigFile;
 use loadmaster::planner;
+use loadmaster::planner::Tool;
 use loadmaster::planner::emit::Invocation;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,10 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
         quant: args.quant,
         ..Request::new(&args.model)
     };
-    let survey = survey(&facts).map_err(|error| failure(&error))?;
+    let mut survey = survey(&facts).map_err(|error| failure(&error))?;
+    if let Some(devices) = args.devices.devices() {
+        pretend(&mut survey, devices)?;
+    }
     mention(&shared.output, &survey.beside);
     if let Err(error) = survey.origin.check_runnable(&survey.path) {
         // The plan is good for what the model becomes, but neither a dry run nor a configuration can name that file.
@@ -34,7 +38,12 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
         Ok(advice) => advice,
         Err(error) => return shared.refusal(error, &model, &machine),
     };
-    let invocation = advice.invocation(&CommandOptions { extra: args.beside.arguments(), ..CommandOptions::default() });
+    // The bundled engine is planned for as if it could load them: its command is in a server's words, for people.
+    let extra = match advice.engine.rules.tool {
+        Tool::Bundled => args.beside.arguments(&|_| true).unwrap_or_default(),
+        _ => beside(&args.beside, &advice.engine.rules)?,
+    };
+    let invocation = advice.invocation(&CommandOptions { extra, ..CommandOptions::default() });
     let proof = match args.prove {
         true => Some(proof(&advice.path, &advice.model, &advice.plan.plan().settings, &advice.target)?),
         false => None,

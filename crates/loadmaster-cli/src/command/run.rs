@@ -3,16 +3,18 @@
 mod talk;
 
 use super::serve::{finish, only_here};
-use super::{Shared, Wish, advise, announce, driver_child, failure, this_program};
+use super::{Shared, Wish, advise, announce, beside, companions, driver_child, failure, this_program};
 use crate::args::RunArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Progress;
 use crate::view::RunView;
 use loadmaster::advise::{Advice, CommandOptions, EngineChoice, Request};
 use loadmaster::launch::bundled::{self, BundledOptions};
+use loadmaster::launch::server::ServerOptions;
 use loadmaster::launch::{Event, Interrupts};
-use loadmaster::planner::Tool;
+use loadmaster::planner::{self, Tool};
 use loadmaster::receipt::receipt;
+use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,17 +32,19 @@ pub fn run(shared: &Shared, args: RunArgs) -> Outcome {
     };
     let facts =
         Request { machine: shared.machine.clone(), driver_child: driver_child(), engine: engine(shared, &args), ..Request::new(path) };
-    let advice = match advise(shared, &facts, &wish.request, args.strict)? {
+    let wish = planner::Request { companions: companions(&args.beside)?.into(), ..wish.request };
+    let advice = match advise(shared, &facts, &wish, args.strict)? {
         ControlFlow::Continue(advice) => advice,
         ControlFlow::Break(exit) => return Ok(exit),
     };
+    let extra = beside(&args.beside, &advice.engine.rules)?;
     if args.dry_run {
-        let invocation = advice.invocation(&CommandOptions::default());
+        let invocation = advice.invocation(&CommandOptions { extra, ..CommandOptions::default() });
         return shared.output.show(&super::plan::view(&advice, &invocation));
     }
     announce(&shared.output, &advice);
     match advice.engine.external {
-        Some(_) => external(shared, &advice, &args),
+        Some(_) => external(shared, &advice, &args, extra),
         None => bundled(shared, &advice, &args),
     }
 }
@@ -91,9 +95,10 @@ fn bundled(shared: &Shared, advice: &Advice, args: &RunArgs) -> Outcome {
 }
 
 /// Runs on an external server that lives as long as the talk.
-fn external(shared: &Shared, advice: &Advice, args: &RunArgs) -> Outcome {
+fn external(shared: &Shared, advice: &Advice, args: &RunArgs, extra: Vec<OsString>) -> Outcome {
     let interrupts = interrupts()?;
-    let server = super::serve::start(shared, advice, &super::serve::local(args.engine_timeout)?, &interrupts)?;
+    let options = ServerOptions { extra, ..super::serve::local(args.engine_timeout)? };
+    let server = super::serve::start(shared, advice, &options, &interrupts)?;
     let has_chat_template = advice.model.tokenizer.as_ref().is_some_and(|tokenizer| tokenizer.chat_template);
     // Nothing comes while it computes the prompt.
     let silence = Duration::from_secs(args.engine_timeout).saturating_mul(10);

@@ -1,6 +1,6 @@
 //! `serve`: a model behind llama-server, with settings that fit.
 
-use super::{Shared, Wish, advise, announce, driver_child, failure, this_program};
+use super::{Shared, Wish, advise, announce, beside, companions, driver_child, failure, this_program};
 use crate::args::{ServeArgs, SuperviseArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Progress;
@@ -8,8 +8,8 @@ use crate::view::ReceiptView;
 use loadmaster::advise::{Advice, CommandOptions, EngineChoice, Request};
 use loadmaster::launch::server::{self, Server, ServerOptions};
 use loadmaster::launch::{Event, Interrupts, supervise};
-use loadmaster::planner::Tool;
 use loadmaster::planner::emit::{Invocation, Listen};
+use loadmaster::planner::{self, Tool};
 use loadmaster::receipt::receipt;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
@@ -29,11 +29,14 @@ pub fn serve(shared: &Shared, args: ServeArgs) -> Outcome {
         named => shared.engine(named),
     };
     let facts = Request { machine: shared.machine.clone(), driver_child: driver_child(), engine, ..Request::new(&args.model) };
-    let advice = match advise(shared, &facts, &wish.request, args.strict)? {
+    let wish = planner::Request { companions: companions(&args.beside)?.into(), ..wish.request };
+    let advice = match advise(shared, &facts, &wish, args.strict)? {
         ControlFlow::Continue(advice) => advice,
         ControlFlow::Break(exit) => return Ok(exit),
     };
-    let options = options(&args)?;
+    let mut extra = beside(&args.beside, &advice.engine.rules)?;
+    extra.extend(args.extra.iter().map(OsString::from));
+    let options = options(&args, extra)?;
     if args.dry_run {
         return shared.output.show(&super::plan::view(&advice, &dry(&advice, &options)?));
     }
@@ -52,13 +55,8 @@ fn dry(advice: &Advice, options: &ServerOptions) -> Result<Invocation, Failure> 
     Ok(advice.invocation(&CommandOptions { listen, extra: options.extra.clone() }))
 }
 
-fn options(args: &ServeArgs) -> Result<ServerOptions, Failure> {
-    Ok(ServerOptions {
-        host: args.host.clone(),
-        port: (args.port != 0).then_some(args.port),
-        extra: args.extra.iter().map(OsString::from).collect(),
-        ..local(args.engine_timeout)?
-    })
+fn options(args: &ServeArgs, extra: Vec<OsString>) -> Result<ServerOptions, Failure> {
+    Ok(ServerOptions { host: args.host.clone(), port: (args.port != 0).then_some(args.port), extra, ..local(args.engine_timeout)? })
 }
 
 /// A server for this program alone, on any free port.

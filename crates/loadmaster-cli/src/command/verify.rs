@@ -1,6 +1,6 @@
 //! `verify`: what is computed against what an engine's own dry run says.
 
-use super::{Shared, driver_child, failure, settings};
+use super::{Shared, driver_child, failure, pretend, settings};
 use crate::args::VerifyArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::view::VerifyView;
@@ -27,7 +27,15 @@ pub fn verify(shared: &Shared, args: &VerifyArgs) -> Outcome {
         Reference::FitParams(path) => EngineChoice::External { tool: Tool::Cli, path: Some(fit_params(path)) },
     };
     let request = Request { machine: shared.machine.clone(), driver_child: driver_child(), engine, ..Request::new(&args.model) };
-    let survey = survey(&request).map_err(|error| failure(&error))?;
+    let mut survey = survey(&request).map_err(|error| failure(&error))?;
+    match (args.devices.devices(), &reference) {
+        (Some(devices), Reference::Bundled) => pretend(&mut survey, devices)?,
+        (Some(_), Reference::FitParams(path)) => {
+            let message = format!("{} looks at the devices of this machine: --device needs --engine bundled", path.display());
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        (None, _) => {}
+    }
     survey.origin.check_runnable(&survey.path).map_err(|error| failure(&error.into()))?;
     // Threads change no size, and a program need not have a flag for them.
     let Settings { threads, threads_batch, .. } = Settings::default();

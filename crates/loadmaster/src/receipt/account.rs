@@ -7,7 +7,7 @@ use super::{
 };
 use crate::advise::Advice;
 use crate::launch::{Outcome, ReportedBuffer, Timing};
-use footprint::{DeviceRequirement, HostRequirement, Requirement};
+use footprint::{Component, DeviceRequirement, HostRequirement, Part, Requirement};
 use planner::plan::{Budget, Pool};
 use spec::{Bytes, Known, TokensPerSec};
 
@@ -68,20 +68,56 @@ fn machine(advice: &Advice) -> MachineLine {
     }
 }
 
+/// What an engine reports under the same names for another model that drafts.
+struct Drafts<'a>(&'a [Part]);
+
+impl Drafts<'_> {
+    fn of(&self, component: Component) -> Option<&Known<Bytes>> {
+        self.0.iter().find(|part| part.component == component).map(|part| &part.load)
+    }
+    /// Weights and caches of both add up.
+    fn added(&self, own: Known<Bytes>, component: Component) -> Known<Bytes> {
+        self.of(component).map_or_else(|| own.clone(), |draft| own.plus(draft))
+    }
+    /// Of what is made anew, the engine's last word counts, whichever model it is about.
+    fn either(&self, own: &Known<Bytes>, component: Component) -> Known<Bytes> {
+        let Some(draft) = self.of(component) else { return own.clone() };
+        let sum = own.plus(draft);
+        match (own.get(), own.low(), draft.low(), sum.high()) {
+            (Some(value), Some(&own), Some(&draft), Some(&high)) => {
+                Known::estimated(value, own.min(draft), high, "of the model, of the draft, or of both")
+            }
+            _ => sum,
+        }
+    }
+}
+
 /// Parts of a device, in the order of a receipt.
 fn device_parts(device: &DeviceRequirement) -> [(&'static str, Known<Bytes>); 3] {
-    [("weights", device.weights.clone()), ("context", device.kv_cache.plus(&device.state)), ("compute", device.compute.clone())]
+    let drafts = Drafts(&device.beside);
+    [
+        ("weights", drafts.added(device.weights.clone(), Component::DraftWeights)),
+        ("context", drafts.added(device.kv_cache.plus(&device.state), Component::DraftCache)),
+        ("compute", drafts.either(&device.compute, Component::DraftCompute)),
+    ]
 }
 
 /// Parts of the host, in the order of a receipt.
 fn host_parts(host: &HostRequirement, mapped: Known<Bytes>) -> [(&'static str, Known<Bytes>); 6] {
+    let drafts = Drafts(&host.beside);
+    // Beside mapped weights, what a draft has in anonymous memory is repacked.
+    let repacked = host.weights_anonymous.high() == Some(&Bytes::ZERO);
+    let copies = |own: &Known<Bytes>, is_here: bool| match is_here {
+        true => drafts.added(own.clone(), Component::DraftWeights),
+        false => own.clone(),
+    };
     [
-        ("weights_mapped", mapped),
-        ("weights", host.weights_anonymous.clone()),
-        ("weights_repacked", host.weights_repacked.clone()),
-        ("context", host.kv_cache.plus(&host.state)),
-        ("compute", host.compute.clone()),
-        ("output", host.output.clone()),
+        ("weights_mapped", drafts.added(mapped, Component::DraftMapped)),
+        ("weights", copies(&host.weights_anonymous, !repacked)),
+        ("weights_repacked", copies(&host.weights_repacked, repacked)),
+        ("context", drafts.added(host.kv_cache.plus(&host.state), Component::DraftCache)),
+        ("compute", drafts.either(&host.compute, Component::DraftCompute)),
+        ("output", drafts.either(&host.output, Component::DraftOutput)),
     ]
 }
 

@@ -1,73 +1,67 @@
 //! Compute buffers, splits and weights on real backends, recorded from the engine's dry runs: Vulkan on a software device
 //! (lavapipe), and Metal's own rules without a device behind them.
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test reads its recordings, and fails")]
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod recorded;
 
 use footprint::compute::dry_run;
 use footprint::{context, placement, weights};
-use recorded::{Answer, Recording};
-use spec::{Bytes, Model};
-use std::collections::BTreeMap;
-use std::path::Path;
+use recorded::{Answer, each, places};
+use spec::{Bytes, Known};
 
-/// The differences of one folder: equal cases, cases, and what is wrong.
-fn differences(folder: &str) -> (u32, u32, Vec<String>) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
-    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    let (mut equal, mut asked, mut wrong) = (0, 0, Vec::new());
-    for path in paths.iter().filter(|path| path.extension().is_some_and(|end| end == "jsonl")) {
-        let recording = Recording::parse(&std::fs::read_to_string(path).unwrap()).unwrap();
-        let mut models: BTreeMap<String, Model> = BTreeMap::new();
-        for (case, answer) in &recording.cases {
-            let Answer::Figures(figures) = answer else { continue };
-            let model = models.entry(case.model.clone()).or_insert_with(|| recorded::model::model(&case.model));
-            let target = case.target(&recording.host);
-            let (settings, profile) = case.settings();
-            let context = context::resolve(model, &settings, &profile).unwrap();
-            let place = placement::place(model, &settings, &target, &profile).unwrap();
-            let ours = dry_run(model, &settings, &target, &place, &context);
-            let is_device = |name: &str| target.devices.iter().any(|device| device.name == name);
-            let of = |part: usize, of_device: bool| -> u64 {
-                figures.buffers.iter().filter(|(name, _)| is_device(name) == of_device).map(|(_, sizes)| sizes[part]).sum()
-            };
-            let bytes = |known: &spec::Known<Bytes>| known.get().map_or(0, Bytes::get);
-            let graph = ours.graph.map_or([-1, -1], |graph| [i64::from(graph.nodes), i64::from(graph.splits)]);
-            let weights = weights::weights(model, &target, &profile, &place);
-            let on_host = weights.host + weights.repacked + weights.pinned;
-            let pairs = [
-                (bytes(&ours.host), of(2, false)),
-                (bytes(&ours.devices[0]), of(2, true)),
-                (on_host.get(), of(0, false)),
-                (weights.devices[0].get(), of(0, true)),
-            ];
-            asked += 1;
-            if pairs.iter().all(|(ours, theirs)| ours == theirs) && graph == figures.graph {
-                equal += 1;
-            } else {
-                wrong.push(format!("{case:?}\n    host, device: {pairs:?}, graph {graph:?} {:?}", figures.graph));
-            }
+/// Compares every case of a folder: how many there are, and what differs, by model and arguments.
+fn differences(folder: &str) -> (u32, Vec<(String, String)>) {
+    let (mut asked, mut wrong) = (0, Vec::new());
+    each(folder, |case, host, model, answer| {
+        let Answer::Figures(figures) = answer else { return };
+        let target = case.target(host);
+        let (settings, profile) = case.settings();
+        let context = context::resolve(model, &settings, &profile).unwrap();
+        let place = placement::place(model, &settings, &target, &profile).unwrap();
+        let ours = dry_run(model, &settings, &target, &place, &context);
+        let bytes = |known: &Known<Bytes>| known.get().map_or(0, Bytes::get);
+        let weights = weights::weights(model, &target, &profile, &place);
+        let on_host = weights.host + weights.repacked + weights.pinned;
+        let [theirs_host, theirs_device] = places::engines(&target, figures).try_into().unwrap();
+        let pairs = [
+            (bytes(&ours.host), theirs_host[2]),
+            (bytes(&ours.devices[0]), theirs_device[2]),
+            (on_host.get(), theirs_host[0]),
+            (weights.devices[0].get(), theirs_device[0]),
+        ];
+        let graph = ours.graph.map_or([-1, -1], |graph| [i64::from(graph.nodes), i64::from(graph.splits)]);
+        asked += 1;
+        if pairs.iter().any(|(ours, theirs)| ours != theirs) || graph != figures.graph {
+            println!("{case:?}\n    host, device: {pairs:?}, graph {graph:?} {:?}", figures.graph);
+            wrong.push((case.model.clone(), case.args.clone()));
         }
-    }
-    (equal, asked, wrong)
+    });
+    (asked, wrong)
 }
 
-/// Two cases with keys quantised in host memory and attention spelt out, whose host buffer comes out up to 13 % too small.
-const KNOWN: usize = 2;
+/// Keys quantised in host memory and attention spelt out: the host buffer comes out 13 % and 0.1 % too small.
+const KNOWN: [(&str, &str); 2] = [
+    (
+        "gpt-oss-20b MXFP4_MOE",
+        "--ngl 4 --ctx 8192 --batch 4096 --ubatch 1024 --seqs 2 --kv-unified 1 --fa off --ctk q8_0 --kv-offload 0 --repack 0 --ncmoe 99",
+    ),
+    (
+        "mellum-like Q8_0 n_layer=6",
+        "--ngl 1 --ctx 32768 --batch 2048 --ubatch 512 --seqs 2 --kv-unified 0 --outputs 2 --fa off --ctk q5_1 --swa-full 1",
+    ),
+];
 
 #[test]
 fn vulkan_is_the_engines_to_the_byte() {
-    let (equal, asked, wrong) = differences("vulkan");
-    println!("{equal} of {asked}\n{}", wrong.join("\n"));
-    assert!(equal >= 1600, "{equal} of {asked}");
-    assert!(wrong.len() <= KNOWN, "{} of {asked} differ:\n{}", wrong.len(), wrong.join("\n"));
+    let (asked, wrong) = differences("tests/vulkan");
+    assert!(asked >= 1600, "{asked} cases");
+    let known: Vec<_> = KNOWN.iter().map(|(model, args)| ((*model).to_owned(), (*args).to_owned())).collect();
+    assert_eq!(wrong, known, "of {asked} cases");
 }
 
 #[test]
 fn metal_is_the_engines_to_the_byte() {
-    let (equal, asked, wrong) = differences("metal");
-    println!("{equal} of {asked}");
-    assert!(equal >= 1600, "{equal} of {asked}");
-    assert!(wrong.is_empty(), "{} of {asked} differ:\n{}", wrong.len(), wrong.join("\n"));
+    let (asked, wrong) = differences("tests/metal");
+    assert!(asked >= 1600, "{asked} cases");
+    assert!(wrong.is_empty(), "{} of {asked} differ: {wrong:#?}", wrong.len());
 }

@@ -194,7 +194,9 @@ pub(crate) fn from_cpuid(host: &dyn Host) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Answer, Live, Recording};
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    use crate::Live;
+    use crate::{Answer, Recording};
 
     #[test]
     fn names_of_the_kernel() {

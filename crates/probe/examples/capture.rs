@@ -1,4 +1,5 @@
-//! Reads a machine that another project captured and prints it as `loadmaster detect --json` prints a machine.
+//! Reads a machine that another project captured and prints it as `loadmaster detect --json` does: archives of sysfs, CPUID dumps,
+//! phones, GPUs, and what nvidia-smi and rocm-smi print.
 //!
 //! `cargo run -p loadmaster-probe --example capture -- FILE`
 

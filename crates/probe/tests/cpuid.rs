@@ -196,11 +196,28 @@ fn what_is_no_capture_is_named() {
     let error = |bytes: &[u8]| foreign::read(bytes).err().map(|error| error.to_string()).unwrap();
     let recording = error(br#"{"schema": "loadmaster.recording/1", "answers": {}}"#);
     assert!(recording.starts_with("recognised as a recording, which is not read; read it with: loadmaster detect"), "{recording}");
-    assert!(error(b"<?xml version=\"1.0\"?>\n<nvidia_smi_log>").starts_with("recognised as the XML of nvidia-smi"));
-    assert!(error(br#"{"card0": {}}"#).starts_with("recognised as the JSON of rocm-smi"));
+    assert!(error(br#"{"cpu": {}}"#).starts_with("JSON without cards, and no capture that is known here"));
     assert!(error(b"{").starts_with("broken JSON"));
     assert!(error(b"MemTotal: 1 kB").starts_with("a text without registers of CPUID, and no capture that is known here"));
     assert!(error(b"GGUF\0\0").starts_with("a binary file"));
     assert!(error(b"BZh9 and no more").starts_with("an archive that cannot be unpacked"));
     assert!(error(b"").starts_with("a text without"));
+}
+
+#[test]
+fn every_capture_is_recognised_by_what_it_holds() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/hardware");
+    if !folder.is_dir() {
+        println!("SKIPPED: no ../shared/data/hardware beside the workspace");
+        return;
+    }
+    let mut read = 0;
+    for line in csv::Reader::from_path(folder.join("captures.csv")).unwrap().into_deserialize() {
+        let field: BTreeMap<String, String> = line.unwrap();
+        let tree = foreign::read(&std::fs::read(folder.join("captures").join(&field["input"])).unwrap());
+        let machine = tree.map_err(|error| error.to_string()).and_then(|tree| detect(&tree).map_err(|error| error.to_string()));
+        assert!(machine.is_ok(), "{}: {}", field["id"], machine.unwrap_err());
+        read += 1;
+    }
+    assert_eq!(read, 341);
 }

@@ -6,6 +6,8 @@ mod archive;
 mod cpuid;
 mod gpu;
 mod linux;
+#[path = "../smi/mod.rs"]
+mod smi;
 mod tree;
 
 pub use tree::Tree;
@@ -19,9 +21,12 @@ pub enum ForeignError {
     /// Known, and not read.
     #[error("recognised as {format}, which is not read; {way_out}")]
     NotRead { format: &'static str, way_out: &'static str },
+    /// What a maker's command line printed, broken.
+    #[error("the output of nvidia-smi or rocm-smi, which cannot be read: {problem}")]
+    Printed { problem: String },
     /// Another kind of file.
     #[error(
-        "{found}, and no capture that is known here: archives of sysfs and procfs (hwloc, lscpu, cpuinfo), of CPUID (hwloc) or of a GPU's sysfs (LACT), and CPUID as text (libcpuid)"
+        "{found}, and no capture that is known here: archives of sysfs and procfs (hwloc, lscpu, cpuinfo), of CPUID (hwloc) or of a GPU's sysfs (LACT), CPUID as text (libcpuid), and what nvidia-smi -q, nvidia-smi -q -x and rocm-smi --json print"
     )]
     Unknown { found: String },
 }
@@ -34,13 +39,11 @@ pub fn read(bytes: &[u8]) -> Result<Tree, ForeignError> {
     let text = String::from_utf8_lossy(bytes);
     let start = text.trim_start_matches('\u{feff}').trim_start();
     if start.starts_with('{') {
-        return Err(json(start));
+        json(start)?;
     }
-    if text.contains("<nvidia_smi_log>") {
-        return Err(not_read("the XML of nvidia-smi", "record the machine itself: loadmaster detect --capture FILE"));
-    }
-    if text.contains("==============NVSMI LOG==============") || text.contains("$ nvidia-smi") {
-        return Err(not_read("the text of nvidia-smi", "record the machine itself: loadmaster detect --capture FILE"));
+    if start.starts_with('{') || text.contains("<nvidia_smi_log") || text.contains("NVSMI LOG") {
+        let recording = smi::read(&text).map_err(|problem| ForeignError::Printed { problem })?;
+        return Ok(Tree { recording: Some(recording), ..Tree::default() });
     }
     let tree = cpuid::from_text(&text);
     if tree.cpuid.is_empty() {
@@ -67,19 +70,13 @@ fn from_archive(entries: Vec<archive::Entry>) -> Result<Tree, ForeignError> {
     Ok(tree)
 }
 
-fn json(text: &str) -> ForeignError {
-    match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(value) if value["schema"].as_str().is_some_and(|schema| schema.starts_with("loadmaster.recording/")) => {
-            not_read("a recording", "read it with: loadmaster detect --machine FILE")
-        }
-        Ok(value) if value.get("card0").is_some() || value.get("system").is_some() => {
-            not_read("the JSON of rocm-smi", "record the machine itself: loadmaster detect --capture FILE")
-        }
-        Ok(_) => ForeignError::Unknown { found: "JSON".into() },
-        Err(error) => ForeignError::Unknown { found: format!("broken JSON ({error})") },
+/// Tells the JSON of rocm-smi from other JSON.
+fn json(text: &str) -> Result<(), ForeignError> {
+    let value = serde_json::from_str::<serde_json::Value>(text)
+        .map_err(|error| ForeignError::Unknown { found: format!("broken JSON ({error})") })?;
+    if value["schema"].as_str().is_some_and(|schema| schema.starts_with("loadmaster.recording/")) {
+        return Err(ForeignError::NotRead { format: "a recording", way_out: "read it with: loadmaster detect --machine FILE" });
     }
-}
-
-fn not_read(format: &'static str, way_out: &'static str) -> ForeignError {
-    ForeignError::NotRead { format, way_out }
+    let of_cards = value.as_object().is_some_and(|fields| fields.keys().any(|name| name.starts_with("card")));
+    if of_cards { Ok(()) } else { Err(ForeignError::Unknown { found: "JSON without cards".into() }) }
 }

@@ -1,6 +1,6 @@
 //! A captured machine as a host, held in memory.
 
-use probe::{Answer, Host, Question, Refusal};
+use probe::{Answer, Host, Question, Recording, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
@@ -14,6 +14,8 @@ pub struct Tree {
     pub links: BTreeMap<String, String>,
     /// Registers by CPU, leaf and subleaf.
     pub cpuid: BTreeMap<(u32, u32, u32), [u32; 4]>,
+    /// The answers of a capture that is no tree; only they count where it is one.
+    pub recording: Option<Recording>,
     /// What a person should know about this reading.
     pub notes: Vec<String>,
     /// Questions asked, in order.
@@ -71,6 +73,9 @@ impl Host for Tree {
 
     fn ask(&self, question: &Question) -> Result<Answer, Refusal> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(question.to_string());
+        if let Some(recording) = &self.recording {
+            return recording.ask(question);
+        }
         match question {
             Question::Os => Ok(Answer::text(self.os.clone())),
             Question::Arch => Ok(Answer::text(self.arch.clone())),

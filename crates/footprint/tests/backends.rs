@@ -1,6 +1,6 @@
 //! Compute buffers, splits and weights on real backends, recorded from the engine's dry runs: Vulkan on a software device
 //! (lavapipe), and Metal's own rules without a device behind them.
-#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test shows what differs, and fails by it")]
 
 mod recorded;
 

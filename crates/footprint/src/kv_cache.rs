@@ -27,15 +27,26 @@ impl ByPlace {
     /// Adds a tensor of `rows` rows where its layer is, padded as its buffer pads. A row that is no whole number of blocks
     /// was refused before.
     pub(crate) fn add(&mut self, ty: QuantType, width: u64, rows: u64, device: Option<usize>, target: &Target) {
-        let bytes = ty.row_bytes(width).unwrap_or(Bytes::ZERO).times(rows);
+        *self.of(device) += padded(ty, width, rows, device, target);
+    }
+    fn of(&mut self, device: Option<usize>) -> &mut Bytes {
         match device {
-            Some(device) => self.devices[device] += target.devices[device].backend.padded(ty, width, bytes),
-            None => self.host += bytes.pad_to(HOST_ALIGNMENT),
+            Some(device) => &mut self.devices[device],
+            None => &mut self.host,
         }
     }
     /// Everything.
     pub fn total(&self) -> Bytes {
         self.host + self.devices.iter().sum()
+    }
+}
+
+/// Bytes of a tensor of `rows` rows where its layer is, padded as its buffer pads.
+fn padded(ty: QuantType, width: u64, rows: u64, device: Option<usize>, target: &Target) -> Bytes {
+    let bytes = ty.row_bytes(width).unwrap_or(Bytes::ZERO).times(rows);
+    match device {
+        Some(device) => target.devices[device].backend.padded(ty, width, bytes),
+        None => bytes.pad_to(HOST_ALIGNMENT),
     }
 }
 
@@ -110,6 +121,7 @@ pub fn kv_cache(
     let rows = |windowed, cells: Cells| u64::from(if windowed { cells.window } else { cells.full }) * u64::from(cells.streams);
     let shapes = Shapes::new(model, settings, context);
     let cells = cells(model, settings, context);
+    let mut before: Option<(_, Bytes)> = None;
     for (index, layer) in model.layers.iter().enumerate().take(trunk_layers(model)) {
         let device = layer_devices.get(index).copied().flatten().filter(|_| settings.kv_offload);
         if let Some(Shape { k_width, v_width, index_width, windowed }) = shapes.of(&layer.mixer) {
@@ -123,9 +135,14 @@ pub fn kv_cache(
                 sum.add(v, v_width.saturating_mul(n_rows), 1, device, target);
                 continue;
             }
-            sum.add(k, k_width, n_rows, device, target);
-            sum.add(v, v_width, n_rows, device, target);
-            sum.add(k, index_width, n_rows, device, target);
+            // Neighbours mostly cache the same.
+            let tensors = [(k, k_width), (v, v_width), (k, index_width)];
+            let bytes = match before {
+                Some((known, bytes)) if known == (tensors, n_rows, device) => bytes,
+                _ => tensors.iter().map(|&(ty, width)| padded(ty, width, n_rows, device, target)).sum(),
+            };
+            before = Some(((tensors, n_rows, device), bytes));
+            *sum.of(device) += bytes;
         }
     }
     sum

@@ -14,7 +14,7 @@ pub use rows::Rows;
 
 use crate::error::FootprintError;
 use crate::repack::Kernels;
-use crate::roles::{Part, Use, role};
+use crate::roles::{Part, Role, Roles, Use};
 use crate::{EngineProfile, Target};
 use overrides::{Overrides, Place};
 use spec::model::Tensor;
@@ -116,6 +116,17 @@ const LAZY: (&str, Bytes) = ("per_layer_token_embd.weight", Bytes::from_gib(4));
 /// Settings that the engine refuses: an unknown buffer or a broken pattern in an override, a split over devices whose
 /// free memory is not known, a main GPU that does not exist, splits that the backend does not offer.
 pub fn place(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Placement, FootprintError> {
+    place_by(&Roles::of(model), model, settings, target, profile)
+}
+
+/// The same with the roles of the model's tensors.
+pub(crate) fn place_by(
+    roles: &Roles,
+    model: &Model,
+    settings: &Settings,
+    target: &Target,
+    profile: &EngineProfile,
+) -> Result<Placement, FootprintError> {
     let devices = layers::devices_in_use(settings, target, profile)?;
     let rows = if settings.split_mode == SplitMode::Row && !devices.is_empty() { Some(Rows::new(settings, target)?) } else { None };
     let layer_devices = layers::layer_devices(model.n_layer_all(), settings, target, &devices, profile.rules.output_last)?;
@@ -140,14 +151,13 @@ pub fn place(model: &Model, settings: &Settings, target: &Target, profile: &Engi
     let mut homes = Vec::with_capacity(model.tensors.len());
     let mut copies = Vec::new();
     let mut token_embedding = None;
-    for (index, tensor) in model.tensors.iter().enumerate() {
-        let (part, used) = role(model, &tensor.name);
-        let home = match part {
-            _ if used == Use::Skipped => Home::Unused,
-            Part::EveryLayer => shared_homes(model, &buffers, tensor, used, index, &mut copies, profile.rules.ik.is_some()),
-            _ => buffers.home(tensor, part, used),
+    for (index, (tensor, role)) in model.tensors.iter().zip(roles.iter()).enumerate() {
+        let home = match role.part {
+            _ if role.used == Use::Skipped => Home::Unused,
+            Part::EveryLayer => shared_homes(model, &buffers, tensor, role, index, &mut copies, profile.rules.ik.is_some()),
+            _ => buffers.home(tensor, role),
         };
-        if tensor.name == "token_embd.weight" {
+        if role.part == Part::Input && tensor.name == "token_embd.weight" {
             token_embedding = Some(index);
         }
         homes.push(home);
@@ -155,7 +165,8 @@ pub fn place(model: &Model, settings: &Settings, target: &Target, profile: &Engi
     let own_copy = model.tied_embeddings
         && (!model.encoder || model.architecture == "gemma-embedding")
         && !TIED_IN_PLACE.contains(&model.architecture.as_str());
-    let tied_output = token_embedding.filter(|_| own_copy).map(|index| buffers.home(&model.tensors[index], Part::Output, Use::MulMat));
+    let as_output = Role { part: Part::Output, used: Use::MulMat, in_layer: false, experts_of: None };
+    let tied_output = token_embedding.filter(|_| own_copy).map(|index| buffers.home(&model.tensors[index], &as_output));
     let tied_apart = profile.rules.ik.is_some() || TIED_APART.contains(&model.architecture.as_str());
     let has_overrides = !overrides.is_empty();
     Ok(Placement { devices, homes, copies, tied_output, tied_apart, token_embedding, mapped, has_overrides, layer_devices, rows })
@@ -167,7 +178,7 @@ fn shared_homes(
     model: &Model,
     buffers: &Buffers<'_>,
     tensor: &Tensor,
-    used: Use,
+    role: &Role,
     index: usize,
     copies: &mut Vec<(usize, Home)>,
     each: bool,
@@ -177,7 +188,7 @@ fn shared_homes(
         // Gemma 4 scales only the positions of its full-attention layers (src/models/gemma4.cpp:94-98).
         let windowed = model.architecture == "gemma4"
             && matches!(model.layers.get(layer as usize).map(|l| &l.mixer), Some(spec::model::Mixer::Attention(a)) if a.window.is_some());
-        let home = buffers.home(tensor, Part::Layer(layer), used);
+        let home = buffers.home(tensor, &Role { part: Part::Layer(layer), ..*role });
         if !windowed && (each || !homes.contains(&home)) {
             homes.push(home);
         }
@@ -205,11 +216,12 @@ struct Buffers<'a> {
 }
 
 impl Buffers<'_> {
-    fn home(&self, tensor: &Tensor, part: Part, used: Use) -> Home {
+    fn home(&self, tensor: &Tensor, role: &Role) -> Home {
+        let &Role { part, used, .. } = role;
         if self.lazy && tensor.name == LAZY.0 && tensor.bytes > LAZY.1 {
             return Home::HostLazy;
         }
-        match self.overrides.place(&tensor.name) {
+        match self.overrides.place(&tensor.name, role) {
             Some(Place::Device(device)) => return Home::Device(device),
             Some(Place::Host) if !self.overrides_repack => return Home::Host,
             Some(Place::Host) => return self.on_host(tensor, used),

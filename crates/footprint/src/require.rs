@@ -4,8 +4,9 @@ use crate::companions::{Companions, Host, beside};
 use crate::compute::{Shape, Simulations};
 use crate::error::FootprintError;
 use crate::kv_cache::{self, ByPlace};
-use crate::placement::{self, Placement};
+use crate::placement::{self, Home, Placement};
 use crate::requirement::{DeviceRequirement, HostRequirement, Requirement};
+use crate::roles::Roles;
 use crate::weights::{self, Weights};
 use crate::{ComputeBuffers, Device, EngineProfile, ResolvedContext, Target};
 use crate::{compute, context, host, output, scratch, state, tensor_parallel};
@@ -41,7 +42,8 @@ pub fn require_with(
     }
     let settings = &*profile.rules.apply(settings);
     let context = context::resolve_with(model, settings, profile, companions.speculation(model))?;
-    let case = Case { model, settings, target, profile, context };
+    let roles = Roles::of(model);
+    let case = Case { model, roles: &roles, settings, target, profile, context };
     let placed = Placed::new(&case)?;
     let simulated = Simulated::new(&case, &placed.placement);
     case.finish(&placed, simulated, companions)
@@ -56,7 +58,8 @@ pub(crate) fn require_speculating(
     companions: &Companions,
 ) -> Result<Requirement, FootprintError> {
     let context = context::resolve_with(model, settings, profile, companions.speculation(model))?;
-    let case = Case { model, settings, target, profile, context };
+    let roles = Roles::of(model);
+    let case = Case { model, roles: &roles, settings, target, profile, context };
     let placed = Placed::new(&case)?;
     let simulated = Simulated::new(&case, &placed.placement);
     case.finish(&placed, simulated, &Companions::default())
@@ -70,7 +73,8 @@ pub(crate) fn require_speculating(
 pub fn dry_run(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
     let settings = &Settings { load_mode: LoadMode::None, ..profile.rules.apply(settings).into_owned() };
     let context = context::resolve(model, settings, profile)?;
-    let case = Case { model, settings, target, profile, context };
+    let roles = Roles::of(model);
+    let case = Case { model, roles: &roles, settings, target, profile, context };
     case.dry_run(&Placed::new(&case)?, &Simulations::new(model), None)
 }
 
@@ -78,6 +82,7 @@ pub fn dry_run(model: &Model, settings: &Settings, target: &Target, profile: &En
 #[derive(Clone, Copy)]
 pub(crate) struct Case<'a> {
     pub(crate) model: &'a Model,
+    pub(crate) roles: &'a Roles,
     pub(crate) settings: &'a Settings,
     pub(crate) target: &'a Target,
     pub(crate) profile: &'a EngineProfile,
@@ -92,17 +97,21 @@ pub(crate) struct Placed {
     span: Bytes,
     touched: Bytes,
     looked_up: Bytes,
+    /// Tensors that the engine makes for weights, copies included.
+    loaded: usize,
 }
 
 impl Placed {
     pub(crate) fn new(case: &Case<'_>) -> Result<Self, FootprintError> {
-        let placement = placement::place(case.model, case.settings, case.target, case.profile)?;
-        let weights = weights::weights(case.model, case.target, case.profile, &placement);
+        let placement = placement::place_by(case.roles, case.model, case.settings, case.target, case.profile)?;
+        let weights = weights::weights_by(case.roles, case.model, case.target, case.profile, &placement);
         let (span, touched) = match placement.mapped {
             true => (weights::mapped_span(case.model, &placement), weights::mapped_touched(case.model, &placement)),
             false => (weights.host_lazy, weights.host_lazy),
         };
-        Ok(Self { looked_up: weights::looked_up(case.model, &placement), span, touched, weights, placement })
+        let used = placement.homes.iter().filter(|&&home| home != Home::Unused).count();
+        let loaded = used + placement.copies.len() + usize::from(placement.tied_copy().is_some());
+        Ok(Self { loaded, looked_up: weights::looked_up_by(case.roles, case.model, &placement), span, touched, weights, placement })
     }
 }
 
@@ -130,7 +139,7 @@ impl Case<'_> {
         shape: Option<&Shape>,
     ) -> Result<Requirement, FootprintError> {
         let compute = simulations.dry_run(self.settings, self.target, &placed.placement, shape, &self.context);
-        self.check_graph(&placed.placement, &compute)?;
+        self.check_graph(placed.loaded, &compute)?;
         Ok(self.assemble(placed, Simulated { compute, scratch: self.scratch(&placed.placement) }))
     }
 
@@ -143,7 +152,7 @@ impl Case<'_> {
 
     pub(crate) fn scratch(&self, placement: &Placement) -> Vec<Known<Bytes>> {
         let of = |(index, device): (usize, &Device)| match placement.devices.contains(&index) {
-            true => scratch::scratch(self.model, self.settings, &self.context, placement, index, device),
+            true => scratch::scratch(self.roles, self.model, self.settings, &self.context, placement, index, device),
             false => Known::exact(Bytes::ZERO, UNUSED),
         };
         self.target.devices.iter().enumerate().map(of).collect()
@@ -151,22 +160,22 @@ impl Case<'_> {
 
     /// The engine's scheduler has a table of fixed size for the tensors of a graph, and aborts when it is full
     /// (`ggml-impl.h:330`).
-    fn check_graph(&self, placement: &Placement, compute: &ComputeBuffers) -> Result<(), FootprintError> {
+    fn check_graph(&self, loaded: usize, compute: &ComputeBuffers) -> Result<(), FootprintError> {
         let Some(graph) = compute.graph.filter(|_| self.context.rules.confirmed) else { return Ok(()) };
-        let most = compute::room(self.model, placement, &self.context);
+        let most = compute::room(self.model, loaded, &self.context);
         if u64::from(graph.tensors) > most { Err(FootprintError::GraphTooLarge { tensors: graph.tensors, most }) } else { Ok(()) }
     }
 
     /// The requirement, from its parts.
     pub(crate) fn finish(&self, placed: &Placed, simulated: Simulated, companions: &Companions) -> Result<Requirement, FootprintError> {
-        let Case { model, settings, target, profile, context } = *self;
+        let Case { model, settings, target, profile, context, .. } = *self;
         // Only the placed graph tells what `auto` becomes, and so whether the engine refuses the cache.
         if settings.cache_type_v.is_quantized() && !simulated.compute.flash_attn {
             return Err(FootprintError::QuantizedVWithoutFlashAttention { ty: settings.cache_type_v });
         }
         // Adapters and sampling by the backend make room for more, in numbers that are not modelled.
         if companions.adapters.is_empty() {
-            self.check_graph(&placed.placement, &simulated.compute)?;
+            self.check_graph(placed.loaded, &simulated.compute)?;
         }
         let mut requirement = self.assemble(placed, simulated);
         if !companions.is_empty() {
@@ -250,7 +259,7 @@ fn device_weights(weights: &Weights, index: usize) -> Known<Bytes> {
 }
 
 fn host(case: &Case<'_>, parts: &Parts<'_>) -> HostRequirement {
-    let &Case { model, settings, target, profile, ref context } = case;
+    let &Case { model, settings, target, profile, ref context, .. } = case;
     let (placement, weights) = (&parts.placed.placement, &parts.placed.weights);
     let (mapped, plain) = match placement.mapped {
         true => (weights.host_file, Bytes::ZERO),
@@ -345,10 +354,10 @@ fn notes(model: &Model, settings: &Settings, placement: &Placement, weights: &We
     notes
 }
 
-fn place_name(home: placement::Home) -> &'static str {
+fn place_name(home: Home) -> &'static str {
     match home {
-        placement::Home::Device(_) => "device memory",
-        placement::Home::HostRepacked | placement::Home::HostAmx => "rearranged for the CPU",
+        Home::Device(_) => "device memory",
+        Home::HostRepacked | Home::HostAmx => "rearranged for the CPU",
         _ => "host memory",
     }
 }

@@ -3,6 +3,7 @@
 //! Upstream: the table `LLM_TENSOR_INFOS`, `src/llama-arch.cpp:749-1104`, and the loaders in `src/models/`.
 
 use spec::Model;
+use spec::model::Tensor;
 
 /// The part of the model that a tensor belongs to, which decides its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,39 @@ pub(crate) enum Use {
     Skipped,
 }
 
+/// What the engine does with one tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Role {
+    /// What decides its device.
+    pub(crate) part: Part,
+    /// What reads it.
+    pub(crate) used: Use,
+    /// It is one of a layer's own, of which whole batches are seen.
+    pub(crate) in_layer: bool,
+    /// The layer whose routed experts it is part of: what `--n-cpu-moe` moves.
+    pub(crate) experts_of: Option<u32>,
+}
+
+/// The roles of a model's tensors, in their order.
+#[derive(Clone, Debug)]
+pub(crate) struct Roles(Vec<Role>);
+
+impl Roles {
+    /// Reads the names.
+    pub(crate) fn of(model: &Model) -> Self {
+        let role = |tensor: &Tensor| {
+            let (part, used) = role(model, &tensor.name);
+            Role { part, used, in_layer: tensor.layer().is_some(), experts_of: experts_of(&tensor.name) }
+        };
+        Self(model.tensors.iter().map(role).collect())
+    }
+
+    /// One per tensor.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Role> {
+        self.0.iter()
+    }
+}
+
 /// Looked-up tables inside layers.
 const ROW_TABLES: &[&str] = &["attn_compressor_ape", "indexer_compressor_ape", "ffn_gate_tid2eid", "nextn.embed_tokens", "attn_rel_b"];
 
@@ -41,7 +75,7 @@ const ROW_TABLES: &[&str] = &["attn_compressor_ape", "indexer_compressor_ape", "
 const DELTA_NETS: &[&str] = &["bailingmoe3", "glm5-next", "kimi-k3", "kimi-linear", "qwen3next", "qwen35", "qwen35moe", "qwen4exp"];
 
 /// The part and the use of a tensor by its name.
-pub(crate) fn role(model: &Model, name: &str) -> (Part, Use) {
+fn role(model: &Model, name: &str) -> (Part, Use) {
     if let Some((index, suffix)) = layer_of(name) {
         return (Part::Layer(index), use_in_layer(model, index, suffix));
     }
@@ -110,14 +144,14 @@ fn stem(name: &str) -> &str {
     [".weight", ".bias", ".input_scale", ".scale"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name)
 }
 
-/// True for the routed experts of layer `index` below `n_layers`: what `--n-cpu-moe` moves.
+/// The layer of a tensor of routed experts, as `--n-cpu-moe` knows them.
 ///
 /// Upstream: the patterns `blk\.N\.ffn_(up|down|gate|gate_up)_(ch|)exps`, `common/common.h:1224-1245`.
-pub(crate) fn is_expert_of_first(name: &str, n_layers: u32) -> bool {
-    let Some((index, suffix)) = layer_of(name) else { return false };
-    let Some(kind) = suffix.strip_prefix("ffn_") else { return false };
-    let matrix = ["gate_up_", "up_", "down_", "gate_"].iter().find_map(|prefix| kind.strip_prefix(prefix));
-    index < n_layers && matrix.is_some_and(|rest| rest.starts_with("exps") || rest.starts_with("chexps"))
+pub(crate) fn experts_of(name: &str) -> Option<u32> {
+    let (index, suffix) = layer_of(name)?;
+    let kind = suffix.strip_prefix("ffn_")?;
+    let rest = ["gate_up_", "up_", "down_", "gate_"].iter().find_map(|prefix| kind.strip_prefix(prefix))?;
+    (rest.starts_with("exps") || rest.starts_with("chexps")).then_some(index)
 }
 
 #[cfg(test)]
@@ -125,15 +159,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn expert_names_of_the_first_layers() {
-        for name in
-            ["blk.0.ffn_up_exps.weight", "blk.11.ffn_gate_up_exps.weight", "blk.3.ffn_down_chexps.weight", "blk.2.ffn_gate_exps.bias"]
-        {
-            assert!(is_expert_of_first(name, 12), "{name}");
+    fn expert_names() {
+        for (name, layer) in [
+            ("blk.0.ffn_up_exps.weight", 0),
+            ("blk.11.ffn_gate_up_exps.weight", 11),
+            ("blk.3.ffn_down_chexps.weight", 3),
+            ("blk.2.ffn_gate_exps.bias", 2),
+        ] {
+            assert_eq!(experts_of(name), Some(layer), "{name}");
         }
-        for name in ["blk.12.ffn_up_exps.weight", "blk.0.ffn_up_shexp.weight", "blk.0.ffn_up.weight", "output.weight", "blk.x.ffn_up_exps"]
-        {
-            assert!(!is_expert_of_first(name, 12), "{name}");
+        for name in ["blk.0.ffn_up_shexp.weight", "blk.0.ffn_up.weight", "output.weight", "blk.x.ffn_up_exps"] {
+            assert_eq!(experts_of(name), None, "{name}");
         }
     }
 

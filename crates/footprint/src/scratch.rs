@@ -6,7 +6,7 @@
 
 use crate::placement::{Home, Placement};
 use crate::requirement::ResolvedContext;
-use crate::roles::{Use, role};
+use crate::roles::{Roles, Use};
 use crate::target::Device;
 use spec::model::{FeedForward, Mixer, Tensor};
 use spec::{Bytes, Known, Model, QuantType, Settings};
@@ -26,6 +26,7 @@ struct Operands {
 
 /// What backend scratch takes at peak on device `index` of the target. Nothing where the device computes nothing.
 pub(crate) fn scratch(
+    roles: &Roles,
     model: &Model,
     settings: &Settings,
     context: &ResolvedContext,
@@ -33,7 +34,7 @@ pub(crate) fn scratch(
     index: usize,
     device: &Device,
 ) -> Known<Bytes> {
-    let operands = operands(model, settings, context, placement, index);
+    let operands = operands(roles, model, settings, context, placement, index);
     let f16 = |elements: u64| Bytes::new(elements.saturating_mul(2));
     let q8 = |elements: u64| Bytes::new(elements.saturating_add(elements / 8));
     let mib = Bytes::from_mib;
@@ -80,7 +81,7 @@ pub(crate) fn scratch(
     }
 }
 
-fn operands(model: &Model, settings: &Settings, context: &ResolvedContext, placement: &Placement, index: usize) -> Operands {
+fn operands(roles: &Roles, model: &Model, settings: &Settings, context: &ResolvedContext, placement: &Placement, index: usize) -> Operands {
     let tokens = u64::from(context.n_ubatch.min(context.n_ctx));
     let first = placement.devices.first() == Some(&index);
     let computes = |home: Home| home == Home::Device(index) || (settings.op_offload && first && home == Home::Host);
@@ -90,10 +91,11 @@ fn operands(model: &Model, settings: &Settings, context: &ResolvedContext, place
     });
     let used = used.max().unwrap_or(1);
     let mut operands = Operands::default();
-    for (tensor, _) in model.tensors.iter().zip(&placement.homes).filter(|(_, home)| computes(**home)) {
-        let kind = role(model, &tensor.name).1;
+    let placed = model.tensors.iter().zip(roles.iter()).zip(&placement.homes);
+    for ((tensor, role), _) in placed.filter(|(_, home)| computes(**home)) {
+        let kind = role.used;
         // Only layers see whole batches.
-        if tensor.layer().is_none() || !matches!(kind, Use::MulMat | Use::MulMatId) {
+        if !role.in_layer || !matches!(kind, Use::MulMat | Use::MulMatId) {
             continue;
         }
         let elements = elements(tensor);
@@ -148,7 +150,7 @@ mod tests {
         target.devices[0].backend = backend;
         let settings = Settings { n_gpu_layers, op_offload: false, ..Settings::default() };
         let placement = crate::placement::place(&model, &settings, &target, &EngineProfile::bundled()).unwrap();
-        scratch(&model, &settings, &context(8192, 2048), &placement, 0, &target.devices[0])
+        scratch(&Roles::of(&model), &model, &settings, &context(8192, 2048), &placement, 0, &target.devices[0])
     }
 
     #[test]

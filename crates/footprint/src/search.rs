@@ -12,6 +12,7 @@ use crate::error::FootprintError;
 use crate::placement::Placement;
 use crate::require::{Case, Placed, Simulated};
 use crate::requirement::Requirement;
+use crate::roles::Roles;
 use crate::{ComputeBuffers, EngineProfile, Target, context};
 use spec::settings::{FlashAttention, LoadMode, SplitMode};
 use spec::{Bytes, Known, Model, Settings};
@@ -25,6 +26,7 @@ pub struct Requirements<'a> {
     target: &'a Target,
     profile: &'a EngineProfile,
     companions: &'a Companions,
+    roles: Roles,
     shapes: Shapes,
     simulations: Simulations<'a>,
     cache: RefCell<Cache>,
@@ -51,8 +53,8 @@ struct Shaped {
 impl<'a> Requirements<'a> {
     /// A source that knows nothing yet.
     pub fn new(model: &'a Model, target: &'a Target, profile: &'a EngineProfile, companions: &'a Companions) -> Self {
-        let (shapes, simulations) = (Shapes::new(model), Simulations::new(model));
-        Self { model, target, profile, companions, shapes, simulations, cache: RefCell::default() }
+        let (roles, shapes, simulations) = (Roles::of(model), Shapes::new(model), Simulations::new(model));
+        Self { model, target, profile, companions, roles, shapes, simulations, cache: RefCell::default() }
     }
 
     /// As [`crate::require_with`].
@@ -65,7 +67,7 @@ impl<'a> Requirements<'a> {
         }
         let settings = &*self.profile.rules.apply(settings);
         let context = context::resolve_with(self.model, settings, self.profile, self.companions.speculation(self.model))?;
-        let case = Case { model: self.model, settings, target: self.target, profile: self.profile, context };
+        let case = Case { model: self.model, roles: &self.roles, settings, target: self.target, profile: self.profile, context };
         let shaped = self.placed(&case)?;
         let simulated = self.simulated(&case, &shaped);
         case.finish(&shaped.placed, simulated, self.companions)
@@ -78,7 +80,7 @@ impl<'a> Requirements<'a> {
     pub fn dry_run(&self, settings: &Settings) -> Result<Requirement, FootprintError> {
         let settings = &Settings { load_mode: LoadMode::None, ..self.profile.rules.apply(settings).into_owned() };
         let context = context::resolve(self.model, settings, self.profile)?;
-        let case = Case { model: self.model, settings, target: self.target, profile: self.profile, context };
+        let case = Case { model: self.model, roles: &self.roles, settings, target: self.target, profile: self.profile, context };
         let Shaped { placed, shape, .. } = &*self.placed(&case)?;
         case.dry_run(placed, &self.simulations, Some(shape))
     }

@@ -13,6 +13,7 @@ use crate::parts::Part;
 use crate::placement::{self, Home, Placement};
 use crate::require::require_speculating;
 use crate::requirement::{DeviceRequirement, Requirement};
+use crate::roles::Roles;
 use crate::target::{Backend, Device};
 use crate::{EngineProfile, ResolvedContext, Target, context, scratch};
 use slices::{Slices, Slicing};
@@ -181,7 +182,7 @@ pub(crate) fn require(
         state: known(state.devices[index], of_whole(|device| &device.state)),
         compute: computed.map_or_else(unknown, |computed| computed.compute.clone()),
         runtime: device.backend.runtime.clone(),
-        scratch: scratch::scratch(model, settings, &joined.context, &joined.placement, 0, device),
+        scratch: scratch::scratch(&Roles::of(model), model, settings, &joined.context, &joined.placement, 0, device),
         beside: Vec::new(),
     });
     let devices: Vec<DeviceRequirement> = devices.collect();

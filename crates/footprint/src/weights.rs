@@ -7,7 +7,7 @@
 use crate::EngineProfile;
 use crate::placement::{Home, Placement};
 use crate::repack::Kernels;
-use crate::roles::{Use, role};
+use crate::roles::{Roles, Use};
 use crate::target::Target;
 use spec::model::Tensor;
 use spec::{Bytes, Model};
@@ -39,9 +39,14 @@ pub struct Weights {
 
 /// The weights of `model` as placed.
 pub fn weights(model: &Model, target: &Target, profile: &EngineProfile, placement: &Placement) -> Weights {
+    weights_by(&Roles::of(model), model, target, profile, placement)
+}
+
+/// The same with the roles of the model's tensors.
+pub(crate) fn weights_by(roles: &Roles, model: &Model, target: &Target, profile: &EngineProfile, placement: &Placement) -> Weights {
     let kernels = Kernels::of(&target.cpu_arch, &target.cpu_features, profile.amx);
     let mut weights = Weights { devices: vec![Bytes::ZERO; target.devices.len()], ..Weights::default() };
-    let own = model.tensors.iter().zip(&placement.homes).map(|(tensor, &home)| (tensor, home, role(model, &tensor.name).1));
+    let own = model.tensors.iter().zip(&placement.homes).zip(roles.iter()).map(|((tensor, &home), role)| (tensor, home, role.used));
     let copy = |(index, home), used| model.tensors.get(index).map(|tensor| (tensor, home, used));
     let copies = placement.copies.iter().filter_map(|&shared| copy(shared, Use::Other));
     let tied = placement.tied_copy().and_then(|tied| copy(tied, Use::MulMat));
@@ -77,15 +82,17 @@ pub fn mapped_touched(model: &Model, placement: &Placement) -> Bytes {
 
 /// Bytes of tables in anonymous host memory of which a token reads one row.
 pub fn looked_up(model: &Model, placement: &Placement) -> Bytes {
-    let tables = model
-        .tensors
-        .iter()
-        .zip(&placement.homes)
-        .filter(|(tensor, home)| **home == Home::Host && !placement.mapped && role(model, &tensor.name).1 == Use::GetRows);
+    looked_up_by(&Roles::of(model), model, placement)
+}
+
+/// The same with the roles of the model's tensors.
+pub(crate) fn looked_up_by(roles: &Roles, model: &Model, placement: &Placement) -> Bytes {
+    let placed = model.tensors.iter().zip(&placement.homes).zip(roles.iter());
+    let tables = placed.filter(|((_, home), role)| **home == Home::Host && !placement.mapped && role.used == Use::GetRows);
     // A tied output matrix in the same buffer is the same memory, and is read in full.
     let tied = placement.token_embedding.filter(|_| model.tied_embeddings && placement.tied_copy().is_none());
     let read = tied.and_then(|index| model.tensors.get(index)).map_or("", |tensor| tensor.name.as_str());
-    tables.filter(|(tensor, _)| tensor.name != read).map(|(tensor, _)| tensor.bytes).sum()
+    tables.map(|((tensor, _), _)| tensor).filter(|tensor| tensor.name != read).map(|tensor| tensor.bytes).sum()
 }
 
 impl Weights {

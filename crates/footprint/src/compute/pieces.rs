@@ -11,6 +11,7 @@ use super::Measured;
 use super::borders::{END, Piece};
 use crate::GraphSize;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// Names the step behind the last border.
 const STOP: u64 = u64::MAX;
@@ -18,10 +19,10 @@ const STOP: u64 = u64::MAX;
 const LONGEST_PATTERN: usize = 8;
 
 /// The steps known for graphs that differ only in where layers lie.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pieces {
-    /// What each layer of the model is, apart from where it lies.
-    contents: Vec<u32>,
+    /// A number for what each layer of the model is, apart from where it lies.
+    contents: Rc<[u32]>,
     /// Types of the host's tensors tell layers apart: devices copy some.
     pub(super) typed: bool,
     borders: BTreeMap<Vec<u64>, usize>,
@@ -61,14 +62,9 @@ impl Sequence {
 }
 
 impl Pieces {
-    /// No step known; `contents` are those of each layer of the model.
-    pub(super) fn new(contents: Vec<Vec<u64>>) -> Self {
-        let mut numbers = BTreeMap::new();
-        let number = |content| {
-            let next = numbers.len() as u32;
-            *numbers.entry(content).or_insert(next)
-        };
-        Self { contents: contents.into_iter().map(number).collect(), typed: false, borders: BTreeMap::new(), steps: vec![Vec::new()] }
+    /// No step known; `contents` tell what each layer of the model is.
+    pub(super) fn new(contents: Rc<[u32]>) -> Self {
+        Self { contents, typed: false, borders: BTreeMap::new(), steps: vec![Vec::new()] }
     }
 
     /// What a layer of the model is, `place` being a number for where it lies.
@@ -78,7 +74,7 @@ impl Pieces {
 
     /// From now on tells layers by the types of the host's tensors, too; what is known is not.
     pub(super) fn tell_types(&mut self) {
-        *self = Self { contents: std::mem::take(&mut self.contents), typed: true, borders: BTreeMap::new(), steps: vec![Vec::new()] };
+        *self = Self { typed: true, ..Self::new(Rc::clone(&self.contents)) };
     }
 
     /// Takes the steps of a graph that was simulated.

@@ -1,7 +1,6 @@
 //! How many tensors a graph may have.
 
 use crate::ResolvedContext;
-use crate::placement::{Home, Placement};
 use spec::Model;
 
 /// Architectures whose graphs repeat much per token or per tensor: tensors granted for each token of the micro-batch and for
@@ -25,11 +24,10 @@ const GENEROUS: &[(&str, u64, u64)] = &[
     ("hy-v4", 40, 32),
 ];
 
-/// Entries of the scheduler's table of tensors: what is granted, rounded up to the first prime past a power of two
+/// Entries of the scheduler's table of tensors, with this many for weights: what is granted, rounded up to the first prime past a power of two
 /// (`ggml/src/ggml-backend.cpp:2032`, `ggml/src/ggml.c:6640-6664`).
-pub(crate) fn room(model: &Model, placement: &Placement, context: &ResolvedContext) -> u64 {
-    let loaded = placement.homes.iter().filter(|&&home| home != Home::Unused).count();
-    let weights = (loaded + placement.copies.len() + usize::from(placement.tied_copy().is_some())) as u64;
+pub(crate) fn room(model: &Model, loaded: usize, context: &ResolvedContext) -> u64 {
+    let weights = loaded as u64;
     let tokens = u64::from(context.n_ubatch.min(context.n_ctx));
     let granted = match GENEROUS.iter().find(|(name, ..)| *name == model.architecture) {
         Some(&(_, per_token, per_weight)) => (tokens * per_token).max(weights.saturating_mul(per_weight)),

@@ -14,22 +14,31 @@ use crate::placement::Placement;
 use crate::{GraphSize, ResolvedContext, Target};
 use spec::{Model, Settings};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// The source of compute buffers of one model on one target. What it has simulated serves again, piece by piece.
 pub(crate) struct Simulations<'a> {
     pub(super) model: &'a Model,
     weights: Weights,
     families: RefCell<Vec<(Frame, Option<Pieces>)>>,
+    contents: RefCell<Vec<(Shared, Option<Rc<[u32]>>)>>,
     graphs: Cell<usize>,
+}
+
+/// What decides a graph apart from where anything lies.
+#[derive(Clone, Debug, PartialEq)]
+struct Shared {
+    /// With no layer.
+    options: Options,
+    batch: Batch,
+    run: Run,
 }
 
 /// What graphs share that differ only in where layers lie.
 #[derive(Clone, Debug, PartialEq)]
 struct Frame {
-    /// With no layer.
-    options: Options,
-    batch: Batch,
-    run: Run,
+    shared: Shared,
     scheduler: Scheduler,
     rules: Vec<BufferRules>,
     /// Number of the shape of everything outside of layers.
@@ -44,7 +53,7 @@ const ATTEMPTS: usize = 3;
 impl<'a> Simulations<'a> {
     /// Nothing is simulated yet.
     pub(crate) fn new(model: &'a Model) -> Self {
-        Self { model, weights: Weights::of(model), families: RefCell::default(), graphs: Cell::new(0) }
+        Self { model, weights: Weights::of(model), families: RefCell::default(), contents: RefCell::default(), graphs: Cell::new(0) }
     }
 
     /// How many graphs have been simulated.
@@ -162,9 +171,7 @@ impl<'a> Graph<'a> {
     fn in_pieces(&self, shape: &Shape) -> Result<Measured, Missing> {
         let setup = self.setup;
         let frame = Frame {
-            options: Options { layers: Vec::new(), ..self.options.clone() },
-            batch: self.batch,
-            run: self.run,
+            shared: Shared { options: Options { layers: Vec::new(), ..self.options.clone() }, batch: self.batch, run: self.run },
             scheduler: setup.scheduler,
             rules: setup.rules.clone(),
             outside: shape.outside,
@@ -175,8 +182,8 @@ impl<'a> Graph<'a> {
         let known = match known {
             Some(known) => known,
             None => {
-                let whole = self.build(&all)?;
-                families.push((frame, Cuts::of(&whole).map(|cuts| Pieces::new(cuts.contents(&whole)))));
+                let contents = self.contents(&frame.shared, &all)?;
+                families.push((frame, contents.map(Pieces::new)));
                 families.len() - 1
             }
         };
@@ -199,6 +206,18 @@ impl<'a> Graph<'a> {
             }
         }
         self.learn(&mut families[known].1, shape, &all)
+    }
+
+    /// Numbers for what each layer is; `None` for graphs without pieces.
+    fn contents(&self, shared: &Shared, all: &[usize]) -> Result<Option<Rc<[u32]>>, Missing> {
+        let mut known = self.setup.simulations.contents.borrow_mut();
+        if let Some((_, contents)) = known.iter().find(|(known, _)| known == shared) {
+            return Ok(contents.clone());
+        }
+        let whole = self.build(all)?;
+        let contents = Cuts::of(&whole).map(|cuts| numbered(cuts.contents(&whole)));
+        known.push((shared.clone(), contents.clone()));
+        Ok(contents)
     }
 
     /// Layouts that are allocated: as backends fuse operations, and as they do not.
@@ -259,6 +278,16 @@ fn sequence(pieces: &Pieces, shape: &Shape, layers: &[usize]) -> Sequence {
     let place = |layer: usize| shape.layers.get(layer).map_or(0, |numbers| numbers[usize::from(pieces.typed)]);
     let kind = |layer: &usize| shape.kinds.get(*layer).copied().unwrap_or(0);
     Sequence::new(layers.iter().map(|&layer| pieces.layer(layer, place(layer))).collect(), layers.iter().map(kind))
+}
+
+/// Equal contents get equal numbers.
+fn numbered(contents: Vec<Vec<u64>>) -> Rc<[u32]> {
+    let mut numbers = BTreeMap::new();
+    let number = |content| {
+        let next = numbers.len() as u32;
+        *numbers.entry(content).or_insert(next)
+    };
+    contents.into_iter().map(number).collect()
 }
 
 fn size(builder: &Builder<'_>, splits: u32) -> GraphSize {

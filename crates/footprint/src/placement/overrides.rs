@@ -5,7 +5,7 @@
 
 use super::pattern::Pattern;
 use crate::error::FootprintError;
-use crate::roles::is_expert_of_first;
+use crate::roles::Role;
 use crate::target::Target;
 use spec::{Model, Settings};
 
@@ -53,9 +53,9 @@ impl Overrides {
         self.rules.is_empty() && self.n_cpu_moe == 0
     }
 
-    pub(super) fn place(&self, name: &str) -> Option<Place> {
+    pub(super) fn place(&self, name: &str, role: &Role) -> Option<Place> {
         let rule = self.rules.iter().find(|(pattern, _)| pattern.is_match(name).unwrap_or(false)).map(|(_, place)| *place);
-        rule.or_else(|| (self.n_cpu_moe > 0 && is_expert_of_first(name, self.n_cpu_moe)).then_some(Place::Host))
+        rule.or_else(|| role.experts_of.filter(|&layer| layer < self.n_cpu_moe).map(|_| Place::Host))
     }
 }
 
@@ -76,11 +76,17 @@ fn place(buffer: &str, target: &Target, devices: &[usize]) -> Result<Place, Foot
 mod tests {
     use super::*;
     use crate::fixture::{model, target};
+    use crate::roles::Roles;
     use spec::settings::TensorOverride;
 
     fn tensor(name: &str) -> spec::model::Tensor {
         let (ty, bytes) = (spec::QuantType::F32, spec::Bytes::new(4));
         spec::model::Tensor { name: name.into(), ty, shape: [1; 4], bytes, file: 0, offset: spec::Bytes::ZERO }
+    }
+
+    fn placed(overrides: &Overrides, name: &str) -> Option<Place> {
+        let model = Model { tensors: vec![tensor(name)], ..model([]) };
+        overrides.place(name, Roles::of(&model).iter().next().unwrap())
     }
 
     fn rules(rules: &[(&str, &str)], n_cpu_moe: u32) -> Result<Overrides, FootprintError> {
@@ -92,20 +98,20 @@ mod tests {
     #[test]
     fn the_first_rule_that_matches_wins() {
         let overrides = rules(&[(r"blk\.[0-3]\.", "CUDA1"), ("exps", "CPU"), ("blk", "CUDA0")], 9).unwrap();
-        let place = |name| overrides.place(name);
+        let place = |name| placed(&overrides, name);
         assert_eq!(place("blk.2.ffn_up_exps.weight"), Some(Place::Device(1)));
         assert_eq!(place("blk.5.ffn_up_exps.weight"), Some(Place::Host));
         assert_eq!(place("blk.5.attn_q.weight"), Some(Place::Device(0)));
         assert_eq!(place("output.weight"), None);
-        assert_eq!(rules(&[], 6).unwrap().place("blk.5.ffn_up_exps.weight"), Some(Place::Host));
-        assert_eq!(rules(&[], 5).unwrap().place("blk.5.ffn_up_exps.weight"), None);
+        assert_eq!(placed(&rules(&[], 6).unwrap(), "blk.5.ffn_up_exps.weight"), Some(Place::Host));
+        assert_eq!(placed(&rules(&[], 5).unwrap(), "blk.5.ffn_up_exps.weight"), None);
     }
 
     #[test]
     fn look_ahead_is_searched_and_one_without_end_is_refused() {
         let overrides = rules(&[(r"blk\.\d+\.ffn_(?!norm)", "CPU")], 0).unwrap();
-        assert_eq!(overrides.place("blk.2.ffn_up_exps.weight"), Some(Place::Host));
-        assert_eq!(overrides.place("blk.2.ffn_norm.weight"), None);
+        assert_eq!(placed(&overrides, "blk.2.ffn_up_exps.weight"), Some(Place::Host));
+        assert_eq!(placed(&overrides, "blk.2.ffn_norm.weight"), None);
         let mut model = model([]);
         model.tensors.push(tensor(&"a".repeat(120)));
         let rule = TensorOverride { pattern: r"(?!x)(a|a|a)*(a|a|a)*(a|a|a)*(a|a|a)*b\1$".into(), buffer: "CPU".into() };

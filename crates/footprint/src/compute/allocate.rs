@@ -237,6 +237,8 @@ struct State {
     backend: u8,
     allocated: bool,
     at: Address,
+    /// What it was given, alignment aside.
+    size: u64,
 }
 
 struct Walk<'a> {
@@ -363,6 +365,7 @@ impl Walk<'_> {
         let state = &mut self.states[id.index()];
         state.backend = backend;
         state.at = at;
+        state.size = size;
         self.live.push(id);
     }
 
@@ -394,10 +397,11 @@ impl Walk<'_> {
 
     /// Frees what the memory taken over has beyond the new owner's need.
     fn free_rest(&mut self, id: Id, source: Id) {
-        let State { backend, at, .. } = self.states[source.index()];
+        let State { backend, at, size: had, .. } = self.states[source.index()];
+        let needs = self.size_in(backend, id);
+        self.states[id.index()].size = needs;
         let alignment = self.rules[usize::from(backend)].alignment;
-        let had = align(self.size_in(backend, source), alignment);
-        let needs = align(self.size_in(backend, id), alignment);
+        let (had, needs) = (align(had, alignment), align(needs, alignment));
         if had > needs {
             let rest = Address { chunk: at.chunk, offset: at.offset.saturating_add(needs) };
             self.arenas[usize::from(backend)].free(rest, had - needs);
@@ -428,8 +432,7 @@ impl Walk<'_> {
         if self.graph.tensor(id).output {
             return;
         }
-        let State { backend, at, .. } = self.states[id.index()];
-        let size = self.size_in(backend, id);
+        let State { backend, at, size, .. } = self.states[id.index()];
         self.arenas[usize::from(backend)].free(at, size);
         self.states[id.index()].allocated = false;
         if let Some(position) = self.live.iter().rposition(|&live| live == id) {

@@ -123,10 +123,17 @@ pub(super) struct Border {
 }
 
 impl<'a> Builder<'a> {
-    /// An empty graph over a model that is placed.
-    pub(super) fn new(model: &'a Model, weights: &'a Weights, placement: &'a Placement, options: &'a Options, batch: Batch) -> Self {
+    /// An empty graph over a model that is placed, with room for so many layers.
+    pub(super) fn new(
+        model: &'a Model,
+        weights: &'a Weights,
+        placement: &'a Placement,
+        options: &'a Options,
+        batch: Batch,
+        layers: usize,
+    ) -> Self {
         Self {
-            graph: Graph::new(64 + 56 * model.layers.len(), options.rules.fused_gate),
+            graph: Graph::new(64 + 56 * layers, options.rules.fused_gate),
             model,
             options,
             batch,
@@ -140,7 +147,7 @@ impl<'a> Builder<'a> {
             first_value: None,
             chosen_cells: None,
             attention: Vec::new(),
-            borders: Vec::with_capacity(model.layers.len() + 1),
+            borders: Vec::with_capacity(layers + 1),
         }
     }
 

@@ -139,10 +139,19 @@ impl Pieces {
             attention_at_home: true,
         };
         let mut at = 0;
+        let mut last: Option<(usize, &Step)> = None;
         for border in 0..=sequence.layers.len() {
-            let step = self.step(at, sequence.towards(border))?;
-            joined.add(&step.piece);
-            at = step.to;
+            let towards = sequence.towards(border);
+            // In a run of equal layers each step is the one before.
+            match last {
+                Some((from, step)) if from == at && step.towards == towards => joined.size_of(&step.piece),
+                _ => {
+                    let step = self.step(at, towards)?;
+                    joined.add(&step.piece);
+                    last = Some((at, step));
+                    at = step.to;
+                }
+            }
         }
         joined.add(&self.step(at, [STOP, 0])?.piece);
         let Joined { chunks, size, attention_at_home } = joined;
@@ -169,10 +178,15 @@ impl Joined {
             }
             chunks[chunk] = chunks[chunk].max(peak);
         }
+        self.attention_at_home &= piece.attention_at_home;
+        self.size_of(piece);
+    }
+
+    /// What sums up over pieces that are alike.
+    fn size_of(&mut self, piece: &Piece) {
         self.size.nodes += piece.nodes;
         self.size.tensors += piece.nodes + piece.leafs;
         self.size.splits += piece.splits;
-        self.attention_at_home &= piece.attention_at_home;
     }
 }
 

@@ -21,10 +21,15 @@ use std::rc::Rc;
 pub(crate) struct Simulations<'a> {
     pub(super) model: &'a Model,
     weights: Weights,
+    /// The graph of the model's family, where it is declared.
+    declared: Option<Decoder>,
     families: RefCell<Vec<(Frame, Option<Pieces>)>>,
-    contents: RefCell<Vec<(Shared, Option<Rc<[u32]>>)>>,
+    contents: RefCell<Vec<(Shared, Contents)>>,
     graphs: Cell<usize>,
 }
+
+/// Numbers for what each layer is; `None` for graphs without pieces.
+type Contents = Option<Rc<[u32]>>;
 
 /// What decides a graph apart from where anything lies.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +58,14 @@ const ATTEMPTS: usize = 3;
 impl<'a> Simulations<'a> {
     /// Nothing is simulated yet.
     pub(crate) fn new(model: &'a Model) -> Self {
-        Self { model, weights: Weights::of(model), families: RefCell::default(), contents: RefCell::default(), graphs: Cell::new(0) }
+        Self {
+            model,
+            weights: Weights::of(model),
+            declared: arch::decoder(model),
+            families: RefCell::default(),
+            contents: RefCell::default(),
+            graphs: Cell::new(0),
+        }
     }
 
     /// How many graphs have been simulated.
@@ -92,7 +104,7 @@ impl<'a> Simulations<'a> {
         if model.layers.len() > MAX_LAYERS {
             return closed_forms("more than 512 layers");
         }
-        let declared = arch::decoder(model);
+        let declared = self.declared;
         if model.encoder && declared.is_none() {
             return closed_forms("an encoder whose graph is not declared");
         }
@@ -139,7 +151,8 @@ impl<'a> Graph<'a> {
 
     fn build(&self, layers: &[usize]) -> Result<Builder<'a>, Missing> {
         let simulations = self.setup.simulations;
-        let mut builder = Builder::new(self.setup.model, &simulations.weights, self.setup.placement, self.options, self.batch);
+        let mut builder =
+            Builder::new(self.setup.model, &simulations.weights, self.setup.placement, self.options, self.batch, layers.len());
         self.decoder.build(&mut builder, layers)?;
         if self.run == Run::Dry {
             builder.graph.pins.clear();
@@ -208,8 +221,7 @@ impl<'a> Graph<'a> {
         self.learn(&mut families[known].1, shape, &all)
     }
 
-    /// Numbers for what each layer is; `None` for graphs without pieces.
-    fn contents(&self, shared: &Shared, all: &[usize]) -> Result<Option<Rc<[u32]>>, Missing> {
+    fn contents(&self, shared: &Shared, all: &[usize]) -> Result<Contents, Missing> {
         let mut known = self.setup.simulations.contents.borrow_mut();
         if let Some((_, contents)) = known.iter().find(|(known, _)| known == shared) {
             return Ok(contents.clone());

@@ -2,7 +2,7 @@
 //! per architecture and component, and per option, the worst first.
 //!
 //! ```text
-//! cargo run --release -p loadmaster-footprint --example accuracy
+//! cargo run --release -p footprint --example accuracy
 //! ```
 #![expect(clippy::print_stdout, reason = "a development tool: it prints tables")]
 

@@ -1,11 +1,11 @@
 //! Asks the engine's own dry run about a list of cases and records its answers in `tests/oracle`.
 //!
 //! ```text
-//! cargo build --release -p loadmaster-llama --example oracle
-//! cargo run -p loadmaster-footprint --example record_oracle -- target/release/examples/oracle [PRESET]
-//! cargo run -p loadmaster-footprint --example record_oracle -- target/release/examples/oracle --loads [PRESET]
-//! cargo run -p loadmaster-footprint --example record_oracle -- target/release/examples/oracle --sliced [PRESET]
-//! cargo run -p loadmaster-footprint --example record_oracle -- target/release/examples/oracle --backend vulkan [PRESET]
+//! cargo build --release -p llama --example oracle
+//! cargo run -p footprint --example record_oracle -- target/release/examples/oracle [PRESET]
+//! cargo run -p footprint --example record_oracle -- target/release/examples/oracle --loads [PRESET]
+//! cargo run -p footprint --example record_oracle -- target/release/examples/oracle --sliced [PRESET]
+//! cargo run -p footprint --example record_oracle -- target/release/examples/oracle --backend vulkan [PRESET]
 //! ```
 //!
 //! With `--backend vulkan` or `--backend metal` the engine is asked about its own device (`--here 1`), and the answers go to
@@ -29,7 +29,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A program that answers as the example `oracle` of loadmaster-llama does.
+/// A program that answers as the example `oracle` of llama does.
 struct Oracle(PathBuf);
 
 /// Largest file that is really loaded; the cases hold it up to twice.

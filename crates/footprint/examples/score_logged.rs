@@ -1,7 +1,7 @@
 //! Prints how well logged allocations of real runs are recomputed, as tables for ACCURACY.md.
 //!
 //! ```text
-//! cargo run --release -p loadmaster-footprint --example score_logged [ROW ...]
+//! cargo run --release -p footprint --example score_logged [ROW ...]
 //! ```
 //!
 //! With numbers of rows it prints these in full.

@@ -1,4 +1,4 @@
-//! How long requirements take: `cargo run --release -p loadmaster-footprint --example speed`.
+//! How long requirements take: `cargo run --release -p footprint --example speed`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a stopwatch for the terminal")]
 
 #[path = "../tests/recorded/mod.rs"]

@@ -1,4 +1,4 @@
-//! How long a plan takes: `cargo run --release -p loadmaster-planner --example speed`.
+//! How long a plan takes: `cargo run --release -p planner --example speed`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a stopwatch for the terminal")]
 
 #[path = "../tests/common/mod.rs"]

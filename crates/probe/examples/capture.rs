@@ -1,7 +1,7 @@
 //! Reads a machine that another project captured and prints it as `loadmaster detect --json` does: archives of sysfs, CPUID dumps,
 //! phones, GPUs, and what nvidia-smi and rocm-smi print.
 //!
-//! `cargo run -p loadmaster-probe --example capture -- FILE`
+//! `cargo run -p probe --example capture -- FILE`
 
 #[path = "../tests/foreign/mod.rs"]
 mod foreign;

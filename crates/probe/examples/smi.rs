@@ -1,6 +1,6 @@
 //! Reads what `nvidia-smi -q`, `nvidia-smi -q -x` or `rocm-smi --json` printed and shows the machine that detection makes of it.
 //!
-//! `cargo run -p loadmaster-probe --example smi -- FILE`: as `loadmaster detect --json`; with `--recording` as a recording for
+//! `cargo run -p probe --example smi -- FILE`: as `loadmaster detect --json`; with `--recording` as a recording for
 //! `--machine`.
 
 #[path = "../tests/smi/mod.rs"]

@@ -1,7 +1,7 @@
 //! The requirement of one configuration, put together from its parts.
 
-use crate::companions::{Companions, Host, beside};
-use crate::compute::{Shape, Simulations};
+use crate::companions::{Companions, Host, Speculation, beside};
+use crate::compute::{Configuration, Run, Shape, Simulations};
 use crate::error::FootprintError;
 use crate::kv_cache::{self, ByPlace};
 use crate::placement::{self, Home, Placement};
@@ -41,9 +41,8 @@ pub fn require_with(
         return tensor_parallel::require(model, settings, target, profile, companions);
     }
     let settings = &*profile.rules.apply(settings);
-    let context = context::resolve_with(model, settings, profile, companions.speculation(model))?;
     let roles = Roles::of(model);
-    let case = Case { model, roles: &roles, settings, target, profile, context };
+    let case = Case::new(model, &roles, settings, target, profile, companions.speculation(model))?;
     let placed = Placed::new(&case)?;
     let simulated = Simulated::new(&case, &placed.placement);
     case.finish(&placed, simulated, companions)
@@ -57,9 +56,8 @@ pub(crate) fn require_speculating(
     profile: &EngineProfile,
     companions: &Companions,
 ) -> Result<Requirement, FootprintError> {
-    let context = context::resolve_with(model, settings, profile, companions.speculation(model))?;
     let roles = Roles::of(model);
-    let case = Case { model, roles: &roles, settings, target, profile, context };
+    let case = Case::new(model, &roles, settings, target, profile, companions.speculation(model))?;
     let placed = Placed::new(&case)?;
     let simulated = Simulated::new(&case, &placed.placement);
     case.finish(&placed, simulated, &Companions::default())
@@ -72,9 +70,8 @@ pub(crate) fn require_speculating(
 /// As [`require`].
 pub fn dry_run(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
     let settings = &Settings { load_mode: LoadMode::None, ..profile.rules.apply(settings).into_owned() };
-    let context = context::resolve(model, settings, profile)?;
     let roles = Roles::of(model);
-    let case = Case { model, roles: &roles, settings, target, profile, context };
+    let case = Case::new(model, &roles, settings, target, profile, Speculation::NONE)?;
     case.dry_run(&Placed::new(&case)?, &Simulations::new(model), None)
 }
 
@@ -130,7 +127,20 @@ impl Simulated {
     }
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    /// `settings` as the engine of `profile` takes them ([`crate::Rules::apply`]).
+    pub(crate) fn new(
+        model: &'a Model,
+        roles: &'a Roles,
+        settings: &'a Settings,
+        target: &'a Target,
+        profile: &'a EngineProfile,
+        speculation: Speculation,
+    ) -> Result<Self, FootprintError> {
+        let context = context::resolve_with(model, settings, profile, speculation)?;
+        Ok(Self { model, roles, settings, target, profile, context })
+    }
+
     /// What the engine's own dry run reports; with the shape of the placement, from pieces of what was simulated before.
     pub(crate) fn dry_run(
         &self,
@@ -138,16 +148,20 @@ impl Case<'_> {
         simulations: &Simulations<'_>,
         shape: Option<&Shape>,
     ) -> Result<Requirement, FootprintError> {
-        let compute = simulations.dry_run(self.settings, self.target, &placed.placement, shape, &self.context);
+        let compute = simulations.buffers(self.configuration(&placed.placement), shape, &self.context, Run::Dry);
         self.check_graph(placed.loaded, &compute)?;
         Ok(self.assemble(placed, Simulated { compute, scratch: self.scratch(&placed.placement) }))
     }
 
     /// Compute buffers; with the shape of the placement, from pieces of what was simulated before.
     pub(crate) fn compute(&self, simulations: &Simulations<'_>, placement: &Placement, shape: Option<&Shape>) -> ComputeBuffers {
-        let compute = simulations.buffers(self.settings, self.target, placement, shape, &self.context);
+        let compute = simulations.buffers(self.configuration(placement), shape, &self.context, Run::Load);
         let kept_states = self.context.n_states > 1 && self.model.has_recurrent_state();
         if kept_states { compute.with_kept_states() } else { compute }
+    }
+
+    fn configuration<'b>(&'b self, placement: &'b Placement) -> Configuration<'b> {
+        Configuration { settings: self.settings, target: self.target, placement }
     }
 
     pub(crate) fn scratch(&self, placement: &Placement) -> Vec<Known<Bytes>> {

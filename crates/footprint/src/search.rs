@@ -6,14 +6,14 @@
 //! had the same neighbours, and simulated where they had not. Answers are those of [`crate::require_with`]: a law, every
 //! recorded model with all its layers, and the engine's recorded answers check it.
 
-use crate::companions::Companions;
+use crate::companions::{Companions, Speculation};
 use crate::compute::{Shape, Shapes, Simulations};
 use crate::error::FootprintError;
 use crate::placement::Placement;
 use crate::require::{Case, Placed, Simulated};
 use crate::requirement::Requirement;
 use crate::roles::Roles;
-use crate::{ComputeBuffers, EngineProfile, Target, context};
+use crate::{ComputeBuffers, EngineProfile, Target};
 use spec::settings::{FlashAttention, LoadMode, SplitMode};
 use spec::{Bytes, Known, Model, Settings};
 use std::cell::RefCell;
@@ -66,8 +66,7 @@ impl<'a> Requirements<'a> {
             return crate::require_with(self.model, settings, self.target, self.profile, self.companions);
         }
         let settings = &*self.profile.rules.apply(settings);
-        let context = context::resolve_with(self.model, settings, self.profile, self.companions.speculation(self.model))?;
-        let case = Case { model: self.model, roles: &self.roles, settings, target: self.target, profile: self.profile, context };
+        let case = self.case(settings, self.companions.speculation(self.model))?;
         let shaped = self.placed(&case)?;
         let simulated = self.simulated(&case, &shaped);
         case.finish(&shaped.placed, simulated, self.companions)
@@ -79,8 +78,7 @@ impl<'a> Requirements<'a> {
     /// As [`crate::dry_run`].
     pub fn dry_run(&self, settings: &Settings) -> Result<Requirement, FootprintError> {
         let settings = &Settings { load_mode: LoadMode::None, ..self.profile.rules.apply(settings).into_owned() };
-        let context = context::resolve(self.model, settings, self.profile)?;
-        let case = Case { model: self.model, roles: &self.roles, settings, target: self.target, profile: self.profile, context };
+        let case = self.case(settings, Speculation::NONE)?;
         let Shaped { placed, shape, .. } = &*self.placed(&case)?;
         case.dry_run(placed, &self.simulations, Some(shape))
     }
@@ -88,6 +86,10 @@ impl<'a> Requirements<'a> {
     /// How many graphs have been simulated so far, in full or in short.
     pub fn simulations(&self) -> usize {
         self.simulations.graphs()
+    }
+
+    fn case<'b>(&'b self, settings: &'b Settings, speculation: Speculation) -> Result<Case<'b>, FootprintError> {
+        Case::new(self.model, &self.roles, settings, self.target, self.profile, speculation)
     }
 
     fn placed(&self, case: &Case<'_>) -> Result<Rc<Shaped>, FootprintError> {

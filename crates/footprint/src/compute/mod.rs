@@ -87,7 +87,7 @@ const MAX_TENSOR: u64 = 1 << 50;
 /// Exact for declared architectures on the host and on backends whose allocation is known to follow the common rules;
 /// elsewhere an estimate: from Llama's graph over the model's tensors, or else from closed forms.
 pub fn buffers(model: &Model, settings: &Settings, target: &Target, placement: &Placement, context: &ResolvedContext) -> ComputeBuffers {
-    Simulations::new(model).buffers(settings, target, placement, None, context)
+    Simulations::new(model).buffers(Configuration { settings, target, placement }, None, context, Run::Load)
 }
 
 /// What the engine's own dry run (`no_alloc`; `--fit`, `llama-fit-params`) reports for the same configuration.
@@ -96,12 +96,12 @@ pub fn buffers(model: &Model, settings: &Settings, target: &Target, placement: &
 /// so that nodes which the model has fixed to a device are free to move (`ggml_backend_sched_reserve_size`,
 /// ggml-backend.cpp, against `ggml_backend_sched_reserve`). With several GPUs the two differ by activations at the borders.
 pub fn dry_run(model: &Model, settings: &Settings, target: &Target, placement: &Placement, context: &ResolvedContext) -> ComputeBuffers {
-    Simulations::new(model).dry_run(settings, target, placement, None, context)
+    Simulations::new(model).buffers(Configuration { settings, target, placement }, None, context, Run::Dry)
 }
 
 /// Which of the engine's reservations is simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Run {
+pub(crate) enum Run {
     /// A load: prefill, decode, prefill.
     Load,
     /// A dry run: prefill without pins.
@@ -135,10 +135,10 @@ fn scratch_of(backend: &str) -> Scratch {
 
 /// A configuration whose tensors are placed.
 #[derive(Clone, Copy)]
-struct Placed<'a> {
-    settings: &'a Settings,
-    target: &'a Target,
-    placement: &'a Placement,
+pub(crate) struct Configuration<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) target: &'a Target,
+    pub(crate) placement: &'a Placement,
 }
 
 /// Everything that the graphs of one context share.
@@ -155,9 +155,14 @@ struct Setup<'a> {
 }
 
 impl<'a> Setup<'a> {
-    fn new(simulations: &'a Simulations<'a>, shape: Option<&'a Shape>, placed: Placed<'a>, context: &ResolvedContext) -> Self {
+    fn new(
+        simulations: &'a Simulations<'a>,
+        shape: Option<&'a Shape>,
+        configuration: Configuration<'a>,
+        context: &ResolvedContext,
+    ) -> Self {
         let model = simulations.model;
-        let Placed { settings, target, placement } = placed;
+        let Configuration { settings, target, placement } = configuration;
         let used = || placement.devices.iter().filter_map(|&device| target.devices.get(device));
         let backends = u8::try_from(placement.devices.len()).unwrap_or(u8::MAX - 1) + 1;
         let backend_of = |device: Option<usize>| {

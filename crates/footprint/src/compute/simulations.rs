@@ -9,10 +9,9 @@ use super::reorder::Optimizer;
 use super::schedule::{Schedule, Scheduler, schedule};
 use super::tensor::{Id, Memory};
 use super::weights::Weights;
-use super::{Certainty, ComputeBuffers, MAX_LAYERS, Measured, Placed, Run, Setup, Shape, arch, estimate};
-use crate::placement::Placement;
-use crate::{GraphSize, ResolvedContext, Target};
-use spec::{Model, Settings};
+use super::{Certainty, ComputeBuffers, Configuration, MAX_LAYERS, Measured, Run, Setup, Shape, arch, estimate};
+use crate::{GraphSize, ResolvedContext};
+use spec::Model;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -73,32 +72,15 @@ impl<'a> Simulations<'a> {
         self.graphs.get()
     }
 
-    /// As [`super::buffers`]; with the shape of the placement, out of pieces.
+    /// As [`super::buffers`], or [`super::dry_run`] by `run`; with the shape of the placement, out of pieces.
     pub(crate) fn buffers(
         &self,
-        settings: &Settings,
-        target: &Target,
-        placement: &Placement,
+        configuration: Configuration<'_>,
         shape: Option<&Shape>,
         context: &ResolvedContext,
+        run: Run,
     ) -> ComputeBuffers {
-        self.simulate(Placed { settings, target, placement }, shape, context, Run::Load)
-    }
-
-    /// As [`super::dry_run`]; with the shape of the placement, out of pieces.
-    pub(crate) fn dry_run(
-        &self,
-        settings: &Settings,
-        target: &Target,
-        placement: &Placement,
-        shape: Option<&Shape>,
-        context: &ResolvedContext,
-    ) -> ComputeBuffers {
-        self.simulate(Placed { settings, target, placement }, shape, context, Run::Dry)
-    }
-
-    fn simulate(&self, placed: Placed<'_>, shape: Option<&Shape>, context: &ResolvedContext, run: Run) -> ComputeBuffers {
-        let Placed { settings, target, placement } = placed;
+        let Configuration { settings, target, placement } = configuration;
         let model = self.model;
         let closed_forms = |reason: &str| estimate::buffers(model, settings, target, placement, context, reason);
         if model.layers.len() > MAX_LAYERS {
@@ -108,7 +90,7 @@ impl<'a> Simulations<'a> {
         if model.encoder && declared.is_none() {
             return closed_forms("an encoder whose graph is not declared");
         }
-        let setup = Setup::new(self, shape, placed, context);
+        let setup = Setup::new(self, shape, configuration, context);
         match setup.reserve(&declared.unwrap_or(arch::LLAMA), context, run) {
             Ok(reserved) => setup.known(target, &reserved, declared.is_none().then_some(Certainty::StandIn)),
             Err(missing) => closed_forms(&missing.to_string()),

@@ -9,10 +9,8 @@ use super::gpus::{Found, HostMemory, Link, Source, bytes};
 use super::pci::{self, PciDevice};
 use super::{amd_rate, card, kfd, visible};
 use crate::host::Host;
-use spec::machine::{GpuCondition, GpuKind, GpuVendor, Slice};
+use spec::machine::{GpuKind, GpuVendor, Slice};
 use spec::{Bytes, BytesPerSec, Known};
-
-const ASLEEP: &str = "asleep, and not woken";
 
 /// The AMD GPUs behind a host: those that the compute driver knows in its order, then the others in that of the bus.
 pub(crate) fn read(host: &dyn Host, bus: &[&PciDevice], memory: &HostMemory<'_>) -> Source {
@@ -113,14 +111,10 @@ fn sum(a: &Known<Bytes>, b: &Known<Bytes>, source: &'static str) -> Known<Bytes>
 /// Links, sensors and load. Nothing of it while the device sleeps.
 fn now(host: &dyn Host, device: &PciDevice, integrated: bool, found: &mut Found) {
     if device.asleep(host) {
-        found.gpu.pcie = Known::unknown(ASLEEP);
-        found.gpu.power_limit_watts = Known::unknown(ASLEEP);
-        found.condition = GpuCondition { asleep: true, ..GpuCondition::unknown(ASLEEP) };
-        return;
+        return card::asleep(found);
     }
     if integrated {
-        found.gpu.pcie = Known::unknown("part of the processor");
-        found.condition.link = Known::unknown("part of the processor");
+        card::inside_processor(found);
     } else {
         let links = card::links(host, device);
         found.gpu.pcie = Known::from_option(links.best, "PCI max link", "the bus names no link");

@@ -1,11 +1,12 @@
 //! Caches from `/sys/devices/system/cpu/cpu*/cache`.
 
+use super::counted::Counted;
 use super::cpulist;
 use super::topology::CPU;
 use crate::host::Host;
 use spec::Bytes;
 use spec::machine::Cache;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// No processor has more; the folder is not listed, to save a read per core.
 const MAX_INDEX: usize = 8;
@@ -16,7 +17,7 @@ const USUAL: usize = 4;
 /// The caches of these CPUs, one entry per level, kind and size, closest first. Each cache is read once, through the first
 /// CPU that uses it.
 pub(crate) fn read(host: &dyn Host, cpus: &BTreeSet<u32>) -> Vec<Cache> {
-    let mut found: BTreeMap<(u8, String, Bytes), (u32, usize)> = BTreeMap::new();
+    let mut found = Counted::default();
     let mut seen: [BTreeSet<u32>; MAX_INDEX] = Default::default();
     for cpu in cpus {
         for (index, seen) in seen.iter_mut().enumerate() {
@@ -30,19 +31,10 @@ pub(crate) fn read(host: &dyn Host, cpus: &BTreeSet<u32>) -> Vec<Cache> {
             seen.insert(*cpu);
             seen.extend(&users);
             let shared_by = users.intersection(cpus).count().max(1);
-            let (instances, most) = found.entry((level, kind, size)).or_default();
-            *instances = instances.saturating_add(1);
-            *most = (*most).max(shared_by);
+            found.add(level, &kind, size, 1, shared_by);
         }
     }
-    let entry = |((level, kind, size), (instances, shared_by))| Cache {
-        level,
-        kind,
-        size,
-        instances,
-        shared_by: u32::try_from(shared_by).unwrap_or(u32::MAX),
-    };
-    found.into_iter().map(entry).collect()
+    found.into_caches()
 }
 
 /// Level, kind, size and users of one cache; `None` past the last.

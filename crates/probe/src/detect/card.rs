@@ -2,10 +2,28 @@
 //!
 //! Linux Documentation/ABI/testing/sysfs-bus-pci (`max_link_speed`, `resource`, `numa_node`), Documentation/hwmon/sysfs-interface.rst.
 
+use super::gpus::Found;
 use super::pci::PciDevice;
 use crate::host::{Host, Question};
 use spec::Known;
-use spec::machine::PcieLink;
+use spec::machine::{GpuCondition, PcieLink};
+
+/// Why nothing is read of a device that sleeps.
+pub(crate) const ASLEEP: &str = "asleep, and not woken";
+const INSIDE: &str = "part of the processor";
+
+/// Nothing of what changes is read of a device that sleeps: reading would wake it.
+pub(crate) fn asleep(found: &mut Found) {
+    found.gpu.pcie = Known::unknown(ASLEEP);
+    found.gpu.power_limit_watts = Known::unknown(ASLEEP);
+    found.condition = GpuCondition { asleep: true, ..GpuCondition::unknown(ASLEEP) };
+}
+
+/// A GPU of the processor hangs on no link.
+pub(crate) fn inside_processor(found: &mut Found) {
+    found.gpu.pcie = Known::unknown(INSIDE);
+    found.condition.link = Known::unknown(INSIDE);
+}
 
 /// The best link between card and host, and the link as it runs now.
 pub(crate) struct Links {

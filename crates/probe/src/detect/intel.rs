@@ -9,9 +9,7 @@ use super::gpus::{Found, HostMemory, Source, bytes};
 use super::pci::{self, PciDevice};
 use crate::host::Host;
 use spec::Known;
-use spec::machine::{GpuCondition, GpuKind, GpuVendor};
-
-const ASLEEP: &str = "asleep, and not woken";
+use spec::machine::{GpuKind, GpuVendor};
 
 /// The address window through which the host reaches a card's memory.
 const MEMORY_WINDOW: usize = 2;
@@ -80,14 +78,10 @@ fn amounts(host: &dyn Host, device: &PciDevice, drm: Option<&str>, found: &mut F
 /// Link, sensors and what slows it down. Nothing of it while the device sleeps.
 fn now(host: &dyn Host, device: &PciDevice, integrated: bool, found: &mut Found) {
     if device.asleep(host) {
-        found.gpu.pcie = Known::unknown(ASLEEP);
-        found.gpu.power_limit_watts = Known::unknown(ASLEEP);
-        found.condition = GpuCondition { asleep: true, ..GpuCondition::unknown(ASLEEP) };
-        return;
+        return card::asleep(found);
     }
     if integrated {
-        found.gpu.pcie = Known::unknown("part of the processor");
-        found.condition.link = Known::unknown("part of the processor");
+        card::inside_processor(found);
     } else {
         let links = card::links(host, device);
         let outside = |link: Option<_>| link.filter(|link| !card::is_inside(*link));

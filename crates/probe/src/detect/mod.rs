@@ -6,6 +6,7 @@ pub(crate) mod caches;
 mod card;
 pub(crate) mod cgroup;
 pub(crate) mod conditions;
+mod counted;
 pub(crate) mod cpuinfo;
 pub(crate) mod cpulist;
 pub(crate) mod dmi;

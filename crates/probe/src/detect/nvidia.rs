@@ -15,7 +15,6 @@ use spec::{Bytes, BytesPerSec, Known};
 /// More devices than any machine holds; a larger count is a broken answer.
 const MAX_DEVICES: u32 = 64;
 
-const ASLEEP: &str = "asleep, and not woken";
 const LATE: &str = "the driver did not answer in time";
 
 /// A device or a part of one, as the library counts them.
@@ -77,7 +76,7 @@ pub(crate) fn read(host: &dyn Host, bus: &[&PciDevice], memory: &HostMemory<'_>,
             None => {
                 devices.push((visible::Device::default(), vec![source.found.len()]));
                 let place = bus.get(index).copied();
-                source.found.extend(place.map(|device| from_the_bus(host, device, ASLEEP, true)));
+                source.found.extend(place.map(|device| from_the_bus(host, device, card::ASLEEP, true)));
             }
         }
     }
@@ -343,7 +342,7 @@ fn unnumbered(host: &dyn Host, depth: Depth, bus: &[(&PciDevice, bool)], source:
             continue;
         }
         let why = match (sleeps, late, depth) {
-            (true, ..) => ASLEEP,
+            (true, ..) => card::ASLEEP,
             (_, true, _) => LATE,
             (_, _, Depth::Static) => "drivers were not asked",
             _ => "NVML does not name this device",

@@ -4,11 +4,12 @@
 //! level (`hw.l2cachesize`) are those of one kind only, on Apple processors the slower one.
 
 use super::sysctl;
+use crate::detect::counted::Counted;
 use crate::detect::features;
 use crate::host::Host;
 use spec::machine::{Cache, CoreKind, Cpu, Gpu};
 use spec::{Bytes, Known};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// More kinds of core than any processor has.
 const MAX_LEVELS: u32 = 8;
@@ -107,22 +108,13 @@ fn uniform(host: &dyn Host) -> Option<Level> {
 }
 
 fn caches(levels: &[Level]) -> Vec<Cache> {
-    let mut found: BTreeMap<(u8, &str, Bytes), (u32, u32)> = BTreeMap::new();
+    let mut found = Counted::default();
     for level in levels {
         for &(number, kind, size, shared_by) in &level.caches {
-            let (instances, most) = found.entry((number, kind, size)).or_default();
-            *instances = instances.saturating_add(level.cpus.div_ceil(shared_by.max(1)));
-            *most = (*most).max(shared_by);
+            found.add(number, kind, size, level.cpus.div_ceil(shared_by.max(1)), shared_by as usize);
         }
     }
-    let entry = |((level, kind, size), (instances, shared_by)): ((u8, &str, Bytes), (u32, u32))| Cache {
-        level,
-        kind: kind.to_owned(),
-        size,
-        instances,
-        shared_by,
-    };
-    found.into_iter().map(entry).collect()
+    found.into_caches()
 }
 
 /// macOS numbers no CPUs for programs and lets none choose; they are numbered here kind after kind.

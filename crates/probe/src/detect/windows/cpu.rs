@@ -1,6 +1,7 @@
 //! Processors under Windows.
 
 use super::relations::{Cpus, Relations};
+use crate::detect::counted::Counted;
 use crate::detect::{features, fields};
 use crate::host::{Host, Question, WindowsQuestion};
 use spec::Known;
@@ -55,20 +56,11 @@ fn kinds(relations: &Relations) -> Vec<CoreKind> {
 }
 
 fn caches(relations: &Relations) -> Vec<Cache> {
-    let mut found: BTreeMap<(u8, &str, u64), (u32, usize)> = BTreeMap::new();
+    let mut found = Counted::default();
     for cache in relations.caches.iter().filter(|cache| cache.bytes > 0) {
-        let (instances, most) = found.entry((cache.level, &cache.kind, cache.bytes)).or_default();
-        *instances = instances.saturating_add(1);
-        *most = (*most).max(cache.cpus.len());
+        found.add(cache.level, &cache.kind, spec::Bytes::new(cache.bytes), 1, cache.cpus.len());
     }
-    let entry = |((level, kind, bytes), (instances, shared_by)): ((u8, &str, u64), (u32, usize))| Cache {
-        level,
-        kind: kind.to_owned(),
-        size: spec::Bytes::new(bytes),
-        instances,
-        shared_by: u32::try_from(shared_by).unwrap_or(u32::MAX),
-    };
-    found.into_iter().map(entry).collect()
+    found.into_caches()
 }
 
 fn extensions(host: &dyn Host, arch: &str) -> BTreeSet<String> {

@@ -1,10 +1,11 @@
 //! Caches from CPUID: leaf 4, AMD's leaf 0x8000001D of the same layout, and 0x80000005 and 0x80000006 of older ones.
 
+use super::super::counted::Counted;
 use super::{Cpuid, Places};
 use crate::host::Host;
 use spec::Bytes;
 use spec::machine::Cache;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// No processor lists more.
 const MOST: u32 = 8;
@@ -22,18 +23,15 @@ pub(super) struct One {
 /// The caches of the machine whose CPUs have these places; without places those of one package, of which one CPU tells.
 pub(crate) fn read(host: &dyn Host, places: Option<&Places>) -> Vec<Cache> {
     let Some(cpuid) = Cpuid::new(host) else { return Vec::new() };
-    let mut found: BTreeMap<(u8, &'static str, Bytes), (u32, u32)> = BTreeMap::new();
-    let mut add = |one: &One, instances: u32, shared_by: u32| {
-        let (sum, most) = found.entry((one.level, one.kind, one.size)).or_default();
-        (*sum, *most) = (sum.saturating_add(instances), shared_by.max(*most));
-    };
+    let mut found = Counted::default();
+    let mut add = |one: &One, instances: u32, shared_by: usize| found.add(one.level, one.kind, one.size, instances, shared_by);
     match places {
         Some(places) => {
             for (cpus, one) in of_each(cpuid, places) {
                 for group in places.sharing(one.bits) {
                     let users = group.intersection(&cpus).count();
                     if users > 0 {
-                        add(&one, 1, u32::try_from(users).unwrap_or(u32::MAX));
+                        add(&one, 1, users);
                     }
                 }
             }
@@ -44,18 +42,11 @@ pub(crate) fn read(host: &dyn Host, places: Option<&Places>) -> Vec<Cache> {
                 let room = 1_u32.checked_shl(one.bits).unwrap_or(u32::MAX);
                 let users = if one.bits <= package.core_bits { package.of_a_core } else { room };
                 let users = users.clamp(1, package.threads.max(1));
-                add(&one, package.threads.div_ceil(users).max(1), users);
+                add(&one, package.threads.div_ceil(users).max(1), users as usize);
             }
         }
     }
-    let entry = |((level, kind, size), (instances, shared_by)): ((u8, &str, Bytes), _)| Cache {
-        level,
-        kind: kind.to_owned(),
-        size,
-        instances,
-        shared_by,
-    };
-    found.into_iter().map(entry).collect()
+    found.into_caches()
 }
 
 /// Each cache with the CPUs that have one like it. CPUs of one kind are alike, so that one of them is asked.

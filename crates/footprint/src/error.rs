@@ -166,6 +166,14 @@ pub enum FootprintError {
         /// Why.
         reason: Box<FootprintError>,
     },
+    /// A flag of drafts that engines of this age do not have.
+    #[error("{engine} has no flag {flag}; leave it out, or name another engine")]
+    DraftFlag {
+        /// The engine's profile.
+        engine: String,
+        /// The flag.
+        flag: &'static str,
+    },
     /// Drafts by prediction layers of a model that has none.
     #[error("a model of {architecture} in this file has no prediction layers to draft with; name a --model-draft")]
     NoPredictionLayers {

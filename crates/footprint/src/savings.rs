@@ -1,5 +1,7 @@
 //! What other settings would save, each really evaluated.
 
+mod beside;
+
 use crate::parts::{Component, Part};
 use crate::requirement::Requirement;
 use crate::{Companions, EngineProfile, Target, require_with};
@@ -10,7 +12,7 @@ use spec::{Bytes, Known, Model, QuantType, Settings};
 /// One change of settings and what it does to memory at peak.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saving {
-    /// The setting, by its name in [`Settings`].
+    /// The setting, by its name in [`Settings`]; of what is loaded beside the model, by the name of llama-server's flag.
     pub setting: &'static str,
     /// Its value now.
     pub from: String,
@@ -18,6 +20,8 @@ pub struct Saving {
     pub to: String,
     /// All settings with the change.
     pub settings: Settings,
+    /// What is loaded beside the model, with the change.
+    pub companions: Companions,
     /// Bytes freed per device, parallel to [`Requirement::devices`]; below zero where more is needed.
     pub devices: Vec<i64>,
     /// Bytes freed on the host, server caches at their limits; below zero where more is needed.
@@ -52,17 +56,20 @@ pub fn savings(
     companions: &Companions,
     now: &Requirement,
 ) -> Vec<Saving> {
-    let mut found: Vec<Saving> = changes(model, settings)
-        .into_iter()
+    let of_settings = changes(model, settings).into_iter();
+    let of_companions = beside::changes(settings, target, profile, companions).into_iter();
+    let mut found: Vec<Saving> = of_settings
+        .chain(of_companions)
         .filter_map(|change| {
-            let then = require_with(model, &change.settings, target, profile, companions).ok()?;
+            let beside = change.companions.unwrap_or_else(|| companions.clone());
+            let then = require_with(model, &change.settings, target, profile, &beside).ok()?;
             let (host, host_exact) = freed(now, &then, None)?;
             let devices: Option<Vec<(i64, bool)>> = (0..now.devices.len()).map(|device| freed(now, &then, Some(device))).collect();
             let devices = devices?;
             let exact = host_exact && devices.iter().all(|(_, exact)| *exact);
             let devices = devices.into_iter().map(|(bytes, _)| bytes).collect();
-            let Change { setting, from, to, settings, cost } = change;
-            Some(Saving { setting, from, to, settings, devices, host, exact, cost })
+            let Change { setting, from, to, settings, cost, .. } = change;
+            Some(Saving { setting, from, to, settings, companions: beside, devices, host, exact, cost })
         })
         .filter(|saving| saving.most() >= WORTHWHILE)
         .collect();
@@ -92,15 +99,17 @@ struct Change {
     from: String,
     to: String,
     settings: Settings,
+    /// `None`: as they are.
+    companions: Option<Companions>,
     cost: &'static str,
 }
 
-/// Every change that could save, whether it does or not.
+/// Every change of settings that could save, whether it does or not.
 fn changes(model: &Model, now: &Settings) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut add =
         |setting: &'static str, from: &dyn std::fmt::Display, to: &dyn std::fmt::Display, settings: Settings, cost: &'static str| {
-            changes.push(Change { setting, from: from.to_string(), to: to.to_string(), settings, cost });
+            changes.push(Change { setting, from: from.to_string(), to: to.to_string(), settings, companions: None, cost });
         };
     if now.n_parallel > 1 {
         let then = Settings { n_parallel: 1, ..now.clone() };

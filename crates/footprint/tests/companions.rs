@@ -4,7 +4,9 @@
 mod recorded;
 
 use footprint::target::Backend;
-use footprint::{Companions, Component, Device, Draft, EngineProfile, FootprintError, Part, Requirement, Target, require, require_with};
+use footprint::{
+    Companions, Component, Device, Draft, EngineProfile, FootprintError, Part, Requirement, Target, require, require_with, savings, totals,
+};
 use spec::model::Tensor;
 use spec::{Attachment, AttachmentKind, Bytes, Known, Model, QuantType, Settings};
 
@@ -127,4 +129,72 @@ fn a_model_without_prediction_layers_cannot_draft_for_itself() {
     let own = Companions { draft: Some(Draft::new(None)), ..Companions::default() };
     let refusal = need(&model(), &Settings::default(), &own).unwrap_err().to_string();
     assert_eq!(refusal, "a model of qwen3 in this file has no prediction layers to draft with; name a --model-draft");
+}
+
+/// Everything that can be less, and that each says what the requirement without it says.
+#[test]
+fn suggestions_about_companions_are_what_they_say() {
+    let (model, settings) = (model(), Settings { n_gpu_layers: 99, n_ctx: 8192, ..Settings::default() });
+    let patch = tensor("v.patch_embd.weight", QuantType::F16, [1 << 12, 1 << 10, 1, 1]);
+    let companions = Companions {
+        projector: Some(attachment(AttachmentKind::Projector, "clip", vec![patch])),
+        draft: Some(Draft::new(Some(recorded::model::model("qwen3-0.6b Q4_K_M n_layer=2")))),
+        ..Companions::default()
+    };
+    let mut known = companions;
+    known.projector.as_mut().unwrap().metadata.insert("clip.vision.embedding_length".into(), spec::model::MetaValue::Uint(1024));
+    let about = |companions: &Companions, profile: &EngineProfile| {
+        let need = |settings: &Settings, beside: &Companions| require_with(&model, settings, &target(), profile, beside).unwrap();
+        let now = need(&settings, companions);
+        let mut lines = Vec::new();
+        for saving in savings(&model, &settings, &target(), profile, companions, &now) {
+            if saving.companions == *companions {
+                continue;
+            }
+            let then = need(&saving.settings, &saving.companions);
+            let peak = |need: &Requirement, device| totals(&need.parts(device)).peak.get().unwrap().get() as i64;
+            assert_eq!(saving.host, peak(&now, None) - peak(&then, None), "{}", saving.setting);
+            assert_eq!(saving.devices, [peak(&now, Some(0)) - peak(&then, Some(0))], "{}", saving.setting);
+            lines.push(format!("{} {} -> {}", saving.setting, saving.from, saving.to));
+        }
+        lines.join("\n")
+    };
+    insta::assert_snapshot!(about(&known, &EngineProfile::server_0_7()), @r"
+    model_draft synthetic qwen3-0.6b -> none
+    n_gpu_layers_draft all -> 0
+    mmproj loaded -> none
+    mmproj_offload on -> off
+    spec_draft_n_ubatch 512 -> 128
+    cache_type_draft f16/f16 -> q4_0/q4_0
+    cache_type_draft f16/f16 -> q8_0/q8_0
+    draft_max 3 -> 1
+    ");
+    insta::assert_snapshot!(about(&known, &EngineProfile::named("llama.cpp-2026-03").unwrap()), @r"
+    model_draft synthetic qwen3-0.6b -> none
+    n_gpu_layers_draft all -> 0
+    mmproj loaded -> none
+    mmproj_offload on -> off
+    cache_type_draft f16/f16 -> q4_0/q4_0
+    ctx_size_draft 8192 -> 4096
+    cache_type_draft f16/f16 -> q8_0/q8_0
+    draft_max 3 -> 1
+    ");
+}
+
+/// Flags that only some engines have are refused for the others, not counted.
+#[test]
+fn flags_of_drafts_that_an_engine_lacks_are_refused() {
+    let draft = |n_ctx, n_ubatch| Companions {
+        draft: Some(Draft { n_ctx, n_ubatch, ..Draft::new(Some(recorded::model::model("qwen3-0.6b Q4_K_M n_layer=2"))) }),
+        ..Companions::default()
+    };
+    let with = |profile: &EngineProfile, beside: &Companions| require_with(&model(), &Settings::default(), &target(), profile, beside);
+    let old = EngineProfile::named("llama.cpp-2026-03").unwrap();
+    assert!(with(&old, &draft(Some(1024), None)).is_ok() && with(&EngineProfile::server_0_7(), &draft(None, Some(64))).is_ok());
+    let refusals = [with(&EngineProfile::server_0_7(), &draft(Some(1024), None)), with(&old, &draft(None, Some(64)))];
+    let refusals = refusals.map(|refused| refused.unwrap_err().to_string());
+    insta::assert_snapshot!(refusals.join("\n"), @r"
+    llama-server 0.7.0 has no flag --ctx-size-draft; leave it out, or name another engine
+    llama.cpp-2026-01 (2026-03) has no flag --spec-draft-n-ubatch; leave it out, or name another engine
+    ");
 }

@@ -18,13 +18,13 @@ pub struct Draft {
     pub model: Option<Model>,
     /// Layers of the other model on GPUs (`-ngld`); `None`: all, where there is a GPU.
     pub n_gpu_layers: Option<u32>,
-    /// Its context (`-cd`, older engines); `None`: that of the model.
+    /// Its context (`-cd`, engines before 2026-06); `None`: that of the model.
     pub n_ctx: Option<u32>,
     /// Type of its K cache (`-ctkd`).
     pub cache_type_k: QuantType,
     /// Type of its V cache (`-ctvd`).
     pub cache_type_v: QuantType,
-    /// Its micro-batch (`--spec-draft-n-ubatch`); `None`: that of the model.
+    /// Its micro-batch (`--spec-draft-n-ubatch`, since 0.7.0); `None`: that of the model.
     pub n_ubatch: Option<u32>,
     /// Tokens drafted at once at most (`--draft-max`, `--spec-draft-n-max`).
     pub n_max: u32,
@@ -83,6 +83,13 @@ impl Speculation {
 
 /// What the draft needs.
 pub(super) fn draft(host: &Host<'_>, draft: &Draft, beside: &mut Beside) -> Result<(), FootprintError> {
+    let refused = |flag| Err(FootprintError::DraftFlag { engine: host.profile.name.clone(), flag });
+    if draft.n_ctx.is_some() && !host.profile.rules.draft_context {
+        return refused("--ctx-size-draft");
+    }
+    if draft.n_ubatch.is_some() && !host.profile.rules.draft_micro_batch {
+        return refused("--spec-draft-n-ubatch");
+    }
     match &draft.model {
         Some(model) => other_model(host, draft, model, beside),
         None => own_layers(host, draft, beside),

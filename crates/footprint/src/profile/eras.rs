@@ -22,8 +22,9 @@ pub(super) struct Era {
 
 /// Until batches could mix tokens and embeddings, and CUDA dropped buffers for rows (the change's own build is not known).
 const RULES_2026_06: Rules = Rules { batches: BatchKinds::TokensOrEmbeddings, cuda_splits_rows: true, confirmed: false, ..Rules::CURRENT };
-/// Until pull request 23764 (F16 masks, 2026-05-29) and 23861 (rows of logits, 2026-06).
-const RULES_2026_04: Rules = Rules { half_mask: false, attention_scratch: false, ..RULES_2026_06 };
+/// Until pull request 23764 (F16 masks, 2026-05-29), 23861 (rows of logits, 2026-06) and 22787 (one context for the drafts of
+/// all sequences, as long as the model's, 2026-05).
+const RULES_2026_04: Rules = Rules { half_mask: false, attention_scratch: false, draft_context: true, ..RULES_2026_06 };
 /// Until quantised caches were rotated.
 const RULES_2026_01: Rules = Rules { rotated_cache: false, ..RULES_2026_04 };
 /// Until values of latent caches were dropped, and graphs were reserved for embeddings too (pull request 18550; both 2026-01).

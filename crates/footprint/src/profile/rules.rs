@@ -80,6 +80,10 @@ pub struct Rules {
     pub ik: Option<Ik>,
     /// Backends put the nodes of their splits into another order before these are allocated (pull request 15850, 2025-09).
     pub reorders: bool,
+    /// A draft model has a context of its own to set (`--ctx-size-draft`); without this it has the model's.
+    pub draft_context: bool,
+    /// The micro-batch of a draft can be set (`--spec-draft-n-ubatch`).
+    pub draft_micro_batch: bool,
     /// True where the source was read and every rule is confirmed by recorded dry runs; compute buffers under other rules
     /// are estimates.
     pub confirmed: bool,
@@ -106,11 +110,13 @@ impl Rules {
         mask_padding: 1,
         ik: None,
         reorders: true,
+        draft_context: false,
+        draft_micro_batch: false,
         confirmed: true,
     };
 
     /// 0.7.0, of whose source nothing was read: told apart by logged loads (`tests/compute.rs`).
-    pub const OF_0_7: Self = Self { logits_beside_pooled: false, ..Self::CURRENT };
+    pub const OF_0_7: Self = Self { logits_beside_pooled: false, draft_micro_batch: true, ..Self::CURRENT };
 
     /// These rules once it is known whether attention is fused: what ik_llama.cpp caches depends on it.
     #[must_use]

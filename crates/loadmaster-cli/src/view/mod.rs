@@ -120,8 +120,25 @@ impl SettingView {
     }
 }
 
-/// How llama-server spells a setting; its own name where it has no flag.
+/// What is suggested and is no row of the flag table, as llama-server spells it.
+const SUGGESTED: &[(&str, &str)] = &[
+    ("cache_type", "--cache-type-k, --cache-type-v"),
+    ("mmproj", "--mmproj"),
+    ("mmproj_offload", "--no-mmproj-offload"),
+    ("model_draft", "--model-draft"),
+    ("spec_type", "--spec-type"),
+    ("ctx_size_draft", "--ctx-size-draft"),
+    ("cache_type_draft", "--cache-type-k-draft, --cache-type-v-draft"),
+    ("n_gpu_layers_draft", "--n-gpu-layers-draft"),
+    ("spec_draft_n_ubatch", "--spec-draft-n-ubatch"),
+    ("draft_max", "--spec-draft-n-max"),
+];
+
+/// How llama-server spells a setting, or what is loaded beside a model; its own name where it has no flag.
 pub fn flag_of(setting: &str) -> String {
+    if let Some((_, flag)) = SUGGESTED.iter().find(|(name, _)| *name == setting) {
+        return (*flag).to_owned();
+    }
     let form = crate::flags::forms().into_iter().find(|form| form.row.setting == setting);
     form.map_or_else(|| setting.to_owned(), |form| form.long.to_owned())
 }

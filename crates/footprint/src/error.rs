@@ -107,6 +107,20 @@ pub enum FootprintError {
         /// Most that the engine takes.
         most: usize,
     },
+    /// A device is named that does not exist.
+    #[error("no device is called {name:?}; {known}")]
+    NoSuchDevice {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// A device is named twice.
+    #[error("device {name:?} is named twice")]
+    DeviceTwice {
+        /// The device.
+        name: String,
+    },
     /// The main GPU does not exist.
     #[error("main_gpu {main_gpu} does not exist: {devices} devices")]
     NoSuchGpu {

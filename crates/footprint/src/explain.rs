@@ -10,7 +10,7 @@ use crate::placement::{self, Home, Placement};
 use crate::requirement::{Requirement, ResolvedContext};
 use crate::{EngineProfile, Target, context, host, tensor_parallel};
 use spec::model::{Mixer, Tensor};
-use spec::settings::SplitMode;
+use spec::settings::{Devices, SplitMode};
 use spec::{Bytes, Known, Model, QuantType, Settings};
 use std::collections::BTreeMap;
 
@@ -39,6 +39,10 @@ pub fn explain(
     companions: &Companions,
     requirement: &Requirement,
 ) -> Result<Vec<Explanation>, FootprintError> {
+    if settings.devices != Devices::All {
+        let (target, settings) = (target.only(&settings.devices)?, Settings { devices: Devices::All, ..settings.clone() });
+        return explain(model, &settings, &target, profile, companions, requirement);
+    }
     let facts = Facts {
         model,
         settings,

@@ -11,7 +11,7 @@ use crate::weights::{self, Weights};
 use crate::{ComputeBuffers, Device, EngineProfile, ResolvedContext, Target};
 use crate::{compute, context, host, output, scratch, state, tensor_parallel};
 use spec::model::Support;
-use spec::settings::{LoadMode, SplitMode};
+use spec::settings::{Devices, LoadMode, SplitMode};
 use spec::{Bytes, Known, Model, Settings};
 use std::collections::BTreeMap;
 
@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 ///
 /// Weights, caches and state equal the engine's own allocations to the byte for architectures that loadmaster knows
 /// ([`Support::Described`]); for others caches and state are estimated with an interval.
+///
+/// Of the target only what the settings name is used ([`Target::only`]); [`Requirement::devices`] is parallel to that.
 ///
 /// # Errors
 /// A configuration that the engine refuses ([`FootprintError`] names the setting), or one whose rules are not modelled.
@@ -37,6 +39,10 @@ pub fn require_with(
     profile: &EngineProfile,
     companions: &Companions,
 ) -> Result<Requirement, FootprintError> {
+    if settings.devices != Devices::All {
+        let (target, settings) = (target.only(&settings.devices)?, Settings { devices: Devices::All, ..settings.clone() });
+        return require_with(model, &settings, &target, profile, companions);
+    }
     if settings.split_mode == SplitMode::Tensor {
         return tensor_parallel::require(model, settings, target, profile, companions);
     }
@@ -69,7 +75,8 @@ pub(crate) fn require_speculating(
 /// # Errors
 /// As [`require`].
 pub fn dry_run(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
-    let settings = &Settings { load_mode: LoadMode::None, ..profile.rules.apply(settings).into_owned() };
+    let target = &*target.only(&settings.devices)?;
+    let settings = &Settings { load_mode: LoadMode::None, devices: Devices::All, ..profile.rules.apply(settings).into_owned() };
     let roles = Roles::of(model);
     let case = Case::new(model, &roles, settings, target, profile, Speculation::NONE)?;
     case.dry_run(&Placed::new(&case)?, &Simulations::new(model), None)

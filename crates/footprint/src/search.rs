@@ -16,6 +16,7 @@ use crate::roles::Roles;
 use crate::{ComputeBuffers, EngineProfile, Target};
 use spec::settings::{FlashAttention, LoadMode, SplitMode};
 use spec::{Bytes, Known, Model, Settings};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -62,7 +63,8 @@ impl<'a> Requirements<'a> {
     /// # Errors
     /// As [`crate::require_with`].
     pub fn require(&self, settings: &Settings) -> Result<Requirement, FootprintError> {
-        if settings.split_mode == SplitMode::Tensor {
+        let others = matches!(self.target.only(&settings.devices)?, Cow::Owned(_));
+        if others || settings.split_mode == SplitMode::Tensor {
             return crate::require_with(self.model, settings, self.target, self.profile, self.companions);
         }
         let settings = &*self.profile.rules.apply(settings);
@@ -77,6 +79,9 @@ impl<'a> Requirements<'a> {
     /// # Errors
     /// As [`crate::dry_run`].
     pub fn dry_run(&self, settings: &Settings) -> Result<Requirement, FootprintError> {
+        if matches!(self.target.only(&settings.devices)?, Cow::Owned(_)) {
+            return crate::dry_run(self.model, settings, self.target, self.profile);
+        }
         let settings = &Settings { load_mode: LoadMode::None, ..self.profile.rules.apply(settings).into_owned() };
         let case = self.case(settings, Speculation::NONE)?;
         let Shaped { placed, shape, .. } = &*self.placed(&case)?;

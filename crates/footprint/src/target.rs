@@ -1,6 +1,9 @@
 //! Where a model can be put: the devices an engine sees, with the allocation rules of their backends.
 
+use crate::error::FootprintError;
+use spec::settings::Devices;
 use spec::{Bytes, Known};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// The allocation rules of one ggml backend.
@@ -56,4 +59,30 @@ pub struct Target {
     pub cpu_features: BTreeSet<String>,
     /// `x86_64` or `aarch64`.
     pub cpu_arch: String,
+}
+
+impl Target {
+    /// What is left of it for settings that name devices, in their order, by which main GPU and shares count
+    /// (`src/llama.cpp:188-191`).
+    ///
+    /// # Errors
+    /// A name that no device has, or that is there twice.
+    pub fn only(&self, devices: &Devices) -> Result<Cow<'_, Self>, FootprintError> {
+        let Devices::Only(names) = devices else { return Ok(Cow::Borrowed(self)) };
+        if let Some((_, twice)) = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
+            return Err(FootprintError::DeviceTwice { name: twice.clone() });
+        }
+        if names.iter().eq(self.devices.iter().map(|device| &device.name)) {
+            return Ok(Cow::Borrowed(self));
+        }
+        let known = || match self.devices.as_slice() {
+            [] => "there is none".to_owned(),
+            some => format!("there are {}", some.iter().map(|device| device.name.as_str()).collect::<Vec<_>>().join(", ")),
+        };
+        let find = |name: &String| {
+            let found = self.devices.iter().find(|device| device.name == *name).cloned();
+            found.ok_or_else(|| FootprintError::NoSuchDevice { name: name.clone(), known: known() })
+        };
+        Ok(Cow::Owned(Self { devices: names.iter().map(find).collect::<Result<_, _>>()?, ..self.clone() }))
+    }
 }

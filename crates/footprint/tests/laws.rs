@@ -4,9 +4,9 @@
 mod recorded;
 
 use footprint::target::Backend;
-use footprint::{Companions, Device, EngineProfile, Requirement, Target, explain, require, savings, totals};
+use footprint::{Companions, Device, EngineProfile, Requirement, Requirements, Target, dry_run, explain, require, savings, totals};
 use proptest::prelude::*;
-use spec::settings::{FlashAttention, LoadMode, SplitMode, TensorOverride};
+use spec::settings::{Devices, FlashAttention, LoadMode, SplitMode, TensorOverride};
 use spec::{Bytes, Known, Model, QuantType, Settings};
 use std::sync::LazyLock;
 
@@ -173,4 +173,39 @@ proptest! {
         let slack = 2 * model.tensors.len() as u64 * 4096 + model.tensor("token_embd.weight").unwrap().bytes.get();
         prop_assert!(all <= file + slack, "{all} > {file} + {slack}");
     }
+}
+
+/// Naming devices is the same as having only them, in that order.
+#[test]
+fn devices_that_are_not_named_get_nothing() {
+    let (model, profile, beside) = (&MODELS[1], EngineProfile::server_0_7(), Companions::default());
+    let all = target(&[24, 16, 8]);
+    let named = |names: &[&str]| Devices::Only(names.iter().map(|&name| name.to_owned()).collect());
+    for (names, split_mode, main_gpu) in [
+        (&["CUDA2", "CUDA0"][..], SplitMode::Layer, 0),
+        (&["CUDA1"], SplitMode::None, 0),
+        (&["CUDA2", "CUDA1"], SplitMode::None, 1),
+        (&[], SplitMode::Layer, 0),
+    ] {
+        let settings = Settings { split_mode, main_gpu, n_gpu_layers: 99, devices: named(names), ..Settings::default() };
+        let without = Settings { devices: Devices::All, ..settings.clone() };
+        let left = all.only(&settings.devices).unwrap().into_owned();
+        let need = require(model, &settings, &all, &profile).unwrap();
+        assert_eq!(need.devices.iter().map(|device| device.name.as_str()).collect::<Vec<_>>(), names);
+        assert_eq!(need, require(model, &without, &left, &profile).unwrap());
+        assert_eq!(need, require(model, &settings, &left, &profile).unwrap());
+        assert_eq!(need, Requirements::new(model, &all, &profile, &beside).require(&settings).unwrap());
+        assert_eq!(need, Requirements::new(model, &left, &profile, &beside).require(&settings).unwrap());
+        assert_eq!(dry_run(model, &settings, &all, &profile).unwrap(), dry_run(model, &without, &left, &profile).unwrap());
+        let told = |settings, target| explain(model, settings, target, &profile, &beside, &need).unwrap();
+        assert_eq!(told(&settings, &all), told(&without, &left));
+    }
+    let refused = |names: &[&str]| {
+        let settings = Settings { devices: named(names), ..Settings::default() };
+        require(model, &settings, &all, &profile).unwrap_err().to_string()
+    };
+    assert_eq!(refused(&["CUDA3"]), "no device is called \"CUDA3\"; there are CUDA0, CUDA1, CUDA2");
+    assert_eq!(refused(&["CUDA0", "CUDA1", "CUDA0"]), "device \"CUDA0\" is named twice");
+    let settings = Settings { devices: named(&["CUDA1"]), split_mode: SplitMode::None, main_gpu: 1, ..Settings::default() };
+    assert_eq!(require(model, &settings, &all, &profile).unwrap_err().to_string(), "main_gpu 1 does not exist: 1 devices");
 }

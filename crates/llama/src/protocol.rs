@@ -437,6 +437,9 @@ pub(crate) struct SettingsFields {
     #[serde(with = "word")]
     flash_attn: FlashAttention,
     n_gpu_layers: u32,
+    rpc_servers: Vec<String>,
+    #[serde(with = "word")]
+    devices: spec::settings::Devices,
     #[serde(with = "word")]
     split_mode: SplitMode,
     tensor_split: Vec<f64>,

@@ -4,11 +4,11 @@ use crate::exit::Exit;
 use crate::pins::PinArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
-use loadmaster::footprint::{Backend, Device, EngineProfile};
+use loadmaster::footprint::EngineProfile;
 use loadmaster::formats::{FileType, ParseFileTypeError};
 use loadmaster::planner::plan::{DevicePreference, DiskPolicy, Margin, Power, Priority, UseCase};
 use spec::settings::CACHE_TYPES;
-use spec::{Bytes, Known, QuantType};
+use spec::{Bytes, QuantType};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -194,9 +194,6 @@ pub struct MemoryArgs {
     /// What is loaded beside the model.
     #[command(flatten)]
     pub beside: CompanionArgs,
-    /// Devices to pretend.
-    #[command(flatten)]
-    pub devices: DeviceArgs,
     /// Fixed settings.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -211,9 +208,6 @@ pub struct VerifyArgs {
     /// Whose dry run: `bundled`, on pretended GPUs of the machine's sizes, or the path of a llama-fit-params, on this machine
     #[arg(long, value_name = "bundled|PATH", default_value = "bundled", value_hint = ValueHint::ExecutablePath)]
     pub engine: String,
-    /// Devices to pretend.
-    #[command(flatten)]
-    pub devices: DeviceArgs,
     /// Fixed settings.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -250,9 +244,6 @@ pub struct PlanArgs {
     /// What is loaded beside the model.
     #[command(flatten)]
     pub beside: CompanionArgs,
-    /// Devices to pretend.
-    #[command(flatten)]
-    pub devices: DeviceArgs,
     /// Fixed settings.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -537,69 +528,6 @@ impl CompanionArgs {
     }
 }
 
-/// A device that is declared, not detected.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DeclaredDevice {
-    backend: Backend,
-    memory: Bytes,
-}
-
-/// Devices to pretend instead of those of the machine.
-#[derive(Clone, Debug, Default, PartialEq, Args)]
-#[command(next_help_heading = "Devices to pretend")]
-pub struct DeviceArgs {
-    /// Devices instead of those of the machine, each `BACKEND:SIZE`: `CUDA:24GiB`, `ROCm:16GiB`, `Vulkan:8GiB`, `Metal:64GiB`,
-    /// `SYCL:16GiB`, or that of a remote rpc-server, `RPC[CUDA]:24GiB`; separated by commas, or repeated
-    #[arg(long, value_name = "BACKEND:SIZE", value_delimiter = ',', value_parser = device)]
-    pub device: Vec<DeclaredDevice>,
-}
-
-impl DeviceArgs {
-    /// The devices, named and ordered as the engine would: remote ones first (`src/llama.cpp:268-269`); `None` where none is
-    /// declared.
-    pub fn devices(&self) -> Option<Vec<Device>> {
-        (!self.device.is_empty()).then(|| devices_of(&self.device))
-    }
-}
-
-fn devices_of(declared: &[DeclaredDevice]) -> Vec<Device> {
-    let (remote, local): (Vec<_>, Vec<_>) = declared.iter().partition(|device| device.backend.name == "RPC");
-    let mut devices: Vec<Device> = Vec::new();
-    for DeclaredDevice { backend, memory } in remote.into_iter().chain(local) {
-        let index = devices.iter().filter(|device| device.backend.name == backend.name).count();
-        let memory = Known::exact(*memory, "--device");
-        devices.push(Device { name: format!("{}{index}", backend.name), backend: backend.clone(), total: memory.clone(), free: memory });
-    }
-    devices
-}
-
-fn device(text: &str) -> Result<DeclaredDevice, String> {
-    const FORM: &str = "a device is BACKEND:SIZE, such as CUDA:24GiB or RPC[CUDA]:24GiB";
-    let (name, size) = text.rsplit_once(':').ok_or(FORM)?;
-    let backend = match name.strip_prefix("RPC[").and_then(|name| name.strip_suffix(']')) {
-        Some(remote) => Backend::rpc(&backend(remote)?),
-        None if name.eq_ignore_ascii_case("rpc") => return Err("say what the remote machine computes with: RPC[CUDA]:24GiB".to_owned()),
-        None => backend(name)?,
-    };
-    let memory: Bytes = size.parse().map_err(|error: spec::units::ParseBytesError| format!("{error}; {FORM}"))?;
-    // A bare number is bytes, which nobody means here.
-    if memory < Bytes::from_mib(1) {
-        return Err(format!("{memory} is too small; {FORM}"));
-    }
-    Ok(DeclaredDevice { backend, memory })
-}
-
-fn backend(name: &str) -> Result<Backend, String> {
-    Ok(match name.to_ascii_lowercase().as_str() {
-        "cuda" => Backend::cuda(false),
-        "rocm" | "hip" => Backend::rocm(false),
-        "vulkan" => Backend::vulkan(false, None),
-        "metal" => Backend::metal(),
-        "sycl" => Backend::sycl(),
-        _ => return Err(format!("no backend {name:?} is known; there are CUDA, ROCm, Vulkan, Metal, SYCL, and RPC[...] of each")),
-    })
-}
-
 fn cache_type(name: &str) -> Result<QuantType, String> {
     let found = CACHE_TYPES.iter().copied().find(|ty| ty.name() == name);
     found.ok_or_else(|| format!("a cache can be {}", CACHE_TYPES.iter().map(|ty| ty.name()).collect::<Vec<_>>().join(", ")))
@@ -670,20 +598,6 @@ mod tests {
         let expected =
             "--mmproj p.gguf --lora a.gguf --lora b.gguf --model-draft d.gguf --draft-max 3 --ctx-size-draft 512 --cache-type-k-draft q8_0";
         assert_eq!(of(&older).as_deref(), Ok(expected));
-    }
-
-    #[test]
-    fn devices_are_declared_by_backend_and_size() {
-        let devices: Vec<_> = ["CUDA:24GiB", "cuda:8GiB", "RPC[Vulkan]:16GiB"].map(|text| device(text).unwrap()).into();
-        let named: Vec<_> = devices_of(&devices)
-            .into_iter()
-            .map(|device| (device.name, device.backend.name, device.backend.max_buffer.is_some()))
-            .collect();
-        let expect = |name: &str, backend: &str, limited| (name.to_owned(), backend.to_owned(), limited);
-        assert_eq!(named, [expect("RPC0", "RPC", true), expect("CUDA0", "CUDA", false), expect("CUDA1", "CUDA", false)]);
-        for text in ["", "CUDA", "CUDA:", "CUDA:24", "TPU:8GiB", "RPC:8GiB", "RPC[RPC[CUDA]]:8GiB", "CUDA0,CUDA1"] {
-            assert!(device(text).is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod args;
 mod command;
+mod devices;
 mod exit;
 mod flags;
 mod output;

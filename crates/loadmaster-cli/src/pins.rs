@@ -1,10 +1,18 @@
 //! The settings that a person has fixed, out of the command line.
 
+use crate::devices::{DeclaredDevice, devices_of, parts};
+use crate::exit::{Exit, Failure};
 use crate::flags::{Form, Takes, forms};
 use clap::builder::{StringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use loadmaster::footprint::Device;
 use loadmaster::planner::emit::flags::{Flag, ValueKind};
 use spec::settings::Pins;
+
+/// The setting of which devices can be declared, too.
+const DEVICES: &str = "devices";
+const DECLARED: &str = ". `memory`, `plan` and `verify` also take devices that are not there, each BACKEND:SIZE: `CUDA:24GiB`, \
+    `ROCm:16GiB`, `Vulkan:8GiB`, `Metal:64GiB`, `SYCL:16GiB`, `RPC[CUDA]:24GiB`";
 
 /// Heading of the flags in help texts.
 const HEADING: &str = "Settings to keep fixed, as llama-server spells them";
@@ -14,6 +22,25 @@ const HEADING: &str = "Settings to keep fixed, as llama-server spells them";
 pub struct PinArgs {
     /// What was asked for.
     pub pins: Pins,
+    declared: Vec<DeclaredDevice>,
+}
+
+impl PinArgs {
+    /// Devices that are declared instead of those of the machine; `None` where none is.
+    pub fn devices(&self) -> Option<Vec<Device>> {
+        (!self.declared.is_empty()).then(|| devices_of(&self.declared))
+    }
+    /// The pins of a command that goes by the devices of the machine.
+    ///
+    /// # Errors
+    /// Devices are declared.
+    pub fn here(&self, command: &str) -> Result<&Pins, Failure> {
+        if self.declared.is_empty() {
+            return Ok(&self.pins);
+        }
+        let message = format!("{command} goes by the devices of the machine: --device takes their names, not sizes");
+        Err(Failure::new(Exit::Usage, message).hint("memory, plan and verify take devices that are not there"))
+    }
 }
 
 impl Args for PinArgs {
@@ -43,6 +70,14 @@ impl FromArgMatches for PinArgs {
                 _ => matches.get_many::<String>(form.name()).unwrap_or_default().cloned().collect(),
             };
             for value in values {
+                let named = if form.row.setting == DEVICES {
+                    let (declared, named) = parts(&value).unwrap_or_default();
+                    self.declared.extend(declared);
+                    named
+                } else {
+                    Some(value)
+                };
+                let Some(value) = named else { continue };
                 let read = form.row.read(&value, &mut self.pins);
                 read.map_err(|error| clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{}: {error}\n", form.long)))?;
             }
@@ -67,7 +102,8 @@ fn argument(form: &Form, all: &[Form]) -> Arg {
     match form.takes {
         Takes::Fixed(_) => argument.action(ArgAction::SetTrue),
         Takes::Value => {
-            let action = if form.row.kind == ValueKind::Overrides { ArgAction::Append } else { ArgAction::Set };
+            let repeats = form.row.kind == ValueKind::Overrides || form.row.setting == DEVICES;
+            let action = if repeats { ArgAction::Append } else { ArgAction::Set };
             argument.action(action).value_name(form.row.metavar).allow_hyphen_values(true).value_parser(checked(form.row))
         }
         Takes::Maybe(_, alone) => argument
@@ -82,7 +118,10 @@ fn argument(form: &Form, all: &[Form]) -> Arg {
 
 /// Refuses what the flag cannot take, so that clap's message names flag and value.
 fn checked(row: &'static Flag) -> impl TypedValueParser<Value = String> {
-    StringValueParser::new().try_map(move |text| row.read(&text, &mut Pins::default()).map(|()| text))
+    StringValueParser::new().try_map(move |text| {
+        let named = if row.setting == DEVICES { parts(&text)?.1 } else { Some(text.clone()) };
+        named.map_or(Ok(()), |named| row.read(&named, &mut Pins::default())).map(|()| text)
+    })
 }
 
 fn single_letter(spelling: &str) -> Option<char> {
@@ -96,6 +135,7 @@ fn help(form: &Form) -> String {
     let text = match (form.takes, form.row.kind) {
         (Takes::Fixed("off"), ValueKind::Switch) => format!("do not: {}", form.row.help),
         (Takes::Fixed(value), kind) if kind != ValueKind::Switch => format!("the same as {} {value}", form.row.long()),
+        _ if form.row.setting == DEVICES => format!("{}{DECLARED}", form.row.help),
         _ => form.row.help.to_owned(),
     };
     if short.is_empty() { text } else { format!("[{}] {text}", short.join(", ")) }

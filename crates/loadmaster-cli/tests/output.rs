@@ -122,12 +122,6 @@ fn help_of_a_command_shows_the_pins() {
           --cache-type-v-draft <TYPE>  [-ctvd] type of the draft's V cache [default: f16] [alias:
                                        --spec-draft-type-v]
 
-    Devices to pretend:
-          --device <BACKEND:SIZE>  Devices instead of those of the machine, each `BACKEND:SIZE`:
-                                   `CUDA:24GiB`, `ROCm:16GiB`, `Vulkan:8GiB`, `Metal:64GiB`,
-                                   `SYCL:16GiB`, or that of a remote rpc-server, `RPC[CUDA]:24GiB`;
-                                   separated by commas, or repeated
-
     Settings to keep fixed, as llama-server spells them:
       -c, --ctx-size <N>
               context in tokens over all slots; 0 takes the trained context
@@ -150,6 +144,13 @@ fn help_of_a_command_shows_the_pins() {
           --n-gpu-layers <N>
               [-ngl] layers on GPUs, counted from the last, the output being one more; or all, or auto
               [alias: --gpu-layers]
+          --rpc <HOST:PORT,...>
+              servers of remote devices (rpc-server)
+          --device <NAME,...>
+              [-dev] devices to use, by the engine's names and in this order; or all, or none: the CPU
+              alone. `memory`, `plan` and `verify` also take devices that are not there, each
+              BACKEND:SIZE: `CUDA:24GiB`, `ROCm:16GiB`, `Vulkan:8GiB`, `Metal:64GiB`, `SYCL:16GiB`,
+              `RPC[CUDA]:24GiB`
           --split-mode <MODE>
               [-sm] how layers are spread over several GPUs
           --tensor-split <N0,N1,...>
@@ -422,6 +423,8 @@ fn a_plan_written_as_a_configuration_is_valid_and_gives_the_same_plan() {
     cache_type_v = "f16"
     flash_attn = "auto"
     n_gpu_layers = 29
+    rpc_servers = []
+    devices = "all"
     split_mode = "layer"
     tensor_split = []
     main_gpu = 0

@@ -9,6 +9,7 @@ use formats::FileType;
 use formats::analysis::Analysis;
 use planner::emit::{Invocation, Listen, Program};
 use planner::{EngineRules, GpuSupport, Tool, ValidPlan, Verdict};
+use spec::settings::Pins;
 use spec::{AttachmentKind, Machine, Model};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ pub struct Request {
     pub driver_child: Vec<OsString>,
     /// The engine to plan for.
     pub engine: EngineChoice,
-    /// Use case, preferences and pins. Its profile is replaced by the engine's.
+    /// Use case, preferences and pins, whose servers of remote devices the engine is asked for. Its profile is replaced by the engine's.
     pub plan: planner::Request,
 }
 
@@ -134,7 +135,8 @@ pub fn survey(request: &Request) -> Result<Survey, Error> {
     // A GPU that is missed because its driver was asleep makes a plan for another machine.
     let machine = request.machine.load_to(probe::Depth::Waking, &request.driver_child)?;
     let opened = crate::open::open_as(&request.model, request.quant)?;
-    let engine = resolve(&request.engine, &request.machine)?;
+    let servers = request.plan.pins.rpc_servers.as_deref().unwrap_or_default();
+    let engine = resolve(&request.engine, &request.machine, servers)?;
     let analysis = formats::analysis::analyze(&opened.model);
     let target = target(&machine, &engine);
     Ok(Survey {
@@ -155,12 +157,29 @@ impl Survey {
         planner::Context { machine: &self.machine, model: &self.model, target: &self.target, engine: &self.engine.rules }
     }
 
+    /// Leaves of the target the devices that are pinned.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] for a device that does not exist; [`Error::NoRemoteDevices`] for servers of which no device is known.
+    pub fn use_devices(&mut self, pins: &Pins) -> Result<(), Error> {
+        let servers = pins.rpc_servers.as_deref().unwrap_or_default();
+        let remote = self.target.devices.iter().any(|device| device.backend.name == "RPC");
+        if !servers.is_empty() && (self.engine.rules.tool == Tool::Bundled || !remote) {
+            return Err(Error::NoRemoteDevices { servers: servers.join(","), bundled: self.engine.rules.tool == Tool::Bundled });
+        }
+        if let Some(devices) = &pins.devices {
+            self.target = self.target.only(devices).map_err(Error::Settings)?.into_owned();
+        }
+        Ok(())
+    }
+
     /// Plans and validates.
     ///
     /// # Errors
-    /// [`Error::Refused`] or [`Error::Invalid`]; [`Error::BitNetFork`] and [`Error::IkFork`] for a model that this
+    /// As [`Survey::use_devices`]; [`Error::Refused`] or [`Error::Invalid`]; [`Error::BitNetFork`] and [`Error::IkFork`] for a model that this
     /// engine does not load.
-    pub fn advise(self, request: &planner::Request) -> Result<Advice, Error> {
+    pub fn advise(mut self, request: &planner::Request) -> Result<Advice, Error> {
+        self.use_devices(&request.pins)?;
         if let Some(tensor) = self.model.tensors.iter().find(|tensor| tensor.ty.is_bitnet_fork()) {
             return Err(Error::BitNetFork { tensor: tensor.name.clone(), ty: tensor.ty });
         }
@@ -176,11 +195,11 @@ impl Survey {
     }
 }
 
-/// Finds and asks the engine of a choice. On a machine that is not this one, GPUs are taken to be usable.
+/// Finds and asks the engine of a choice, for the devices of these servers (`HOST:PORT`) too. On a machine that is not this one, GPUs are taken to be usable.
 ///
 /// # Errors
 /// No such engine, or it does not answer.
-pub fn resolve(choice: &EngineChoice, machine: &MachineSource) -> Result<ResolvedEngine, EngineError> {
+pub fn resolve(choice: &EngineChoice, machine: &MachineSource, servers: &[String]) -> Result<ResolvedEngine, EngineError> {
     let here = matches!(machine, MachineSource::Live);
     match choice {
         EngineChoice::Bundled => {
@@ -190,7 +209,8 @@ pub fn resolve(choice: &EngineChoice, machine: &MachineSource) -> Result<Resolve
         }
         EngineChoice::External { tool, path } => {
             let found = engine::find(*tool, path.as_deref())?;
-            let gpus = if here { GpuSupport::Listed(engine::list_devices(&found, engine::PROBE_DEADLINE)?) } else { GpuSupport::Native };
+            let gpus =
+                if here { GpuSupport::Listed(engine::list_devices(&found, servers, engine::PROBE_DEADLINE)?) } else { GpuSupport::Native };
             Ok(ResolvedEngine { rules: found.rules(), gpus, external: Some(found) })
         }
         EngineChoice::Assumed(rules) => Ok(ResolvedEngine { rules: (**rules).clone(), gpus: GpuSupport::Native, external: None }),
@@ -250,7 +270,6 @@ impl Advice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spec::settings::Pins;
     use std::path::Path;
 
     /// The header of a model with as much of nothing behind it as its tensors are long.

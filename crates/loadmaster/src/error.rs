@@ -76,6 +76,14 @@ pub enum Error {
     /// The engine would refuse the settings.
     #[error(transparent)]
     Settings(footprint::FootprintError),
+    /// Servers of remote devices are named, and what they have is not known.
+    #[error("{}: {servers}", if *bundled { "the bundled engine uses no remote devices" } else { "no device of these servers is known here" })]
+    NoRemoteDevices {
+        /// The servers.
+        servers: String,
+        /// It is the bundled engine's fault.
+        bundled: bool,
+    },
     /// The model is one for another engine.
     #[error("llama.cpp cannot load tensor {tensor}: it is of type {ty} of the BitNet fork")]
     BitNetFork {
@@ -111,7 +119,7 @@ impl Error {
             Self::Machine(error) => error.exit_code(),
             Self::Config(error) => error.exit_code(),
             Self::Refused(_) | Self::Invalid(_) => exit::REFUSED,
-            Self::Settings(_) => exit::USAGE,
+            Self::Settings(_) | Self::NoRemoteDevices { .. } => exit::USAGE,
             Self::Engine(_) | Self::BitNetFork { .. } | Self::IkFork { .. } => exit::NO_ENGINE,
             Self::Launch(error) => error.exit_code(),
             Self::Write(_) => exit::SYSTEM,
@@ -123,6 +131,10 @@ impl Error {
         match self {
             Self::IkFork { .. } => {
                 Some("give --engine the llama-server of ik_llama.cpp, or fetch a file of llama.cpp's own types".to_owned())
+            }
+            Self::NoRemoteDevices { bundled: true, .. } => Some("name a llama-server with --engine".to_owned()),
+            Self::NoRemoteDevices { .. } => {
+                Some("the engine sees them on this machine only; elsewhere say what they have: --device RPC[CUDA]:24GiB".to_owned())
             }
             Self::BitNetFork { .. } => Some("bitnet.cpp runs this file; for llama.cpp, fetch or make a TQ1_0 or TQ2_0 one".to_owned()),
             Self::Open(error) => error.hint(),

@@ -23,5 +23,5 @@ pub mod validate;
 pub use emit::{Invocation, Listen, Program, Tool, emit};
 pub use plan::{NoPlan, Plan, Preferences, Request, UseCase, Verdict, plan, plan_with};
 pub use predict::{Prediction, predict};
-pub use target::{GpuSupport, ListedDevice, target};
+pub use target::{GpuSupport, ListedDevice, gpu_of, target};
 pub use validate::{Context, EngineRules, Report, Severity, ValidPlan, Violation, check, validate};

@@ -61,6 +61,24 @@ pub(crate) fn backend_of(gpu: &Gpu) -> Backend {
     }
 }
 
+/// The machine's GPU behind a device of the target: by order among those of the same backend, where both have as many; by the
+/// number in the device's name, where the target has fewer; else by order among all.
+pub fn gpu_of<'a>(machine: &'a Machine, target: &Target, device: usize) -> Option<&'a Gpu> {
+    let own: Vec<&Gpu> = machine.usable_gpus().map(|(_, gpu, _)| gpu).filter(|gpu| !gpu.unified_memory).collect();
+    let backend = &target.devices.get(device)?.backend.name;
+    let alike: Vec<&Gpu> = own.iter().copied().filter(|gpu| backend_of(gpu).name == *backend).collect();
+    let same = |devices: &[Device]| devices.iter().filter(|device| device.backend.name == *backend).count();
+    if !alike.is_empty() && alike.len() == same(&target.devices) {
+        return alike.get(same(&target.devices[..device])).copied();
+    }
+    let name = &target.devices.get(device)?.name;
+    let number = name.strip_prefix(backend.as_str()).and_then(|number| number.parse::<usize>().ok());
+    if alike.len() > same(&target.devices) && number.is_some() {
+        return alike.get(number?).copied();
+    }
+    if own.len() == target.devices.len() { own.get(device).copied() } else { None }
+}
+
 fn listed_device(listed: &ListedDevice) -> Device {
     let backend = match listed.name.trim_end_matches(|c: char| c.is_ascii_digit()) {
         "CUDA" => Backend::cuda(false),

@@ -85,6 +85,15 @@ fn what_is_asked_of_gpus_that_are_not_there() {
 }
 
 #[test]
+fn devices_by_name() {
+    let only = |names: &[&str]| spec::settings::Devices::Only(names.iter().map(|&name| name.to_owned()).collect());
+    assert_eq!(dense(|s| s.devices = only(&["CUDA2"])), ["error engine-refuses"]);
+    assert_eq!(dense(|s| (s.devices, s.n_gpu_layers, s.main_gpu) = (only(&["CUDA1"]), 29, 1)), ["error main-gpu-range"]);
+    assert_eq!(dense(|s| (s.devices, s.tensor_split) = (only(&["CUDA1"]), vec![1.0, 1.0])), ["error tensor-split-length"]);
+    assert_eq!(dense(|s| (s.devices, s.n_gpu_layers) = (only(&[]), 29)), ["warning no-device"]);
+}
+
+#[test]
 fn the_types_of_the_cache() {
     let no_flash = |s: &mut Settings| (s.cache_type_v, s.flash_attn) = (QuantType::Q8_0, FlashAttention::Off);
     assert!(dense(no_flash).contains(&"error quantised-v-without-flash-attention".to_owned()));

@@ -68,6 +68,42 @@ words! {
     }
 }
 
+/// Which devices an engine may use (`-dev`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Devices {
+    /// Every one that it finds, in its own order.
+    #[default]
+    All,
+    /// These, by the engine's names and in this order; none of them is the CPU alone.
+    Only(Vec<String>),
+}
+
+impl std::fmt::Display for Devices {
+    /// `all`, `none`, or the names with commas between them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::All => f.pad("all"),
+            Self::Only(names) if names.is_empty() => f.pad("none"),
+            Self::Only(names) => f.pad(&names.join(",")),
+        }
+    }
+}
+
+impl std::str::FromStr for Devices {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            "none" => Ok(Self::Only(Vec::new())),
+            _ if text.split(',').any(|name| name.is_empty() || name.contains(char::is_whitespace)) => {
+                Err(format!("{text:?} is not a list of devices by name: CUDA0,CUDA1, or none"))
+            }
+            _ => Ok(Self::Only(text.split(',').map(str::to_owned).collect())),
+        }
+    }
+}
+
 /// Types that a KV cache can have (llama.cpp v0.6.0-dev, `common/arg.cpp`, `kv_cache_types`).
 pub const CACHE_TYPES: &[QuantType] = &[
     QuantType::F32,
@@ -153,6 +189,10 @@ settings! {
     flash_attn: FlashAttention = FlashAttention::Auto,
     /// Layers on GPUs, counted from the last, the output being one more than the layers (`-ngl`).
     n_gpu_layers: u32 = 0,
+    /// Servers of remote devices, each `HOST:PORT` (`--rpc`).
+    rpc_servers: Vec<String> = Vec::new(),
+    /// Devices that the engine may use (`-dev`).
+    devices: Devices = Devices::All,
     /// How layers are spread over GPUs (`-sm`).
     split_mode: SplitMode = SplitMode::Layer,
     /// Share of each GPU (`-ts`); empty: by free memory.
@@ -198,6 +238,16 @@ mod tests {
         pins.apply(&mut settings);
         assert_eq!((settings.n_ctx, settings.flash_attn, settings.n_batch), (8192, FlashAttention::Off, 2048));
         assert_eq!(pins.names(), ["n_ctx", "flash_attn"]);
+    }
+
+    #[test]
+    fn devices_are_named_as_the_engine_names_them() {
+        for text in ["all", "none", "CUDA0", "RPC0,CUDA1"] {
+            assert_eq!(text.parse::<Devices>().unwrap().to_string(), text);
+        }
+        for text in ["", ",", "CUDA0,", "CUDA0, CUDA1"] {
+            assert!(text.parse::<Devices>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::render::svg::svg;
 use crate::view::{MemoryFacts, MemoryView};
 use loadmaster::advise::{Request, survey};
-use loadmaster::{footprint, store};
+use loadmaster::{footprint, planner, store};
 
 /// Shows what the model needs with the fixed settings, the rest at the engine's defaults.
 pub fn memory(shared: &Shared, args: &MemoryArgs) -> Outcome {
@@ -15,12 +15,14 @@ pub fn memory(shared: &Shared, args: &MemoryArgs) -> Outcome {
         driver_child: driver_child(),
         engine: shared.engine(args.engine.as_deref()),
         quant: args.quant,
+        plan: planner::Request { pins: args.pins.pins.clone(), ..planner::Request::default() },
         ..Request::new(&args.model)
     };
     let mut survey = survey(&request).map_err(|error| failure(&error))?;
-    if let Some(devices) = args.devices.devices() {
+    if let Some(devices) = args.pins.devices() {
         pretend(&mut survey, devices)?;
     }
+    survey.use_devices(&args.pins.pins).map_err(|error| failure(&error))?;
     mention(&shared.output, &survey.beside);
     if let Some(profile) = &args.engine_profile {
         survey.engine.rules.profile = profile.clone();

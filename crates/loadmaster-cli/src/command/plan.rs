@@ -18,10 +18,11 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
         driver_child: driver_child(),
         engine: shared.engine(args.engine.as_deref()),
         quant: args.quant,
+        plan: planner::Request { pins: args.pins.pins.clone(), ..planner::Request::default() },
         ..Request::new(&args.model)
     };
     let mut survey = survey(&facts).map_err(|error| failure(&error))?;
-    if let Some(devices) = args.devices.devices() {
+    if let Some(devices) = args.pins.devices() {
         pretend(&mut survey, devices)?;
     }
     mention(&shared.output, &survey.beside);

@@ -25,14 +25,19 @@ pub fn run(shared: &Shared, args: RunArgs) -> Outcome {
     if !shared.is_live() && !args.dry_run {
         return Err(only_here("run"));
     }
-    let wish = Wish::new(shared, args.model.as_deref(), args.config.as_deref(), &args.wishes, &args.pins.pins)?;
+    let wish = Wish::new(shared, args.model.as_deref(), args.config.as_deref(), &args.wishes, args.pins.here("run")?)?;
     let path = match &wish.model {
         Some(path) => path.clone(),
         None => demo(shared)?,
     };
-    let facts =
-        Request { machine: shared.machine.clone(), driver_child: driver_child(), engine: engine(shared, &args), ..Request::new(path) };
     let wish = planner::Request { companions: companions(&args.beside)?.into(), ..wish.request };
+    let facts = Request {
+        machine: shared.machine.clone(),
+        driver_child: driver_child(),
+        engine: engine(shared, &args),
+        plan: wish.clone(),
+        ..Request::new(path)
+    };
     let advice = match advise(shared, &facts, &wish, args.strict)? {
         ControlFlow::Continue(advice) => advice,
         ControlFlow::Break(exit) => return Ok(exit),

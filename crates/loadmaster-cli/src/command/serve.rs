@@ -20,7 +20,7 @@ pub fn serve(shared: &Shared, args: ServeArgs) -> Outcome {
     if !shared.is_live() && !args.dry_run {
         return Err(only_here("serve"));
     }
-    let wish = Wish::new(shared, Some(&args.model), args.config.as_deref(), &args.wishes, &args.pins.pins)?;
+    let wish = Wish::new(shared, Some(&args.model), args.config.as_deref(), &args.wishes, args.pins.here("serve")?)?;
     let engine = match args.engine.as_deref() {
         None if shared.is_live() => EngineChoice::External { tool: Tool::Server, path: None },
         Some("bundled") => {
@@ -28,8 +28,9 @@ pub fn serve(shared: &Shared, args: ServeArgs) -> Outcome {
         }
         named => shared.engine(named),
     };
-    let facts = Request { machine: shared.machine.clone(), driver_child: driver_child(), engine, ..Request::new(&args.model) };
     let wish = planner::Request { companions: companions(&args.beside)?.into(), ..wish.request };
+    let facts =
+        Request { machine: shared.machine.clone(), driver_child: driver_child(), engine, plan: wish.clone(), ..Request::new(&args.model) };
     let advice = match advise(shared, &facts, &wish, args.strict)? {
         ControlFlow::Continue(advice) => advice,
         ControlFlow::Break(exit) => return Ok(exit),

@@ -22,15 +22,17 @@ pub fn validate(shared: &Shared, args: &ValidateArgs) -> Outcome {
         machine: shared.machine.clone(),
         driver_child: driver_child(),
         engine: shared.engine(args.engine.as_deref()),
+        plan: planner::Request {
+            use_case: wish.use_case.unwrap_or_default(),
+            preferences: wish.preferences,
+            pins: wish.settings,
+            ..planner::Request::default()
+        },
         ..Request::new(model)
     };
-    let survey = survey(&facts).map_err(|error| failure(&error))?;
-    let request = planner::Request {
-        use_case: wish.use_case.unwrap_or_default(),
-        preferences: wish.preferences,
-        pins: wish.settings,
-        ..planner::Request::default()
-    };
+    let mut survey = survey(&facts).map_err(|error| failure(&error))?;
+    let request = facts.plan;
+    survey.use_devices(&request.pins).map_err(|error| failure(&error))?;
     let name = ModelName::new(&survey.model, &survey.path);
     let (report, refusal) = report(&survey, &request);
     if let (true, Some(refusal)) = (report.is_valid(), refusal) {
@@ -44,7 +46,7 @@ pub fn validate(shared: &Shared, args: &ValidateArgs) -> Outcome {
 
 /// The model to check with, and what is wished: the configuration's settings with those of the command line over them.
 fn subject(args: &ValidateArgs) -> Result<(PathBuf, ConfigFile), Failure> {
-    let pins = args.pins.pins.clone();
+    let pins = args.pins.here("validate")?.clone();
     if is_model(&args.file) {
         if args.model.is_some() {
             return Err(Failure::new(Exit::Usage, "two models given: the first file is a model, not a configuration"));

@@ -6,7 +6,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::view::VerifyView;
 use loadmaster::advise::{EngineChoice, Request, survey};
 use loadmaster::launch::Interrupts;
-use loadmaster::planner::Tool;
+use loadmaster::planner::{self, Tool};
 use loadmaster::verify::{Reference, Subject, fit_params};
 use spec::Settings;
 use std::path::PathBuf;
@@ -26,9 +26,10 @@ pub fn verify(shared: &Shared, args: &VerifyArgs) -> Outcome {
         // It takes the flags of llama-cli.
         Reference::FitParams(path) => EngineChoice::External { tool: Tool::Cli, path: Some(fit_params(path)) },
     };
-    let request = Request { machine: shared.machine.clone(), driver_child: driver_child(), engine, ..Request::new(&args.model) };
+    let plan = planner::Request { pins: args.pins.pins.clone(), ..planner::Request::default() };
+    let request = Request { machine: shared.machine.clone(), driver_child: driver_child(), engine, plan, ..Request::new(&args.model) };
     let mut survey = survey(&request).map_err(|error| failure(&error))?;
-    match (args.devices.devices(), &reference) {
+    match (args.pins.devices(), &reference) {
         (Some(devices), Reference::Bundled) => pretend(&mut survey, devices)?,
         (Some(_), Reference::FitParams(path)) => {
             let message = format!("{} looks at the devices of this machine: --device needs --engine bundled", path.display());
@@ -36,6 +37,7 @@ pub fn verify(shared: &Shared, args: &VerifyArgs) -> Outcome {
         }
         (None, _) => {}
     }
+    survey.use_devices(&args.pins.pins).map_err(|error| failure(&error))?;
     survey.origin.check_runnable(&survey.path).map_err(|error| failure(&error.into()))?;
     // Threads change no size, and a program need not have a flag for them.
     let Settings { threads, threads_batch, .. } = Settings::default();

@@ -8,6 +8,7 @@ use loadmaster::advise::Survey;
 use loadmaster::footprint::{
     Component, EngineProfile, Explanation, HostRequirement, Part, Recommendation, Requirement, Saving, Sizing, Totals, totals,
 };
+use loadmaster::planner::gpu_of;
 use loadmaster::receipt::Proof;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -276,7 +277,7 @@ impl PlaceView {
         let (kind, name, memory) = match device {
             None => (PlaceKind::Cpu, machine.facts.cpu.model.value().cloned(), machine.effective_memory_total()),
             Some(device) => {
-                let gpu = machine.usable_gpus().nth(device).and_then(|(_, gpu, _)| gpu.name.value().cloned());
+                let gpu = gpu_of(machine, &facts.survey.target, device).and_then(|gpu| gpu.name.value().cloned());
                 let total = facts.survey.target.devices.get(device).map(|device| device.total.clone());
                 (PlaceKind::Gpu, gpu, total.unwrap_or_else(|| Known::unknown("no such device")))
             }

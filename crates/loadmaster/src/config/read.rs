@@ -175,6 +175,11 @@ impl Reader<'_> {
                 pins.tensor_overrides = Some(Vec::new());
                 return rules.ok_or_else(wrong)?.into_iter().try_for_each(|rule| flag.read(rule, pins)).map_err(error);
             }
+            (ValueKind::Names, Value::Array(names)) if names.is_empty() => "none".to_owned(),
+            (ValueKind::Names, Value::Array(names)) => {
+                let names: Option<Vec<&str>> = names.iter().map(Value::as_str).collect();
+                names.ok_or_else(wrong)?.join(",")
+            }
             (ValueKind::Switch, _) | (_, Value::Bool(_) | Value::Null | Value::Object(_)) => return Err(wrong()),
             (_, Value::String(text)) => text.clone(),
             _ => return Err(wrong()),
@@ -197,6 +202,7 @@ fn expected(kind: ValueKind) -> String {
         ValueKind::Switch => "neither true nor false".into(),
         ValueKind::Word(words) => format!("not one of {}", words.join(", ")),
         ValueKind::Shares => "no list of numbers".into(),
+        ValueKind::Names => "no list of names".into(),
         ValueKind::Overrides => "no list of \"PATTERN=BUFFER\"".into(),
     }
 }

@@ -59,6 +59,10 @@ fn setting(flag: &Flag) -> Value {
         ValueKind::Switch => json!({ "type": "boolean" }),
         ValueKind::Word(words) => json!({ "enum": words }),
         ValueKind::Shares => json!({ "type": "array", "items": { "type": "number", "minimum": 0 } }),
+        ValueKind::Names => json!({ "oneOf": [
+            { "enum": ["all", "none"] },
+            { "type": "array", "items": { "type": "string", "minLength": 1 } },
+        ]}),
         ValueKind::Overrides => json!({ "type": "array", "items": { "type": "string", "pattern": "^[^=]+=.+$" } }),
     };
     if let Value::Object(schema) = &mut schema {

@@ -91,6 +91,9 @@ fn value(flag: &Flag, settings: &Settings) -> Value {
         },
         ValueKind::Word(_) => text.into(),
         ValueKind::Shares => settings.tensor_split.iter().map(|share| json!(share)).collect(),
+        ValueKind::Names if text == "all" => text.into(),
+        ValueKind::Names if text.is_empty() || text == "none" => Value::Array(Vec::new()),
+        ValueKind::Names => text.split(',').collect(),
         ValueKind::Overrides => settings.tensor_overrides.iter().map(|rule| format!("{}={}", rule.pattern, rule.buffer)).collect(),
     }
 }

@@ -6,17 +6,28 @@ use spec::{Bytes, Known};
 use std::time::Duration;
 
 /// Asks an engine for its devices and their free memory; never cached, free memory is a thing of the moment. Empty for
-/// a build without GPU support, and for one too old to list.
+/// a build without GPU support, and for one too old to list. `servers` are those of remote devices (`HOST:PORT`), which come
+/// first, as the engine orders them for itself (`src/llama.cpp:268-269`).
 ///
 /// # Errors
 /// The engine fails or hangs.
-pub fn list_devices(engine: &Engine, deadline: Duration) -> Result<Vec<ListedDevice>, EngineError> {
+pub fn list_devices(engine: &Engine, servers: &[String], deadline: Duration) -> Result<Vec<ListedDevice>, EngineError> {
     const QUESTION: &str = "--list-devices";
     if !engine.flags.accepts(QUESTION) {
         return Ok(Vec::new());
     }
-    let said = super::question(&engine.path, QUESTION, deadline)?;
-    if said.status.success() { Ok(parse(&said.text)) } else { Err(super::failed(&engine.path, QUESTION, &said)) }
+    let servers = servers.join(",");
+    // In this order: the engine lists when it reads the word.
+    let said = match servers.as_str() {
+        "" => super::question(&engine.path, QUESTION, deadline)?,
+        servers => super::asked(&engine.path, &["--rpc", servers, QUESTION], QUESTION, deadline)?,
+    };
+    if said.status.success() { Ok(remote_first(parse(&said.text))) } else { Err(super::failed(&engine.path, QUESTION, &said)) }
+}
+
+fn remote_first(mut devices: Vec<ListedDevice>) -> Vec<ListedDevice> {
+    devices.sort_by_key(|device| !device.name.starts_with("RPC"));
+    devices
 }
 
 /// `  CUDA0: NVIDIA GeForce RTX 4090 (24080 MiB, 23666 MiB free)` after `Available devices:`. CPU-like entries (BLAS) have

@@ -229,7 +229,12 @@ fn ask(path: &Path, deadline: Duration) -> Result<Answers, EngineError> {
 }
 
 fn question(path: &Path, question: &'static str, deadline: Duration) -> Result<run::Said, EngineError> {
-    run::ask(path, &[question], deadline).map_err(|error| match error {
+    asked(path, &[question], question, deadline)
+}
+
+/// What it says to these arguments, which are told as the question.
+fn asked(path: &Path, arguments: &[&str], question: &'static str, deadline: Duration) -> Result<run::Said, EngineError> {
+    run::ask(path, arguments, deadline).map_err(|error| match error {
         run::Unasked::Start(source) => EngineError::CannotRun { path: path.to_owned(), source },
         run::Unasked::Deadline => EngineError::Hangs { path: path.to_owned(), question, deadline },
     })
@@ -241,10 +246,7 @@ const DRY_RUN_DEADLINE: Duration = Duration::from_secs(60);
 /// What a program says when it is asked for its dry run.
 pub(crate) fn ask_dry_run(path: &Path, arguments: &[&str]) -> Result<String, EngineError> {
     const QUESTION: &str = "--fit-print on";
-    let said = run::ask(path, arguments, DRY_RUN_DEADLINE).map_err(|error| match error {
-        run::Unasked::Start(source) => EngineError::CannotRun { path: path.to_owned(), source },
-        run::Unasked::Deadline => EngineError::Hangs { path: path.to_owned(), question: QUESTION, deadline: DRY_RUN_DEADLINE },
-    })?;
+    let said = asked(path, arguments, QUESTION, DRY_RUN_DEADLINE)?;
     if said.status.success() { Ok(said.text) } else { Err(failed(path, QUESTION, &said)) }
 }
 

@@ -131,9 +131,9 @@ fn devices_are_asked_for_only_where_the_engine_can_tell() {
     let folder = tempfile::tempdir().unwrap();
     let path = script(folder.path(), "llama-server", GOOD);
     let engine = probe(&path, Tool::Server, PROBE_DEADLINE, None).unwrap();
-    assert!(list_devices(&engine, PROBE_DEADLINE).unwrap().is_empty(), "its help names no --list-devices");
+    assert!(list_devices(&engine, &[], PROBE_DEADLINE).unwrap().is_empty(), "its help names no --list-devices");
     let more = GOOD.replace("echo '-c,", "echo '--list-devices                          print'; echo '-c,");
     let path = script(folder.path(), "llama-server", &more);
     let engine = probe(&path, Tool::Server, PROBE_DEADLINE, None).unwrap();
-    assert_eq!(list_devices(&engine, PROBE_DEADLINE).unwrap().len(), 1);
+    assert_eq!(list_devices(&engine, &[], PROBE_DEADLINE).unwrap().len(), 1);
 }

@@ -5,7 +5,7 @@ use super::flags::{Bench, Flag, ValueKind, flags};
 use super::text;
 use crate::validate::EngineRules;
 use spec::Settings;
-use spec::settings::{FlashAttention, LoadMode, Pooling};
+use spec::settings::{Devices, FlashAttention, LoadMode, Pooling};
 
 /// A setting on a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,9 @@ pub(crate) fn expressions<'a>(settings: &'a Settings, rules: &'a EngineRules) ->
 }
 
 fn express(flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Expression {
+    if flag.setting == "devices" && settings.devices == Devices::All {
+        return Expression::NOTHING;
+    }
     if rules.tool == Tool::Bench {
         return for_bench(flag, settings, rules);
     }
@@ -116,7 +119,7 @@ fn experts_by_pattern(layers: u32, rules: &EngineRules) -> Expression {
 fn for_bench(flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Expression {
     let value = match flag.setting {
         // Commas separate the values of a sweep there.
-        "tensor_split" => flag.write(settings).replace(',', "/"),
+        "tensor_split" | "devices" => flag.write(settings).replace(',', "/"),
         "tensor_overrides" => flag.write(settings).replace(',', ";"),
         _ => flag.write(settings),
     };

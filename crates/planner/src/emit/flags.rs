@@ -21,6 +21,8 @@ pub enum ValueKind {
     Shares,
     /// `PATTERN=BUFFER`, comma-separated, and may be repeated.
     Overrides,
+    /// Comma-separated names, or a word for all or none.
+    Names,
 }
 
 /// How llama-bench takes a setting; its flags differ from those of the other tools.
@@ -153,6 +155,11 @@ table! {
         Bench::Value("--n-gpu-layers"),
         (|text, pins| text::gpu_layers(text, &mut pins.n_gpu_layers), |settings| settings.n_gpu_layers.to_string()),
         "layers on GPUs, counted from the last, the output being one more; or all, or auto";
+    "rpc_servers" ["--rpc"] [] ValueKind::Names, "HOST:PORT,...", "LLAMA_ARG_RPC", Bench::Value("--rpc"),
+        (|text, pins| text::endpoints(text, &mut pins.rpc_servers), |settings| settings.rpc_servers.join(",")),
+        "servers of remote devices (rpc-server)";
+    "devices" ["-dev", "--device"] [] ValueKind::Names, "NAME,...", "LLAMA_ARG_DEVICE", Bench::Value("--device"), word!(devices),
+        "devices to use, by the engine's names and in this order; or all, or none: the CPU alone";
     "split_mode" ["-sm", "--split-mode"] [] ValueKind::Word(&["none", "layer", "row", "tensor"]), "MODE", "LLAMA_ARG_SPLIT_MODE",
         Bench::Value("--split-mode"), word!(split_mode), "how layers are spread over several GPUs";
     "tensor_split" ["-ts", "--tensor-split"] [] ValueKind::Shares, "N0,N1,...", "LLAMA_ARG_TENSOR_SPLIT", Bench::Value("--tensor-split"),
@@ -264,6 +271,8 @@ mod tests {
     fn what_is_written_reads_back() {
         let settings = Settings {
             tensor_split: vec![3.0, 1.5],
+            rpc_servers: vec!["10.0.0.2:50052".into(), "[::1]:50053".into()],
+            devices: spec::settings::Devices::Only(vec!["RPC0".into(), "CUDA1".into()]),
             tensor_overrides: vec![spec::settings::TensorOverride { pattern: r"blk\.1\.".into(), buffer: "CPU".into() }],
             cache_ram_mib: super::super::ALL,
             kv_unified: true,

@@ -119,6 +119,23 @@ pub(super) fn shares_text(shares: &[f64]) -> String {
     shares.iter().map(f64::to_string).collect::<Vec<_>>().join(",")
 }
 
+/// `HOST:PORT`, separated by commas (`common/arg.cpp:1169-1188`).
+pub(super) fn endpoints(text: &str, pin: &mut Option<Vec<String>>) -> Result<(), String> {
+    if text == "none" {
+        *pin = Some(Vec::new());
+        return Ok(());
+    }
+    let parse = |endpoint: &str| {
+        let parts = endpoint.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(char::is_whitespace));
+        match parts.and_then(|(_, port)| port.parse::<u16>().ok()) {
+            Some(1..) => Ok(endpoint.to_owned()),
+            _ => Err(format!("{endpoint:?} is not HOST:PORT")),
+        }
+    };
+    *pin = Some(text.split(',').map(parse).collect::<Result<_, _>>()?);
+    Ok(())
+}
+
 pub(super) fn overrides(text: &str, pin: &mut Option<Vec<TensorOverride>>) -> Result<(), String> {
     let parse = |rule: &str| match rule.split_once('=') {
         Some((pattern, buffer)) if !pattern.is_empty() && !buffer.is_empty() => {

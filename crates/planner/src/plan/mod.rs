@@ -56,11 +56,14 @@ pub struct Plan {
     pub request: Request,
 }
 
-/// Plans `model` on `machine`, with the memory of [`footprint::require_with()`], graphs that recur simulated once.
+/// Plans `model` on `machine`, with the memory of [`footprint::require_with()`], graphs that recur simulated once. Pinned devices
+/// are all there is of the target; a pin that names one which does not exist is refused.
 ///
 /// # Errors
 /// [`NoPlan`] with what was tried, what ruled each out, and the nearest change that would fit.
 pub fn plan(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
+    let chosen = request.pins.devices.as_ref().and_then(|devices| target.only(devices).ok());
+    let target = chosen.as_deref().unwrap_or(target);
     let requirements = Requirements::new(model, target, &request.profile, &request.companions);
     plan_with(machine, model, target, request, &|settings| requirements.require(settings))
 }

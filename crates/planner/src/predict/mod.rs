@@ -5,12 +5,11 @@ mod load;
 mod rates;
 
 use crate::inventory::Inventory;
-use crate::target::backend_of;
+use crate::target::gpu_of;
 use footprint::{Requirement, Target};
 pub(crate) use load::{Moved, moved_by_overrides};
 use load::{PoolLoad, hops, loads};
 use rates::{DISK, DISK_ASSUMPTION, HOP, PER_TOKEN, Range, Rates};
-use spec::machine::Gpu;
 use spec::{Bytes, Known, Machine, Model, Settings, TokensPerSec};
 use std::time::Duration;
 
@@ -310,17 +309,4 @@ fn missing(state: &HostState) -> Range {
 /// The time for an uncertain amount at an uncertain rate.
 fn over(amount: Range, rate: Range) -> Range {
     Range::new(amount.low / rate.high, amount.mid / rate.mid, amount.high / rate.low)
-}
-
-/// The machine's GPU behind a device of the target: by order among those of the same backend, where both have as many; else by
-/// order among all.
-fn gpu_of<'a>(machine: &'a Machine, target: &Target, device: usize) -> Option<&'a Gpu> {
-    let own: Vec<&Gpu> = machine.usable_gpus().map(|(_, gpu, _)| gpu).filter(|gpu| !gpu.unified_memory).collect();
-    let backend = &target.devices.get(device)?.backend.name;
-    let alike: Vec<&Gpu> = own.iter().copied().filter(|gpu| backend_of(gpu).name == *backend).collect();
-    let same = |devices: &[footprint::Device]| devices.iter().filter(|device| device.backend.name == *backend).count();
-    if !alike.is_empty() && alike.len() == same(&target.devices) {
-        return alike.get(same(&target.devices[..device])).copied();
-    }
-    if own.len() == target.devices.len() { own.get(device).copied() } else { None }
 }

@@ -159,6 +159,9 @@ pub fn check(context: &Context<'_>, settings: &Settings) -> Report {
 }
 
 fn check_as(context: &Context<'_>, settings: &Settings, companions: &Companions, author: Author<'_>, margin: Option<Margin>) -> Report {
+    // A name that no device has is told with the memory that the engine would refuse.
+    let chosen = context.target.only(&settings.devices).ok();
+    let context = &Context { target: chosen.as_deref().unwrap_or(context.target), ..*context };
     let mut violations = Vec::new();
     rules::numbers(context, settings, &mut violations);
     rules::context_size(context, settings, author, &mut violations);

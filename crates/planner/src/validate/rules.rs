@@ -150,6 +150,7 @@ pub(super) fn placement(context: &Context<'_>, settings: &Settings, found: &mut 
         let message = format!("{} layers, and the model has {all} with its output: the engine takes all", settings.n_gpu_layers);
         found.push(warning("gpu-layers-clamped", "n_gpu_layers", message, format!("take -ngl {all}")));
     }
+    remote(context, settings, found);
     tensor_split(settings, devices, found);
     if devices > 0 && settings.main_gpu as usize >= devices {
         // Split mode none: `src/llama.cpp:293` refuses. The other modes ignore it, and it cannot have been meant.
@@ -173,6 +174,15 @@ pub(super) fn placement(context: &Context<'_>, settings: &Settings, found: &mut 
     if settings.n_cpu_moe > 0 && !context.model.has_experts() {
         let message = "experts for the CPU, and the model has none".to_owned();
         found.push(warning("no-experts", "n_cpu_moe", message, "take --n-cpu-moe 0"));
+    }
+}
+
+/// Remote devices need the address of their server.
+fn remote(context: &Context<'_>, settings: &Settings, found: &mut Vec<Violation>) {
+    let remote = context.target.devices.iter().find(|device| device.backend.name == "RPC");
+    if let (Some(device), true) = (remote, settings.rpc_servers.is_empty()) {
+        let message = format!("{} is a device of an rpc-server, and none is named", device.name);
+        found.push(warning("rpc-server-unnamed", "rpc_servers", message, "add --rpc HOST:PORT"));
     }
 }
 

@@ -1,0 +1,155 @@
+//! What may be set, as a user sets it: devices and servers of remote ones.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
+
+mod common;
+
+use common::Folder;
+use insta::assert_snapshot;
+use serde_json::Value;
+use synthetic::FileType;
+
+const DUAL: &str = "--machine ram=64GiB,free=60GiB,cores=8,threads=16,bandwidth=60GB/s,features=avx2+fma+f16c,gpu=24GiB,gpu=12GiB";
+
+fn model() -> Folder {
+    let folder = Folder::new();
+    folder.model("m.gguf", "qwen3-0.6b", FileType::Q4_K_M);
+    folder
+}
+
+fn json(folder: &Folder, line: &str) -> Value {
+    let output = folder.output(&format!("{line} --json"));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{line}: {error}: {output:?}"))
+}
+
+/// Ids of the devices of a requirement with the weights of each.
+fn weights(folder: &Folder, line: &str) -> Vec<(String, bool)> {
+    let view = json(folder, line);
+    let devices = view["devices"].as_array().unwrap().iter();
+    devices.map(|device| (device["id"].as_str().unwrap().to_owned(), device["load"]["weights"] != 0)).collect()
+}
+
+fn command(folder: &Folder, line: &str) -> String {
+    json(folder, line)["command"]["line"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn devices_by_name_are_all_there_is() {
+    let folder = model();
+    let of = |line: &str| weights(&folder, &format!("memory m.gguf {line} {DUAL}"));
+    let named = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), true)).collect::<Vec<_>>();
+    assert_eq!(of(""), named(&["cpu", "CUDA0", "CUDA1"]));
+    assert_eq!(of("-dev CUDA1"), named(&["cpu", "CUDA1"]));
+    assert_eq!(of("--device CUDA1,CUDA0"), named(&["cpu", "CUDA1", "CUDA0"]));
+    assert_eq!(of("-dev none"), named(&["cpu"]));
+    // Declared devices are named after their backends; of several lists of names the last counts, as in llama-server.
+    assert_eq!(of("-dev CUDA:8GiB,CUDA:16GiB -dev CUDA0 -dev CUDA1"), named(&["cpu", "CUDA1"]));
+    let planned = command(&folder, &format!("plan m.gguf -dev CUDA1 {DUAL}"));
+    assert!(planned.contains("--device CUDA1 "), "{planned}");
+    let planned = command(&folder, &format!("plan m.gguf {DUAL}"));
+    assert!(!planned.contains("--device"), "{planned}");
+    let text =
+        ["memory m.gguf -dev CUDA7", "plan m.gguf -dev CUDA0,CUDA0", "plan m.gguf -dev CUDA0,", "run m.gguf --dry-run -dev CUDA:8GiB"];
+    assert_snapshot!(text.map(|line| folder.run(&format!("{line} {DUAL}"))).concat(), @r#"
+    exit 2
+    --- stderr
+    error: no device is called "CUDA7"; there are CUDA0, CUDA1
+    exit 2
+    --- stderr
+    error: device "CUDA0" is named twice
+    exit 2
+    --- stderr
+    error: invalid value 'CUDA0,' for '--device <NAME,...>': "CUDA0," is not a list of devices by name: CUDA0,CUDA1, or none
+    
+    For more information, try '--help'.
+    exit 2
+    --- stderr
+    error: run goes by the devices of the machine: --device takes their names, not sizes
+    hint: memory, plan and verify take devices that are not there
+    "#);
+}
+
+#[test]
+fn servers_of_remote_devices_are_named_before_the_devices() {
+    let folder = model();
+    let declared = "-dev RPC[CUDA]:24GiB,CUDA:12GiB -dev RPC0";
+    let planned = command(&folder, &format!("plan m.gguf {declared} --rpc 10.0.0.2:50052 {DUAL}"));
+    assert!(planned.contains("--rpc 10.0.0.2:50052 --device RPC0 "), "{planned}");
+    let warned = folder.run(&format!("plan m.gguf {declared} {DUAL}"));
+    assert!(warned.contains("RPC0 is a device of an rpc-server, and none is named"), "{warned}");
+    let lines = ["plan m.gguf --rpc 10.0.0.2", "memory m.gguf --rpc 10.0.0.2:50052", "plan m.gguf --rpc 10.0.0.2:1 --engine bundled"];
+    assert_snapshot!(lines.map(|line| folder.run(&format!("{line} {DUAL}"))).concat(), @r#"
+    exit 2
+    --- stderr
+    error: invalid value '10.0.0.2' for '--rpc <HOST:PORT,...>': "10.0.0.2" is not HOST:PORT
+    
+    For more information, try '--help'.
+    exit 2
+    --- stderr
+    error: no device of these servers is known here: 10.0.0.2:50052
+    hint: the engine sees them on this machine only; elsewhere say what they have: --device RPC[CUDA]:24GiB
+    exit 2
+    --- stderr
+    error: the bundled engine uses no remote devices: 10.0.0.2:1
+    hint: name a llama-server with --engine
+    "#);
+}
+
+/// A llama-server that sees a device of its own, and one more where a server of remote devices is named.
+const SERVER: &str = r#"case "$*" in
+--version) echo 'version: 0.7.0 (build 11669, commit Debian)' >&2; echo 'built with GNU 16.2.0 for Linux x86_64' >&2 ;;
+--help) printf '%s\n' '-m,    --model FNAME                    model' '--rpc SERVERS                           servers' \
+  '-dev,  --device <dev1,dev2,..>          devices' '-c,    --ctx-size N                     context' \
+  '-ngl,  --gpu-layers, --n-gpu-layers N   layers' '-t,    --threads N                      threads' \
+  '-b,    --batch-size N                   batch' '-ub,   --ubatch-size N                  micro-batch' \
+  '-tb,   --threads-batch N                threads' '-fa,   --flash-attn [on|off|auto]        attention' \
+  '--cache-ram N                           cache' '--list-devices                          devices' ;;
+--list-devices) printf 'Available devices:\n  CUDA0: one (12288 MiB, 12000 MiB free)\n' ;;
+'--rpc 10.0.0.2:50052 --list-devices') printf 'Available devices:\n  CUDA0: one (12288 MiB, 12000 MiB free)\n  RPC0: far (24576 MiB, 24000 MiB free)\n' ;;
+*) echo "Failed to connect to $2" >&2; kill -ABRT $$ ;;
+esac"#;
+
+#[test]
+fn the_engine_is_asked_for_remote_devices() {
+    let mut folder = model();
+    folder.script("llama-server", SERVER);
+    let of = |line: &str| weights(&folder, &format!("memory m.gguf {line}")).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!(of(""), ["cpu", "CUDA0"]);
+    assert_eq!(of("--rpc 10.0.0.2:50052"), ["cpu", "RPC0", "CUDA0"]);
+    assert_eq!(of("--rpc 10.0.0.2:50052 -dev CUDA0"), ["cpu", "CUDA0"]);
+    let planned = command(&folder, "serve m.gguf --dry-run --rpc 10.0.0.2:50052 -dev RPC0");
+    assert!(planned.contains("--rpc 10.0.0.2:50052 --device RPC0 "), "{planned}");
+    assert_snapshot!(folder.run("memory m.gguf --rpc 10.0.0.3:1"), @r"
+    exit 5
+    --- stderr
+    error: llama-server --list-devices failed, killed by SIGABRT: Failed to connect to 10.0.0.3:1
+    hint: run it by hand to see what is wrong, or name another with --engine
+    ");
+}
+
+#[test]
+fn a_configuration_keeps_devices_and_servers() {
+    let folder = model();
+    let line = format!("plan m.gguf -dev RPC[CUDA]:24GiB,CUDA:12GiB -dev RPC0 --rpc 10.0.0.2:50052,10.0.0.3:50052 -o c.toml {DUAL}");
+    assert!(folder.run(&line).starts_with("exit 0\n"));
+    let text = std::fs::read_to_string(folder.path().join("c.toml")).unwrap();
+    assert!(
+        text.contains("rpc_servers = [\n    \"10.0.0.2:50052\",\n    \"10.0.0.3:50052\",\n]")
+            || text.contains("rpc_servers = [\"10.0.0.2:50052\", \"10.0.0.3:50052\"]"),
+        "{text}"
+    );
+    assert!(text.contains("devices = [\"RPC0\"]"), "{text}");
+    folder.file("d.toml", "loadmaster = 1\nmodel = \"m.gguf\"\n[settings]\ndevices = [\"CUDA1\"]\n");
+    folder.file("e.toml", "loadmaster = 1\nmodel = \"m.gguf\"\n[settings]\ndevices = [\"CUDA9\"]\n");
+    folder.file("f.toml", "loadmaster = 1\nmodel = \"m.gguf\"\n[settings]\ndevices = [1]\n");
+    folder.file("g.toml", "loadmaster = 1\nmodel = \"m.gguf\"\n[settings]\ndevices = []\nrpc_servers = []\n");
+    assert!(folder.run(&format!("validate d.toml {DUAL}")).starts_with("exit 0\n"));
+    assert!(folder.run(&format!("validate g.toml {DUAL}")).starts_with("exit 0\n"));
+    assert_snapshot!(folder.run(&format!("validate e.toml {DUAL}")) + &folder.run(&format!("validate f.toml {DUAL}")), @r#"
+    exit 2
+    --- stderr
+    error: no device is called "CUDA9"; there are CUDA0, CUDA1
+    exit 2
+    --- stderr
+    error: f.toml: line 4: settings.devices: [1] is no list of names
+    "#);
+}

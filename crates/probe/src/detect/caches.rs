@@ -6,7 +6,7 @@ use super::topology::CPU;
 use crate::host::Host;
 use spec::Bytes;
 use spec::machine::Cache;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// No processor has more; the folder is not listed, to save a read per core.
 const MAX_INDEX: usize = 8;
@@ -18,18 +18,24 @@ const USUAL: usize = 4;
 /// CPU that uses it.
 pub(crate) fn read(host: &dyn Host, cpus: &BTreeSet<u32>) -> Vec<Cache> {
     let mut found = Counted::default();
-    let mut seen: [BTreeSet<u32>; MAX_INDEX] = Default::default();
+    let mut indices: [Index; MAX_INDEX] = Default::default();
+    // Caches past the usual four belong to the whole machine: what its first CPU does not have, none has.
+    let mut end = MAX_INDEX;
     for cpu in cpus {
-        for (index, seen) in seen.iter_mut().enumerate() {
-            if seen.contains(cpu) {
+        for (number, index) in indices.iter_mut().enumerate().take(end) {
+            if index.seen.contains(cpu) {
                 continue;
             }
-            let Some((level, kind, size, users)) = cache(host, *cpu, index) else {
+            let Some((level, kind, size, users)) = cache(host, *cpu, number, &mut index.kinds) else {
                 // A hypervisor may hide one of the usual four; past them the first gap is the end.
-                if index < USUAL { continue } else { break }
+                if number < USUAL {
+                    continue;
+                }
+                end = number;
+                break;
             };
-            seen.insert(*cpu);
-            seen.extend(&users);
+            index.seen.insert(*cpu);
+            index.seen.extend(&users);
             let shared_by = users.intersection(cpus).count().max(1);
             found.add(level, &kind, size, 1, shared_by);
         }
@@ -37,13 +43,27 @@ pub(crate) fn read(host: &dyn Host, cpus: &BTreeSet<u32>) -> Vec<Cache> {
     found.into_caches()
 }
 
+/// What is known of the folders of one number, over all CPUs.
+#[derive(Default)]
+struct Index {
+    /// CPUs whose cache of this number is counted.
+    seen: BTreeSet<u32>,
+    /// Level and kind of the caches of a size: hundreds of cores do not say it anew.
+    kinds: BTreeMap<Bytes, (u8, String)>,
+}
+
 /// Level, kind, size and users of one cache; `None` past the last.
-fn cache(host: &dyn Host, cpu: u32, index: usize) -> Option<(u8, String, Bytes, BTreeSet<u32>)> {
+fn cache(host: &dyn Host, cpu: u32, index: usize, kinds: &mut BTreeMap<Bytes, (u8, String)>) -> Option<(u8, String, Bytes, BTreeSet<u32>)> {
     let file = |name: &str| host.read(&format!("{CPU}/cpu{cpu}/cache/index{index}/{name}")).ok();
-    let level = file("level")?.trim().parse().ok()?;
-    let kind = file("type")?.trim().to_ascii_lowercase();
     // "32K", on some kernels "1M"; a hypervisor that hides the size leaves the file out or empty.
     let size = file("size")?.trim().parse::<Bytes>().ok().filter(|size| !size.is_zero())?;
+    let (level, kind) = match kinds.get(&size) {
+        Some(known) => known.clone(),
+        None => {
+            let read = (file("level")?.trim().parse().ok()?, file("type")?.trim().to_ascii_lowercase());
+            kinds.entry(size).or_insert(read).clone()
+        }
+    };
     // A cache that its own CPU does not use is a broken file; the mask may be right.
     let uses = |users: &BTreeSet<u32>| users.contains(&cpu);
     let list = file("shared_cpu_list").and_then(|text| cpulist::parse(&text)).filter(uses);

@@ -5,9 +5,9 @@ mod files;
 mod resident;
 
 use crate::ffi;
-use crate::host::{Answer, DxgiQuestion, Host, MetalQuestion, Question, Refusal, to_hexadecimal};
+use crate::host::{Answer, DxgiQuestion, Host, MetalQuestion, Question, Refusal};
 pub use child::serve;
-use files::DeviceFiles;
+use files::{DeviceFiles, SystemFiles};
 pub(crate) use resident::Ask;
 use resident::{Budget, Resident};
 use std::ffi::OsString;
@@ -19,14 +19,16 @@ const MAX_FILE: u64 = 16 << 20;
 
 /// The machine that runs this program.
 ///
-/// Files are read at once, those of GPUs on threads of their own, for a broken device may never answer. A driver's library is
-/// asked on a thread too, or with [`Live::with_child`] in a process of its own, which may crash. All of them together have
-/// [`Live::DEADLINE`] in one detection; what is later is [`Refusal::TimedOut`], and ready for the next detection with the same
-/// `Live`.
+/// Files of GPUs are read on threads of their own, for a broken device may never answer. A driver's library is asked on a thread
+/// too, or with [`Live::with_child`] in a process of its own, which may crash. All of them together have [`Live::DEADLINE`] in one
+/// detection; what is later is [`Refusal::TimedOut`], and ready for the next detection with the same `Live`. A file of the system
+/// that hangs (of firmware, of a container's own `/proc`) costs half a second, all such files two seconds.
 #[derive(Debug)]
 pub struct Live {
     budget: Budget,
     files: DeviceFiles,
+    patience: Budget,
+    system_files: SystemFiles,
     nvml: Resident<Question>,
     vulkan: Resident<Question>,
     metal: Resident<MetalQuestion>,
@@ -55,6 +57,8 @@ impl Live {
         Self {
             budget: Budget::new(deadline),
             files: DeviceFiles::default(),
+            patience: Budget::new(files::PATIENCE),
+            system_files: SystemFiles::default(),
             nvml: Resident::new("nvml", nvml(&ffi::nvml::LIBRARIES)),
             vulkan: Resident::new("vulkan", || Ok(Box::new(|_| ffi::vulkan::devices(&ffi::vulkan::LIBRARIES)))),
             metal: Resident::new("metal", ffi::macos::open_metal),
@@ -94,6 +98,7 @@ impl Host for Live {
 
     fn begin(&self) {
         self.budget.begin();
+        self.patience.begin();
     }
 
     fn ask(&self, question: &Question) -> Result<Answer, Refusal> {
@@ -105,9 +110,9 @@ impl Host for Live {
             Question::PageSize => page_size().map(|bytes| Answer::text(bytes.to_string())),
             Question::Affinity => affinity().map(Answer::text),
             Question::Env(name) => std::env::var_os(name).map(|value| Answer::text(value.to_string_lossy())).ok_or(Refusal::NotFound),
-            Question::Read(path) => read(path).map(Answer::text),
-            Question::List(path) => list(path).map(Answer::Names),
-            Question::Link(path) => Ok(Answer::text(std::fs::read_link(path)?.to_string_lossy())),
+            Question::Read(path) | Question::List(path) | Question::Link(path) | Question::Bytes(path) => {
+                self.system_files.ask(question, path, &self.patience)
+            }
             Question::Cpuid { leaf, subleaf } => {
                 ffi::cpuid::cpuid(*leaf, *subleaf).map(|registers| Answer::text(registers.to_string())).ok_or(Refusal::NotSupported)
             }
@@ -116,7 +121,6 @@ impl Host for Live {
                 .ok_or(Refusal::NotSupported),
             Question::Xcr0 => ffi::cpuid::xcr0().map(|bits| Answer::text(format!("{bits:x}"))).ok_or(Refusal::NotSupported),
             Question::AmxPermission => ffi::amx::request().map(|()| Answer::text("granted")),
-            Question::Bytes(path) => Ok(Answer::Text(to_hexadecimal(&bytes(path)?))),
             Question::Nvml(_) => self.nvml.ask(question.clone(), &self.budget, whenever).map(Answer::text),
             Question::Vulkan => self.vulkan.ask(question.clone(), &self.budget, whenever).map(Answer::text),
             Question::Sysctl(name) => ffi::macos::sysctl(name).map(Answer::text),

@@ -201,6 +201,30 @@ fn limits_of_a_parent_bind_in_a_real_control_group() {
     assert!(line("=> memory").contains("of 768.00 MiB"), "{text}");
 }
 
+/// A pipe without a writer in the place of a file of the system, in a name space of mounts that ends with the process.
+#[test]
+fn a_file_of_the_system_that_never_answers_costs_a_deadline() {
+    if std::env::var_os("LOADMASTER_TEST_EMULATED").is_some() {
+        println!("SKIPPED: emulated");
+        return;
+    }
+    let allowed = std::process::Command::new("unshare").args(["-m", "true"]).output();
+    if !allowed.as_ref().is_ok_and(|output| output.status.success()) {
+        println!("SKIPPED: no name space of mounts for this user: {allowed:?}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    let script = "mkfifo \"$1\" && for file in /proc/cpuinfo /proc/meminfo; do mount --bind \"$1\" $file || exit; done; shift; exec \"$@\"";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(&pipe).arg(std::env::current_exe().unwrap());
+    let output = command.args(["--exact", "inside", "--nocapture"]).env(INSIDE, "1").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("unknown (/proc/meminfo: timed out)"), "{text}");
+    assert!(text.contains("/sys/devices/system/cpu/online]"), "{text}");
+}
+
 #[test]
 fn a_software_device_of_vulkan_is_found_labelled_and_not_chosen() {
     // Nothing is late here: a loaded machine takes its time to start Vulkan.

@@ -39,7 +39,7 @@ pub(crate) mod windows;
 mod x86;
 
 use crate::host::{Host, Question, Refusal};
-use spec::Machine;
+use spec::{Known, Machine};
 
 /// Why there is no machine at all. A fact that cannot be found is no error: it is [`spec::Known::Unknown`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,6 +104,18 @@ pub fn detect_to(host: &dyn Host, depth: Depth) -> Result<Machine, ProbeError> {
         "windows" => windows::detect(host, os, arch, depth),
         _ => return Err(ProbeError::UnsupportedSystem { os }),
     };
+    contradiction(&mut machine);
     paper::complete(&mut machine);
     Ok(machine)
+}
+
+/// More cores than hardware threads: one of two files is broken, and nobody can say which.
+fn contradiction(machine: &mut Machine) {
+    let cpu = &mut machine.facts.cpu;
+    if let (Some(cores), Some(threads)) = (cpu.physical_cores.get(), cpu.logical_cpus.get())
+        && cores > threads
+    {
+        machine.warnings.push(format!("{cores} cores ({}) with {threads} hardware threads", cpu.physical_cores.source()));
+        cpu.physical_cores = Known::unknown("the system names more cores than hardware threads");
+    }
 }

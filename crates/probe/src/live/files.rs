@@ -1,7 +1,8 @@
-//! Files of GPUs: a device that has broken down may never answer, and must not take the detection with it.
+//! Files whose answer may not come: those of a device that has broken down, those that firmware or a file system in user space
+//! answers. None may take the detection with it.
 
 use super::resident::{Budget, Resident};
-use crate::host::{Answer, Question, Refusal};
+use crate::host::{Answer, Question, Refusal, to_hexadecimal};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -49,11 +50,78 @@ fn device(path: &str) -> &str {
     }
 }
 
-fn read(question: &Question) -> Result<Answer, Refusal> {
+/// The answer of the system, at once or never.
+pub(super) fn read(question: &Question) -> Result<Answer, Refusal> {
     match question {
         Question::Read(path) => super::read(path).map(Answer::text),
         Question::List(path) => super::list(path).map(Answer::Names),
+        Question::Bytes(path) => super::bytes(path).map(|bytes| Answer::Text(to_hexadecimal(&bytes))),
+        Question::Link(path) => Ok(Answer::text(std::fs::read_link(path)?.to_string_lossy())),
         _ => Err(Refusal::NotSupported),
+    }
+}
+
+/// How long all files that hang may take together in one detection. A machine under load is no broken machine: this is a
+/// thousand times what the slowest of them needs.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long one may take, so that one that hangs leaves time for others.
+const MOST_OF_ONE: Duration = Duration::from_millis(500);
+
+/// What the kernel answers from memory: thousands of files on large machines, for which a thread would cost more than they do.
+const AT_ONCE: [&str; 5] =
+    ["/proc/self/", "/sys/bus/pci/devices/", "/sys/devices/system/cpu/cpu", "/sys/devices/system/node/", "/sys/fs/cgroup/"];
+
+/// Files of the system on a thread, which is left behind with the file that it waits for.
+#[derive(Debug)]
+pub(super) struct SystemFiles(Mutex<Threads>);
+
+#[derive(Debug)]
+struct Threads {
+    free: Resident<Question, Answer>,
+    /// Those left behind, by the place that they wait for.
+    stuck: BTreeMap<String, Resident<Question, Answer>>,
+}
+
+impl Default for SystemFiles {
+    fn default() -> Self {
+        Self(Mutex::new(Threads { free: new_thread(), stuck: BTreeMap::new() }))
+    }
+}
+
+fn new_thread() -> Resident<Question, Answer> {
+    Resident::new("files", || Ok(Box::new(|question: Question| read(&question))))
+}
+
+impl SystemFiles {
+    /// The answer of the system, in time.
+    pub(super) fn ask(&self, question: &Question, path: &str, budget: &Budget) -> Result<Answer, Refusal> {
+        let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = place(path);
+        if let Some(stuck) = threads.stuck.get(place) {
+            return stuck.ask(question.clone(), budget, MOST_OF_ONE);
+        }
+        if AT_ONCE.iter().any(|folder| path.starts_with(folder)) {
+            return if threads.stuck.keys().any(|stuck| path.starts_with(stuck.as_str())) {
+                Err(Refusal::TimedOut)
+            } else {
+                read(question)
+            };
+        }
+        let answer = threads.free.ask(question.clone(), budget, MOST_OF_ONE);
+        if answer == Err(Refusal::TimedOut) {
+            let stuck = std::mem::replace(&mut threads.free, new_thread());
+            threads.stuck.insert(place.to_owned(), stuck);
+        }
+        answer
+    }
+}
+
+/// What hangs together: a folder; of `/proc`, where each file is another's, the file.
+fn place(path: &str) -> &str {
+    match path.rsplit_once('/') {
+        Some((folder, _)) if !matches!(folder, "" | "/proc") => folder,
+        _ => path,
     }
 }
 
@@ -73,14 +141,43 @@ mod tests {
 
     /// A pipe that nobody writes to: opening it for reading does not return.
     #[cfg(unix)]
+    fn pipe(folder: &std::path::Path) -> Option<std::path::PathBuf> {
+        let pipe = folder.join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success());
+        if !made {
+            println!("SKIPPED: no mkfifo");
+        }
+        made.then_some(pipe)
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_of_the_system_that_hangs_costs_its_share_and_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(pipe) = pipe(folder.path()) else { return };
+        let files = SystemFiles::default();
+        let budget = Budget::new(PATIENCE);
+        let hangs = Question::Read(pipe.to_string_lossy().into_owned());
+        let sound = Question::List(folder.path().to_string_lossy().into_owned());
+        let there = Ok(Answer::Names(vec!["pipe".into()]));
+        assert_eq!(files.ask(&sound, "/proc/meminfo", &budget), there);
+        assert_eq!(files.ask(&hangs, "/proc/cpuinfo", &budget), Err(Refusal::TimedOut));
+        // The next file has a thread of its own, the same file is not waited for again.
+        assert_eq!(files.ask(&sound, "/proc/meminfo", &budget), there);
+        assert_eq!(files.ask(&sound, "/proc/cpuinfo", &budget), Err(Refusal::TimedOut));
+        // Where a folder hangs, what is below it is not asked.
+        assert_eq!(files.ask(&hangs, "/sys/devices/system/cpu/online", &budget), Err(Refusal::TimedOut));
+        assert_eq!(files.ask(&sound, "/sys/devices/system/cpu/cpu0/topology/core_id", &budget), Err(Refusal::TimedOut));
+        assert_eq!(files.ask(&sound, "/sys/devices/system/node/online", &budget), there);
+        // Lets the threads go.
+        drop(std::fs::OpenOptions::new().write(true).open(&pipe));
+    }
+
+    #[cfg(unix)]
     #[test]
     fn a_file_that_hangs_costs_its_share_and_no_other_device() {
         let folder = tempfile::tempdir().unwrap();
-        let pipe = folder.path().join("pipe");
-        if !std::process::Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success()) {
-            println!("SKIPPED: no mkfifo");
-            return;
-        }
+        let Some(pipe) = pipe(folder.path()) else { return };
         let files = DeviceFiles::default();
         let budget = Budget::new(Duration::from_millis(80));
         let hangs = Question::Read(pipe.to_string_lossy().into_owned());

@@ -180,6 +180,12 @@ pub enum FootprintError {
         /// Why.
         reason: Box<FootprintError>,
     },
+    /// A draft whose vocabulary is not the model's.
+    #[error("the draft's vocabulary does not go with the model's: {problem}")]
+    DraftVocabulary {
+        /// What differs.
+        problem: String,
+    },
     /// A flag of drafts that engines of this age do not have.
     #[error("{engine} has no flag {flag}; leave it out, or name another engine")]
     DraftFlag {

@@ -198,3 +198,38 @@ fn flags_of_drafts_that_an_engine_lacks_are_refused() {
     llama.cpp-2026-01 (2026-03) has no flag --spec-draft-n-ubatch; leave it out, or name another engine
     ");
 }
+
+#[test]
+fn a_draft_of_another_vocabulary_is_refused_as_the_engine_does() {
+    let draft = |change: fn(&mut Model)| {
+        let mut small = recorded::model::model("qwen3-0.6b Q4_K_M n_layer=2");
+        small.tokenizer = Some(spec::model::Tokenizer { model: "gpt2".into(), n_tokens: 151_936, chat_template: false });
+        let mut model = model();
+        model.tokenizer = small.tokenizer.clone();
+        for of in [&mut model, &mut small] {
+            of.metadata.insert("tokenizer.ggml.add_bos_token".into(), spec::model::MetaValue::Bool(true));
+            of.metadata.insert("tokenizer.ggml.bos_token_id".into(), spec::model::MetaValue::Uint(1));
+        }
+        change(&mut small);
+        (model, Companions { draft: Some(Draft::new(Some(small))), ..Companions::default() })
+    };
+    let with = |(model, beside): (Model, Companions), profile: &EngineProfile| {
+        require_with(&model, &Settings::default(), &target(), profile, &beside).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let (now, old) = (EngineProfile::server_0_7(), EngineProfile::named("llama.cpp-2026-03").unwrap());
+    assert_eq!(with(draft(|_| ()), &now), Ok(()));
+    assert_eq!(with(draft(|m| m.tokenizer.as_mut().unwrap().n_tokens += 128), &now), Ok(()));
+    let wrong: [fn(&mut Model); 4] = [
+        |m| m.tokenizer.as_mut().unwrap().n_tokens += 129,
+        |m| m.tokenizer.as_mut().unwrap().model = "llama".into(),
+        |m| drop(m.metadata.insert("tokenizer.ggml.add_bos_token".into(), spec::model::MetaValue::Bool(false))),
+        |m| drop(m.metadata.insert("tokenizer.ggml.bos_token_id".into(), spec::model::MetaValue::Uint(2))),
+    ];
+    wrong.iter().for_each(|&change| assert_eq!(with(draft(change), &old), Ok(())));
+    insta::assert_snapshot!(wrong.map(|change| with(draft(change), &now).unwrap_err()).join("\n"), @r#"
+    the draft's vocabulary does not go with the model's: it has 152065 tokens, the model's 151936
+    the draft's vocabulary does not go with the model's: it is of kind "llama", the model's of "gpt2"
+    the draft's vocabulary does not go with the model's: only one of the two adds a bos token
+    the draft's vocabulary does not go with the model's: its bos token is another
+    "#);
+}

@@ -4,6 +4,7 @@ use crate::exit::Exit;
 use crate::pins::PinArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use loadmaster::beside::{Beside, OWN_DRAFT};
 use loadmaster::footprint::EngineProfile;
 use loadmaster::formats::{FileType, ParseFileTypeError};
 use loadmaster::planner::plan::{DevicePreference, DiskPolicy, Margin, Power, Priority, UseCase};
@@ -262,6 +263,9 @@ pub struct ValidateArgs {
     /// the newest one known
     #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
     pub engine: Option<String>,
+    /// What is loaded beside the model, over what the configuration names.
+    #[command(flatten)]
+    pub beside: CompanionArgs,
     /// Fixed settings, over those of the configuration.
     #[command(flatten)]
     pub pins: PinArgs,
@@ -424,7 +428,7 @@ pub struct CompanionArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub mmproj: Option<PathBuf>,
     /// Keep the projector on the host
-    #[arg(long, requires = "mmproj")]
+    #[arg(long)]
     pub no_mmproj_offload: bool,
     /// LoRA adapter; may be repeated
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -436,11 +440,11 @@ pub struct CompanionArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "spec_type", visible_alias = "spec-draft-model")]
     pub model_draft: Option<PathBuf>,
     /// Draft with the model's own prediction layers
-    #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new(["draft-mtp"]))]
+    #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new([OWN_DRAFT]))]
     pub spec_type: Option<String>,
-    /// Tokens drafted at once at most
-    #[arg(long, value_name = "N", default_value_t = 3, visible_alias = "spec-draft-n-max")]
-    pub draft_max: u32,
+    /// Tokens drafted at once at most; without it, 3
+    #[arg(long, value_name = "N", visible_alias = "spec-draft-n-max")]
+    pub draft_max: Option<u32>,
     /// [-ngld] layers of the draft model on GPUs; without it, all
     #[arg(long, value_name = "N", visible_aliases = ["gpu-layers-draft", "spec-draft-ngl"])]
     pub n_gpu_layers_draft: Option<u32>,
@@ -450,12 +454,12 @@ pub struct CompanionArgs {
     /// Micro-batch of the draft model; without it, that of the model
     #[arg(long = "spec-draft-n-ubatch", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub ubatch_draft: Option<u32>,
-    /// [-ctkd] type of the draft's K cache
-    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = cache_type, visible_alias = "spec-draft-type-k")]
-    pub cache_type_k_draft: QuantType,
-    /// [-ctvd] type of the draft's V cache
-    #[arg(long, value_name = "TYPE", default_value = "f16", value_parser = cache_type, visible_alias = "spec-draft-type-v")]
-    pub cache_type_v_draft: QuantType,
+    /// [-ctkd] type of the draft's K cache; without it, f16
+    #[arg(long, value_name = "TYPE", value_parser = cache_type, visible_alias = "spec-draft-type-k")]
+    pub cache_type_k_draft: Option<QuantType>,
+    /// [-ctvd] type of the draft's V cache; without it, f16
+    #[arg(long, value_name = "TYPE", value_parser = cache_type, visible_alias = "spec-draft-type-v")]
+    pub cache_type_v_draft: Option<QuantType>,
 }
 
 impl CompanionArgs {
@@ -469,62 +473,22 @@ impl CompanionArgs {
         ("-ctvd", "--cache-type-v-draft"),
     ];
 
-    /// True where nothing is to be loaded beside the model.
-    pub fn is_empty(&self) -> bool {
-        self.mmproj.is_none()
-            && self.lora.is_empty()
-            && self.control_vector.is_empty()
-            && self.model_draft.is_none()
-            && self.spec_type.is_none()
-    }
-
-    /// The same as arguments of an engine, each in the first of its spellings that `accepts` knows.
-    ///
-    /// # Errors
-    /// The name here of the first that the engine has no flag for.
-    pub fn arguments(&self, accepts: &dyn Fn(&str) -> bool) -> Result<Vec<OsString>, &'static str> {
-        let mut arguments: Vec<OsString> = Vec::new();
-        let mut add = |spellings: &[&'static str], value: Option<&std::ffi::OsStr>| {
-            let known = spellings.iter().copied().find(|spelling| accepts(spelling));
-            arguments.push(known.ok_or(spellings.first().copied().unwrap_or_default())?.into());
-            arguments.extend(value.map(OsString::from));
-            Ok::<(), &'static str>(())
-        };
-        let files = [
-            (&["--mmproj"][..], self.mmproj.as_slice()),
-            (&["--lora"], &self.lora),
-            (&["--control-vector"], &self.control_vector),
-            (&["--model-draft", "--spec-draft-model"], self.model_draft.as_slice()),
-        ];
-        for (spellings, paths) in files {
-            paths.iter().try_for_each(|path| add(spellings, Some(path.as_os_str())))?;
+    /// As the library takes it.
+    pub fn beside(&self) -> Beside {
+        Beside {
+            mmproj: self.mmproj.clone(),
+            mmproj_offload: self.no_mmproj_offload.then_some(false),
+            lora: self.lora.clone(),
+            control_vector: self.control_vector.clone(),
+            model_draft: self.model_draft.clone(),
+            own_draft: self.spec_type.is_some(),
+            draft_max: self.draft_max,
+            n_gpu_layers_draft: self.n_gpu_layers_draft,
+            ctx_size_draft: self.ctx_size_draft,
+            ubatch_draft: self.ubatch_draft,
+            cache_type_k_draft: self.cache_type_k_draft,
+            cache_type_v_draft: self.cache_type_v_draft,
         }
-        if self.no_mmproj_offload {
-            add(&["--no-mmproj-offload"], None)?;
-        }
-        if let Some(ty) = &self.spec_type {
-            add(&["--spec-type"], Some(ty.as_ref()))?;
-        }
-        if self.model_draft.is_none() && self.spec_type.is_none() {
-            return Ok(arguments);
-        }
-        let counts = [
-            (&["--spec-draft-n-max", "--draft-max"][..], Some(self.draft_max)),
-            (&["--n-gpu-layers-draft", "--gpu-layers-draft", "--spec-draft-ngl"], self.n_gpu_layers_draft),
-            (&["--ctx-size-draft"], self.ctx_size_draft),
-            (&["--spec-draft-n-ubatch"], self.ubatch_draft),
-        ];
-        for (spellings, count) in counts {
-            count.map_or(Ok(()), |count| add(spellings, Some(count.to_string().as_ref())))?;
-        }
-        let types = [
-            (&["--cache-type-k-draft", "--spec-draft-type-k"], self.cache_type_k_draft),
-            (&["--cache-type-v-draft", "--spec-draft-type-v"], self.cache_type_v_draft),
-        ];
-        for (spellings, ty) in types.into_iter().filter(|(_, ty)| *ty != QuantType::F16) {
-            add(spellings, Some(ty.name().as_ref()))?;
-        }
-        Ok(arguments)
     }
 }
 
@@ -581,23 +545,6 @@ mod tests {
     #[test]
     fn the_definitions_are_consistent() {
         command().debug_assert();
-    }
-
-    #[test]
-    fn companions_go_to_the_engine_in_its_own_spellings() {
-        let line = "loadmaster serve m.gguf --mmproj p.gguf --lora a.gguf --lora b.gguf --model-draft d.gguf --ctx-size-draft 512 --cache-type-k-draft q8_0";
-        let Command::Serve(args) = Cli::parse_from(line.split_whitespace()).command else { panic!("another command") };
-        let of = |known: &[&str]| {
-            args.beside
-                .arguments(&|flag| known.contains(&flag))
-                .map(|words| words.join(std::ffi::OsStr::new(" ")).into_string().unwrap_or_default())
-        };
-        let newer = ["--mmproj", "--lora", "--spec-draft-model", "--spec-draft-n-max", "--spec-draft-type-k"];
-        assert_eq!(of(&newer), Err("--ctx-size-draft"));
-        let older = ["--mmproj", "--lora", "--model-draft", "--draft-max", "--ctx-size-draft", "--cache-type-k-draft"];
-        let expected =
-            "--mmproj p.gguf --lora a.gguf --lora b.gguf --model-draft d.gguf --draft-max 3 --ctx-size-draft 512 --cache-type-k-draft q8_0";
-        assert_eq!(of(&older).as_deref(), Ok(expected));
     }
 
     #[test]

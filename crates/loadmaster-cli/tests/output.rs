@@ -8,7 +8,6 @@ use insta::assert_snapshot;
 use serde_json::Value;
 use std::path::Path;
 use synthetic::FileType;
-use synthetic::writer::{Header, TensorEntry};
 
 /// A machine whose every figure is given, so that the output is the same everywhere.
 const WORKSTATION: &str = "--machine ram=64GiB,free=60GiB,cores=8,threads=16,bandwidth=60GB/s,features=avx2+fma+f16c,gpu=24GiB";
@@ -111,15 +110,15 @@ fn help_of_a_command_shows_the_pins() {
           --model-draft <FILE>         [-md] model that drafts tokens [alias: --spec-draft-model]
           --spec-type <TYPE>           Draft with the model's own prediction layers [possible values:
                                        draft-mtp]
-          --draft-max <N>              Tokens drafted at once at most [default: 3] [alias:
+          --draft-max <N>              Tokens drafted at once at most; without it, 3 [alias:
                                        --spec-draft-n-max]
           --n-gpu-layers-draft <N>     [-ngld] layers of the draft model on GPUs; without it, all
                                        [aliases: --gpu-layers-draft, --spec-draft-ngl]
           --ctx-size-draft <N>         [-cd] context of the draft model; without it, that of the model
           --spec-draft-n-ubatch <N>    Micro-batch of the draft model; without it, that of the model
-          --cache-type-k-draft <TYPE>  [-ctkd] type of the draft's K cache [default: f16] [alias:
+          --cache-type-k-draft <TYPE>  [-ctkd] type of the draft's K cache; without it, f16 [alias:
                                        --spec-draft-type-k]
-          --cache-type-v-draft <TYPE>  [-ctvd] type of the draft's V cache [default: f16] [alias:
+          --cache-type-v-draft <TYPE>  [-ctvd] type of the draft's V cache; without it, f16 [alias:
                                        --spec-draft-type-v]
 
     Settings to keep fixed, as llama-server spells them:
@@ -286,31 +285,16 @@ fn memory_by_the_rules_of_another_engine() {
     assert!(refused.starts_with("exit 2\n") && refused.contains("bundled, server-0.7.0"), "{refused}");
 }
 
-/// A file of these tensors in F16, with these texts and figures as metadata.
-fn attachment(folder: &Folder, name: &str, texts: &[(&str, &str)], figures: &[(&str, u32)], tensors: &[(&str, [u64; 2])]) {
-    let mut header = Header::new();
-    header.metadata.extend(texts.iter().map(|&(key, text)| (key.to_owned(), text.into())));
-    header.metadata.extend(figures.iter().map(|&(key, figure)| (key.to_owned(), figure.into())));
-    let mut offset = 0;
-    for &(name, shape) in tensors {
-        header.tensors.push(TensorEntry { name: name.into(), shape: shape.to_vec(), type_id: 1, offset });
-        offset += (shape[0] * shape[1] * 2).next_multiple_of(32);
-    }
-    let mut bytes = header.encode();
-    bytes.resize(bytes.len() + offset as usize, 0);
-    folder.file(name, bytes);
-}
-
 #[test]
 fn memory_of_what_is_loaded_beside_a_model() {
     let folder = model("qwen3-0.6b", FileType::Q4_K_M);
-    folder.model("draft.gguf", "smollm2-135m", FileType::Q8_0);
+    folder.model("draft.gguf", "qwen3-0.6b", FileType::Q8_0);
     let lora = [("general.architecture", "qwen3"), ("general.type", "adapter"), ("adapter.type", "lora")];
     let pair = [("blk.0.attn_q.weight.lora_a", [1024, 16]), ("blk.0.attn_q.weight.lora_b", [16, 2048])];
-    attachment(&folder, "lora.gguf", &lora, &[], &pair);
+    folder.attachment("lora.gguf", &lora, &[], &pair);
     let vision = [("clip.vision.embedding_length", 1152), ("clip.vision.image_size", 896), ("clip.vision.patch_size", 14)];
-    attachment(&folder, "mmproj.gguf", &[("general.architecture", "clip")], &vision, &[("v.patch_embd.weight", [768, 1152])]);
-    attachment(&folder, "cvec.gguf", &[("general.architecture", "controlvector")], &[], &[("direction.1", [1024, 1])]);
+    folder.attachment("mmproj.gguf", &[("general.architecture", "clip")], &vision, &[("v.patch_embd.weight", [768, 1152])]);
+    folder.attachment("cvec.gguf", &[("general.architecture", "controlvector")], &[], &[("direction.1", [1024, 1])]);
     let line = "memory m.gguf -c 8192 -md draft.gguf -ngld 4 --draft-max 8 --lora lora.gguf -mm mmproj.gguf --control-vector cvec.gguf";
     assert_snapshot!("memory_beside", folder.run(&format!("{line} {WORKSTATION}")));
     let output = folder.output(&format!("{line} --json {WORKSTATION}"));

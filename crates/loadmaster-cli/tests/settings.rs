@@ -1,4 +1,4 @@
-//! What may be set, as a user sets it: devices and servers of remote ones.
+//! What may be set, as a user sets it: devices, servers of remote ones, what is loaded beside a model.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
 mod common;
@@ -151,5 +151,98 @@ fn a_configuration_keeps_devices_and_servers() {
     exit 2
     --- stderr
     error: f.toml: line 4: settings.devices: [1] is no list of names
+    "#);
+}
+
+fn lora(folder: &Folder, architecture: &str) {
+    let texts = [("general.architecture", architecture), ("general.type", "adapter"), ("adapter.type", "lora")];
+    folder.attachment("lora.gguf", &texts, &[], &[("blk.0.attn_q.weight.lora_a", [1024, 16]), ("blk.0.attn_q.weight.lora_b", [16, 2048])]);
+}
+
+#[test]
+fn a_configuration_keeps_what_is_loaded_beside_the_model() {
+    let folder = model();
+    folder.model("draft.gguf", "qwen3-0.6b", FileType::Q8_0);
+    lora(&folder, "qwen3");
+    let plan = folder.run(&format!("plan m.gguf --lora lora.gguf -md draft.gguf -ngld 5 -ctkd q8_0 -o sub.toml {DUAL}"));
+    assert!(plan.starts_with("exit 0\n"), "{plan}");
+    let text = std::fs::read_to_string(folder.path().join("sub.toml")).unwrap();
+    let (_, beside) = text.split_once("[beside]\n").unwrap();
+    assert_snapshot!(beside.split("\n\n").next().unwrap(), @r#"
+    lora = ["lora.gguf"]
+    model_draft = "draft.gguf"
+    n_gpu_layers_draft = 5
+    cache_type_k_draft = "q8_0"
+    "#);
+    // It is counted, passed on, and validated; from another folder the files are the same.
+    let run = command(&folder, &format!("serve m.gguf --dry-run --config sub.toml {DUAL}"));
+    for part in ["--lora", "lora.gguf", "--model-draft", "draft.gguf", "--n-gpu-layers-draft 5", "--cache-type-k-draft q8_0"] {
+        assert!(run.contains(part), "{part}: {run}");
+    }
+    assert!(folder.run(&format!("validate sub.toml {DUAL}")).starts_with("exit 0\n"));
+}
+
+#[test]
+fn a_configuration_that_names_the_wrong_files() {
+    let folder = model();
+    folder.model("other.gguf", "smollm2-135m", FileType::Q8_0);
+    lora(&folder, "llama");
+    let mut text = String::new();
+    for beside in [
+        "lora = [\"gone.gguf\"]",
+        "lora = [\"lora.gguf\"]",
+        "lora = [\"m.gguf\"]",
+        "lora = \"lora.gguf\"",
+        "model_draft = \"other.gguf\"",
+        "model_draft = \"other.gguf\"\nspec_type = \"draft-mtp\"",
+        "draft_max = 5",
+        "mmproj_offload = false",
+        "cache_type_k_draft = \"q6_K\"",
+        "model_drafts = \"other.gguf\"",
+    ] {
+        folder.file("c.toml", format!("loadmaster = 1\nmodel = \"m.gguf\"\n[beside]\n{beside}\n"));
+        text.push_str(&folder.run(&format!("validate c.toml {DUAL}")));
+    }
+    assert_snapshot!(text, @r#"
+    exit 7
+    --- stderr
+    error: gone.gguf: no such file
+    hint: check the spelling of the path
+    exit 2
+    --- stdout
+    not valid  c.toml for synthetic qwen3-0.6b Q4_K_M
+    on 8 cores, 64.00 GiB, GPU 24.00 GiB, GPU 12.00 GiB with llama-server 0.7.0
+    
+      error memory [engine-refuses]: LoRA adapter: it is made for "llama", the model is "qwen3"
+        fix change the setting it names
+    exit 7
+    --- stderr
+    error: m.gguf: the file holds no lora: a model of architecture qwen3
+    exit 2
+    --- stderr
+    error: c.toml: line 4: beside.lora: "lora.gguf" is no list of paths
+    exit 2
+    --- stdout
+    not valid  c.toml for synthetic qwen3-0.6b Q4_K_M
+    on 8 cores, 64.00 GiB, GPU 24.00 GiB, GPU 12.00 GiB with llama-server 0.7.0
+    
+      error memory [engine-refuses]: the draft's vocabulary does not go with the model's: it has 49152 tokens, the
+            model's 151936
+        fix change the setting it names
+    exit 2
+    --- stderr
+    error: c.toml: line 3: beside: two drafts: --model-draft and --spec-type draft-mtp; one of them
+    exit 2
+    --- stderr
+    error: c.toml: line 3: beside: --spec-draft-n-max is for a draft, and nothing drafts: --model-draft names a model
+    exit 2
+    --- stderr
+    error: c.toml: line 3: beside: where the projector lies is said, and none is loaded: --mmproj names one
+    exit 2
+    --- stderr
+    error: c.toml: line 4: beside.cache_type_k_draft: "q6_K" is not one of f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1
+    exit 2
+    --- stderr
+    error: c.toml: line 4: unknown key beside.model_drafts, did you mean beside.model_draft?
     "#);
 }

@@ -10,11 +10,12 @@
 //! ```
 //!
 //! Everything pure lives in the crates re-exported here. This crate adds what touches the world: files ([`mod@open`],
-//! [`config`], [`demo`], [`store`]), other programs ([`engine`], [`launch`]), and the account of what happened
+//! [`beside`], [`config`], [`demo`], [`store`]), other programs ([`engine`], [`launch`]), and the account of what happened
 //! ([`receipt`]). It prints nothing: facts come back as values and events, errors as types with an exit code and a hint.
 #![forbid(unsafe_code)]
 
 pub mod advise;
+pub mod beside;
 pub mod config;
 pub mod demo;
 pub mod doctor;

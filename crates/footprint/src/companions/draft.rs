@@ -8,7 +8,7 @@ use crate::placement::Home;
 use crate::profile::Outputs;
 use crate::weights::HOST_ALIGNMENT;
 use crate::{EngineProfile, host as program, require};
-use spec::model::FeedForward;
+use spec::model::{FeedForward, MetaValue};
 use spec::{Bytes, Known, Model, QuantType, Settings};
 
 /// What drafts tokens.
@@ -99,6 +99,10 @@ pub(super) fn draft(host: &Host<'_>, draft: &Draft, beside: &mut Beside) -> Resu
 /// A context of its own with the settings of the model's, where the draft has none itself: one row of logits per sequence
 /// (`common/speculative.cpp:2527-2590`).
 fn other_model(host: &Host<'_>, draft: &Draft, model: &Model, beside: &mut Beside) -> Result<(), FootprintError> {
+    // Older engines translate between vocabularies (pull request 22787).
+    if !host.profile.rules.draft_context {
+        vocabulary(host.model, model)?;
+    }
     let all = model.n_layer_all().saturating_add(1);
     let settings = Settings {
         n_ctx: draft.n_ctx.unwrap_or(host.context.n_ctx),
@@ -125,6 +129,35 @@ fn other_model(host: &Host<'_>, draft: &Draft, model: &Model, beside: &mut Besid
     beside.fixed(None, Component::DraftCompute, it.compute);
     beside.fixed(None, Component::DraftOutput, with_sampling(model, it.output));
     beside.fixed(None, Component::DraftProgram, own);
+    Ok(())
+}
+
+/// Entries by which vocabularies may differ.
+const VOCABULARY_DIFFERENCE: u64 = 128;
+
+/// The engine refuses a draft whose vocabulary is another: kind, size, first and last token, and the texts of the others, which
+/// are not compared here (`common/speculative.cpp:106-170`).
+fn vocabulary(model: &Model, draft: &Model) -> Result<(), FootprintError> {
+    let refused = |problem: String| Err(FootprintError::DraftVocabulary { problem });
+    let (Some(own), Some(other)) = (&model.tokenizer, &draft.tokenizer) else { return Ok(()) };
+    if own.model != other.model {
+        return refused(format!("it is of kind {:?}, the model's of {:?}", other.model, own.model));
+    }
+    if own.n_tokens.abs_diff(other.n_tokens) > VOCABULARY_DIFFERENCE {
+        return refused(format!("it has {} tokens, the model's {}", other.n_tokens, own.n_tokens));
+    }
+    for end in ["bos", "eos"] {
+        let of = |model: &Model, key: String| model.metadata.get(&key).cloned();
+        let adds = |model| of(model, format!("tokenizer.ggml.add_{end}_token"));
+        let is = |model| of(model, format!("tokenizer.ggml.{end}_token_id"));
+        match (adds(model), adds(draft)) {
+            (Some(own), Some(other)) if own != other => return refused(format!("only one of the two adds a {end} token")),
+            (Some(MetaValue::Bool(true)), Some(_)) if is(model).is_some() && is(draft).is_some() && is(model) != is(draft) => {
+                return refused(format!("its {end} token is another"));
+            }
+            _ => {}
+        }
+    }
     Ok(())
 }
 

@@ -29,7 +29,7 @@ pub fn memory(shared: &Shared, args: &MemoryArgs) -> Outcome {
     }
     let settings = settings(&args.pins.pins, &survey);
     let (model, target, profile) = (&survey.model, &survey.target, &survey.engine.rules.profile);
-    let beside = companions(&args.beside)?;
+    let beside = companions(&args.beside.beside())?;
     let refused = |error: footprint::FootprintError| Failure::new(Exit::Usage, crate::exit::chain(&error));
     let requirement = footprint::require_with(model, &settings, target, profile, &beside).map_err(refused)?;
     let savings = footprint::savings(model, &settings, target, profile, &beside, &requirement);

@@ -17,12 +17,12 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::output::Output;
 use crate::view::{ModelName, Quantity, Rate, RefusalView};
 use loadmaster::advise::{Advice, EngineChoice, Request as Facts, Survey, survey};
+use loadmaster::beside::Beside;
 use loadmaster::config::ConfigFile;
-use loadmaster::footprint::{Companions, Device, Draft, Target};
+use loadmaster::footprint::{Companions, Device, Target};
 use loadmaster::launch::Interrupts;
 use loadmaster::launch::bundled::BundledOptions;
 use loadmaster::machine::MachineSource;
-use loadmaster::open::open_attachment;
 use loadmaster::planner::plan::{Preferences, Request};
 use loadmaster::planner::{EngineRules, Tool};
 use loadmaster::probe::{Depth, Overrides};
@@ -161,30 +161,9 @@ pub fn proof(path: &Path, model: &Model, settings: &Settings, target: &Target) -
 }
 
 /// Opens what is loaded beside a model.
-pub fn companions(args: &CompanionArgs) -> Result<Companions, Failure> {
-    let open = |path: &PathBuf, kind| open_attachment(path, kind).map_err(|error| failure(&error.into()));
-    let all = |paths: &[PathBuf], kind| paths.iter().map(|path| open(path, kind)).collect::<Result<Vec<_>, _>>();
-    let model = match &args.model_draft {
-        Some(path) => Some(loadmaster::open(path).map_err(|error| failure(&error.into()))?),
-        None => None,
-    };
-    let drafts = model.is_some() || args.spec_type.is_some();
-    let draft = Draft {
-        n_gpu_layers: args.n_gpu_layers_draft,
-        n_ctx: args.ctx_size_draft,
-        cache_type_k: args.cache_type_k_draft,
-        cache_type_v: args.cache_type_v_draft,
-        n_max: args.draft_max,
-        n_ubatch: args.ubatch_draft,
-        ..Draft::new(model)
-    };
-    Ok(Companions {
-        projector: args.mmproj.as_ref().map(|path| open(path, AttachmentKind::Projector)).transpose()?,
-        projector_on_host: args.no_mmproj_offload,
-        adapters: all(&args.lora, AttachmentKind::Lora)?,
-        control_vectors: all(&args.control_vector, AttachmentKind::ControlVector)?,
-        draft: drafts.then_some(draft),
-    })
+pub fn companions(beside: &Beside) -> Result<Companions, Failure> {
+    beside.check().map_err(|problem| Failure::new(Exit::Usage, problem))?;
+    beside.open().map_err(|error| failure(&error.into()))
 }
 
 /// Puts devices that are declared in the place of those that the machine has. Nothing but their memory is known.
@@ -201,9 +180,9 @@ pub fn pretend(survey: &mut Survey, devices: Vec<Device>) -> Result<(), Failure>
 }
 
 /// The arguments that make an engine load what is to be loaded beside a model.
-pub fn beside(args: &CompanionArgs, engine: &EngineRules) -> Result<Vec<OsString>, Failure> {
+pub fn arguments(beside: &Beside, engine: &EngineRules) -> Result<Vec<OsString>, Failure> {
     let usage = |message: String| Failure::new(Exit::Usage, message);
-    if !args.is_empty() && engine.tool == Tool::Bundled {
+    if !beside.is_empty() && engine.tool == Tool::Bundled {
         return Err(usage("the bundled engine loads nothing beside a model".to_owned()).hint("name a llama-server with --engine"));
     }
     // The newest has no context of its own for a draft (0.7.0).
@@ -211,7 +190,7 @@ pub fn beside(args: &CompanionArgs, engine: &EngineRules) -> Result<Vec<OsString
         Some(accepted) => accepted.contains(spelling),
         None => spelling != "--ctx-size-draft",
     };
-    args.arguments(&accepts).map_err(|flag| {
+    beside.arguments(&accepts).map_err(|flag| {
         let version = engine.version.as_deref().unwrap_or("the newest known");
         usage(format!("{} ({version}) has no flag {flag}", engine.tool)).hint("leave it out, or name another engine with --engine")
     })
@@ -293,11 +272,21 @@ pub struct Wish {
     pub model: Option<PathBuf>,
     /// What to plan for.
     pub request: Request,
+    /// What is loaded beside the model.
+    pub beside: Beside,
 }
 
 impl Wish {
     /// Out of a configuration, if there is one, and the command line.
-    pub fn new(shared: &Shared, model: Option<&Path>, config: Option<&Path>, wishes: &Wishes, pins: &Pins) -> Result<Self, Failure> {
+    pub fn new(
+        shared: &Shared,
+        model: Option<&Path>,
+        config: Option<&Path>,
+        wishes: &Wishes,
+        pins: &Pins,
+        beside: &CompanionArgs,
+    ) -> Result<Self, Failure> {
+        let mut beside = beside.beside();
         let mut request = request(wishes, pins.clone());
         let mut model = model.map(Path::to_owned);
         if let Some(path) = config {
@@ -306,13 +295,15 @@ impl Wish {
                 shared.output.warn(format_args!("{}: {step}", path.display()));
             }
             model = model.or_else(|| config.model_path(path));
+            beside = beside.or(config.beside_from(path));
             request.pins = request.pins.or(config.settings);
             if *wishes == Wishes::default() {
                 request.preferences = config.preferences;
                 request.use_case = config.use_case.unwrap_or_default();
             }
         }
-        Ok(Self { model, request })
+        request.companions = companions(&beside)?.into();
+        Ok(Self { model, request, beside })
     }
 }
 

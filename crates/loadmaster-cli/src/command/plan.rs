@@ -1,6 +1,6 @@
 //! `plan`: the settings to run a model with, and why.
 
-use super::{Shared, beside, companions, driver_child, failure, machine_name, mention, pretend, proof, request};
+use super::{Shared, arguments, companions, driver_child, failure, machine_name, mention, pretend, proof, request};
 use crate::args::PlanArgs;
 use crate::exit::{Exit, Outcome};
 use crate::view::{ModelName, PlanView, Subject};
@@ -34,15 +34,16 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
         shared.output.say(format_args!("{error}: the command is for the file that you will have"));
     }
     let (model, machine) = (ModelName::new(&survey.model, &survey.path), survey.machine.clone());
-    let request = planner::Request { companions: companions(&args.beside)?.into(), ..request(&args.wishes, args.pins.pins) };
+    let files = args.beside.beside();
+    let request = planner::Request { companions: companions(&files)?.into(), ..request(&args.wishes, args.pins.pins) };
     let advice = match survey.advise(&request) {
         Ok(advice) => advice,
         Err(error) => return shared.refusal(error, &model, &machine),
     };
     // The bundled engine is planned for as if it could load them: its command is in a server's words, for people.
     let extra = match advice.engine.rules.tool {
-        Tool::Bundled => args.beside.arguments(&|_| true).unwrap_or_default(),
-        _ => beside(&args.beside, &advice.engine.rules)?,
+        Tool::Bundled => files.arguments(&|_| true).unwrap_or_default(),
+        _ => arguments(&files, &advice.engine.rules)?,
     };
     let invocation = advice.invocation(&CommandOptions { extra, ..CommandOptions::default() });
     let proof = match args.prove {
@@ -52,7 +53,10 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
     let disputed = proof.as_ref().is_some_and(|proof| !proof.agrees);
     shared.output.show(&PlanView { proof, ..view(&advice, &invocation) })?;
     if let Some(path) = &args.output {
-        let config = ConfigFile::from_plan(advice.plan.plan(), &from_folder_of(path, &advice.path));
+        let config = ConfigFile {
+            beside: files.with_paths(|file| from_folder_of(path, file)),
+            ..ConfigFile::from_plan(advice.plan.plan(), &from_folder_of(path, &advice.path))
+        };
         config.save(path).map_err(|error| failure(&error.into()))?;
         shared.output.say(format_args!("wrote {}: use it with `loadmaster run --config`", path.display()));
     }

@@ -3,7 +3,7 @@
 mod talk;
 
 use super::serve::{finish, only_here};
-use super::{Shared, Wish, advise, announce, beside, companions, driver_child, failure, this_program};
+use super::{Shared, Wish, advise, announce, arguments, driver_child, failure, this_program};
 use crate::args::RunArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Progress;
@@ -12,7 +12,7 @@ use loadmaster::advise::{Advice, CommandOptions, EngineChoice, Request};
 use loadmaster::launch::bundled::{self, BundledOptions};
 use loadmaster::launch::server::ServerOptions;
 use loadmaster::launch::{Event, Interrupts};
-use loadmaster::planner::{self, Tool};
+use loadmaster::planner::Tool;
 use loadmaster::receipt::receipt;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
@@ -25,24 +25,23 @@ pub fn run(shared: &Shared, args: RunArgs) -> Outcome {
     if !shared.is_live() && !args.dry_run {
         return Err(only_here("run"));
     }
-    let wish = Wish::new(shared, args.model.as_deref(), args.config.as_deref(), &args.wishes, args.pins.here("run")?)?;
+    let wish = Wish::new(shared, args.model.as_deref(), args.config.as_deref(), &args.wishes, args.pins.here("run")?, &args.beside)?;
     let path = match &wish.model {
         Some(path) => path.clone(),
         None => demo(shared)?,
     };
-    let wish = planner::Request { companions: companions(&args.beside)?.into(), ..wish.request };
     let facts = Request {
         machine: shared.machine.clone(),
         driver_child: driver_child(),
         engine: engine(shared, &args),
-        plan: wish.clone(),
+        plan: wish.request.clone(),
         ..Request::new(path)
     };
-    let advice = match advise(shared, &facts, &wish, args.strict)? {
+    let advice = match advise(shared, &facts, &wish.request, args.strict)? {
         ControlFlow::Continue(advice) => advice,
         ControlFlow::Break(exit) => return Ok(exit),
     };
-    let extra = beside(&args.beside, &advice.engine.rules)?;
+    let extra = arguments(&wish.beside, &advice.engine.rules)?;
     if args.dry_run {
         let invocation = advice.invocation(&CommandOptions { extra, ..CommandOptions::default() });
         return shared.output.show(&super::plan::view(&advice, &invocation));

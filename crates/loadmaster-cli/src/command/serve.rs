@@ -1,6 +1,6 @@
 //! `serve`: a model behind llama-server, with settings that fit.
 
-use super::{Shared, Wish, advise, announce, beside, companions, driver_child, failure, this_program};
+use super::{Shared, Wish, advise, announce, arguments, driver_child, failure, this_program};
 use crate::args::{ServeArgs, SuperviseArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Progress;
@@ -8,8 +8,8 @@ use crate::view::ReceiptView;
 use loadmaster::advise::{Advice, CommandOptions, EngineChoice, Request};
 use loadmaster::launch::server::{self, Server, ServerOptions};
 use loadmaster::launch::{Event, Interrupts, supervise};
+use loadmaster::planner::Tool;
 use loadmaster::planner::emit::{Invocation, Listen};
-use loadmaster::planner::{self, Tool};
 use loadmaster::receipt::receipt;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
@@ -20,7 +20,7 @@ pub fn serve(shared: &Shared, args: ServeArgs) -> Outcome {
     if !shared.is_live() && !args.dry_run {
         return Err(only_here("serve"));
     }
-    let wish = Wish::new(shared, Some(&args.model), args.config.as_deref(), &args.wishes, args.pins.here("serve")?)?;
+    let wish = Wish::new(shared, Some(&args.model), args.config.as_deref(), &args.wishes, args.pins.here("serve")?, &args.beside)?;
     let engine = match args.engine.as_deref() {
         None if shared.is_live() => EngineChoice::External { tool: Tool::Server, path: None },
         Some("bundled") => {
@@ -28,14 +28,18 @@ pub fn serve(shared: &Shared, args: ServeArgs) -> Outcome {
         }
         named => shared.engine(named),
     };
-    let wish = planner::Request { companions: companions(&args.beside)?.into(), ..wish.request };
-    let facts =
-        Request { machine: shared.machine.clone(), driver_child: driver_child(), engine, plan: wish.clone(), ..Request::new(&args.model) };
-    let advice = match advise(shared, &facts, &wish, args.strict)? {
+    let facts = Request {
+        machine: shared.machine.clone(),
+        driver_child: driver_child(),
+        engine,
+        plan: wish.request.clone(),
+        ..Request::new(&args.model)
+    };
+    let advice = match advise(shared, &facts, &wish.request, args.strict)? {
         ControlFlow::Continue(advice) => advice,
         ControlFlow::Break(exit) => return Ok(exit),
     };
-    let mut extra = beside(&args.beside, &advice.engine.rules)?;
+    let mut extra = arguments(&wish.beside, &advice.engine.rules)?;
     extra.extend(args.extra.iter().map(OsString::from));
     let options = options(&args, extra)?;
     if args.dry_run {

@@ -1,10 +1,11 @@
 //! `validate`: a configuration against machine, model and engine.
 
-use super::{Shared, driver_child, failure, machine_name, settings};
+use super::{Shared, companions, driver_child, failure, machine_name, settings};
 use crate::args::ValidateArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::view::{ModelName, ValidateView};
 use loadmaster::advise::{Request, Survey, survey};
+use loadmaster::beside::Beside;
 use loadmaster::config::ConfigFile;
 use loadmaster::{Error, planner};
 use planner::Report;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// Shows every rule that the configuration breaks.
 pub fn validate(shared: &Shared, args: &ValidateArgs) -> Outcome {
-    let (model, wish) = subject(args)?;
+    let (model, wish, beside) = subject(args)?;
     for step in &wish.migrated {
         shared.output.warn(step);
     }
@@ -26,6 +27,7 @@ pub fn validate(shared: &Shared, args: &ValidateArgs) -> Outcome {
             use_case: wish.use_case.unwrap_or_default(),
             preferences: wish.preferences,
             pins: wish.settings,
+            companions: companions(&beside)?.into(),
             ..planner::Request::default()
         },
         ..Request::new(model)
@@ -44,14 +46,14 @@ pub fn validate(shared: &Shared, args: &ValidateArgs) -> Outcome {
     Ok(verdict(&report))
 }
 
-/// The model to check with, and what is wished: the configuration's settings with those of the command line over them.
-fn subject(args: &ValidateArgs) -> Result<(PathBuf, ConfigFile), Failure> {
+/// The model to check with, what is wished and what is loaded beside: the configuration's settings with those of the command line over them.
+fn subject(args: &ValidateArgs) -> Result<(PathBuf, ConfigFile, Beside), Failure> {
     let pins = args.pins.here("validate")?.clone();
     if is_model(&args.file) {
         if args.model.is_some() {
             return Err(Failure::new(Exit::Usage, "two models given: the first file is a model, not a configuration"));
         }
-        return Ok((args.file.clone(), ConfigFile { settings: pins, ..ConfigFile::default() }));
+        return Ok((args.file.clone(), ConfigFile { settings: pins, ..ConfigFile::default() }, args.beside.beside()));
     }
     let mut config = ConfigFile::read(&args.file).map_err(|error| failure(&error.into()))?;
     config.settings = pins.or(std::mem::take::<Pins>(&mut config.settings));
@@ -60,7 +62,8 @@ fn subject(args: &ValidateArgs) -> Result<(PathBuf, ConfigFile), Failure> {
             .at(args.file.display())
             .hint("add model = \"FILE.gguf\" to it, or name the model after it: loadmaster validate CONFIG MODEL")
     })?;
-    Ok((model, config))
+    let beside = args.beside.beside().or(config.beside_from(&args.file));
+    Ok((model, config, beside))
 }
 
 /// True for a file that begins as GGUF does. A file that cannot be read is left to its reader to report.
@@ -78,7 +81,7 @@ fn report(survey: &Survey, request: &planner::Request) -> (Report, Option<Error>
         Err(Error::Invalid(report)) => (*report, None),
         Err(error) => {
             let settings = settings(&request.pins, survey);
-            (planner::check(&survey.context(), &settings), Some(error))
+            (planner::check_with(&survey.context(), &settings, &request.companions), Some(error))
         }
     }
 }

@@ -39,6 +39,21 @@ impl Folder {
         self
     }
 
+    /// A file of these tensors in F16, with these texts and figures as metadata.
+    pub fn attachment(&self, name: &str, texts: &[(&str, &str)], figures: &[(&str, u32)], tensors: &[(&str, [u64; 2])]) {
+        let mut header = Header::new();
+        header.metadata.extend(texts.iter().map(|&(key, text)| (key.to_owned(), text.into())));
+        header.metadata.extend(figures.iter().map(|&(key, figure)| (key.to_owned(), figure.into())));
+        let mut offset = 0;
+        for &(name, shape) in tensors {
+            header.tensors.push(TensorEntry { name: name.into(), shape: shape.to_vec(), type_id: 1, offset });
+            offset += (shape[0] * shape[1] * 2).next_multiple_of(32);
+        }
+        let mut bytes = header.encode();
+        bytes.resize(bytes.len() + offset as usize, 0);
+        self.file(name, bytes);
+    }
+
     /// An executable script; what is in the folder is on PATH from now on.
     pub fn script(&mut self, name: &str, body: &str) -> &mut Self {
         use std::os::unix::fs::PermissionsExt;

@@ -9,6 +9,9 @@
 //! device = "auto"
 //! margin = "2GiB"                    # or a share of the memory: 0.1
 //!
+//! [beside]                           # what is loaded beside the model, as llama-server spells it
+//! lora = ["adapter.gguf"]            # relative to this file
+//!
 //! [settings]                         # llama-server's names; what is not here is planned
 //! n_ctx = 16384
 //! cache_type_k = "q8_0"
@@ -17,6 +20,7 @@
 //! The same as JSON is taken too; the content decides, not the file's name. Reading is strict: an unknown key is an error
 //! that names its line and the nearest key that exists. Older versions are migrated, newer ones refused.
 
+mod beside;
 mod error;
 mod json;
 mod migrate;
@@ -28,6 +32,7 @@ pub use error::{ConfigError, ConfigErrorKind};
 pub use schema::schema;
 pub use write::Format;
 
+use crate::beside::Beside;
 use crate::error::WriteError;
 use planner::{Preferences, UseCase};
 use spec::settings::Pins;
@@ -48,6 +53,8 @@ pub struct ConfigFile {
     pub use_case: Option<UseCase>,
     /// What matters beyond that; what the file does not say has its default.
     pub preferences: Preferences,
+    /// What is loaded beside the model, paths as written; see [`ConfigFile::beside_from`].
+    pub beside: Beside,
     /// Settings that are fixed.
     pub settings: Pins,
     /// What was changed while reading an older version, for people.
@@ -96,12 +103,19 @@ impl ConfigFile {
         Some(config.parent().unwrap_or(Path::new("")).join(self.model.as_ref()?))
     }
 
-    /// Everything of a plan fixed: the same settings again on the same machine.
+    /// What is loaded beside the model; relative paths are relative to the folder of `config`, the file it was read from.
+    pub fn beside_from(&self, config: &Path) -> Beside {
+        let folder = config.parent().unwrap_or(Path::new(""));
+        self.beside.clone().with_paths(|path| folder.join(path))
+    }
+
+    /// Everything of a plan fixed, but for what is loaded beside the model: the same settings again on the same machine.
     pub fn from_plan(plan: &planner::Plan, model: &Path) -> Self {
         Self {
             model: Some(model.to_owned()),
             use_case: Some(plan.request.use_case),
             preferences: plan.request.preferences,
+            beside: Beside::default(),
             settings: Pins::from(plan.settings.clone()),
             migrated: Vec::new(),
         }

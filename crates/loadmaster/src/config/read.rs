@@ -11,7 +11,7 @@ use spec::settings::Pins;
 use std::str::FromStr;
 
 /// Keys of the file itself.
-pub(super) const TOP: &[&str] = &["loadmaster", "model", "use_case", "preferences", "settings"];
+pub(super) const TOP: &[&str] = &["loadmaster", "model", "use_case", "preferences", "beside", "settings"];
 /// Keys of `[preferences]`.
 pub(super) const PREFERENCES: &[&str] = &["device", "margin", "priority", "power", "disk"];
 /// A schema's address, as editors write it into JSON; read and dropped.
@@ -43,6 +43,13 @@ pub(super) fn parse(text: &str) -> Result<ConfigFile, ConfigError> {
         file.preferences.power = reader.word(preferences, "preferences", "power")?.unwrap_or_default();
         file.preferences.disk = reader.word(preferences, "preferences", "disk")?.unwrap_or_default();
         file.preferences.margin = reader.margin(preferences)?;
+    }
+    if let Some(beside) = reader.table(&table, "beside")? {
+        reader.known(beside, "beside", &super::beside::keys())?;
+        for (name, value) in beside {
+            super::beside::read(name, value, &mut file.beside).map_err(|reason| reader.value("beside", name, reason))?;
+        }
+        file.beside.check().map_err(|reason| reader.value("", "beside", reason))?;
     }
     if let Some(settings) = reader.table(&table, "settings")? {
         let names: Vec<&str> = flags().iter().map(|flag| flag.setting).collect();

@@ -36,6 +36,12 @@ pub fn schema() -> Value {
                     "disk": words("Weights that do not stay in memory.", DiskPolicy::ALL.iter().map(|word| word.as_str())),
                 },
             },
+            "beside": {
+                "type": "object",
+                "additionalProperties": false,
+                "description": "What is loaded beside the model, as llama-server spells it; relative paths are relative to this file.",
+                "properties": super::beside::schema(),
+            },
             "settings": {
                 "type": "object",
                 "additionalProperties": false,

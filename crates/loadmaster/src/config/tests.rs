@@ -181,6 +181,29 @@ fn settings() -> impl Strategy<Value = Pins> {
         })
 }
 
+prop_compose! {
+    fn beside()(
+        lora in proptest::collection::vec("[a-z/ü.]{1,9}", 0..3),
+        draft in proptest::option::of("[a-z/]{1,9}"),
+        own_draft: bool,
+        draft_max in proptest::option::of(0_u32..99),
+        cache_type_k_draft in proptest::option::of(proptest::sample::select(spec::settings::CACHE_TYPES)),
+        projector in proptest::option::of(("[a-z/]{1,9}", any::<Option<bool>>())),
+    ) -> Beside {
+        let drafts = own_draft || draft.is_some();
+        Beside {
+            mmproj: projector.as_ref().map(|(path, _)| path.into()),
+            mmproj_offload: projector.and_then(|(_, offload)| offload),
+            lora: lora.into_iter().map(PathBuf::from).collect(),
+            own_draft: own_draft && draft.is_none(),
+            model_draft: draft.map(PathBuf::from),
+            draft_max: draft_max.filter(|_| drafts),
+            cache_type_k_draft: cache_type_k_draft.filter(|_| drafts),
+            ..Beside::default()
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_again(
@@ -189,11 +212,13 @@ proptest! {
         margin in proptest::option::of(prop_oneof![(0.0f64..0.9).prop_map(Margin::Fraction), any::<u64>().prop_map(|n| Margin::Size(Bytes::new(n)))]),
         use_case in proptest::option::of(proptest::sample::select(UseCase::ALL)),
         power in proptest::sample::select(Power::ALL),
+        beside in beside(),
     ) {
         let file = ConfigFile {
             model: model.map(PathBuf::from),
             use_case,
             preferences: Preferences { margin, power, ..Preferences::default() },
+            beside,
             settings,
             migrated: Vec::new(),
         };

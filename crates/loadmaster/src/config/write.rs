@@ -50,6 +50,10 @@ fn to_table(file: &ConfigFile) -> Map<String, Value> {
     if file.preferences != Preferences::default() {
         table.insert("preferences".into(), preferences(&file.preferences).into());
     }
+    let beside = super::beside::write(&file.beside);
+    if !beside.is_empty() {
+        table.insert("beside".into(), beside.into());
+    }
     let settings = settings(&file.settings);
     if !settings.is_empty() {
         table.insert("settings".into(), settings.into());

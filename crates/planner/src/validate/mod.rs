@@ -155,7 +155,12 @@ pub(crate) enum Author<'a> {
 
 /// Checks settings, a user's own included, against machine, model and engine.
 pub fn check(context: &Context<'_>, settings: &Settings) -> Report {
-    check_as(context, settings, &Companions::default(), Author::User, None)
+    check_with(context, settings, &Companions::default())
+}
+
+/// As [`check`], with what is loaded beside the model.
+pub fn check_with(context: &Context<'_>, settings: &Settings, companions: &Companions) -> Report {
+    check_as(context, settings, companions, Author::User, None)
 }
 
 fn check_as(context: &Context<'_>, settings: &Settings, companions: &Companions, author: Author<'_>, margin: Option<Margin>) -> Report {

@@ -217,6 +217,11 @@ pub fn resolve(choice: &EngineChoice, machine: &MachineSource, servers: &[String
     }
 }
 
+/// The rules of the newest llama-server that is known, for machines that have none at hand.
+pub fn newest_server() -> EngineRules {
+    EngineRules { tool: Tool::Server, version: None, accepted: None, profile: footprint::EngineProfile::server_0_7() }
+}
+
 /// The rules of the bundled engine as this program was built.
 pub(crate) fn bundled_rules() -> EngineRules {
     let rules = EngineRules::bundled();

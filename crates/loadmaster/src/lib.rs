@@ -24,6 +24,7 @@ pub mod error;
 pub mod launch;
 pub mod machine;
 pub mod open;
+pub mod profiles;
 pub mod prove;
 pub mod receipt;
 pub mod store;

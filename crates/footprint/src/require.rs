@@ -70,13 +70,17 @@ pub(crate) fn require_speculating(
 }
 
 /// What the engine's own dry run (`no_alloc`) reports for the same configuration: nothing is mapped, and compute buffers are
-/// those of the first prefill graph ([`compute::dry_run`]). For comparing with it, not for planning.
+/// those of the first prefill graph ([`compute::dry_run`]). Devices that split mode `tensor` joins are one there, called `Meta()`,
+/// with everything in full. For comparing with it, not for planning.
 ///
 /// # Errors
 /// As [`require`].
 pub fn dry_run(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
     let target = &*target.only(&settings.devices)?;
     let settings = &Settings { load_mode: LoadMode::None, devices: Devices::All, ..profile.rules.apply(settings).into_owned() };
+    if settings.split_mode == SplitMode::Tensor {
+        return tensor_parallel::dry_run(model, settings, target, profile);
+    }
     let roles = Roles::of(model);
     let case = Case::new(model, &roles, settings, target, profile, Speculation::NONE)?;
     case.dry_run(&Placed::new(&case)?, &Simulations::new(model), None)

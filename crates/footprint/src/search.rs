@@ -79,7 +79,7 @@ impl<'a> Requirements<'a> {
     /// # Errors
     /// As [`crate::dry_run`].
     pub fn dry_run(&self, settings: &Settings) -> Result<Requirement, FootprintError> {
-        if matches!(self.target.only(&settings.devices)?, Cow::Owned(_)) {
+        if settings.split_mode == SplitMode::Tensor || matches!(self.target.only(&settings.devices)?, Cow::Owned(_)) {
             return crate::dry_run(self.model, settings, self.target, self.profile);
         }
         let settings = &Settings { load_mode: LoadMode::None, ..self.profile.rules.apply(settings).into_owned() };

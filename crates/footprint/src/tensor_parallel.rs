@@ -192,6 +192,16 @@ pub(crate) fn require(
     Ok(requirement)
 }
 
+/// The engine's name of the joined devices; it means to list theirs (`ggml-backend-meta.cpp:61-79`).
+const JOINED: &str = "Meta()";
+
+/// As [`crate::dry_run()`], for settings with split mode `tensor`.
+pub(crate) fn dry_run(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
+    let Joined { mut target, settings, .. } = Joined::new(model, settings, target, profile, &Companions::default())?;
+    target.devices.iter_mut().for_each(|device| JOINED.clone_into(&mut device.name));
+    Ok(Requirement { sliced: true, ..crate::dry_run(model, &settings, &target, profile)? })
+}
+
 /// Where tensors lie, the devices taken for one.
 pub(crate) fn placement(
     model: &Model,

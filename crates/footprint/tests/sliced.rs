@@ -5,7 +5,7 @@
 
 mod recorded;
 
-use footprint::{DeviceRequirement, require};
+use footprint::{DeviceRequirement, dry_run, require};
 use recorded::{Answer, Recording};
 use spec::model::Mixer;
 use spec::{Bytes, Known};
@@ -54,4 +54,21 @@ fn slices_are_the_engines_to_the_byte() {
     println!("{asked} cases");
     assert!(asked >= 50, "{asked} cases");
     assert!(wrong.is_empty(), "{} of {asked} cases differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// A dry run tells nothing of slices: it has the joined devices as one, with everything in full.
+#[test]
+fn a_dry_run_reports_the_joined_devices_in_full() {
+    let recording = Recording::parse(include_str!("joined.jsonl")).unwrap();
+    assert!(recording.cases.len() >= 9);
+    for (case, answer) in &recording.cases {
+        let Answer::Figures(figures) = answer else { panic!("{}", case.args) };
+        let (settings, profile) = case.settings();
+        let ours = dry_run(&recorded::model::model(&case.model), &settings, &case.target(&recording.host), &profile).unwrap();
+        let bytes = |known: &Known<Bytes>| known.get().unwrap().get();
+        let [device] = ours.devices.as_slice() else { panic!("{}", case.args) };
+        let found = [bytes(&device.weights), bytes(&device.kv_cache) + bytes(&device.state), bytes(&device.compute)];
+        assert_eq!(found, figures.buffers["Meta()"], "{} {}", case.model, case.args);
+        assert_eq!(bytes(&ours.host.compute), figures.buffers["CPU"][2], "{} {}", case.model, case.args);
+    }
 }

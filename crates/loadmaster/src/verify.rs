@@ -5,7 +5,7 @@ use crate::engine::{self, EngineError};
 use crate::launch::Interrupts;
 use crate::launch::bundled::BundledOptions;
 use crate::receipt::SizeLine;
-use footprint::{EngineProfile, Outputs, Requirement, Target};
+use footprint::{DeviceRequirement, EngineProfile, Outputs, Requirement, Target};
 use planner::Tool;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -200,7 +200,8 @@ fn printed(text: &str) -> Vec<(String, [u64; 3])> {
 fn compare(expected: &Requirement, printed: &[(String, [u64; 3])]) -> Vec<Buffer> {
     let mut buffers = Vec::new();
     for (name, sizes) in printed {
-        let device = expected.devices.iter().find(|device| device.name == *name);
+        let joined = |device: &DeviceRequirement| expected.sliced && name.starts_with("Meta(") && device.name.starts_with("Meta(");
+        let device = expected.devices.iter().find(|device| device.name == *name || joined(device));
         let predicted = match device {
             Some(device) => [device.weights.clone(), device.kv_cache.plus(&device.state), device.compute.clone()],
             None if name == "Host" => {

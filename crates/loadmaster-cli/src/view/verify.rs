@@ -113,6 +113,10 @@ impl View for VerifyView {
         if self.buffers.iter().all(|buffer| buffer.unit_bytes == 1) && !self.devices.is_empty() {
             text.note(DIM, "-", "the GPUs are pretended, with CUDA's alignment and padding: what a real backend adds is on neither side");
         }
+        if self.buffers.iter().any(|buffer| buffer.place.starts_with("Meta(")) {
+            let note = "split mode tensor: a dry run reports the joined devices as one, in full; `memory` shows the slices of each";
+            text.note(DIM, "-", note);
+        }
         text.note(DIM, "-", "a dry run maps nothing: weights that a launch uses in place count as read");
     }
 }

@@ -15,7 +15,9 @@ pub(super) fn place(buffer: &ReportedBuffer, devices: &[String]) -> (Place, &'st
     let name = buffer.buffer_type.as_str();
     // Metal maps files into device memory, and Vulkan and Metal have private buffers beside shared ones.
     let device_name = name.strip_suffix("_Mapped").or_else(|| name.strip_suffix("_Private")).unwrap_or(name);
-    let place = devices.iter().position(|device| device == device_name).map_or(Place::Host, Place::Device);
+    // Devices that split mode `tensor` joins are one.
+    let joined = |device: &str| device_name.starts_with("Meta(") && device.starts_with("Meta(");
+    let place = devices.iter().position(|device| device == device_name || joined(device)).map_or(Place::Host, Place::Device);
     let part = match (buffer.usage, place) {
         (BufferUse::Context, _) => "context",
         (BufferUse::Compute, _) => "compute",
@@ -51,6 +53,10 @@ mod tests {
         assert_eq!(of("CUDA_Host", BufferUse::Compute), (Place::Host, "compute"));
         assert_eq!(of("AMX", BufferUse::Weights), (Place::Host, "weights_repacked"));
         assert_eq!(of("CPU_REPACK", BufferUse::Weights), (Place::Host, "weights_repacked"));
+        let joined = ["Meta()".to_owned()];
+        let meta =
+            ReportedBuffer { buffer_type: "Meta(CUDA0,CUDA1)".into(), usage: BufferUse::Compute, size: Bytes::ZERO, rounding: Bytes::ZERO };
+        assert_eq!(place(&meta, &joined), (Place::Device(0), "compute"));
         assert_eq!(of("CPU", BufferUse::Output), (Place::Host, "output"));
     }
 }

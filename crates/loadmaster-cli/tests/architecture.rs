@@ -30,6 +30,8 @@ fn dependencies_run_one_way() {
         ("formats", &["spec", "mixture"]),
         ("hardware", &["spec"]),
         ("probe", &["spec", "hardware"]),
+        ("roofline", &[]),
+        ("benchmarks", &["spec", "hardware", "roofline"]),
         ("synthetic", &["spec", "mixture"]),
         ("footprint", &["spec"]),
         ("planner", &["spec", "footprint"]),
@@ -46,7 +48,7 @@ fn dependencies_run_one_way() {
 #[test]
 fn the_nouns_depend_on_nothing_and_the_pure_crates_reach_no_system() {
     assert_eq!(reaches("spec"), BTreeSet::from(["spec".to_owned()]));
-    for package in ["formats", "mixture", "hardware", "footprint", "planner", "synthetic"] {
+    for package in ["formats", "mixture", "hardware", "footprint", "planner", "synthetic", "roofline", "benchmarks"] {
         let reached = reaches(package);
         for system in ["libc", "rustix", "memmap2", "ureq", "libloading", "tokio", "llama-cpp-sys-2"] {
             assert!(!reached.contains(system), "{package} reaches {system}");

@@ -37,6 +37,7 @@ pub use open::open;
 pub use prove::prove;
 pub use verify::verify;
 
+pub use benchmarks;
 pub use footprint;
 pub use formats;
 #[cfg(feature = "bundled")]

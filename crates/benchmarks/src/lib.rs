@@ -1,0 +1,42 @@
+//! Measurements that others published: rows of a table as hardware, work and conditions, the fit of [`roofline`] to them, and
+//! how far its predictions are off on devices and models that the fit had not seen.
+//!
+//! * [`read`]: the rows; [`samples`]: what they say, with what they leave out looked up
+//! * [`annotate`]: a table with a prediction beside every row
+//! * [`mod@evaluate`], [`report`]: predictions for what a fit had left out, and their errors
+//!
+//! Pure: tables arrive as text.
+#![forbid(unsafe_code)]
+
+mod device;
+mod model;
+mod row;
+mod sample;
+mod table;
+
+pub mod evaluate;
+pub mod formulas;
+pub mod report;
+
+pub use device::device;
+pub use model::{Known, shape};
+pub use row::{Measurement, TableError, read};
+pub use sample::{Problem, Sample, Source, sample, samples};
+pub use table::{Annotated, Interval, annotate, basis, interval};
+
+/// The parameters of this build, fitted by `cargo run --release -p benchmarks --example fit`.
+pub fn fitted() -> roofline::Parameters {
+    // The text is written by `Parameters::to_text`; a test reads it.
+    roofline::Parameters::from_text(include_str!("../data/fitted.tsv")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_parameters_of_this_build_can_be_read() {
+        let text = include_str!("../data/fitted.tsv");
+        let parameters = roofline::Parameters::from_text(text).unwrap();
+        assert!(parameters.knows("decode/weights/class=nvidia-gddr"));
+        assert!(parameters.spread.iter().count() > 20);
+    }
+}

@@ -1,0 +1,321 @@
+//! A measurement understood: what ran on what, and how fast.
+
+use crate::device::{Found, device};
+use crate::model::{Known, shape};
+use crate::row::Measurement;
+use roofline::{Case, Class, Conditions, Noise, Observation, Phase, Switch, Work, decode, prefill};
+use std::collections::BTreeMap;
+
+/// Who measured, which decides how exact a measurement is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// llama-bench: warm, alone, repeated.
+    LlamaBench,
+    /// LocalScore, whose hosts are as people have them: the mean over nine runs of llamafile.
+    LocalScore,
+    /// llama.cpp through a server or a front end, told by its users.
+    Community,
+    /// Other engines.
+    Other,
+}
+
+impl Source {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LlamaBench => "llama-bench",
+            Self::LocalScore => "localscore",
+            Self::Community => "community",
+            Self::Other => "other engines",
+        }
+    }
+
+    /// First guess of the deviation of a measurement around the formula.
+    const fn deviation(self) -> f64 {
+        match self {
+            Self::LlamaBench => 0.04,
+            Self::Community => 0.06,
+            Self::LocalScore | Self::Other => 0.1,
+        }
+    }
+}
+
+/// Why the formula does not hold for a measurement that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Problem {
+    /// Several devices.
+    Split,
+    /// Part of the layers or experts on the host.
+    Offloaded,
+    /// More than the memory of the device.
+    Spilled,
+    /// Tokens guessed ahead by a draft or by the model's own head.
+    Speculative,
+    /// Not llama.cpp.
+    Engine,
+}
+
+impl Problem {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Split => "several devices",
+            Self::Offloaded => "partly on the host",
+            Self::Spilled => "more than the device's memory",
+            Self::Speculative => "speculative",
+            Self::Engine => "another engine",
+        }
+    }
+}
+
+/// A measurement as hardware, work and conditions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Its place among the rows.
+    pub row: usize,
+    /// What was measured.
+    pub phase: Phase,
+    /// Who measured.
+    pub source: Source,
+    /// The device.
+    pub found: Found,
+    /// The device by the name of its row, or as the table writes it.
+    pub title: String,
+    /// Device, host, backend and source: measurements that one calibration is for.
+    pub host: String,
+    /// Where the model comes from, by the first words of its name.
+    pub family: String,
+    /// The name of the model.
+    pub model: String,
+    /// The work; several for an average over prompts.
+    pub work: Vec<Work>,
+    /// How it was run.
+    pub conditions: Conditions,
+    /// How well the model is known.
+    pub known: Known,
+    /// Measured tokens per second; `None` where a table only asks.
+    pub rate: Option<f64>,
+    /// Why the formula does not hold.
+    pub problem: Option<Problem>,
+}
+
+impl Sample {
+    /// Class of the device.
+    pub fn class(&self) -> Class {
+        self.found.device.class
+    }
+
+    /// The times of its runs.
+    pub fn cases(&self) -> Vec<Case> {
+        let time = |work: &Work| match self.phase {
+            Phase::Decode => Case { sum: decode(&self.found.device, work, &self.conditions), tokens: 1.0 },
+            Phase::Prefill => Case { sum: prefill(&self.found.device, work, &self.conditions), tokens: work.tokens },
+        };
+        self.work.iter().map(time).collect()
+    }
+
+    /// For the fit, counting `weight` times.
+    pub fn observation(&self, weight: f64) -> Observation {
+        let noise = Noise { deviation: self.source.deviation(), weight };
+        Observation { cases: self.cases(), rate: self.rate.unwrap_or(0.0), noise }
+    }
+}
+
+/// Prompts and answers of LocalScore's nine tests (localscore.ai, blog of 2025-04).
+const LOCALSCORE: [(f64, f64); 9] = [
+    (1024.0, 16.0),
+    (4096.0, 256.0),
+    (2048.0, 256.0),
+    (2048.0, 768.0),
+    (1024.0, 1024.0),
+    (1280.0, 3072.0),
+    (384.0, 1152.0),
+    (64.0, 1024.0),
+    (16.0, 1536.0),
+];
+
+/// Phase, then depth and tokens of each run.
+fn runs(row: &Measurement) -> Option<(Phase, Vec<(f64, f64)>)> {
+    let test = row.text("test")?;
+    let depth = row.number("depth").unwrap_or(0.0).max(0.0);
+    let written = row.note("outTok").and_then(|text| text.parse::<f64>().ok()).filter(|&tokens| tokens >= 1.0);
+    let number = |text: &str| text.parse::<f64>().ok().filter(|&tokens| tokens >= 1.0);
+    Some(match test {
+        "pp_avg_localscore9" => (Phase::Prefill, LOCALSCORE.map(|(prompt, _)| (0.0, prompt)).to_vec()),
+        // The mean of their depths: speed falls evenly with depth.
+        "tg_avg_localscore9" => (Phase::Decode, vec![(1400.0, 1000.0)]),
+        "pp(prefill)" => (Phase::Prefill, vec![(0.0, if depth >= 1.0 { depth } else { 512.0 })]),
+        "pp(depth0 prefill)" => (Phase::Prefill, vec![(0.0, 2048.0)]),
+        _ => match (test.strip_prefix("pp"), test.strip_prefix("tg")) {
+            (Some(tokens), _) => (Phase::Prefill, vec![(depth, number(tokens)?)]),
+            (_, Some(tokens)) => (Phase::Decode, vec![(depth, number(tokens).or(written).unwrap_or(128.0))]),
+            _ => return None,
+        },
+    })
+}
+
+fn source(row: &Measurement) -> (Source, &'static str) {
+    let engine = row.text("engine").unwrap_or("llama.cpp").to_lowercase();
+    let test = row.text("test").unwrap_or("");
+    let bare = test.len() > 2 && test.get(2..).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
+    match engine.as_str() {
+        "llamafile (localscore)" => (Source::LocalScore, "localscore"),
+        "llama.cpp" if bare || test.contains("llama-bench") || test.contains("llama-2-7b") => (Source::LlamaBench, "llama-bench"),
+        "llama.cpp" | "llamacpp" | "llama-server" => (Source::Community, "server"),
+        "llama.cpp/ollama" | "ollama" => (Source::Community, "ollama"),
+        _ => (Source::Other, "other"),
+    }
+}
+
+/// `b6918` of a version, or a year, as an age.
+fn era(row: &Measurement, source: Source) -> Option<&'static str> {
+    let version = row.text("engine_version/build").unwrap_or("");
+    let mut words = version.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| word.len() >= 4);
+    let number = words.find_map(|word| word.strip_prefix('b')?.parse::<u32>().ok()).filter(|&number| number > 100);
+    match number {
+        Some(..3500) => Some("early"),
+        Some(..6000) => Some("middle"),
+        Some(_) => Some("late"),
+        None if version.contains("2024") => Some("early"),
+        None if version.contains("2025") || source == Source::LocalScore => Some("middle"),
+        None if source == Source::Community || row.text("source").is_some_and(|text| text.contains("kyuz0")) => Some("late"),
+        None => None,
+    }
+}
+
+fn backend(row: &Measurement, class: Class) -> Option<&'static str> {
+    let text = row.text("backend").unwrap_or("").to_lowercase();
+    let has = |word: &str| text.contains(word);
+    Some(match class {
+        Class::Cpu => "cpu",
+        Class::Apple => "metal",
+        _ if has("vulkan") => "vulkan",
+        _ if has("sycl") => "sycl",
+        Class::NvidiaGddr | Class::NvidiaHbm | Class::NvidiaUnified => "cuda",
+        // hipBLASLt is what ROCm 7 uses by default.
+        _ if has("hipblaslt") || has("rocm7") || has("rocm-7") => "rocm-7",
+        _ if has("rocm") || has("hip") || has("rocwmma") => "rocm",
+        _ => return None,
+    })
+}
+
+fn conditions(row: &Measurement, class: Class, source: Source, engine: &'static str) -> Conditions {
+    let os = match (row.note("os").unwrap_or(""), class) {
+        ("Linux", _) => Some("linux"),
+        ("Windows", _) => Some("windows"),
+        ("Darwin", _) | (_, Class::Apple) => Some("macos"),
+        _ => None,
+    };
+    let flash_attention = match row.text("flash_attn") {
+        Some("1" | "True" | "true" | "on") => Switch::On,
+        Some("0" | "False" | "false" | "off") => Switch::Off,
+        _ => Switch::Unknown,
+    };
+    let own = |text: &'static str| text.to_owned();
+    Conditions {
+        backend: backend(row, class).map(own),
+        os: os.map(own),
+        era: era(row, source).map(own),
+        engine: Some(engine.to_owned()),
+        flash_attention,
+    }
+}
+
+fn problem(row: &Measurement, source: Source, found: &Found, work: &[Work]) -> Option<Problem> {
+    let says = |column: &str, words: &[&str]| {
+        row.text(column).map(str::to_lowercase).is_some_and(|text| words.iter().any(|word| text.contains(word)))
+    };
+    let layers = work.first().map_or(0.0, |work| work.shape.layers);
+    let on_gpu = found.device.class != Class::Cpu;
+    let few = row.number("n_gpu_layers").is_some_and(|given| given < layers && on_gpu);
+    let bytes = work.first().map_or(0.0, |work| work.shape.all_bytes + work.shape.cache_read(work.depth + work.tokens));
+    if source == Source::Other {
+        Some(Problem::Engine)
+    } else if says("notes", &["spec=true", "mtp=true"])
+        || says("kv_type", &["mtp", "spec", "dflash"])
+        || says("model", &["mtp-2", "dflash"])
+    {
+        Some(Problem::Speculative)
+    } else if row.number("n_devices").is_some_and(|number| number > 1.0) {
+        Some(Problem::Split)
+    } else if few || says("split_or_offload", &["ncmoe", "cpu", "offload", "exps"]) || says("backend", &["gpu/cpu"]) {
+        Some(Problem::Offloaded)
+    } else if found.memory.is_some_and(|memory| bytes > 0.97 * memory) {
+        Some(Problem::Spilled)
+    } else {
+        None
+    }
+}
+
+/// First word of a model's name behind its publisher and up to its size.
+fn family(row: &Measurement) -> String {
+    let name = row.text("model").unwrap_or("").to_lowercase();
+    for family in
+        ["llama", "mistral", "ministral", "gemma", "phi", "gpt-oss", "glm", "nemotron", "lfm", "granite", "deepseek", "falcon", "olmo"]
+    {
+        if name.contains(family) && !name.contains("qwen") {
+            return family.to_owned();
+        }
+    }
+    for family in ["qwen3.", "qwen3", "qwen2"] {
+        if name.contains(family) {
+            return family.to_owned();
+        }
+    }
+    name.chars().take_while(|letter| letter.is_alphabetic()).collect()
+}
+
+/// What a row says, or what it lacks.
+///
+/// # Errors
+/// What is missing, in a few words.
+pub fn sample(place: usize, row: &Measurement) -> Result<Sample, &'static str> {
+    understand(place, row, device(row))
+}
+
+fn understand(place: usize, row: &Measurement, found: Result<Found, &'static str>) -> Result<Sample, &'static str> {
+    let (phase, runs) = runs(row).ok_or("test not known")?;
+    let mut found = found?;
+    let (shape, known) = shape(row)?;
+    let (source, engine) = source(row);
+    let ubatch = row.positive("ubatch").unwrap_or(512.0).min(row.positive("batch").filter(|&batch| batch >= 32.0).unwrap_or(2048.0));
+    let work: Vec<Work> = runs.into_iter().map(|(depth, tokens)| Work { shape: shape.clone(), depth, tokens, ubatch }).collect();
+    let conditions = conditions(row, found.device.class, source, engine);
+    let title = found.row.clone().unwrap_or_else(|| row.text("device").unwrap_or("").to_owned());
+    let who = row.text("source").unwrap_or("");
+    let who = if source == Source::LocalScore {
+        format!("{}{}", row.text("system_cpu").unwrap_or(""), row.note("os").unwrap_or(""))
+    } else {
+        who.split('@').next().unwrap_or("").to_owned()
+    };
+    let host = format!("{title}|{}|{who}|{}", source.as_str(), conditions.backend.as_deref().unwrap_or(""));
+    found.device.identity = Some(format!("{title}|{}", source.as_str()));
+    let problem = problem(row, source, &found, &work);
+    Ok(Sample {
+        row: place,
+        phase,
+        source,
+        found,
+        title,
+        host,
+        family: family(row),
+        model: row.text("model").unwrap_or("").to_owned(),
+        work,
+        conditions,
+        known,
+        rate: row.positive("tokens_per_s"),
+        problem,
+    })
+}
+
+/// Every row as a sample or as what it lacks, in order.
+pub fn samples(rows: &[Measurement]) -> Vec<Result<Sample, &'static str>> {
+    // Looking a name up compares it with a thousand others; tables name each device many times.
+    let mut devices = BTreeMap::new();
+    let columns = ["device", "device_kind", "backend", "memory_bandwidth_gbs", "threads"];
+    let mut found = |row: &Measurement| {
+        let key = columns.map(|column| row.text(column).map(str::to_owned));
+        devices.entry(key).or_insert_with(|| device(row)).clone()
+    };
+    rows.iter().enumerate().map(|(place, row)| understand(place, row, found(row))).collect()
+}

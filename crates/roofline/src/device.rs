@@ -1,0 +1,110 @@
+//! What computes, as its maker describes it.
+
+/// Hardware whose memory and way of launching work is alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// NVIDIA cards with GDDR memory.
+    NvidiaGddr,
+    /// NVIDIA cards with HBM.
+    NvidiaHbm,
+    /// NVIDIA modules that share the host's memory.
+    NvidiaUnified,
+    /// AMD cards with GDDR memory.
+    AmdGddr,
+    /// AMD accelerators with HBM.
+    AmdHbm,
+    /// AMD processors' own GPUs.
+    AmdUnified,
+    /// Apple's GPUs.
+    Apple,
+    /// Intel cards.
+    Intel,
+    /// Intel processors' own GPUs.
+    IntelUnified,
+    /// Processors.
+    Cpu,
+}
+
+impl Class {
+    /// Every class.
+    pub const ALL: [Self; 10] = [
+        Self::NvidiaGddr,
+        Self::NvidiaHbm,
+        Self::NvidiaUnified,
+        Self::AmdGddr,
+        Self::AmdHbm,
+        Self::AmdUnified,
+        Self::Apple,
+        Self::Intel,
+        Self::IntelUnified,
+        Self::Cpu,
+    ];
+
+    /// The word for it: `nvidia-gddr`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NvidiaGddr => "nvidia-gddr",
+            Self::NvidiaHbm => "nvidia-hbm",
+            Self::NvidiaUnified => "nvidia-unified",
+            Self::AmdGddr => "amd-gddr",
+            Self::AmdHbm => "amd-hbm",
+            Self::AmdUnified => "amd-unified",
+            Self::Apple => "apple",
+            Self::Intel => "intel",
+            Self::IntelUnified => "intel-unified",
+            Self::Cpu => "cpu",
+        }
+    }
+
+    /// Who makes it: devices of one maker share kernels.
+    pub const fn maker(self) -> &'static str {
+        match self {
+            Self::NvidiaGddr | Self::NvidiaHbm | Self::NvidiaUnified => "nvidia",
+            Self::AmdGddr | Self::AmdHbm | Self::AmdUnified => "amd",
+            Self::Apple => "apple",
+            Self::Intel | Self::IntelUnified => "intel",
+            Self::Cpu => "cpu",
+        }
+    }
+
+    /// Vector operations per byte of bandwidth that devices of the class have, where the units of a device are not known: the
+    /// median of the tables of `crates/hardware`, rounded.
+    pub(crate) const fn operations_per_byte(self) -> f64 {
+        match self {
+            Self::NvidiaGddr => 40.0,
+            Self::NvidiaHbm => 14.0,
+            Self::NvidiaUnified => 80.0,
+            Self::AmdGddr => 30.0,
+            Self::AmdHbm => 25.0,
+            Self::AmdUnified => 60.0,
+            Self::Apple => 33.0,
+            Self::Intel => 40.0,
+            Self::IntelUnified => 35.0,
+            Self::Cpu => 8.0,
+        }
+    }
+}
+
+/// One device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Device {
+    /// Its class.
+    pub class: Class,
+    /// Its architecture without market variants: `ada`, `rdna3`, `apple9`, `avx512`; `None` where it is not known.
+    pub generation: Option<String>,
+    /// Peak bandwidth of its memory in bytes per second.
+    pub bandwidth: f64,
+    /// Vector operations per second: units × clock × lanes × 2; `None` where units or clock are not known.
+    pub vector: Option<f64>,
+    /// Operations of its matrix units per vector operation, by its maker; 1 where it has none or nobody knows.
+    pub matrix: f64,
+    /// The name under which measurements of this very device are known; `None` for a device of which there are none.
+    pub identity: Option<String>,
+}
+
+impl Device {
+    /// Vector operations per second, known or usual for the class.
+    pub fn vector_rate(&self) -> f64 {
+        self.vector.unwrap_or(self.bandwidth * self.class.operations_per_byte())
+    }
+}

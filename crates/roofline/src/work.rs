@@ -1,0 +1,105 @@
+//! What there is to do: bytes to read and operations to compute, from the shape of a model.
+
+/// Ways of storing weights that engines read at similar speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Quant {
+    /// Floating point.
+    Float,
+    /// `Q8_0`.
+    Q8,
+    /// `Q6_K`.
+    Q6,
+    /// `Q4_K`, `Q5_K`.
+    Q4K,
+    /// `Q2_K`, `Q3_K`.
+    Q3K,
+    /// `Q4_0` and its likes.
+    Q4,
+    /// Code books.
+    Iq,
+    /// `MXFP4`.
+    Mx,
+}
+
+impl Quant {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Float => "float",
+            Self::Q8 => "q8",
+            Self::Q6 => "q6",
+            Self::Q4K => "q4k",
+            Self::Q3K => "q3k",
+            Self::Q4 => "q4",
+            Self::Iq => "iq",
+            Self::Mx => "mx",
+        }
+    }
+}
+
+/// A model as a device sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shape {
+    /// Bytes of weights that a single token reads, the output matrix included, the embedding table not.
+    pub active_bytes: f64,
+    /// Bytes of all weights but the embedding table.
+    pub all_bytes: f64,
+    /// Weights that a single token multiplies with, without the output matrix.
+    pub active_elements: f64,
+    /// Weights of the output matrix.
+    pub output_elements: f64,
+    /// How most of them are stored.
+    pub quant: Quant,
+    /// Layers.
+    pub layers: f64,
+    /// Width of the residual stream.
+    pub width: f64,
+    /// Bytes of keys and values per token of context and layer with attention.
+    pub cache_bytes: f64,
+    /// Layers whose attention reaches over the whole context.
+    pub full_layers: f64,
+    /// Layers whose attention reaches over `window` tokens.
+    pub window_layers: f64,
+    /// Tokens in the window.
+    pub window: f64,
+    /// Query heads × their width.
+    pub query_width: f64,
+    /// Experts per layer and how many of them a token uses; `None` for dense models.
+    pub experts: Option<(f64, f64)>,
+}
+
+/// A number of tokens passed through a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Work {
+    /// The model.
+    pub shape: Shape,
+    /// Tokens in the context before the first of these.
+    pub depth: f64,
+    /// Tokens that are generated, or read.
+    pub tokens: f64,
+    /// Tokens of one micro-batch in prefill.
+    pub ubatch: f64,
+}
+
+impl Shape {
+    /// Bytes of the cache that one token at `depth` reads.
+    pub fn cache_read(&self, depth: f64) -> f64 {
+        self.cache_bytes * (self.full_layers * depth + self.window_layers * depth.min(self.window))
+    }
+
+    /// Bytes of weights that a micro-batch reads: dense ones once, of the experts those that at least one token is routed to,
+    /// E·(1 − (1 − k/E)^tokens) of E when routes are independent.
+    pub fn batch_bytes(&self, tokens: f64) -> f64 {
+        let Some((all, used)) = self.experts.filter(|&(all, used)| all > used && used > 0.0) else { return self.active_bytes };
+        // One expert's share of the bytes of all layers: what all experts have beyond those used.
+        let one = (self.all_bytes - self.active_bytes).max(0.0) / (all - used);
+        let distinct = all * (1.0 - (1.0 - used / all).powf(tokens));
+        self.active_bytes + one * (distinct - used).max(0.0)
+    }
+
+    /// Operations of attention of `tokens` tokens after `depth`: two products of width `query_width` with every earlier token.
+    pub fn attention_operations(&self, depth: f64, tokens: f64) -> f64 {
+        let mean = depth + tokens / 2.0;
+        4.0 * self.query_width * tokens * (self.full_layers * mean + self.window_layers * mean.min(self.window))
+    }
+}

@@ -200,7 +200,7 @@ impl Backend {
             },
             ("CUDA" | "ROCm" | "SYCL", _) => !no_matrix && !matches!(ty, TQ1_0 | TQ2_0),
             ("Vulkan", _) => !no_matrix && ty != Q8_K,
-            ("Metal", Use::MulMat | Use::MulMatId) => !matches!(ty, NVFP4 | TQ1_0),
+            ("Metal", Use::MulMat | Use::Stack { .. } | Use::MulMatId) => !matches!(ty, NVFP4 | TQ1_0),
             _ => true,
         }
     }
@@ -211,7 +211,7 @@ fn tested_rows(tensor: &Tensor, used: Use) -> Bytes {
     let [width, rows, matrices, _] = tensor.shape;
     let per_token = match used {
         Use::GetRows => width,
-        Use::MulMat => rows.saturating_mul(matrices),
+        Use::MulMat | Use::Stack { .. } => rows.saturating_mul(matrices),
         Use::MulMatId => rows,
         _ => 0,
     };

@@ -136,7 +136,7 @@ fn check_cache_types(model: &Model, settings: &Settings, ik: bool) -> Result<(),
             return Err(FootprintError::CacheType { cache, ty });
         }
     }
-    if k != v && !ik && model.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Mla(_))) {
+    if k != v && !ik && model.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Mla(_) | Mixer::Compressed(_))) {
         return Err(FootprintError::DifferentCacheTypes { k, v });
     }
     let flash_attn = flash_attention(model, settings);
@@ -161,6 +161,7 @@ fn widths(layer: usize, mixer: &Mixer) -> Option<(usize, u64, u64, u64)> {
             let k = u64::from(m.kv_lora_rank) + u64::from(m.rope_dim);
             Some((layer, k, u64::from(m.kv_lora_rank), k))
         }
+        Mixer::Compressed(a) => Some((layer, u64::from(a.head_dim), u64::from(a.head_dim), u64::from(a.head_dim))),
         Mixer::Recurrent(_) | Mixer::None => None,
     }
 }

@@ -3,13 +3,14 @@
 //! The rule and the upstream line are the source that a [`Known`] carries; here are the factors.
 
 use crate::companions::Companions;
+use crate::compressed;
 use crate::error::FootprintError;
 use crate::kv_cache::{self, Cells, Shape, Shapes};
 use crate::parts::Component;
 use crate::placement::{self, Home, Placement};
 use crate::requirement::{Requirement, ResolvedContext};
 use crate::{EngineProfile, Target, context, host, tensor_parallel};
-use spec::model::{Mixer, Tensor};
+use spec::model::{Compressed, Mixer, Tensor};
 use spec::settings::{Devices, SplitMode};
 use spec::{Bytes, Known, Model, QuantType, Settings};
 use std::collections::BTreeMap;
@@ -171,7 +172,26 @@ impl Facts<'_> {
             let kind = if windowed { " of their window" } else { "" };
             format!("{} × {rows} × {cells} cells{kind} × {}", counted(count, "layer"), counted(streams, "stream"))
         };
-        counts.into_iter().map(line).collect()
+        let mut compressed: BTreeMap<(u64, u64), usize> = BTreeMap::new();
+        for attention in self.compressed(device, self.model.layers.len()) {
+            for shape in kv_cache::compressed_rows(attention, Cells { full, window, streams }) {
+                *compressed.entry(shape).or_default() += 1;
+            }
+        }
+        let compressed_line = |((width, rows), count): ((u64, u64), usize)| {
+            let row = row(width, self.settings.cache_type_k);
+            format!("{} × {row} × {rows} rows × {}", counted(count, "layer"), counted(streams, "stream"))
+        };
+        counts.into_iter().map(line).chain(compressed.into_iter().map(compressed_line)).collect()
+    }
+
+    /// Attention over compressed rows in the first `n` layers that a place holds.
+    fn compressed(&self, device: Option<usize>, n: usize) -> impl Iterator<Item = &Compressed> {
+        let layers = self.model.layers.iter().enumerate().take(n);
+        layers.filter(move |(index, _)| self.holds(*index, device)).filter_map(|(_, layer)| match &layer.mixer {
+            Mixer::Compressed(attention) => Some(attention),
+            _ => None,
+        })
     }
 
     fn state(&self, device: Option<usize>) -> Vec<String> {
@@ -186,7 +206,15 @@ impl Facts<'_> {
         let line = |((r, s), count): ((u64, u64), usize)| {
             format!("{} × ({r} of convolution or shift + {s} of state) × 4 B × {}", counted(count, "layer"), counted(sequences, "row"))
         };
-        shapes.into_iter().map(line).collect()
+        let mut pending: BTreeMap<(u64, u64), usize> = BTreeMap::new();
+        for kept in self.compressed(device, kv_cache::trunk_layers(self.model)).flat_map(compressed::pending) {
+            *pending.entry((kept.tokens, kept.width)).or_default() += 1;
+        }
+        let pending_line = |((tokens, width), count): ((u64, u64), usize)| {
+            let kept = format!("{tokens} tokens of incomplete rows × 2 × {width} × 4 B");
+            format!("{} × {kept} × {}", counted(count, "layer"), counted(sequences, "row"))
+        };
+        shapes.into_iter().map(line).chain(pending.into_iter().map(pending_line)).collect()
     }
 
     fn compute(&self) -> Vec<String> {

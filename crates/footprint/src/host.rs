@@ -99,6 +99,7 @@ fn windowed(model: &Model, settings: &Settings, cells: Cells) -> Bytes {
     };
     let sliding = model.layers.iter().filter_map(|layer| match &layer.mixer {
         Mixer::Attention(a) | Mixer::Both(a, _) if a.window.is_some() && a.shares_kv_of.is_none() => Some(row(a)),
+        Mixer::Compressed(a) => settings.cache_type_k.row_bytes(u64::from(a.head_dim)),
         _ => None,
     });
     sliding.sum::<Bytes>().times(u64::from(cells.window))

@@ -3,11 +3,12 @@
 //! Upstream: `src/llama-kv-cache.cpp:65-250` (one K and one V tensor per layer), `src/llama-kv-cache-iswa.cpp:66-96` (window
 //! sizes), `src/llama-model.cpp:2358-2898` (which cache an architecture gets).
 
+use crate::compressed::{compresses, rows};
 use crate::profile::{LatentCache, Rules, WindowCells};
 use crate::requirement::ResolvedContext;
 use crate::target::Target;
 use crate::weights::HOST_ALIGNMENT;
-use spec::model::{Attention, Mixer, Mla};
+use spec::model::{Attention, Compressed, Mixer, Mla};
 use spec::settings::FlashAttention;
 use spec::{Bytes, Model, QuantType, Settings};
 
@@ -66,12 +67,17 @@ pub struct Cells {
 /// A window holds its own tokens (of every sequence, where they share the cache) and one micro-batch, in whole multiples
 /// of 256 and never more than the full cache.
 pub fn cells(model: &Model, settings: &Settings, context: &ResolvedContext) -> Cells {
+    cells_shared(model, settings, context, settings.kv_unified && !compresses(model))
+}
+
+/// The same where the sequences share caches or do not.
+pub(crate) fn cells_shared(model: &Model, settings: &Settings, context: &ResolvedContext, unified: bool) -> Cells {
     let rules = &context.rules;
-    let streams = if settings.kv_unified { 1 } else { settings.n_parallel };
+    let streams = if unified { 1 } else { settings.n_parallel };
     let full = context.n_ctx_seq;
     let window = match window_of(model) {
         Some(tokens) if !settings.swa_full => {
-            let sequences = if settings.kv_unified { settings.n_parallel } else { 1 };
+            let sequences = if unified { settings.n_parallel } else { 1 };
             let batch = if rules.window == WindowCells::Batch { context.n_batch } else { context.n_ubatch };
             let wanted = u64::from(tokens) * u64::from(sequences) + u64::from(batch);
             let padding = if context.flash_attn { 256 } else { rules.context_padding };
@@ -84,7 +90,10 @@ pub fn cells(model: &Model, settings: &Settings, context: &ResolvedContext) -> C
 
 /// The window of the model's sliding layers: one size per model (`hparams.n_swa`).
 fn window_of(model: &Model) -> Option<u32> {
-    model.layers.iter().find_map(|layer| attention(&layer.mixer)?.window)
+    model.layers.iter().find_map(|layer| match &layer.mixer {
+        Mixer::Compressed(a) => Some(a.window),
+        mixer => attention(mixer)?.window,
+    })
 }
 
 fn attention(mixer: &Mixer) -> Option<&Attention> {
@@ -100,7 +109,7 @@ pub fn unsupported(model: &Model) -> Option<&'static str> {
         "glm5-next" | "hy-v4" | "dots3note" | "minimax-m3" | "qwen4exp" => {
             Some("this architecture keeps an indexer cache beside its attention cache, which is not modelled")
         }
-        "deepseek4" | "dflash" => Some("this architecture keeps compressed caches, which are not modelled"),
+        "dflash" => Some("this architecture keeps compressed caches, which are not modelled"),
         _ => None,
     }
 }
@@ -118,14 +127,24 @@ pub fn kv_cache(
     if model.encoder {
         return sum;
     }
-    let rows = |windowed, cells: Cells| u64::from(if windowed { cells.window } else { cells.full }) * u64::from(cells.streams);
+    let cells_of = |windowed, cells: Cells| u64::from(if windowed { cells.window } else { cells.full }) * u64::from(cells.streams);
     let shapes = Shapes::new(model, settings, context);
     let cells = cells(model, settings, context);
     let mut before: Option<(_, Bytes)> = None;
-    for (index, layer) in model.layers.iter().enumerate().take(trunk_layers(model)) {
+    for (index, layer) in model.layers.iter().enumerate() {
         let device = layer_devices.get(index).copied().flatten().filter(|_| settings.kv_offload);
+        if let Mixer::Compressed(attention) = &layer.mixer {
+            let streams = u64::from(cells.streams);
+            for (width, rows) in compressed_rows(attention, cells) {
+                sum.add(settings.cache_type_k, width, rows.saturating_mul(streams), device, target);
+            }
+            continue;
+        }
+        if index >= trunk_layers(model) {
+            break;
+        }
         if let Some(Shape { k_width, v_width, index_width, windowed }) = shapes.of(&layer.mixer) {
-            let n_rows = rows(windowed, cells);
+            let n_rows = cells_of(windowed, cells);
             let (k, v) = (settings.cache_type_k, settings.cache_type_v);
             let latent = matches!(layer.mixer, Mixer::Mla(_));
             let k = if latent { latent_type([k, v], &context.rules, context.flash_attn) } else { k };
@@ -146,6 +165,16 @@ pub fn kv_cache(
         }
     }
     sum
+}
+
+/// Width and number of the rows of one sequence in each cache of a layer. Prediction layers have them too.
+pub(crate) fn compressed_rows(attention: &Compressed, cells: Cells) -> impl Iterator<Item = (u64, u64)> {
+    let width = u64::from(attention.head_dim);
+    let beyond = attention.beyond.iter().flat_map(move |beyond| {
+        let n = rows(u64::from(cells.full), beyond.ratio);
+        [Some(width), beyond.indexer.as_ref().map(|indexer| u64::from(indexer.head_dim))].into_iter().flatten().map(move |width| (width, n))
+    });
+    [(width, u64::from(cells.window))].into_iter().chain(beyond)
 }
 
 /// What one layer caches per cell.

@@ -11,6 +11,7 @@
 
 pub mod backends;
 pub mod companions;
+mod compressed;
 pub mod compute;
 pub mod context;
 pub mod error;

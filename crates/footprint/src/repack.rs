@@ -55,7 +55,12 @@ impl Kernels {
     /// Upstream: eligibility `amx/amx.cpp:140-187`, size `amx/mmq.cpp:245-260,2267-2287`. A stacked tensor counts as its
     /// first matrix, as it does there.
     pub(crate) fn amx_bytes(self, tensor: &Tensor, used: Use) -> Option<Bytes> {
-        if !self.amx || used != Use::MulMat || !tensor.shape[1].is_multiple_of(32) {
+        let rows = match used {
+            Use::MulMat => tensor.shape[1],
+            Use::Stack { matrices } => tensor.shape[1] / matrices.max(1),
+            _ => return None,
+        };
+        if !self.amx || !rows.is_multiple_of(32) {
             return None;
         }
         let (multiple, extra) = match tensor.ty {
@@ -71,7 +76,7 @@ impl Kernels {
             return None;
         }
         let blocks = tensor.shape[0] / multiple;
-        Some((tensor.ty.block().bytes + Bytes::new(extra)).times(blocks).times(tensor.shape[1]))
+        Some((tensor.ty.block().bytes + Bytes::new(extra)).times(blocks).times(rows))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The requirement of one configuration, put together from its parts.
 
 use crate::companions::{Companions, Host, Speculation, beside};
+use crate::compressed::compresses;
 use crate::compute::{Configuration, Run, Shape, Simulations};
 use crate::error::FootprintError;
 use crate::kv_cache::{self, ByPlace};
@@ -167,7 +168,7 @@ impl<'a> Case<'a> {
     /// Compute buffers; with the shape of the placement, from pieces of what was simulated before.
     pub(crate) fn compute(&self, simulations: &Simulations<'_>, placement: &Placement, shape: Option<&Shape>) -> ComputeBuffers {
         let compute = simulations.buffers(self.configuration(placement), shape, &self.context, Run::Load);
-        let kept_states = self.context.n_states > 1 && self.model.has_recurrent_state();
+        let kept_states = self.context.n_states > 1 && (self.model.has_recurrent_state() || compresses(self.model));
         if kept_states { compute.with_kept_states() } else { compute }
     }
 

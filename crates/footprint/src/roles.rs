@@ -25,6 +25,8 @@ pub(crate) enum Use {
     GetRows,
     /// A matrix is multiplied with activations.
     MulMat,
+    /// The same, but the engine takes it for a stack of this many.
+    Stack { matrices: u64 },
     /// Some of the stacked matrices are multiplied with activations.
     MulMatId,
     /// Decays of a selective scan over heads of `d_inner` together and this many states.
@@ -112,6 +114,9 @@ fn use_in_layer(model: &Model, index: u32, suffix: &str) -> Use {
         Use::Scan { d_inner: of("ssm.inner_size"), d_state: of("ssm.state_size") }
     } else if ROW_TABLES.contains(&stem) {
         Use::GetRows
+    } else if stem == "attn_output_a" {
+        // `TENSOR_ALLOW_RESHAPE`, src/models/deepseek4.cpp:120-123.
+        Use::Stack { matrices: model.arch_uint("attention.output_group_count").unwrap_or(1).max(1) }
     } else {
         Use::MulMat
     }

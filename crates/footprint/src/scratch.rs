@@ -95,7 +95,7 @@ fn operands(roles: &Roles, model: &Model, settings: &Settings, context: &Resolve
     for ((tensor, role), _) in placed.filter(|(_, home)| computes(**home)) {
         let kind = role.used;
         // Only layers see whole batches.
-        if !role.in_layer || !matches!(kind, Use::MulMat | Use::MulMatId) {
+        if !role.in_layer || !matches!(kind, Use::MulMat | Use::Stack { .. } | Use::MulMatId) {
             continue;
         }
         let elements = elements(tensor);

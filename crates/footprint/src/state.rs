@@ -2,8 +2,9 @@
 //!
 //! Upstream: `src/llama-memory-recurrent.cpp:70-125`. Each layer keeps one row per sequence of its convolution or shift
 //! state and of its recurrent state, in F32, in the memory of the layer unless KV offload is off. The rows do not depend
-//! on the context. Where drafts are rolled back, each sequence keeps as many rows more as tokens are drafted (`n_rs_seq`).
+//! on the context. Attention over compressed rows keeps the tokens of incomplete ones likewise. Where drafts are rolled back, each sequence keeps as many rows more as tokens are drafted (`n_rs_seq`).
 
+use crate::compressed::{Pending, pending};
 use crate::kv_cache::{ByPlace, trunk_layers};
 use crate::requirement::ResolvedContext;
 use crate::target::Target;
@@ -20,6 +21,14 @@ pub fn state(model: &Model, settings: &Settings, target: &Target, context: &Reso
             sum.add(QuantType::F32, r.r_elements, sequences, device, target);
             sum.add(QuantType::F32, r.s_elements, sequences, device, target);
         }
+        if let Mixer::Compressed(attention) = &layer.mixer {
+            let device = layer_devices.get(index).copied().flatten().filter(|_| settings.kv_offload);
+            for Pending { width, tokens } in pending(attention) {
+                let rows = tokens.saturating_mul(sequences);
+                sum.add(QuantType::F32, width, rows, device, target);
+                sum.add(QuantType::F32, width, rows, device, target);
+            }
+        }
     }
     sum
 }
@@ -34,6 +43,7 @@ pub(crate) fn per_sequence(model: &Model) -> Bytes {
         .take(trunk_layers(model))
         .map(|layer| match &layer.mixer {
             Mixer::Recurrent(r) | Mixer::Both(_, r) => of(r),
+            Mixer::Compressed(attention) => pending(attention).map(|kept| row(kept.width).times(kept.tokens.saturating_mul(2))).sum(),
             _ => Bytes::ZERO,
         })
         .sum()

@@ -53,7 +53,7 @@ pub(crate) fn weights_by(roles: &Roles, model: &Model, target: &Target, profile:
     for (tensor, home, used) in own.chain(copies).chain(tied) {
         match placement.rows.as_ref().filter(|_| home.device().is_some() && used == Use::MulMat) {
             Some(rows) => weights.add_rows(&rows.bytes(tensor)),
-            None => weights.add(tensor, home, target, kernels),
+            None => weights.add((tensor, used), home, target, kernels),
         }
     }
     weights
@@ -102,7 +102,7 @@ impl Weights {
         }
         self.row_slices += 1;
     }
-    fn add(&mut self, tensor: &Tensor, home: Home, target: &Target, kernels: Kernels) {
+    fn add(&mut self, (tensor, used): (&Tensor, Use), home: Home, target: &Target, kernels: Kernels) {
         let padded = tensor.bytes.pad_to(HOST_ALIGNMENT);
         match home {
             Home::Device(device) => {
@@ -117,7 +117,7 @@ impl Weights {
             }
             Home::HostPinned(device) => self.pinned += tensor.bytes.pad_to(target.devices[device].backend.host_alignment),
             Home::HostRepacked => self.repacked += padded,
-            Home::HostAmx => self.amx += kernels.amx_bytes(tensor, Use::MulMat).unwrap_or(tensor.bytes).pad_to(HOST_ALIGNMENT),
+            Home::HostAmx => self.amx += kernels.amx_bytes(tensor, used).unwrap_or(tensor.bytes).pad_to(HOST_ALIGNMENT),
             Home::Unused => {}
         }
     }

@@ -11,14 +11,15 @@ use spec::{Bytes, Known, Model, QuantType, Settings};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
-/// Whole models: runs of equal layers, patterns of windows, dense layers before experts, state instead of caches.
-const NAMES: [&str; 8] = [
+/// Whole models: runs of equal layers, patterns of windows, dense layers before experts, compressed caches, state instead of caches.
+const NAMES: [&str; 9] = [
     "llama-3.1-8b Q4_K_M",
     "llama-3.1-70b Q4_K_M",
     "qwen3-30b-a3b Q4_K_M",
     "gemma3-1b Q4_K_M",
     "gpt-oss-20b MXFP4_MOE",
     "deepseek-v3 Q4_K_M n_layer=24",
+    "deepseek-v4-flash Q4_K_M n_layer=12",
     "mamba-130m Q8_0",
     "bitnet-2b TQ2_0",
 ];

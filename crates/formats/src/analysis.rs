@@ -13,7 +13,7 @@
 //!   visit where routing is even
 //! * intensity = b × operations per token / bytes per batch
 
-use spec::model::{Attention, FeedForward, Mixer, Model, Tensor};
+use spec::model::{Attention, Compressed, FeedForward, Mixer, Mla, Model, Tensor};
 use spec::{Bytes, BytesPerSec, OpsPerSec, QuantType};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -191,9 +191,28 @@ fn attention_costs(mixer: &Mixer) -> Vec<AttentionCost> {
             });
             [Some(AttentionCost { ops, k: row, v: 0, window: chosen }), index]
         }
+        Mixer::Compressed(attention) => return compressed_costs(attention),
         Mixer::Recurrent(_) | Mixer::None => [None, None],
     };
     costs.into_iter().flatten().collect()
+}
+
+/// Per token: a row that stands for several is a fraction of one.
+fn compressed_costs(attention: &Compressed) -> Vec<AttentionCost> {
+    let width = u64::from(attention.head_dim);
+    let ops = (4 * u64::from(attention.n_head)).saturating_mul(width);
+    let mut costs = vec![AttentionCost { ops, k: width, v: 0, window: Some(attention.window) }];
+    if let Some(beyond) = &attention.beyond {
+        let tokens = u64::from(beyond.ratio).max(1);
+        let chosen = beyond.indexer.as_ref().map(|indexer| indexer.top_k.saturating_mul(beyond.ratio));
+        costs.push(AttentionCost { ops: ops / tokens, k: width / tokens, v: 0, window: chosen });
+        costs.extend(beyond.indexer.as_ref().map(|indexer| {
+            let width = u64::from(indexer.head_dim);
+            let ops = (2 * u64::from(indexer.n_head)).saturating_mul(width);
+            AttentionCost { ops: ops / tokens, k: width / tokens, v: 0, window: None }
+        }));
+    }
+    costs
 }
 
 fn matrices(model: &Model) -> Vec<MatrixShape> {
@@ -241,7 +260,7 @@ fn parallelism(model: &Model) -> Parallelism {
     let heads = model.layers.iter().filter_map(|layer| match &layer.mixer {
         Mixer::Attention(attention) | Mixer::Both(attention, _) => Some(attention.n_head_kv),
         // Every device needs the whole compressed row, but computes its own share of the heads.
-        Mixer::Mla(mla) => Some(mla.n_head),
+        Mixer::Mla(Mla { n_head, .. }) | Mixer::Compressed(Compressed { n_head, .. }) => Some(*n_head),
         Mixer::Recurrent(_) | Mixer::None => None,
     });
     Parallelism {

@@ -49,6 +49,14 @@ fn layer_text(layer: &Layer) -> String {
                 m.n_head, m.head_dim_k, m.head_dim_v, m.kv_lora_rank, m.rope_dim, m.q_lora_rank
             )
         }
+        Mixer::Compressed(c) => {
+            let beyond = c.beyond.as_ref().map_or(String::new(), |beyond| {
+                let index =
+                    beyond.indexer.as_ref().map_or(String::new(), |i| format!(" over {} by {} x {}", i.top_k, i.n_head, i.head_dim));
+                format!(" and one of {}{index}", beyond.ratio)
+            });
+            format!("compressed {} x {} window {}{beyond}", c.n_head, c.head_dim, c.window)
+        }
         Mixer::Recurrent(s) => state(s),
         Mixer::Both(a, s) => format!("{} beside {}", attention(a), state(s)),
         Mixer::None => "none".to_owned(),
@@ -328,6 +336,40 @@ fn indexers_choose_tokens_where_the_family_has_them() {
     2..=3 latent 8 x 48/32 rank 64+16 query 96 over 32 by 4 x 64; none
     4..=6 latent 8 x 48/32 rank 64+16 query 96 over 32 as before; none
     7..=7 latent 8 x 48/32 rank 64+16 query 96; none
+    ");
+}
+
+#[test]
+fn compressed_rows_follow_the_ratios() {
+    let with = |build: &Build| describe_one(build).map_or_else(|error| format!("{error}\n"), |model| text(&model));
+    let without_ratios = || {
+        base("deepseek4", 5)
+            .key("attention.key_length", 64_u32)
+            .key("attention.q_lora_rank", 96_u32)
+            .key("attention.output_group_count", 2_u32)
+            .key("attention.output_lora_rank", 32_u32)
+            .key("attention.sliding_window", 128_u32)
+            .key("attention.indexer.head_count", 4_u32)
+            .key("attention.indexer.key_length", 32_u32)
+            .key("attention.indexer.top_k", 16_u32)
+            .key("hyper_connection.count", 4_u32)
+            .key("nextn_predict_layers", 1_u32)
+    };
+    let of = |ratios: &[u32]| without_ratios().key("attention.compress_ratios", Value::array(ratios.to_vec()));
+    let predicting = of(&[0, 4, 128, 4, 0, 0]).tensor("blk.4.nextn.eh_proj.weight", QuantType::F16, &[512, 256]);
+    assert_eq!(describe_one(&predicting).unwrap().n_layer_nextn, 1);
+    assert_eq!(describe_one(&of(&[0; 5])).unwrap().n_layer_nextn, 0, "the file has no such layer");
+    let all = [with(&without_ratios()), with(&of(&[0, 4, 128, 4])), with(&of(&[0, 8, 0, 0, 0])), with(&predicting)];
+    insta::assert_snapshot!(all.concat(), @r"
+    key is missing: deepseek4.attention.compress_ratios
+    key deepseek4.attention.compress_ratios has 4 entries, the model 5 layers
+    key deepseek4.attention.compress_ratios is outside 0 to 128: 8
+    deepseek4: 256 wide, 100 tokens, tied
+    0..=0 compressed 8 x 64 window 128; none
+    1..=1 compressed 8 x 64 window 128 and one of 4 over 16 by 4 x 32; none
+    2..=2 compressed 8 x 64 window 128 and one of 128; none
+    3..=3 compressed 8 x 64 window 128 and one of 4 over 16 by 4 x 32; none
+    4..=4 compressed 8 x 64 window 128; none
     ");
 }
 

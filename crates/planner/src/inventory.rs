@@ -177,6 +177,14 @@ fn empty_layer(layer: &Layer, computed: bool) -> LayerLoad {
             let index = mla.indexer.as_ref().filter(|indexer| indexer.own_keys).map_or(0, |indexer| u64::from(indexer.head_dim));
             (u64::from(mla.kv_lora_rank) + u64::from(mla.rope_dim) + index, 0, None)
         }
+        // Of a layer that sees further than its window, the window is the smaller part.
+        Mixer::Compressed(attention) => match &attention.beyond {
+            None => (u64::from(attention.head_dim), 0, Some(attention.window)),
+            Some(beyond) => {
+                let index = beyond.indexer.as_ref().map_or(0, |indexer| u64::from(indexer.head_dim));
+                ((u64::from(attention.head_dim) + index) / u64::from(beyond.ratio).max(1), 0, None)
+            }
+        },
         _ => (0, 0, None),
     };
     let state = match &layer.mixer {

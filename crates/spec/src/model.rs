@@ -122,6 +122,8 @@ pub enum Mixer {
     Attention(Attention),
     /// Multi-head latent attention: one compressed row per token in the cache, no V.
     Mla(Mla),
+    /// Attention over a window and over compressed rows beyond it.
+    Compressed(Compressed),
     /// A recurrence with a state of fixed size per sequence.
     Recurrent(Recurrent),
     /// Attention and a recurrence side by side (Falcon-H1).
@@ -185,10 +187,34 @@ pub struct Indexer {
     pub n_head: u32,
     /// Width of its heads.
     pub head_dim: u32,
-    /// Tokens that a query attends to at most.
+    /// Tokens, or compressed rows, that a query attends to at most.
     pub top_k: u32,
     /// False where the layer takes over the choice of an earlier layer, and so keeps no keys (GLM-5.2).
     pub own_keys: bool,
+}
+
+/// Attention over a window of whole rows and, beyond it, over rows that each stand for several tokens (DeepSeek V4). Keys serve
+/// as values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compressed {
+    /// Query heads; there is one key head.
+    pub n_head: u32,
+    /// Width of a head, and so of a cached row.
+    pub head_dim: u32,
+    /// Tokens that a query sees as whole rows.
+    pub window: u32,
+    /// What it sees beyond the window; `None` for nothing.
+    pub beyond: Option<Compression>,
+}
+
+/// Rows that each stand for several tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compression {
+    /// Tokens from one row to the next.
+    pub ratio: u32,
+    /// What chooses the rows that a query attends to, by compressed keys of its own; such rows overlap, each made of twice as
+    /// many tokens. `None` where a query attends to all.
+    pub indexer: Option<Indexer>,
 }
 
 /// A recurrence of one layer.

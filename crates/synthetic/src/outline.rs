@@ -244,6 +244,7 @@ outlines! {
     "deepseek-ocr",
     "deepseek-v2-lite-whole",
     "deepseek-v3.2",
+    "deepseek-v4-flash",
     "dots.llm1",
     "dream-7b",
     "embeddinggemma-300m",

@@ -59,7 +59,12 @@ fn before<'a>(figures: &Figures<'_>, tensor: &'a Plain) -> Tensor<'a> {
     for (extent, &given) in shape.iter_mut().zip(&tensor.shape) {
         *extent = given;
     }
-    let ty = if quantizable(figures.architecture, &tensor.name, shape) { QuantType::F16 } else { QuantType::F32 };
+    let ty = match quantizable(figures.architecture, &tensor.name, shape) {
+        true => QuantType::F16,
+        // The experts of each token of the vocabulary.
+        false if tensor.name.ends_with("ffn_gate_tid2eid.weight") => QuantType::I32,
+        false => QuantType::F32,
+    };
     Tensor { name: &tensor.name, shape, ty }
 }
 

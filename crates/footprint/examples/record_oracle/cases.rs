@@ -121,6 +121,7 @@ const OUTLINES: &[&str] = &[
     "mellum-like Q8_0 n_layer=6",
     "deepseek-v3.2 Q4_K_M n_layer=5",
     "kimi-k2 Q2_K n_layer=4",
+    "deepseek-v4-flash Q4_K_M n_layer=7",
     "glm-4.1v-9b Q4_0 n_layer=5",
     "granite-unrotated-like Q5_K_M n_layer=5",
     "glm-5 Q2_K n_layer=6",

@@ -8,7 +8,7 @@ use crate::placement::Home;
 use crate::profile::Outputs;
 use crate::weights::HOST_ALIGNMENT;
 use crate::{EngineProfile, host as program, require};
-use spec::model::{FeedForward, MetaValue};
+use spec::model::{FeedForward, MetaValue, Mixer};
 use spec::{Bytes, Known, Model, QuantType, Settings};
 
 /// What drafts tokens.
@@ -179,7 +179,7 @@ fn own_layers(host: &Host<'_>, draft: &Draft, beside: &mut Beside) -> Result<(),
     let first = model.n_layer();
     let settings = Settings { cache_type_k: draft.cache_type_k, cache_type_v: draft.cache_type_v, ..host.settings.clone() };
     let shapes = Shapes::new(model, &settings, &host.context);
-    let cells = kv_cache::cells(model, &settings, &host.context);
+    let cells = kv_cache::cells_shared(model, &settings, &host.context, settings.kv_unified);
     // Some families load single tensors of these layers in any case.
     let skipped = model.tensors.iter().zip(&host.placement.homes).filter(|(_, home)| **home == Home::Unused);
     for (tensor, _) in skipped.filter(|(tensor, _)| tensor.layer().is_some_and(|layer| layer >= first)) {
@@ -195,10 +195,15 @@ fn own_layers(host: &Host<'_>, draft: &Draft, beside: &mut Beside) -> Result<(),
     }
     for (index, layer) in model.layers.iter().enumerate().skip(first as usize) {
         let device = host.placement.layer_devices.get(index).copied().flatten().filter(|_| settings.kv_offload);
-        let Some(shape) = shapes.of(&layer.mixer) else { continue };
-        let rows = u64::from(cells.full) * u64::from(cells.streams);
+        let (k_width, v_width, n_cells) = match (&layer.mixer, shapes.of(&layer.mixer)) {
+            // Whole rows of a window, and values beside keys (llama-model.cpp:2590-2617).
+            (Mixer::Compressed(attention), _) => (attention.head_dim.into(), attention.head_dim.into(), cells.window),
+            (_, Some(shape)) => (shape.k_width, shape.v_width, cells.full),
+            (_, None) => continue,
+        };
+        let rows = u64::from(n_cells) * u64::from(cells.streams);
         let row = |ty: QuantType, width| ty.row_bytes(width).unwrap_or(Bytes::ZERO).times(rows);
-        let bytes = row(settings.cache_type_k, shape.k_width) + row(settings.cache_type_v, shape.v_width);
+        let bytes = row(settings.cache_type_k, k_width) + row(settings.cache_type_v, v_width);
         beside.fixed(
             device,
             Component::DraftCache,

@@ -8,8 +8,10 @@
 
 use super::allocate::Snapshot;
 use super::builder::{Border, Builder};
+use super::fusions::Fusions;
 use super::graph::Graph;
 use super::schedule::{Copied, Schedule};
+use super::simulations::astray;
 use super::tensor::{Id, Memory};
 
 /// Stands for what lies before the first layer.
@@ -124,8 +126,8 @@ pub(super) struct Piece {
     /// Leafs that are read here for the first time.
     pub(super) leafs: u32,
     pub(super) splits: u32,
-    /// Each layer's fused attention runs where its weights are.
-    pub(super) attention_at_home: bool,
+    /// What is computed as one, but not on its layer's own device.
+    pub(super) astray: Fusions,
     /// Bytes that are used: of the graph as it is, then without fusions; backend, chunk.
     pub(super) peaks: Vec<([u8; 3], u64)>,
 }
@@ -238,8 +240,7 @@ impl Traced<'_> {
         }
         let piece = |(index, (start, end)): (usize, (usize, usize))| {
             let layer = index.checked_sub(1).and_then(|layer| self.cuts.tensors.get(layer..=index));
-            let at_home = |&(layer, node): &(usize, Id)| self.schedule.backend(node) == Some(self.builder.layer_backend(layer));
-            let inside = |&&(_, node): &&(usize, Id)| layer.is_some_and(|tensors| (tensors[0]..tensors[1]).contains(&node.index()));
+            let inside = |node: Id| layer.is_some_and(|tensors| (tensors[0]..tensors[1]).contains(&node.index()));
             let mut peaks = Vec::new();
             for (variant, snapshots) in (0u8..).zip(&self.memory) {
                 for (backend, chunks) in (0u8..).zip(&snapshots[index].peaks) {
@@ -251,7 +252,7 @@ impl Traced<'_> {
                 nodes: (end - start) as u32,
                 leafs: leafs[index],
                 splits: trace.splits.iter().filter(|&&split| start <= split && split < end).count() as u32,
-                attention_at_home: self.builder.attention.iter().filter(inside).all(at_home),
+                astray: astray(self.builder, self.schedule, inside),
                 peaks,
             }
         };

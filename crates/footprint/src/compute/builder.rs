@@ -1,7 +1,8 @@
 //! What every block of a graph needs: the graph so far, the model's weights as leafs of it, and the batch.
 
+use super::fusions::{Fusion, Fusions};
 use super::graph::Graph;
-use super::tensor::{Extents, Id, Memory, Op};
+use super::tensor::{Extents, Id, Memory, Op, Tensor};
 use super::weights::{Part, Suffix, Weights};
 use crate::placement::{Home, Placement};
 use crate::profile::{Rules, interleaved};
@@ -29,8 +30,8 @@ impl Batch {
 /// What of settings and target shapes a graph.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Options {
-    /// Fused attention.
-    pub(super) flash_attn: bool,
+    /// What is computed as one.
+    pub(super) fusions: Fusions,
     /// The V cache is stored transposed: decided before `auto` is resolved (llama-model.cpp, `create_memory`).
     pub(super) v_transposed: bool,
     pub(super) type_k: QuantType,
@@ -57,6 +58,13 @@ pub(super) struct Options {
     pub(super) backends: u8,
     /// Backend of each layer.
     pub(super) layers: Vec<u8>,
+}
+
+impl Options {
+    /// Fused attention.
+    pub(super) const fn flash_attn(&self) -> bool {
+        self.fusions.has(Fusion::Attention)
+    }
 }
 
 /// The reason why a graph cannot be built: the file lacks a tensor that it needs.
@@ -105,10 +113,12 @@ pub(super) struct Builder<'a> {
     shared: Vec<(usize, u8, Id)>,
     /// Values of the first layer, which later ones mix in (RWKV 7).
     pub(super) first_value: Option<Id>,
+    /// The tokens of the batch.
+    pub(super) tokens: Option<Id>,
     /// The cells that the last indexer has chosen.
     pub(super) chosen_cells: Option<Id>,
-    /// Fused attention nodes with their layer.
-    pub(super) attention: Vec<(usize, Id)>,
+    /// What is computed as one, with its layer.
+    pub(super) fused: Vec<(Fusion, usize, Id)>,
     /// Where each layer began, and where the last ended.
     pub(super) borders: Vec<Border>,
 }
@@ -145,8 +155,9 @@ impl<'a> Builder<'a> {
             caches: vec![None; model.layers.len()],
             shared: Vec::new(),
             first_value: None,
+            tokens: None,
             chosen_cells: None,
-            attention: Vec::new(),
+            fused: Vec::new(),
             borders: Vec::with_capacity(layers + 1),
         }
     }
@@ -213,6 +224,17 @@ impl<'a> Builder<'a> {
     /// A tensor that the graph cannot do without.
     pub(super) fn weight(&mut self, layer: Option<usize>, part: Part) -> Result<Id, Missing> {
         self.find(layer, part, Suffix::Weight).ok_or(Missing { layer, part })
+    }
+    /// The same under other extents, as the engine loads it.
+    pub(super) fn weight_as(&mut self, layer: usize, part: Part, ne: Extents) -> Result<Id, Missing> {
+        let id = self.weight(Some(layer), part)?;
+        let tensor = self.graph.tensor_mut(id);
+        let loaded = Tensor::new(tensor.ty, ne);
+        if loaded.elements() != tensor.elements() {
+            return Err(Missing { layer: Some(layer), part });
+        }
+        (tensor.ne, tensor.nb) = (loaded.ne, loaded.nb);
+        Ok(id)
     }
     /// A matrix that the engine itself makes of others when it loads, in the memory of `beside`.
     pub(super) fn derived(&mut self, layer: usize, beside: Part, ty: QuantType, ne: Extents) -> Result<Id, Missing> {
@@ -286,6 +308,12 @@ impl<'a> Builder<'a> {
     pub(super) fn norm(&mut self, layer: Option<usize>, part: Part, x: Id, pin: Option<usize>) -> Result<Id, Missing> {
         self.norm_as(self.norm, layer, part, x, pin)
     }
+    /// Has `id` computed on a layer's own device, where the engine insists on it (llama-context.cpp:2638-2663).
+    pub(super) fn pin(&mut self, id: Id, layer: usize) {
+        if self.batch.n_tokens < 32 || self.options.full_offload {
+            self.graph.pins.push((id, self.layer_backend(layer)));
+        }
+    }
     /// The same with a norm of another kind.
     pub(super) fn norm_as(&mut self, norm: Norm, layer: Option<usize>, part: Part, x: Id, pin: Option<usize>) -> Result<Id, Missing> {
         if norm == Norm::Unweighted {
@@ -300,10 +328,8 @@ impl<'a> Builder<'a> {
             });
         }
         let normed = self.graph.like(if norm == Norm::Layer { Op::Norm } else { Op::RmsNorm }, &[x]);
-        if let Some(pin) = pin
-            && (self.batch.n_tokens < 32 || self.options.full_offload)
-        {
-            self.graph.pins.push((normed, self.layer_backend(pin)));
+        if let Some(pin) = pin {
+            self.pin(normed, pin);
         }
         let y = self.graph.mul(normed, weight);
         Ok(match self.find(layer, part, Suffix::Bias) {

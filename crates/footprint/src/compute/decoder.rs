@@ -4,9 +4,11 @@
 
 use super::blocks::altup;
 use super::blocks::attention::{self, AttentionInputs, Style};
+use super::blocks::compressed::compressed_attention;
 use super::blocks::embedding::{Scaling, embedding, position};
 use super::blocks::experts::{self, Dense, Routing, SharedGate, experts};
 use super::blocks::feed_forward::{Activation, Matrices, feed_forward};
+use super::blocks::hyper_connection::{self, Connection};
 use super::blocks::latent::{latent_attention, whole_heads};
 use super::blocks::latent_unmerged::unmerged_attention;
 use super::blocks::per_layer;
@@ -47,8 +49,8 @@ pub(super) struct Decoder {
     pub(super) pinned_post_norm: bool,
     /// Further embeddings beside each given one, added after as many of the first layers (Qwen3-VL).
     pub(super) deepstack: u64,
-    /// The stream is several copies, updated in turn (Gemma 3n).
-    pub(super) alternating: bool,
+    /// What the stream is.
+    pub(super) copies: Copies,
     /// Where rows without wanted logits are dropped.
     pub(super) outputs: Outputs,
     /// Logits come out although nothing is cached (diffusion models).
@@ -57,6 +59,17 @@ pub(super) struct Decoder {
     pub(super) tied_head: bool,
     /// What happens to the logits.
     pub(super) logits: Logits,
+}
+
+/// What passes from layer to layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Copies {
+    /// One stream.
+    One,
+    /// Several copies, updated in turn (Gemma 3n).
+    Alternating,
+    /// Several copies, which every block reads and writes (DeepSeek V4).
+    HyperConnected,
 }
 
 /// Where rows without wanted logits are dropped.
@@ -149,8 +162,10 @@ impl Decoder {
         let mut inputs = Inputs { attention: attention::inputs(b, self.attention), recurrent: recurrent::inputs(b), per_layer: None };
         let mut x = position(b, embedded.x, inputs.attention.positions)?;
         inputs.per_layer = per_layer::inputs(b, x)?;
-        if self.alternating {
-            x = altup::spread(b, x)?;
+        match self.copies {
+            Copies::One => {}
+            Copies::Alternating => x = altup::spread(b, x)?,
+            Copies::HyperConnected => x = hyper_connection::spread(b, x)?,
         }
         let outputs = b.graph.input(QuantType::I32, [b.batch.n_outputs, 1, 1, 1]);
         let mut stream = Stream { x, outputs };
@@ -168,9 +183,13 @@ impl Decoder {
             }
         }
         b.border(stream.x);
-        if self.alternating {
-            let x = altup::merge(b, stream.x)?;
-            stream.x = b.graph.get_rows(x, outputs);
+        match self.copies {
+            Copies::One => {}
+            Copies::Alternating => {
+                let x = altup::merge(b, stream.x)?;
+                stream.x = b.graph.get_rows(x, outputs);
+            }
+            Copies::HyperConnected => stream.x = hyper_connection::merge(b, stream.x, outputs)?,
         }
         if b.model.encoder && !self.head_without_cache { self.embeddings(b, stream.x) } else { self.head(b, &stream) }
     }
@@ -178,8 +197,12 @@ impl Decoder {
     fn layer(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, inputs: &Inputs, stream: &Stream, last: bool) -> Result<Id, Missing> {
         let here = Some(index);
         let mut x = stream.x;
-        if let (true, Some(per_layer)) = (self.alternating, inputs.per_layer) {
-            return altup::layer(b, index, layer, &inputs.attention, self.attention, per_layer, x);
+        match (self.copies, inputs.per_layer) {
+            (Copies::Alternating, Some(per_layer)) => {
+                return altup::layer(b, index, layer, &inputs.attention, self.attention, per_layer, x);
+            }
+            (Copies::HyperConnected, _) => return self.hyper_connected(b, index, layer, inputs, x),
+            _ => {}
         }
         if let (Mixer::Recurrent(state), Some(inputs)) = (&layer.mixer, &inputs.recurrent)
             && state.kind == "rwkv"
@@ -267,6 +290,22 @@ impl Decoder {
         }
     }
 
+    /// A layer whose blocks each read a mixture of all copies and write to all.
+    fn hyper_connected(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, inputs: &Inputs, copies: Id) -> Result<Id, Missing> {
+        let here = Some(index);
+        let (x, joint) = hyper_connection::before(b, index, Connection::ATTENTION, copies)?;
+        let read = b.norm(here, Part::AttnNorm, x, here)?;
+        let y = self.mixer(b, index, layer, inputs, [x, read])?;
+        let copies = hyper_connection::after(b, index, joint, y);
+        let (x, joint) = hyper_connection::before(b, index, Connection::FEED_FORWARD, copies)?;
+        joint.expand(b);
+        let read = b.norm(here, self.feed_forward_norm, x, here)?;
+        let y = self.transform(b, index, layer, None, read)?;
+        let copies = hyper_connection::after(b, index, joint, y);
+        b.pin(copies, index);
+        Ok(copies)
+    }
+
     /// A layer that mixes no tokens (Nemotron's pruned ones).
     fn without_mixer(&self, b: &mut Builder<'_>, index: usize, layer: &Layer, x: Id) -> Result<Id, Missing> {
         if layer.feed_forward == FeedForward::None {
@@ -321,6 +360,7 @@ impl Decoder {
                 whole_heads(b, index, shape, &inputs.attention, self.attention, read)
             }
             (Mixer::Attention(shape), _) => attention::attention(b, index, shape, &inputs.attention, self.attention, read),
+            (Mixer::Compressed(shape), _) => compressed_attention(b, index, shape, &inputs.attention, read),
             (Mixer::Mla(shape), _) => latent_attention(b, index, shape, &inputs.attention, self.attention, read),
             // Attention of one head to itself: a matrix (Nemotron's linear layers).
             (Mixer::None, _) => b.linear(Some(index), Part::AttnOutput, read),

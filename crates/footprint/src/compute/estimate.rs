@@ -42,6 +42,7 @@ impl Figures {
             heads = heads.max(match &layer.mixer {
                 Mixer::Attention(attention) | Mixer::Both(attention, _) => attention.n_head,
                 Mixer::Mla(mla) => mla.n_head,
+                Mixer::Compressed(attention) => attention.n_head,
                 Mixer::Recurrent(_) | Mixer::None => 0,
             });
         }
@@ -130,6 +131,7 @@ impl<'a> Plan<'a> {
         let cache = model.layers.iter().map(|layer| match &layer.mixer {
             Mixer::Attention(a) | Mixer::Both(a, _) => row(a.k_width(), settings.cache_type_k) + row(a.v_width(), settings.cache_type_v),
             Mixer::Mla(mla) => 2.0 * row(u64::from(mla.kv_lora_rank) + u64::from(mla.rope_dim), settings.cache_type_k),
+            Mixer::Compressed(attention) => 2.0 * row(u64::from(attention.head_dim), settings.cache_type_k),
             Mixer::Recurrent(_) | Mixer::None => 0.0,
         });
         let cast = context.flash_attn && [settings.cache_type_k, settings.cache_type_v].contains(&QuantType::F32);

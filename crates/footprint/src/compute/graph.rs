@@ -342,6 +342,10 @@ impl Graph {
         let (nq, nk) = (self.ne(q), self.ne(k));
         self.compute(Op::Index, QuantType::F32, [nk[2], nq[2], 1, nq[3]], &[q, k, weights, mask])
     }
+    /// A step of hyper-connections as one operation (`ggml_dsv4_hc_pre`, `ggml_dsv4_hc_comb`, `ggml_dsv4_hc_post`).
+    pub(super) fn hyper_connection(&mut self, ne: Extents, sources: &[Id]) -> Id {
+        self.compute(Op::HyperConnection, QuantType::F32, ne, sources)
+    }
     /// One value in every element of a tensor like `a`, in the memory of `a` where it may.
     pub(super) fn fill(&mut self, a: Id) -> Id {
         self.like(Op::Fill, &[a])

@@ -16,6 +16,7 @@ mod borders;
 mod builder;
 mod decoder;
 mod estimate;
+mod fusions;
 mod graph;
 mod pieces;
 mod reorder;
@@ -36,7 +37,8 @@ use crate::placement::Placement;
 use crate::{Device, GraphSize, ResolvedContext, Target};
 use allocate::{BufferRules, NO_LIMIT, Scratch};
 use builder::{Batch, Missing, Options};
-use decoder::Decoder;
+use decoder::{Copies, Decoder};
+use fusions::{Fusion, Fusions};
 use reorder::Optimizer;
 use schedule::{MAX_OPTIMIZED, PIPELINE_COPIES, Scheduler};
 pub(crate) use shape::{Shape, Shapes};
@@ -194,7 +196,7 @@ impl<'a> Setup<'a> {
             simulations,
             shape,
             options: Options {
-                flash_attn: context.flash_attn,
+                fusions: if context.flash_attn { Fusions::ALL } else { Fusions::ALL.without(Fusion::Attention) },
                 v_transposed: settings.flash_attn == FlashAttention::Off || !context.flash_attn,
                 type_k: settings.cache_type_k,
                 type_v: settings.cache_type_v,
@@ -241,26 +243,43 @@ impl<'a> Setup<'a> {
         let prefill = Batch { n_tokens: whole, n_seqs, n_outputs: u64::from(context.n_outputs).min(n_tokens).max(1) };
         let decode = Batch { n_tokens: n_seqs, n_seqs, n_outputs: n_seqs };
 
-        // `auto` keeps fused attention where each layer's runs on the layer's own device, seen in a graph of one token per
-        // sequence (llama-context.cpp:500-562): that of decode.
-        let mut flash_attn = self.options.flash_attn;
-        let mut decoded = None;
-        if self.flash_auto && flash_attn && self.options.backends > 1 {
-            let probe = self.measure(decoder, true, decode, Run::Load)?;
-            flash_attn = probe.attention_at_home;
-            decoded = Some(probe).filter(|_| flash_attn);
-        }
-        let mut held = self.measure(decoder, flash_attn, prefill, run)?;
+        let (fusions, decoded) = self.resolve(decoder, decode)?;
+        let mut held = self.measure(decoder, fusions, prefill, run)?;
         // ik_llama.cpp reserves nothing after the first prefill (src/llama.cpp:21335-21345, ddceb0a5).
         if run == Run::Load && self.options.rules.ik.is_none() {
-            let decoded = decoded.map_or_else(|| self.measure(decoder, flash_attn, decode, run), Ok)?;
+            let decoded = decoded.map_or_else(|| self.measure(decoder, fusions, decode, run), Ok)?;
             let again = match reserves_one_sequence(self.model) {
-                true => Some(self.measure(decoder, flash_attn, Batch { n_tokens, n_seqs: 1, ..prefill }, run)?),
+                true => Some(self.measure(decoder, fusions, Batch { n_tokens, n_seqs: 1, ..prefill }, run)?),
                 false => None,
             };
             held = held.then(&decoded, again.as_ref());
         }
-        Ok(Reserved { sizes: totals(&held.chunks), unfused: totals(held.unfused()), graph: held.graph, flash_attn })
+        Ok(Reserved {
+            sizes: totals(&held.chunks),
+            unfused: totals(held.unfused()),
+            graph: held.graph,
+            flash_attn: fusions.has(Fusion::Attention),
+        })
+    }
+
+    /// What stays fused, and the graph of decode where it has been seen: one of as many tokens as the engine looks at.
+    fn resolve(&self, decoder: &Decoder, decode: Batch) -> Result<(Fusions, Option<Measured>), Missing> {
+        let mut fusions = self.options.fusions;
+        let mut seen: Option<Measured> = None;
+        let open = |fusion: &Fusion| if *fusion == Fusion::Attention { self.flash_auto } else { decoder.copies == Copies::HyperConnected };
+        let (several, wanted) = (self.options.backends > 1, fusions);
+        for fusion in Fusion::ALL.into_iter().filter(|fusion| several && wanted.has(*fusion) && open(fusion)) {
+            let graph = match seen.take() {
+                Some(graph) => graph,
+                None => self.measure(decoder, fusions, decode, Run::Load)?,
+            };
+            if graph.astray.has(fusion) {
+                fusions = fusions.without(fusion);
+            } else {
+                seen = Some(graph);
+            }
+        }
+        Ok((fusions, seen))
     }
 
     fn known(&self, target: &Target, reserved: &Reserved, at_best: Option<Certainty>) -> ComputeBuffers {
@@ -306,8 +325,8 @@ struct Measured {
     /// The same without fusions, where these change anything.
     unfused: Option<Vec<Vec<u64>>>,
     graph: GraphSize,
-    /// Each layer's fused attention runs where its weights are.
-    attention_at_home: bool,
+    /// What is computed as one, but not on its layer's own device.
+    astray: Fusions,
 }
 
 impl Measured {

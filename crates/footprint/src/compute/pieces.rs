@@ -9,6 +9,7 @@
 
 use super::Measured;
 use super::borders::{END, Piece};
+use super::fusions::Fusions;
 use crate::GraphSize;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -136,7 +137,7 @@ impl Pieces {
         let mut joined = Joined {
             chunks: vec![vec![Vec::new(); backends]; variants],
             size: GraphSize { nodes: 0, tensors: 0, splits: 0 },
-            attention_at_home: true,
+            astray: Fusions::NONE,
         };
         let mut at = 0;
         let mut last: Option<(usize, &Step)> = None;
@@ -154,10 +155,10 @@ impl Pieces {
             }
         }
         joined.add(&self.step(at, [STOP, 0])?.piece);
-        let Joined { chunks, size, attention_at_home } = joined;
+        let Joined { chunks, size, astray } = joined;
         let mut chunks = chunks.into_iter();
         let (chunks, unfused) = (chunks.next()?, chunks.next());
-        Some(Measured { chunks, unfused, graph: size, attention_at_home })
+        Some(Measured { chunks, unfused, graph: size, astray })
     }
 }
 
@@ -165,7 +166,7 @@ struct Joined {
     /// By variant and backend.
     chunks: Vec<Vec<Vec<u64>>>,
     size: GraphSize,
-    attention_at_home: bool,
+    astray: Fusions,
 }
 
 impl Joined {
@@ -178,7 +179,7 @@ impl Joined {
             }
             chunks[chunk] = chunks[chunk].max(peak);
         }
-        self.attention_at_home &= piece.attention_at_home;
+        self.astray = self.astray.and(piece.astray);
         self.size_of(piece);
     }
 

@@ -4,6 +4,7 @@ use super::allocate::{BufferRules, chunk_sizes, traced};
 use super::borders::{Cuts, Traced};
 use super::builder::{Batch, Builder, Missing, Options};
 use super::decoder::Decoder;
+use super::fusions::{Fusion, Fusions};
 use super::pieces::{Pieces, Sequence};
 use super::reorder::Optimizer;
 use super::schedule::{Schedule, Scheduler, schedule};
@@ -100,8 +101,8 @@ impl<'a> Simulations<'a> {
 
 impl Setup<'_> {
     /// What the graph of one batch takes.
-    pub(super) fn measure(&self, decoder: &Decoder, flash_attn: bool, batch: Batch, run: Run) -> Result<Measured, Missing> {
-        let options = Options { flash_attn, ..self.options.clone() };
+    pub(super) fn measure(&self, decoder: &Decoder, fusions: Fusions, batch: Batch, run: Run) -> Result<Measured, Missing> {
+        let options = Options { fusions, ..self.options.clone() };
         let graph = Graph { setup: self, decoder, options: &options, batch, run };
         match self.shape {
             // Several copies of the inputs are laid out ahead of all.
@@ -152,13 +153,12 @@ impl<'a> Graph<'a> {
             }
         }
         let schedule = schedule(&mut builder.graph, scheduler, Vec::new());
-        let at_home = |&(layer, node): &(usize, Id)| schedule.backend(node) == Some(builder.layer_backend(layer));
         let (graph, rules) = (&builder.graph, &self.setup.rules);
         Ok(Measured {
             chunks: chunk_sizes(graph, &schedule.layout, rules),
             unfused: schedule.unfused.as_ref().map(|layout| chunk_sizes(graph, layout, rules)),
             graph: size(&builder, schedule.splits),
-            attention_at_home: builder.attention.iter().all(at_home),
+            astray: astray(&builder, &schedule, |_| true),
         })
     }
 
@@ -234,13 +234,12 @@ impl<'a> Graph<'a> {
             chunks.extend_from_within(..1);
             memory.extend_from_within(..1);
         }
-        let at_home = |&(layer, node): &(usize, Id)| schedule.backend(node) == Some(builder.layer_backend(layer));
         let mut chunks = chunks.into_iter();
         let measured = Measured {
             chunks: chunks.next().unwrap_or_default(),
             unfused: chunks.next(),
             graph: size(&builder, schedule.splits),
-            attention_at_home: builder.attention.iter().all(at_home),
+            astray: astray(&builder, &schedule, |_| true),
         };
         if let Some(pieces) = pieces.as_mut().filter(|pieces| !pieces.typed)
             && copies_quantized(&builder.graph, &schedule)
@@ -258,6 +257,13 @@ impl<'a> Graph<'a> {
         }
         Ok(measured)
     }
+}
+
+/// What is computed as one, but for some node that `among` lets through not on its layer's own device.
+pub(super) fn astray(builder: &Builder<'_>, schedule: &Schedule, among: impl Fn(Id) -> bool) -> Fusions {
+    let elsewhere = |&&(_, layer, node): &&(Fusion, usize, Id)| schedule.backend(node) != Some(builder.layer_backend(layer));
+    let nodes = builder.fused.iter().filter(|&&(_, _, node)| among(node)).filter(elsewhere);
+    nodes.fold(Fusions::NONE, |all, &(fusion, ..)| all.with(fusion))
 }
 
 /// True where a device copies quantised weights: their types then decide sizes.

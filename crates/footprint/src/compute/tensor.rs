@@ -45,6 +45,7 @@ pub(super) enum Op {
     GatedDelta,
     GatedUnit,
     GetRows,
+    HyperConnection,
     Index,
     Mul,
     MulMat,
@@ -109,6 +110,8 @@ pub(super) enum CacheKind {
     Window,
     /// Keys of indexers.
     Indexer,
+    /// Rows that stand for several tokens.
+    Compressed,
     /// States of recurrent layers.
     State,
 }

@@ -16,6 +16,8 @@ pub(super) enum Family {
     Latent,
     /// The same over tokens that an indexer has chosen.
     IndexedLatent,
+    /// A window, and compressed rows beyond it.
+    Compressed,
     /// A recurrence in every layer.
     Recurrent,
     /// Attention and recurrence in alternation.
@@ -41,7 +43,7 @@ pub(super) enum Layout {
 
 /// The rules of an architecture; `None` where it is not known.
 pub(super) fn family(architecture: &str) -> Option<Family> {
-    use Family::{Encoder, Hybrid, IndexedLatent, Latent, Recurrent, SharedCache, Transformer};
+    use Family::{Compressed, Encoder, Hybrid, IndexedLatent, Latent, Recurrent, SharedCache, Transformer};
     let period = |layers: u32| Pattern::Period { layers, full_first: false };
     let full_first = |layers: u32| Pattern::Period { layers, full_first: true };
     Some(match architecture {
@@ -69,6 +71,7 @@ pub(super) fn family(architecture: &str) -> Option<Family> {
         "gemma4" => SharedCache(Rule::Required(Pattern::Listed)),
         "deepseek2" | "mistral4" => Latent,
         "deepseek32" | "glm-dsa" => IndexedLatent,
+        "deepseek4" => Compressed,
         "mamba" | "mamba2" | "rwkv6" | "rwkv6qwen2" | "rwkv7" | "arwkv7" => Recurrent,
         "jamba" | "granitehybrid" | "plamo2" | "lfm2moe" => Hybrid(Layout::WithoutKvHeads(Rule::None)),
         "lfm2" => Hybrid(Layout::WithoutKvHeads(Rule::Optional(Pattern::All))),

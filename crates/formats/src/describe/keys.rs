@@ -65,16 +65,20 @@ impl<'a> Keys<'a> {
     pub(super) fn per_layer(&self, key: &str, n: u32) -> Result<Option<Vec<u32>>, DescribeError> {
         let full = self.full(key);
         match self.get(&full) {
-            Some(Value::Array(array)) => {
-                let length = array.length;
-                if length != u64::from(n) {
-                    return Err(DescribeError::WrongLength { key: full, expected: n.into(), found: length });
-                }
-                let wrong = || wrong_type(full.clone(), "list of counts", &Value::Array(array.clone()));
-                let numbers = array.numbers.as_deref().ok_or_else(wrong)?;
-                numbers.iter().map(|&number| whole(number).ok_or_else(wrong)).collect::<Result<_, _>>().map(Some)
-            }
+            Some(Value::Array(array)) if array.length == u64::from(n) => counts(full, array).map(Some),
+            Some(Value::Array(array)) => Err(DescribeError::WrongLength { key: full, expected: n.into(), found: array.length }),
             _ => Ok(self.count(key)?.map(|count| vec![count; n as usize])),
+        }
+    }
+
+    /// One count for each of `n` layers, from an array that llama.cpp needs and that may be longer.
+    pub(super) fn need_listed(&self, key: &str, n: u32) -> Result<Vec<u32>, DescribeError> {
+        let full = self.full(key);
+        match self.get(&full) {
+            Some(Value::Array(array)) if array.length >= u64::from(n) => counts(full, array),
+            Some(Value::Array(array)) => Err(DescribeError::WrongLength { key: full, expected: n.into(), found: array.length }),
+            Some(other) => Err(wrong_type(full, "list of counts", other)),
+            None => Err(DescribeError::MissingKey { key: full }),
         }
     }
 
@@ -89,6 +93,11 @@ impl<'a> Keys<'a> {
         flags.resize(n as usize, false);
         Ok(Some(flags))
     }
+}
+
+fn counts(full: String, array: &Array) -> Result<Vec<u32>, DescribeError> {
+    let counts = array.numbers.as_ref().and_then(|numbers| numbers.iter().map(|&number| whole(number)).collect());
+    counts.ok_or_else(|| wrong_type(full, "list of counts", &Value::Array(array.clone())))
 }
 
 fn count(full: &str, scalar: &MetaValue) -> Result<u32, DescribeError> {

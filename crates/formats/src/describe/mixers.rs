@@ -6,7 +6,7 @@ use super::figures::Figures;
 use super::keys::Keys;
 use super::state;
 use super::window::{Rule, windows};
-use spec::model::{Attention, Indexer, Mixer, Mla};
+use spec::model::{Attention, Compressed, Compression, Indexer, Mixer, Mla};
 
 /// The mixer of every layer, by the rules of a known family.
 pub(super) fn mixers(keys: &Keys<'_>, figures: &Figures, family: Family) -> Result<Vec<Mixer>, DescribeError> {
@@ -22,6 +22,7 @@ pub(super) fn mixers(keys: &Keys<'_>, figures: &Figures, family: Family) -> Resu
         }
         Family::Latent => latent(keys, figures),
         Family::IndexedLatent => indexed(keys, figures),
+        Family::Compressed => compressed(keys, figures),
         Family::Recurrent => {
             let state = state::need(keys, figures)?;
             Ok(vec![Mixer::Recurrent(state); figures.n_layer_all as usize])
@@ -93,18 +94,45 @@ fn indexed(keys: &Keys<'_>, figures: &Figures) -> Result<Vec<Mixer>, DescribeErr
     for key in ["attention.q_lora_rank", "attention.key_length_mla", "attention.value_length_mla"] {
         keys.need(key)?;
     }
-    let [n_head, head_dim, top_k] =
-        ["head_count", "key_length", "top_k"].map(|key| keys.need_within(&format!("attention.indexer.{key}"), 1, u32::MAX));
-    let (n_head, head_dim, top_k) = (n_head?, head_dim?, top_k?);
+    let indexer = indexer(keys)?;
     let own_keys = indexers(keys, figures)?;
     let mut mixers = latent(keys, figures)?;
     for (layer, mixer) in mixers.iter_mut().enumerate().take(figures.n_layer() as usize) {
         if let Mixer::Mla(attention) = mixer {
             let own_keys = own_keys.get(layer).copied().unwrap_or(true);
-            attention.indexer = Some(Indexer { n_head, head_dim, top_k, own_keys });
+            attention.indexer = Some(Indexer { own_keys, ..indexer.clone() });
         }
     }
     Ok(mixers)
+}
+
+/// The indexer that all layers with one have, with keys of its own.
+fn indexer(keys: &Keys<'_>) -> Result<Indexer, DescribeError> {
+    let [n_head, head_dim, top_k] =
+        ["head_count", "key_length", "top_k"].map(|key| keys.need_within(&format!("attention.indexer.{key}"), 1, u32::MAX));
+    Ok(Indexer { n_head: n_head?, head_dim: head_dim?, top_k: top_k?, own_keys: true })
+}
+
+/// A window in every layer and, by the ratio listed for it, rows that stand for 4 tokens, from which an indexer chooses, or for
+/// 128 (`src/models/deepseek4.cpp:17-90, 130-150`).
+fn compressed(keys: &Keys<'_>, figures: &Figures) -> Result<Vec<Mixer>, DescribeError> {
+    const RATIOS: &str = "attention.compress_ratios";
+    need_heads(keys, figures)?;
+    for key in ["attention.q_lora_rank", "attention.output_group_count", "attention.output_lora_rank", "hyper_connection.count"] {
+        keys.need_within(key, 1, u32::MAX)?;
+    }
+    let window = keys.need("attention.sliding_window")?;
+    let indexer = indexer(keys)?;
+    let ratios = keys.need_listed(RATIOS, figures.n_layer_all)?;
+    let beyond = |&ratio: &u32| match ratio {
+        0 => Ok(None),
+        4 => Ok(Some(Compression { ratio, indexer: Some(indexer.clone()) })),
+        128 => Ok(Some(Compression { ratio, indexer: None })),
+        _ => Err(DescribeError::OutOfRange { key: keys.full(RATIOS), low: 0, high: 128, value: ratio.into() }),
+    };
+    let layer =
+        |(&n_head, ratio)| Ok(Mixer::Compressed(Compressed { n_head, head_dim: figures.head_full.0, window, beyond: beyond(ratio)? }));
+    figures.n_head.iter().zip(&ratios).map(layer).collect()
 }
 
 /// Layers with an indexer of their own; beyond the list, all. GLM-5.2 is told from its predecessors by its context, and

@@ -40,7 +40,10 @@ pub fn describe(files: &[Gguf]) -> Result<Model, DescribeError> {
     if tensors.is_empty() {
         return Err(DescribeError::NoTensors);
     }
-    let figures = Figures::read(&keys)?;
+    let mut figures = Figures::read(&keys)?;
+    if figures.n_layer_nextn > 0 && !predicts(&keys, &figures, &tensors) {
+        figures.n_layer_nextn = 0;
+    }
     let family = family(&keys.architecture);
     let mixers = match family {
         Some(family) => mixers::mixers(&keys, &figures, family)?,
@@ -70,6 +73,13 @@ pub fn describe(files: &[Gguf]) -> Result<Model, DescribeError> {
         arrays: arrays(&first.metadata),
         architecture: keys.architecture,
     })
+}
+
+/// False where a file lacks the prediction layers that it counts, and the engine then takes it to have none
+/// (`src/models/deepseek4.cpp:19-25`; other families take off layers all the same).
+fn predicts(keys: &Keys<'_>, figures: &Figures, tensors: &[Tensor]) -> bool {
+    let projection = format!("blk.{}.nextn.eh_proj.weight", figures.n_layer());
+    keys.architecture != "deepseek4" || tensors.iter().any(|tensor| tensor.name == projection)
 }
 
 /// Adapters, projectors and the like are GGUF files too.

@@ -7,7 +7,7 @@ use loadmaster::formats::analysis::{Analysis, TypeShare};
 use loadmaster::planner::plan::Plan;
 use schemars::JsonSchema;
 use serde::Serialize;
-use spec::model::{FeedForward, Layer, Mixer, Support, Tokenizer};
+use spec::model::{Compression, FeedForward, Layer, Mixer, Support, Tokenizer};
 use spec::{Model, QuantType};
 
 /// Result of `loadmaster inspect`.
@@ -255,6 +255,16 @@ fn mixer(mixer: &Mixer) -> String {
                 let whose =
                     if indexer.own_keys { format!("by an indexer of {}", indexer.head_dim) } else { "by an earlier indexer".to_owned() };
                 text.push_str(&format!(", over at most {} tokens chosen {whose}", indexer.top_k));
+            }
+            text
+        }
+        Mixer::Compressed(attention) => {
+            let mut text = format!("attention, {} heads, keys of {}, window {}", attention.n_head, attention.head_dim, attention.window);
+            if let Some(Compression { ratio, indexer }) = &attention.beyond {
+                let rows = indexer
+                    .as_ref()
+                    .map_or(String::new(), |indexer| format!(", at most {} chosen by an indexer of {}", indexer.top_k, indexer.head_dim));
+                text.push_str(&format!(", beyond it a row per {ratio} tokens{rows}"));
             }
             text
         }

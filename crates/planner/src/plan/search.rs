@@ -81,6 +81,7 @@ impl Site<'_> {
                 u64::from(a.head_dim_k).is_multiple_of(block) && u64::from(a.head_dim_v).is_multiple_of(block)
             }
             Mixer::Mla(mla) => (u64::from(mla.kv_lora_rank) + u64::from(mla.rope_dim)).is_multiple_of(block),
+            Mixer::Compressed(attention) => u64::from(attention.head_dim).is_multiple_of(block),
             Mixer::Recurrent(_) | Mixer::None => true,
         });
         let cached = self.inventory.layers.iter().any(|layer| layer.k_width > 0);

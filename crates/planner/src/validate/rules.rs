@@ -113,6 +113,7 @@ fn key_width(mixer: &Mixer) -> Option<u64> {
     match mixer {
         Mixer::Attention(a) | Mixer::Both(a, _) => Some(u64::from(a.head_dim_k)),
         Mixer::Mla(mla) => Some(u64::from(mla.kv_lora_rank) + u64::from(mla.rope_dim)),
+        Mixer::Compressed(attention) => Some(u64::from(attention.head_dim)),
         Mixer::Recurrent(_) | Mixer::None => None,
     }
 }
@@ -121,6 +122,7 @@ fn value_width(mixer: &Mixer) -> Option<u64> {
     match mixer {
         Mixer::Attention(a) | Mixer::Both(a, _) => Some(u64::from(a.head_dim_v)),
         Mixer::Mla(mla) => Some(u64::from(mla.kv_lora_rank)),
+        Mixer::Compressed(attention) => Some(u64::from(attention.head_dim)),
         Mixer::Recurrent(_) | Mixer::None => None,
     }
 }

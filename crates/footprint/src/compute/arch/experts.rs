@@ -2,7 +2,7 @@
 
 use super::super::blocks::attention::{Heads, Rotation, Style};
 use super::super::blocks::embedding::Scaling;
-use super::super::blocks::experts::{Dense, Routing, SharedGate};
+use super::super::blocks::experts::{Dense, Probabilities, Routing, SharedGate};
 use super::super::builder::Norm;
 use super::super::decoder::{Decoder, Logits, Outputs, Residual, Term};
 use super::super::weights::Part;
@@ -13,7 +13,10 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
     // Of families whose files say how weights are formed, and of those that never divide them by their sum.
     let stated = Routing {
         normalized: flag(model, "expert_weights_norm") == Some(true),
-        softmax_of_chosen: model.arch_uint("expert_gating_func") == Some(SOFTMAX_OF_CHOSEN),
+        probabilities: match model.arch_uint("expert_gating_func") {
+            Some(SOFTMAX_OF_CHOSEN) => Probabilities::SoftmaxOfChosen,
+            _ => routing(model).probabilities,
+        },
         ..routing(model)
     };
     let unscaled = Routing { scaled: false, ..routing(model) };
@@ -102,7 +105,7 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
         },
         "gpt-oss" => Decoder {
             feed_forward_norm: Part::AttnPostNorm,
-            routing: Routing { softmax_of_chosen: true, normalized: false, ..routing(model) },
+            routing: Routing { probabilities: Probabilities::SoftmaxOfChosen, normalized: false, ..routing(model) },
             outputs: Outputs::BeforeOutputNorm,
             ..LLAMA
         },

@@ -3,7 +3,7 @@
 use super::super::blocks::attention::Style;
 use super::super::blocks::embedding::Scaling;
 use super::super::blocks::experts::Routing;
-use super::super::decoder::{Decoder, Logits};
+use super::super::decoder::{Copies, Decoder, Logits};
 use super::{LLAMA, flag, nonzero, routing};
 use spec::Model;
 
@@ -12,6 +12,11 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
         "deepseek2" | "mistral4" | "deepseek32" | "glm-dsa" => Decoder {
             attention: Style { temperature: nonzero(model, "attention.temperature_scale"), ..LLAMA.attention },
             routing: Routing { normalized: flag(model, "expert_weights_norm") == Some(true), ..routing(model) },
+            ..LLAMA
+        },
+        "deepseek4" => Decoder {
+            routing: Routing { normalized: flag(model, "expert_weights_norm") == Some(true), ..routing(model) },
+            copies: Copies::HyperConnected,
             ..LLAMA
         },
         "minicpm3" => Decoder { embedding: Scaling::Factor, residual_scale: true, logits: Logits::ScaledBefore, ..LLAMA },

@@ -17,10 +17,10 @@ mod recurrent;
 
 use super::blocks::attention::{Heads, Rotation, Style};
 use super::blocks::embedding::Scaling;
-use super::blocks::experts::{Dense, Routing, SharedGate};
+use super::blocks::experts::{Dense, Probabilities, Routing, SharedGate};
 use super::blocks::feed_forward::Activation;
 use super::builder::Norm;
-use super::decoder::{Decoder, Logits, Outputs, Residual};
+use super::decoder::{Copies, Decoder, Logits, Outputs, Residual};
 use super::weights::Part;
 use spec::Model;
 use spec::model::MetaValue;
@@ -47,8 +47,7 @@ pub(super) const LLAMA: Decoder = Decoder {
     feed_forward_norm: Part::FfnNorm,
     activation: Activation::Once,
     routing: Routing {
-        sigmoid: false,
-        softmax_of_chosen: false,
+        probabilities: Probabilities::Softmax,
         normalized: true,
         scaled: false,
         groups: None,
@@ -63,7 +62,7 @@ pub(super) const LLAMA: Decoder = Decoder {
     residual_scale: false,
     pinned_post_norm: false,
     deepstack: 0,
-    alternating: false,
+    copies: Copies::One,
     outputs: Outputs::InLastLayer,
     tied_head: false,
     head_without_cache: false,
@@ -85,21 +84,20 @@ fn routing(model: &Model) -> Routing {
     Routing {
         scaled: weight_scale != 0.0 && weight_scale != 1.0,
         groups: groups.map(|groups| (groups, used)),
-        sigmoid: sigmoid(model),
+        probabilities: probabilities(model),
         ..LLAMA.routing
     }
 }
 
-/// `LLAMA_EXPERT_GATING_FUNC_TYPE_SIGMOID`.
-const SIGMOID: u64 = 2;
-
-/// True where experts are weighted by a sigmoid: where the file says so, and in families that know nothing else or take it
-/// for granted (`expert_gating_func` in src/models/*.cpp).
-fn sigmoid(model: &Model) -> bool {
-    match model.architecture.as_str() {
-        "llama4" | "mimo2" | "nemotron_h" | "nemotron_h_moe" => true,
-        "afmoe" | "cohere2moe" | "glm4moe" | "laguna" | "step35" => !matches!(model.arch_uint("expert_gating_func"), Some(1 | 3..)),
-        _ => model.arch_uint("expert_gating_func") == Some(SIGMOID),
+/// How experts are weighted: as the file says, but in families that know nothing else or take it for granted
+/// (`expert_gating_func` in src/models/*.cpp; `llama_expert_gating_func_type`). That the chosen ones alone are weighed is for
+/// families that read it.
+fn probabilities(model: &Model) -> Probabilities {
+    match (model.architecture.as_str(), model.arch_uint("expert_gating_func")) {
+        ("llama4" | "mimo2" | "nemotron_h" | "nemotron_h_moe", _) | (_, Some(2)) => Probabilities::Sigmoid,
+        ("afmoe" | "cohere2moe" | "glm4moe" | "laguna" | "step35", None | Some(0)) => Probabilities::Sigmoid,
+        (_, Some(4)) => Probabilities::RootOfSoftplus,
+        _ => Probabilities::Softmax,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::blocks::attention::Style;
 use super::super::blocks::embedding::Scaling;
 use super::super::blocks::experts::{Dense, Routing};
-use super::super::decoder::{Decoder, Logits, Outputs};
+use super::super::decoder::{Copies, Decoder, Logits, Outputs};
 use super::{LLAMA, nonzero};
 use spec::Model;
 
@@ -15,7 +15,7 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
         ..LLAMA
     };
     Some(match model.architecture.as_str() {
-        "gemma3n" => Decoder { alternating: true, ..gemma },
+        "gemma3n" => Decoder { copies: Copies::Alternating, ..gemma },
         "gemma4" => Decoder {
             routing: Routing { dense: Dense::OwnNorms, ..LLAMA.routing },
             outputs: Outputs::AfterOutputNorm,

@@ -2,8 +2,10 @@
 //! `get_k`, `get_v` in llama-kv-cache.cpp:1296-1500).
 
 use super::super::builder::{Builder, Missing, Norm};
+use super::super::fusions::Fusion;
 use super::super::tensor::{CacheKind, Id, Memory, Op};
 use super::super::weights::{Part, Suffix};
+use super::compressed::{self, CompressedInputs};
 use super::gated_attention::gated_attention;
 use super::indexer::{self, IndexerInputs};
 use spec::model::{Attention, Layer, Mixer};
@@ -49,6 +51,8 @@ pub(in super::super) struct AttentionInputs {
     window: Option<CacheInputs>,
     /// Of layers whose tokens an indexer chooses.
     pub(super) indexer: Option<IndexerInputs>,
+    /// Of layers that see compressed rows.
+    pub(super) compressed: Option<CompressedInputs>,
 }
 
 impl AttentionInputs {
@@ -137,7 +141,8 @@ pub(in super::super) fn inputs(b: &mut Builder<'_>, style: Style) -> AttentionIn
     let full = cache_inputs(b, b.options.cells, false);
     let window = has_windows(b.model).then(|| cache_inputs(b, b.options.cells_window, true));
     let indexer = indexer::inputs(b);
-    AttentionInputs { positions, temperatures, full, window, indexer }
+    let compressed = compressed::inputs(b);
+    AttentionInputs { positions, temperatures, full, window, indexer, compressed }
 }
 
 fn cache_inputs(b: &mut Builder<'_>, cells: u64, windowed: bool) -> CacheInputs {
@@ -146,7 +151,7 @@ fn cache_inputs(b: &mut Builder<'_>, cells: u64, windowed: bool) -> CacheInputs 
     let (cells, n_stream) = if b.model.encoder { (n_tokens, 1) } else { (cells, b.options.n_stream.min(b.batch.n_seqs)) };
     let v_width = b.model.layers.iter().filter_map(attention_of).map(Attention::v_width).max().unwrap_or(1);
     let v_slots = if b.options.v_transposed { n_tokens.saturating_mul(v_width) } else { n_tokens };
-    let half = b.options.flash_attn && b.options.rules.half_mask;
+    let half = b.options.flash_attn() && b.options.rules.half_mask;
     let mask_type = if half { QuantType::F16 } else { QuantType::F32 };
     let of_this_cache = |attention: &&Attention| attention.window.is_some() == windowed;
     let layers = || b.model.layers.iter().filter_map(attention_of).filter(of_this_cache);
@@ -160,7 +165,7 @@ fn cache_inputs(b: &mut Builder<'_>, cells: u64, windowed: bool) -> CacheInputs 
         cells,
         k_slots: b.graph.input(QuantType::I64, [n_tokens, 1, 1, 1]),
         v_slots: b.graph.input(QuantType::I64, [v_slots, 1, 1, 1]),
-        mask: if b.options.flash_attn && !half { b.graph.cast(mask, QuantType::F16) } else { mask },
+        mask: if b.options.flash_attn() && !half { b.graph.cast(mask, QuantType::F16) } else { mask },
         k_rotation: k_rotation.map(|n| b.graph.input(QuantType::F32, [n, n, 1, 1])),
         v_rotation: v_rotation.map(|n| b.graph.input(QuantType::F32, [n, n, 1, 1])),
     }
@@ -168,7 +173,7 @@ fn cache_inputs(b: &mut Builder<'_>, cells: u64, windowed: bool) -> CacheInputs 
 
 /// Side of the rotation of a quantised cache: 64, and for keys the largest power of two that divides the head
 /// (llama-kv-cache.cpp:313-358). None where heads differ in width or are no multiple of 64.
-fn rotation(ty: QuantType, mut head_dims: impl Iterator<Item = u32>, largest: bool) -> Option<u64> {
+pub(super) fn rotation(ty: QuantType, mut head_dims: impl Iterator<Item = u32>, largest: bool) -> Option<u64> {
     let first = head_dims.next()?;
     if !ty.is_quantized() || first == 0 || !first.is_multiple_of(64) || head_dims.any(|dim| dim != first) {
         return None;
@@ -422,7 +427,7 @@ fn widest_v(model: &Model) -> u64 {
 }
 
 /// A product with a small rotation, row block by row block (`llama_mul_mat_hadamard`).
-fn hadamard(b: &mut Builder<'_>, x: Id, rotation: Id) -> Id {
+pub(super) fn hadamard(b: &mut Builder<'_>, x: Id, rotation: Id) -> Id {
     let n = b.graph.ne(rotation)[0].max(1);
     let (ne, rows) = (b.graph.ne(x), b.graph.tensor(x).elements() / n);
     let blocks = [n, rows, 1, 1];
@@ -509,7 +514,7 @@ pub(super) fn attend(b: &mut Builder<'_>, layer: usize, qkv: [Id; 3], score: Sco
     let tokens = ne[2] / n_stream;
     let q = b.graph.view(q, [ne[0], ne[1], tokens, n_stream], [nb[1], nb[2], nb[2].saturating_mul(tokens)]);
     let [q, k, v] = [q, k, v].map(|id| b.graph.permute(id, [0, 2, 1, 3]));
-    let y = if b.options.flash_attn { fused(b, layer, [q, k, v], score) } else { spelt_out(b, [q, k, v], score) };
+    let y = if b.options.flash_attn() { fused(b, layer, [q, k, v], score) } else { spelt_out(b, [q, k, v], score) };
     b.graph.expand(y);
     y
 }
@@ -523,7 +528,7 @@ fn fused(b: &mut Builder<'_>, layer: usize, qkv: [Id; 3], score: Score) -> Id {
     let k = half(b, k);
     let v = half(b, v);
     let mut y = b.graph.flash_attention(q, k, v, score.mask, score.sinks);
-    b.attention.push((layer, y));
+    b.fused.push((Fusion::Attention, layer, y));
     if let Some(decompress) = score.decompress {
         y = b.graph.permute(y, [0, 2, 1, 3]);
         y = b.graph.mul_mat(decompress, y);

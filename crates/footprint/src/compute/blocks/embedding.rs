@@ -25,6 +25,7 @@ pub(in super::super) fn embedding(b: &mut Builder<'_>, scaling: Scaling, deepsta
     let n_embd = b.model.n_embd.saturating_mul(deepstack.saturating_add(1));
     let table = b.weight(None, Part::TokenEmbd)?;
     let tokens = b.graph.input(QuantType::I32, [n_tokens, 1, 1, 1]);
+    b.tokens = Some(tokens);
     let given = b.graph.input(QuantType::F32, [n_embd, n_tokens, 1, 1]);
     let mixed_tokens = b.graph.input(QuantType::I32, [n_tokens, 1, 1, 1]);
     let mixed_slots = b.graph.input(QuantType::I64, [n_tokens, 1, 1, 1]);
@@ -37,8 +38,9 @@ pub(in super::super) fn embedding(b: &mut Builder<'_>, scaling: Scaling, deepsta
     let rows = b.graph.get_rows(table, mixed_tokens);
     let rows = padded(b, rows);
     let mixed = b.graph.set_rows(base, rows, mixed_slots);
-    // CogVLM has other weights for pieces of images, so that no batch mixes them with tokens (`llm_arch_supports_mixed_batch`).
-    let apart = b.model.architecture == "cogvlm";
+    // CogVLM has other weights for pieces of images, and DeepSeek V4 other experts, so that no batch mixes them with tokens
+    // (`llm_arch_supports_mixed_batch`).
+    let apart = ["cogvlm", "deepseek4"].contains(&b.model.architecture.as_str());
     let kinds = b.options.rules.batches.min(if apart { BatchKinds::TokensOrEmbeddings } else { BatchKinds::Mixed });
     for (kind, branch) in [(BatchKinds::Tokens, looked_up), (BatchKinds::TokensOrEmbeddings, given), (BatchKinds::Mixed, mixed)] {
         if kind <= kinds {

@@ -3,16 +3,14 @@
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::{Id, Op};
 use super::super::weights::{Part, Suffix};
-use super::feed_forward::{Activation, has_limit, limited};
+use super::feed_forward::{Activation, limited, limits_apart};
 use spec::model::Experts;
 
 /// How a router turns its logits into weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Routing {
-    /// Probabilities are a sigmoid of the logits, not their softmax.
-    pub(in super::super) sigmoid: bool,
-    /// The softmax is taken over the chosen experts only, after choosing (gpt-oss).
-    pub(in super::super) softmax_of_chosen: bool,
+    /// How probabilities are made of the logits.
+    pub(in super::super) probabilities: Probabilities,
     /// Weights of the chosen experts are divided by their sum.
     pub(in super::super) normalized: bool,
     /// Weights are multiplied by a constant other than one.
@@ -31,6 +29,17 @@ pub(in super::super) struct Routing {
     pub(in super::super) scaled_sum: bool,
     /// What a dense block beside the experts does.
     pub(in super::super) dense: Dense,
+}
+
+/// How probabilities are made of logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Probabilities {
+    Softmax,
+    Sigmoid,
+    /// The softmax is taken over the chosen experts only, after choosing (gpt-oss).
+    SoftmaxOfChosen,
+    /// The root of their softplus (DeepSeek V4).
+    RootOfSoftplus,
 }
 
 /// The gate of the shared experts.
@@ -122,10 +131,14 @@ pub(in super::super) fn experts(
 fn route(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, logits: Id) -> (Id, Id) {
     let n_tokens = b.graph.ne(logits)[1];
     let (n_experts, n_used) = (u64::from(shape.count), u64::from(shape.used));
-    let probabilities = match routing {
-        Routing { softmax_of_chosen: true, .. } => logits,
-        Routing { sigmoid: true, .. } => b.graph.unary(logits),
-        _ => b.graph.like(Op::SoftMax, &[logits]),
+    let probabilities = match routing.probabilities {
+        Probabilities::Softmax => b.graph.like(Op::SoftMax, &[logits]),
+        Probabilities::Sigmoid => b.graph.unary(logits),
+        Probabilities::SoftmaxOfChosen => logits,
+        Probabilities::RootOfSoftplus => {
+            let bent = b.graph.unary(logits);
+            b.graph.square_root(bent)
+        }
     };
     // HY V3's files call it by the stem alone.
     let bias = b.find(Some(layer), Part::ExpProbs, Suffix::Bias).or_else(|| b.find(Some(layer), Part::ExpProbs, Suffix::Weight));
@@ -137,11 +150,14 @@ fn route(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, l
     if let (Some((groups, used)), None) = (routing.groups, b.options.rules.ik) {
         selection = within_groups(b, selection, [n_experts, n_tokens], groups, used);
     }
-    let chosen = b.graph.top_k(selection, n_used);
+    let chosen = match listed(b, layer) {
+        Some(chosen) => chosen,
+        None => b.graph.top_k(selection, n_used),
+    };
     let probabilities = b.graph.reshape(probabilities, [1, n_experts, n_tokens, 1]);
     let mut weights = b.graph.get_rows(probabilities, chosen);
     let (flat, tall) = ([n_used, n_tokens, 1, 1], [1, n_used, n_tokens, 1]);
-    if routing.softmax_of_chosen {
+    if routing.probabilities == Probabilities::SoftmaxOfChosen {
         weights = b.graph.reshape(weights, flat);
         weights = b.graph.like(Op::SoftMax, &[weights]);
         weights = b.graph.reshape(weights, tall);
@@ -158,6 +174,12 @@ fn route(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, l
         weights = b.graph.scale(weights);
     }
     (chosen, weights)
+}
+
+/// The experts that the file lists for each token of the vocabulary (the first layers of DeepSeek V4).
+fn listed(b: &mut Builder<'_>, layer: usize) -> Option<Id> {
+    let table = b.find(Some(layer), Part::FfnGateTid2Eid, Suffix::Weight)?;
+    b.tokens.map(|tokens| b.graph.get_rows(table, tokens))
 }
 
 /// Selection scores with all but the best groups masked out.
@@ -200,9 +222,7 @@ fn hidden(b: &mut Builder<'_>, layer: usize, activation: Activation, chosen: Id,
         return Ok(b.graph.unary(up));
     }
     let gate = through(b, layer, Part::FfnGateExps, x, chosen)?;
-    // Maple limits within the gated unit itself.
-    let spelt_out = has_limit(b.model, "swiglu_clamp_exp", layer) && b.model.architecture != "maple";
-    Ok(if spelt_out { limited(b, gate, up) } else { b.graph.gated(gate, up) })
+    Ok(if limits_apart(b.model, "swiglu_clamp_exp", layer) { limited(b, gate, up) } else { b.graph.gated(gate, up) })
 }
 
 /// `x` through the chosen experts' matrices, with scale and bias where the file has them (`build_lora_mm_id`).

@@ -45,7 +45,7 @@ pub(in super::super) fn feed_forward(
     let up = b.linear_bias(Some(layer), matrices.up, x)?;
     let mut y = if b.find(Some(layer), matrices.gate, Suffix::Weight).is_some() {
         let gate = b.linear_bias(Some(layer), matrices.gate, x)?;
-        if has_limit(b.model, "swiglu_clamp_shexp", layer) { limited(b, gate, up) } else { b.graph.gated(gate, up) }
+        if limits_apart(b.model, "swiglu_clamp_shexp", layer) { limited(b, gate, up) } else { b.graph.gated(gate, up) }
     } else {
         let down = b.weight(Some(layer), matrices.down)?;
         match activation {
@@ -74,9 +74,18 @@ fn fused(b: &mut Builder<'_>, layer: usize, matrices: Matrices, x: Id) -> Option
     Some(b.graph.gate_up(up?, gate?, x))
 }
 
-/// True where this layer's gated units are limited: by one value for all layers, or one of each (`swiglu_clamp_exp`,
-/// `swiglu_clamp_shexp`; dense blocks follow the shared experts).
-pub(super) fn has_limit(model: &Model, key: &str, layer: usize) -> bool {
+/// True where this layer's gated units are limited, by one value for all layers or one of each (`swiglu_clamp_exp`,
+/// `swiglu_clamp_shexp`; dense blocks follow the shared experts), and not within the unit (llama-graph.cpp:1880-1895 and
+/// 2275-2290).
+pub(super) fn limits_apart(model: &Model, key: &str, layer: usize) -> bool {
+    let within = match model.architecture.as_str() {
+        "deepseek4" => true,
+        "maple" => key == "swiglu_clamp_exp",
+        _ => false,
+    };
+    if within {
+        return false;
+    }
     let key = format!("{}.{key}", model.architecture);
     let of_all = match model.metadata.get(&key) {
         Some(MetaValue::Float(limit)) => *limit,

@@ -25,13 +25,18 @@ pub(super) fn inputs(b: &mut Builder<'_>) -> Option<IndexerInputs> {
     })?;
     let (n_tokens, cells) = (b.batch.n_tokens, b.options.cells);
     let n_stream = b.options.n_stream.min(b.batch.n_seqs).max(1);
-    // The largest power of two that divides the head, from 64 on (llama-kv-cache.cpp:323-345).
-    let side = 1 << width.trailing_zeros().clamp(6, 31);
+    let side = rotation_side(width);
     Some(IndexerInputs {
         slots: b.graph.input(QuantType::I64, [n_tokens, 1, 1, 1]),
         mask: b.graph.input(QuantType::F16, [cells, n_tokens / n_stream, 1, n_stream]),
         rotation: b.graph.input(QuantType::F32, [side, side, 1, 1]),
     })
+}
+
+/// Side of the rotation of an indexer's keys: the largest power of two that divides the head, from 64 on
+/// (llama-kv-cache.cpp:323-345).
+pub(super) fn rotation_side(width: u32) -> u64 {
+    1 << width.trailing_zeros().clamp(6, 31)
 }
 
 /// Cells for each token, by this layer's indexer from the normed stream and the compressed queries; or those that the last
@@ -68,29 +73,41 @@ pub(super) fn chosen_cells(
     let weights = b.linear(here, Part::IndexerProj, x)?;
     let k = rows_of(b, cache, width, 1, cells);
 
-    let n_stream = b.graph.ne(k)[3].max(1);
-    let (ne, nb) = (b.graph.ne(q), b.graph.tensor(q).nb);
-    let q = b.graph.view(q, [ne[0], ne[1], ne[2] / n_stream, n_stream], [nb[1], nb[2], nb[3] / n_stream]);
-    let (ne, nb) = (b.graph.ne(weights), b.graph.tensor(weights).nb);
-    let weights = b.graph.view(weights, [ne[0], ne[1] / n_stream, ne[2], n_stream], [nb[1], nb[2] / n_stream, nb[3] / n_stream]);
+    let (q, weights) = by_stream(b, q, weights, b.graph.ne(k)[3]);
     let weights = b.graph.scale(weights);
-    let scores = b.graph.index(q, k, weights, own.mask);
-    let top = b.graph.top_k_alone(scores, u64::from(shape.top_k).min(cells));
-    let chosen = b.graph.cont(top);
+    let chosen = best(b, [q, k, weights, own.mask], shape);
     b.chosen_cells = Some(chosen);
     Ok(chosen)
 }
 
+/// Queries and weights of the tokens, stream by stream.
+pub(super) fn by_stream(b: &mut Builder<'_>, q: Id, weights: Id, n_stream: u64) -> (Id, Id) {
+    let n_stream = n_stream.max(1);
+    let (ne, nb) = (b.graph.ne(q), b.graph.tensor(q).nb);
+    let q = b.graph.view(q, [ne[0], ne[1], ne[2] / n_stream, n_stream], [nb[1], nb[2], nb[3] / n_stream]);
+    let (ne, nb) = (b.graph.ne(weights), b.graph.tensor(weights).nb);
+    let weights = b.graph.view(weights, [ne[0], ne[1] / n_stream, ne[2], n_stream], [nb[1], nb[2] / n_stream, nb[3] / n_stream]);
+    (q, weights)
+}
+
+/// Numbers of the best cells for each token.
+pub(super) fn best(b: &mut Builder<'_>, [q, k, weights, mask]: [Id; 4], shape: &Indexer) -> Id {
+    let cells = b.graph.ne(k)[2];
+    let scores = b.graph.index(q, k, weights, mask);
+    let top = b.graph.top_k_alone(scores, u64::from(shape.top_k).min(cells));
+    b.graph.cont(top)
+}
+
 /// The mask that lets each token see its chosen cells only: all are hidden, the chosen ones uncovered by writing zeros, and
 /// those of other sequences and later positions hidden again by the sum with `mask`.
-pub(super) fn mask_of(b: &mut Builder<'_>, mask: Id, chosen: Id) -> Id {
+pub(super) fn mask_of(b: &mut Builder<'_>, mask: Id, chosen: Id, zeros: QuantType) -> Id {
     let hidden = b.graph.fill(mask);
     let (ne, nb) = (b.graph.ne(hidden), b.graph.tensor(hidden).nb);
     let hidden = b.graph.view(hidden, [1, ne[0], ne[1], ne[3]], [nb[0], nb[1], nb[2]]);
     let (ne, nb) = (b.graph.ne(chosen), b.graph.tensor(chosen).nb);
     let [k, tokens, streams] = [ne[0], ne[1], ne[3]];
     let chosen = b.graph.view(chosen, [k, tokens, streams, 1], [nb[1], nb[2], nb[3].saturating_mul(streams)]);
-    let zeros = b.graph.placed(QuantType::F32, [1, k, tokens, streams], Memory::Compute);
+    let zeros = b.graph.placed(zeros, [1, k, tokens, streams], Memory::Compute);
     let zeros = b.graph.fill(zeros);
     let uncovered = b.graph.set_rows(hidden, zeros, chosen);
     let (ne, nb) = (b.graph.ne(uncovered), b.graph.tensor(uncovered).nb);

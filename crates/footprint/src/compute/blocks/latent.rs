@@ -8,6 +8,7 @@ use super::attention::{
 };
 use super::indexer::{chosen_cells, mask_of};
 use crate::profile::LatentCache;
+use spec::QuantType;
 use spec::model::{Attention, Mla};
 
 /// Attention with absorbed projections, from the normed stream to the block's output: the cache holds compressed rows.
@@ -157,7 +158,7 @@ fn over_rows(
     let memory = Memory::Cache { backend: b.cache_backend(layer), kind: CacheKind::Full };
     let cache = b.graph.placed(b.options.type_k, [width, cells, n_stream, 1], memory);
     store(b, cache, k, inputs.full.k_slots());
-    let mask = chosen.map_or(inputs.full.mask(), |chosen| mask_of(b, inputs.full.mask(), chosen));
+    let mask = chosen.map_or(inputs.full.mask(), |chosen| mask_of(b, inputs.full.mask(), chosen, QuantType::F32));
     let k = rows_of(b, cache, width, 1, cells);
     let (ne, nb) = (b.graph.ne(k), b.graph.tensor(k).nb);
     let values = b.options.rules.latent == LatentCache::KeysAndValues;

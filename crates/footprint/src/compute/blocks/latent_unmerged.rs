@@ -5,6 +5,7 @@
 //! (2025-04) has the part for whole heads.
 
 use super::super::builder::{Builder, Missing};
+use super::super::fusions::Fusion;
 use super::super::tensor::{CacheKind, Id, Memory, Op};
 use super::super::weights::{Part, Suffix};
 use super::attention::{AttentionInputs, Style, cached};
@@ -129,7 +130,7 @@ fn over_heads(b: &mut Builder<'_>, layer: usize, e: Extents, inputs: &AttentionI
 
 /// Attention over compressed rows.
 fn over_rows(b: &mut Builder<'_>, layer: usize, e: Extents, ik: Ik, mask: Id, parts: &Parts) -> Result<Id, Missing> {
-    let fused = b.options.flash_attn;
+    let fused = b.options.flash_attn();
     let memory = Memory::Cache { backend: b.cache_backend(layer), kind: CacheKind::Full };
     let turned_values = (ik.mla == 1 && !fused).then(|| {
         let cache = b.graph.placed(b.options.type_v, [e.cells, e.rank, 1, 1], memory);
@@ -161,7 +162,7 @@ fn over_rows(b: &mut Builder<'_>, layer: usize, e: Extents, ik: Ik, mask: Id, pa
     let latent = if fused && ik.mla != 2 {
         let values = b.graph.view_2d(cache, e.rank, e.cells, stride);
         let y = b.graph.flash_attention(q, rows, values, mask, None);
-        b.attention.push((layer, y));
+        b.fused.push((Fusion::Attention, layer, y));
         b.graph.permute(y, [0, 2, 1, 3])
     } else {
         let values = match turned_values {
@@ -216,7 +217,7 @@ fn prompt(b: &mut Builder<'_>, layer: usize, e: Extents, ik: Ik, mask: Id, parts
         let (ne, nb) = (b.graph.ne(q), b.graph.tensor(q).nb);
         let q = b.graph.view_3d(q, [ne[0], ne[1], heads], nb[1], nb[2]);
         let y = b.graph.flash_attention(q, k, v, mask, None);
-        b.attention.push((layer, y));
+        b.fused.push((Fusion::Attention, layer, y));
         let y = b.graph.reshape(y, [e.v_head.saturating_mul(heads), e.tokens, 1, 1]);
         sum = Some(sum.map_or(y, |sum| b.graph.concat(sum, y)));
     }

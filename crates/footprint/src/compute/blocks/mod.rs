@@ -2,11 +2,14 @@
 
 pub(super) mod altup;
 pub(super) mod attention;
+pub(super) mod compressed;
+mod compressor;
 mod delta_net;
 pub(super) mod embedding;
 pub(super) mod experts;
 pub(super) mod feed_forward;
 mod gated_attention;
+pub(super) mod hyper_connection;
 mod indexer;
 mod kimi_delta;
 pub(super) mod latent;

@@ -18,6 +18,8 @@
 
 #[path = "record_oracle/cases.rs"]
 mod cases;
+#[path = "record_oracle/draw.rs"]
+mod draw;
 #[path = "../tests/recorded/mod.rs"]
 mod recorded;
 

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! target(&Machine, &GpuSupport)                    -> footprint::Target
+//! fit(&Model, &Settings, &Target, ...)             -> Result<Fitted, FitError>
 //! plan(&Machine, &Model, &Target, &Request)        -> Result<Plan, Box<NoPlan>>
 //! check(&Context, &Settings)                       -> Report
 //! validate(Plan, &Context)                         -> Result<ValidPlan, Report>
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod emit;
+pub mod fit;
 mod inventory;
 pub mod plan;
 pub mod predict;

@@ -1,5 +1,6 @@
 //! The cases: every architecture under chosen settings and many drawn at random.
 
+use crate::draw::Draw;
 use crate::recorded::Case;
 
 /// Models: small ones whole, large ones with fewer layers.
@@ -345,23 +346,6 @@ const DRAWN_OF_BACKENDS: usize = 3;
 /// A number of the model's own, so that its cases stay the same when others join the list.
 fn seed(model: &str) -> u64 {
     model.bytes().fold(0, |seed: u64, byte| seed.wrapping_mul(131).wrapping_add(u64::from(byte)))
-}
-
-/// A fixed sequence of choices, so that a list of cases is the same each time.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, n: usize) -> usize {
-        // Knuth's MMIX generator; its high bits are good enough to choose settings.
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as usize) % n
-    }
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
-    }
-    fn percent(&mut self, chance: usize) -> bool {
-        self.below(100) < chance
-    }
 }
 
 fn has_experts(model: &str) -> bool {

@@ -404,7 +404,7 @@ pub struct Wishes {
     #[arg(long, value_name = "DEVICE", default_value_t, value_parser = words(DevicePreference::ALL, DevicePreference::as_str))]
     pub prefer: DevicePreference,
     /// Memory to leave free on each device: a share (`10%`) or a size (`2GiB`)
-    #[arg(long, value_name = "SHARE|SIZE", value_parser = margin)]
+    #[arg(long, value_name = "SHARE|SIZE", allow_hyphen_values = true, value_parser = margin)]
     pub margin: Option<Margin>,
     /// What counts most: one answer soon, or many answers together
     #[arg(long, value_name = "GOAL", default_value_t, value_parser = words(Priority::ALL, Priority::as_str))]
@@ -443,16 +443,16 @@ pub struct CompanionArgs {
     #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new([OWN_DRAFT]))]
     pub spec_type: Option<String>,
     /// Tokens drafted at once at most; without it, 3
-    #[arg(long, value_name = "N", visible_alias = "spec-draft-n-max")]
+    #[arg(long, value_name = "N", visible_alias = "spec-draft-n-max", allow_negative_numbers = true, value_parser = count())]
     pub draft_max: Option<u32>,
     /// [-ngld] layers of the draft model on GPUs; without it, all
-    #[arg(long, value_name = "N", visible_aliases = ["gpu-layers-draft", "spec-draft-ngl"])]
+    #[arg(long, value_name = "N", visible_aliases = ["gpu-layers-draft", "spec-draft-ngl"], allow_negative_numbers = true, value_parser = count())]
     pub n_gpu_layers_draft: Option<u32>,
     /// [-cd] context of the draft model; without it, that of the model
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = count())]
     pub ctx_size_draft: Option<u32>,
     /// Micro-batch of the draft model; without it, that of the model
-    #[arg(long = "spec-draft-n-ubatch", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long = "spec-draft-n-ubatch", value_name = "N", allow_negative_numbers = true, value_parser = count().range(1..))]
     pub ubatch_draft: Option<u32>,
     /// [-ctkd] type of the draft's K cache; without it, f16
     #[arg(long, value_name = "TYPE", value_parser = cache_type, visible_alias = "spec-draft-type-k")]
@@ -490,6 +490,11 @@ impl CompanionArgs {
             cache_type_v_draft: self.cache_type_v_draft,
         }
     }
+}
+
+/// What fits into an `int32_t`, as llama.cpp keeps counts.
+fn count() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(..=i64::from(i32::MAX))
 }
 
 fn cache_type(name: &str) -> Result<QuantType, String> {

@@ -246,3 +246,90 @@ fn a_configuration_that_names_the_wrong_files() {
     error: c.toml: line 4: unknown key beside.model_drafts, did you mean beside.model_draft?
     "#);
 }
+
+/// Every value is taken as the engine takes it, refused, or told to have no effect; the first line that is said of each.
+#[test]
+fn odd_values() {
+    let folder = model();
+    folder.model("moe.gguf", "qwen3-30b-a3b", FileType::Q4_K_M);
+    let mut text = String::new();
+    for (command, line) in ODD {
+        let said = folder.run(&format!("{command} {line} {DUAL}"));
+        let exit = said.lines().next().unwrap();
+        let told: Vec<&str> = said.lines().filter(|line| line.starts_with("error:") || line.starts_with("warning:")).collect();
+        text.push_str(&format!("{line}\n  {exit}  {}\n", told.join("\n          ")));
+    }
+    assert_snapshot!("odd_values", text);
+}
+
+const ODD: &[(&str, &str)] = &[
+    ("memory m.gguf", "-c 4294967295"),
+    ("memory m.gguf", "-c 2147483647"),
+    ("memory m.gguf", "-c 1 -np 8"),
+    ("memory m.gguf", "-np 64 -c 32"),
+    ("memory m.gguf", "-np 0"),
+    ("memory m.gguf", "-np 300"),
+    ("memory m.gguf", "-b 0"),
+    ("memory m.gguf", "-b 1 -ub 512"),
+    ("memory m.gguf", "-ub 0"),
+    ("memory m.gguf", "-ngl -5"),
+    ("memory m.gguf", "-ngl 2147483647"),
+    ("memory m.gguf", "-ngl 99 -ngl 3"),
+    ("memory m.gguf", "-t 0"),
+    ("memory m.gguf", "-ot nothing=CUDA0"),
+    ("memory m.gguf", "-ot .*=CUDA9"),
+    ("memory m.gguf", "-ot .*=CUDA1 -dev CUDA0"),
+    ("memory m.gguf", "-ot (=CPU"),
+    ("memory m.gguf", "-ot =CPU"),
+    ("memory m.gguf", "-ts 1,1,1"),
+    ("memory m.gguf", "-ts 1"),
+    ("memory m.gguf", "-ts 1e300,1"),
+    ("memory m.gguf", "-ts 1e-300,1e-300"),
+    ("memory m.gguf", "-ts 1,1 -sm none"),
+    ("memory m.gguf", "-ts -1,1"),
+    ("memory m.gguf", "-mg 5"),
+    ("memory m.gguf", "-mg 2 -sm none"),
+    ("memory m.gguf", "-mg 1 -sm none -dev CUDA1"),
+    ("memory m.gguf", "-sm tensor -fa off"),
+    ("memory m.gguf", "-sm tensor -ts 1,0"),
+    ("memory m.gguf", "-sm tensor -dev none"),
+    ("memory m.gguf", "-ctv q8_0 -fa off"),
+    ("memory m.gguf", "-ctk q8_0 -fa off"),
+    ("memory m.gguf", "-fa maybe"),
+    ("memory m.gguf", "-ncmoe 5"),
+    ("memory moe.gguf", "-ncmoe 999999"),
+    ("memory m.gguf", "-cram -2"),
+    ("memory m.gguf", "-dev CUDA:0GiB"),
+    ("memory m.gguf", "-dev CUDA:1MiB"),
+    ("memory m.gguf", "-dev CUDA:1e30GiB"),
+    ("memory m.gguf", "-dev none -ngl 99"),
+    ("memory m.gguf", "-dev CUDA0,none"),
+    ("memory m.gguf", "-dev RPC:8GiB"),
+    ("memory m.gguf", "-dev RPC[TPU]:8GiB"),
+    ("memory m.gguf", "-dev RPC[CUDA]:8GiB"),
+    ("memory m.gguf", "--rpc 10.0.0.2:0"),
+    ("memory m.gguf", "--pooling mean"),
+    ("memory m.gguf", "--draft-max 5"),
+    ("memory m.gguf", "--spec-type draft-mtp"),
+    ("memory m.gguf", "-md m.gguf --draft-max 4000000000"),
+    ("memory m.gguf", "-md m.gguf --draft-max -1"),
+    ("memory m.gguf", "-md m.gguf -ngld 2000000000 --draft-max 2000000000"),
+    ("memory m.gguf", "-md m.gguf --spec-draft-n-ubatch 0"),
+    ("memory m.gguf", "--no-mmproj-offload"),
+    ("memory m.gguf", "--gpu-memory 7=8GiB"),
+    ("plan m.gguf", "-ngl 2147483647"),
+    ("plan m.gguf", "-ts 1,1,1"),
+    ("plan m.gguf", "-mg 7 -sm none"),
+    ("plan m.gguf", "-np 300"),
+    ("plan m.gguf", "-b 0"),
+    ("plan m.gguf", "-c 4294967295"),
+    ("plan m.gguf", "-ot (=CPU"),
+    ("plan m.gguf", "-ctv q8_0 -fa off"),
+    ("plan m.gguf", "-dev none -ngl 99"),
+    ("plan m.gguf", "-dev CUDA:1MiB"),
+    ("plan m.gguf", "--margin -5%"),
+    ("plan m.gguf", "--margin 999TiB"),
+    ("plan m.gguf", "--users 5000"),
+    ("plan m.gguf", "-sm tensor"),
+    ("verify m.gguf", "--engine nowhere"),
+];

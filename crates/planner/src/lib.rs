@@ -26,4 +26,4 @@ pub use emit::{Invocation, Listen, Program, Tool, emit};
 pub use plan::{NoPlan, Plan, Preferences, Request, UseCase, Verdict, plan, plan_with};
 pub use predict::{Prediction, predict};
 pub use target::{GpuSupport, ListedDevice, gpu_of, target};
-pub use validate::{Context, EngineRules, Report, Severity, ValidPlan, Violation, check, check_with, validate};
+pub use validate::{Context, EngineRules, Report, Severity, ValidPlan, Violation, check, check_with, ignored, validate};

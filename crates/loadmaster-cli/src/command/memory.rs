@@ -1,6 +1,6 @@
 //! `memory`: what a model needs with given settings.
 
-use super::{Shared, companions, driver_child, failure, mention, pretend, proof, settings};
+use super::{Shared, companions, driver_child, failure, mention, pretend, proof, settings, warn_ignored};
 use crate::args::MemoryArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::render::svg::svg;
@@ -32,6 +32,7 @@ pub fn memory(shared: &Shared, args: &MemoryArgs) -> Outcome {
     let beside = companions(&args.beside.beside())?;
     let refused = |error: footprint::FootprintError| Failure::new(Exit::Usage, crate::exit::chain(&error));
     let requirement = footprint::require_with(model, &settings, target, profile, &beside).map_err(refused)?;
+    warn_ignored(&shared.output, &survey, &settings);
     let savings = footprint::savings(model, &settings, target, profile, &beside, &requirement);
     let explanations = match args.explain {
         true => footprint::explain(model, &settings, target, profile, &beside, &requirement).map_err(refused)?,

@@ -24,7 +24,7 @@ use loadmaster::launch::Interrupts;
 use loadmaster::launch::bundled::BundledOptions;
 use loadmaster::machine::MachineSource;
 use loadmaster::planner::plan::{Preferences, Request};
-use loadmaster::planner::{EngineRules, Tool};
+use loadmaster::planner::{self, EngineRules, Tool};
 use loadmaster::probe::{Depth, Overrides};
 use loadmaster::receipt::Proof;
 use loadmaster::{Error, engine};
@@ -246,6 +246,13 @@ pub fn settings(pins: &Pins, survey: &Survey) -> Settings {
     settings.n_gpu_layers = settings.n_gpu_layers.min(all_layers);
     settings.n_cpu_moe = settings.n_cpu_moe.min(model.n_layer_all());
     settings
+}
+
+/// Tells what of the settings the engine ignores, or makes something else of.
+pub fn warn_ignored(output: &Output, survey: &Survey, settings: &Settings) {
+    for violation in planner::ignored(&survey.context(), settings).violations {
+        output.warn(format_args!("{}; {}", violation.message, violation.fix));
+    }
 }
 
 /// The request of wishes and pins.

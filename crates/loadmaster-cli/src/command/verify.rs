@@ -1,6 +1,6 @@
 //! `verify`: what is computed against what an engine's own dry run says.
 
-use super::{Shared, driver_child, failure, pretend, settings};
+use super::{Shared, driver_child, failure, pretend, settings, warn_ignored};
 use crate::args::VerifyArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::view::VerifyView;
@@ -42,6 +42,7 @@ pub fn verify(shared: &Shared, args: &VerifyArgs) -> Outcome {
     // Threads change no size, and a program need not have a flag for them.
     let Settings { threads, threads_batch, .. } = Settings::default();
     let settings = Settings { threads, threads_batch, ..settings(&args.pins.pins, &survey) };
+    warn_ignored(&shared.output, &survey, &settings);
     let interrupts = Interrupts::install().unwrap_or_else(|_| Interrupts::none());
     let subject = Subject { path: &survey.path, model: &survey.model, settings: &settings, target: &survey.target };
     let found = loadmaster::verify(subject, &reference, &interrupts).map_err(|error| failure(&error))?;

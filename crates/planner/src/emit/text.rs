@@ -33,7 +33,7 @@ pub(super) fn count_or_auto(text: &str, pin: &mut Option<u32>) -> Result<(), Str
 }
 
 pub(super) fn count_or_all(text: &str, pin: &mut Option<u32>) -> Result<(), String> {
-    if text == "all" {
+    if text == "all" || text.parse() == Ok(ALL) {
         *pin = Some(ALL);
         return Ok(());
     }
@@ -42,7 +42,7 @@ pub(super) fn count_or_all(text: &str, pin: &mut Option<u32>) -> Result<(), Stri
 
 /// -1 is no limit.
 pub(super) fn count_or_unlimited(text: &str, pin: &mut Option<u32>) -> Result<(), String> {
-    count(if text == "-1" { "4294967295" } else { text }, pin)
+    count_or_all(if text == "-1" { "all" } else { text }, pin)
 }
 
 pub(super) fn unlimited_text(count: u32) -> String {
@@ -53,14 +53,14 @@ pub(super) fn unlimited_text(count: u32) -> String {
 pub(super) fn gpu_layers(text: &str, pin: &mut Option<u32>) -> Result<(), String> {
     match text {
         "all" => *pin = Some(ALL),
-        _ if text.parse::<i64>().is_ok_and(|n| n < -1) => *pin = Some(ALL),
+        _ if text.parse::<i64>().is_ok_and(|n| n < -1 || n == i64::from(ALL)) => *pin = Some(ALL),
         _ => count_or_auto(text, pin)?,
     }
     Ok(())
 }
 
 fn parse_count(text: &str) -> Result<u32, String> {
-    text.trim().parse::<u32>().ok().filter(|&n| i32::try_from(n).is_ok() || n == ALL).ok_or_else(|| {
+    text.trim().parse::<u32>().ok().filter(|&n| i32::try_from(n).is_ok()).ok_or_else(|| {
         let largest = i32::MAX;
         format!("{text:?} is not a whole number from 0 to {largest}")
     })
@@ -105,10 +105,13 @@ pub(super) fn cache_type(text: &str, allowed: &[&str], pin: &mut Option<QuantTyp
 pub(super) fn shares(text: &str, pin: &mut Option<Vec<f64>>) -> Result<(), String> {
     let parse = |part: &str| {
         let share: Option<f64> = part.trim().parse().ok();
-        share.filter(|share| share.is_finite() && *share >= 0.0).ok_or_else(|| format!("{part:?} is not a share: a number from 0"))
+        // The engine keeps them in single precision.
+        share
+            .filter(|share| (*share as f32).is_finite() && *share >= 0.0)
+            .ok_or_else(|| format!("{part:?} is not a share: a number from 0"))
     };
     let shares: Vec<f64> = text.split([',', '/']).map(parse).collect::<Result<_, _>>()?;
-    if shares.iter().sum::<f64>() <= 0.0 {
+    if shares.iter().all(|share| *share as f32 == 0.0) {
         return Err(format!("{text:?} gives no device a share"));
     }
     *pin = Some(shares);

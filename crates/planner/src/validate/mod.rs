@@ -163,6 +163,36 @@ pub fn check_with(context: &Context<'_>, settings: &Settings, companions: &Compa
     check_as(context, settings, companions, Author::User, None)
 }
 
+/// Rules about what the engine ignores or makes something else of.
+const QUIET: &[&str] = &[
+    "zero",
+    "ubatch-above-batch",
+    "context-rounded",
+    "gpu-layers-clamped",
+    "main-gpu-range",
+    "no-device",
+    "no-experts",
+    "override-matches-nothing",
+    "override-separator",
+    "rpc-server-unnamed",
+    "tensor-split-length",
+    "tensor-split-unused",
+    "pooling-of-nothing",
+];
+
+/// Settings that the engine ignores without a word, or makes something else of: for results that are no verdict on them.
+pub fn ignored(context: &Context<'_>, settings: &Settings) -> Report {
+    let mut violations = Vec::new();
+    let chosen = context.target.only(&settings.devices).ok();
+    let context = &Context { target: chosen.as_deref().unwrap_or(context.target), ..*context };
+    rules::numbers(context, settings, &mut violations);
+    rules::context_size(context, settings, Author::User, &mut violations);
+    rules::placement(context, settings, &mut violations);
+    rules::overrides(context, settings, &mut violations);
+    violations.retain(|violation| QUIET.contains(&violation.rule));
+    Report { violations }
+}
+
 fn check_as(context: &Context<'_>, settings: &Settings, companions: &Companions, author: Author<'_>, margin: Option<Margin>) -> Report {
     // A name that no device has is told with the memory that the engine would refuse.
     let chosen = context.target.only(&settings.devices).ok();

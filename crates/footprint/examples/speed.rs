@@ -25,7 +25,7 @@ fn main() {
 
 fn target() -> Target {
     let gib = Known::exact(Bytes::from_gib(24), "24 GiB");
-    let device = |index| Device { name: format!("CUDA{index}"), backend: Backend::cuda(false), total: gib.clone(), free: gib.clone() };
+    let device = |index| Device::of_its_own(format!("CUDA{index}"), Backend::cuda(false), gib.clone());
     let features = ["avx2", "avx512f"].map(str::to_owned).into();
     Target { devices: (0..2).map(device).collect(), cpu_features: features, cpu_arch: "x86_64".into() }
 }

@@ -36,6 +36,7 @@ impl Backend {
             host_alignment: 32,
             pipeline: true,
             mmap: !integrated,
+            maps_weights: false,
             splits_rows: false,
         }
     }
@@ -81,13 +82,15 @@ impl Backend {
             host_alignment: 64,
             pipeline: true,
             mmap: !integrated,
+            maps_weights: false,
             splits_rows: false,
         }
     }
 
     /// Apple's Metal. Weights are used in place from the mapped file.
     ///
-    /// `ggml/src/ggml-metal/ggml-metal.cpp:269-285` (alignment 32), `:701-707` (capabilities; no pinned host buffer).
+    /// `ggml/src/ggml-metal/ggml-metal.cpp:269-285` (alignment 32), `:701-707` (capabilities; no pinned host buffer, buffers over
+    /// memory of the host).
     pub fn metal() -> Self {
         Self {
             name: "Metal".into(),
@@ -106,6 +109,7 @@ impl Backend {
             host_alignment: 32,
             pipeline: true,
             mmap: true,
+            maps_weights: true,
             splits_rows: false,
         }
     }
@@ -133,7 +137,15 @@ impl Backend {
     /// `ggml/src/ggml-rpc/ggml-rpc.cpp:820-930` (alignment, largest buffer and the size of quantised and other special tensors
     /// are asked of the server), `:2190-2200` (asynchronous, events, no pinned host buffer). Memory is the remote machine's.
     pub fn rpc(remote: &Self) -> Self {
-        Self { name: "RPC".into(), host_buffer: false, pipeline: true, mmap: true, splits_rows: false, ..remote.clone() }
+        Self {
+            name: "RPC".into(),
+            host_buffer: false,
+            pipeline: true,
+            mmap: true,
+            maps_weights: false,
+            splits_rows: false,
+            ..remote.clone()
+        }
     }
 
     /// A pretended GPU for tests against the engine: discrete, with CUDA's alignment and padding, no pinned host buffer, and
@@ -151,8 +163,15 @@ impl Backend {
             host_alignment: 32,
             pipeline,
             mmap: true,
+            maps_weights: false,
             splits_rows: false,
         }
+    }
+
+    /// The engine's name of this backend's device `index` (`ggml-metal.cpp:15` calls its own `MTL`).
+    pub fn device_name(&self, index: usize) -> String {
+        let prefix = if self.name == "Metal" { "MTL" } else { &self.name };
+        format!("{prefix}{index}")
     }
 
     /// Bytes that a tensor of `bytes` bytes with rows of `width` elements takes in this backend's memory.

@@ -96,6 +96,7 @@ impl Facts<'_> {
                 if device.is_none() && self.placement.mapped {
                     steps.push("used in place from the mapped file: page cache, which the system may drop and read again".to_owned());
                 }
+                steps.extend(device.and_then(|device| self.mapped_range(device)));
                 steps
             }
             Component::Repacked => self.weights(|home| matches!(home, Home::HostRepacked | Home::HostAmx)),
@@ -118,6 +119,14 @@ impl Facts<'_> {
             Component::Program => vec![format!("{} layers, vocabulary of {} tokens", self.model.n_layer_all(), self.model.n_vocab)],
             _ => Vec::new(),
         }
+    }
+
+    /// What a device that reads its weights in place has mapped beside them.
+    fn mapped_range(&self, device: usize) -> Option<String> {
+        let device = self.requirement.devices.get(device)?;
+        let mapped = device.weights_mapped.get().filter(|mapped| !mapped.is_zero())?;
+        let whose = if device.shares_host { "the host's own pages" } else { "pages of the host" };
+        Some(format!("used in place from the mapped file, {whose}: {mapped} from the first of them to the last, with what lies between"))
     }
 
     /// Tensors in homes that are `wanted`, summed by type, the largest sum first.

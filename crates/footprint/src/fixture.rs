@@ -42,13 +42,10 @@ pub(crate) fn recurrent(r_elements: u64, s_elements: u64) -> Mixer {
 
 /// A host with GPUs of these sizes in GiB.
 pub(crate) fn target(gpus: &[u64]) -> Target {
-    let device = |(index, &gib): (usize, &u64)| Device {
-        name: format!("CUDA{index}"),
-        backend: Backend::cuda(false),
-        total: Known::exact(Bytes::from_gib(gib), "test"),
-        free: Known::exact(Bytes::from_gib(gib), "test"),
+    let device = |(index, &gib): (usize, &u64)| {
+        Device::of_its_own(format!("CUDA{index}"), Backend::cuda(false), Known::exact(Bytes::from_gib(gib), "test"))
     };
-    Target { devices: gpus.iter().enumerate().map(device).collect(), cpu_features: [].into(), cpu_arch: "x86_64".into() }
+    Target { devices: gpus.iter().enumerate().map(device).collect(), idle: Vec::new(), cpu_features: [].into(), cpu_arch: "x86_64".into() }
 }
 
 /// A context of one sequence.

@@ -20,6 +20,7 @@ pub mod explain;
 mod fixture;
 pub mod host;
 pub mod kv_cache;
+pub mod mapped;
 pub mod output;
 pub mod parts;
 pub mod placement;

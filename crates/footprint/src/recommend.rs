@@ -1,7 +1,7 @@
 //! How much memory a machine should have for a requirement.
 
 use crate::parts::totals;
-use crate::requirement::{DeviceRequirement, HostRequirement, Requirement};
+use crate::requirement::{DeviceRequirement, Requirement};
 use spec::{Bytes, Known};
 
 /// Kept free of the host's memory beside what the model needs: for the system, and so that nothing is reclaimed in haste.
@@ -22,7 +22,7 @@ pub struct Sizing {
 /// What a machine should have.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recommendation {
-    /// Host memory, beside what the system itself takes.
+    /// Host memory, beside what the system itself takes; what devices that share it hold is part of it.
     pub ram: Sizing,
     /// Device memory, parallel to [`Requirement::devices`].
     pub devices: Vec<Sizing>,
@@ -37,15 +37,17 @@ pub struct Recommendation {
 /// could lie in swap. The recommendation adds the file pages that only loading touches.
 pub fn recommend(requirement: &Requirement) -> Recommendation {
     Recommendation {
-        ram: host(&requirement.host),
+        ram: host(requirement),
         devices: requirement.devices.iter().map(device).collect(),
         swap: requirement.host.growth_limit().plus(&requirement.host.weights_rarely_read),
     }
 }
 
-fn host(host: &HostRequirement) -> Sizing {
-    let minimum = less(&host.resident(), &host.weights_rarely_read);
-    let all = host.anonymous().plus(&host.mapped_touched).plus(&host.growth_limit());
+fn host(requirement: &Requirement) -> Sizing {
+    let host = &requirement.host;
+    let minimum = less(&requirement.resident(), &host.weights_rarely_read);
+    let touched = less(&host.mapped_touched, &host.mapped_shared);
+    let all = requirement.held().plus(&touched).plus(&host.growth_limit());
     Sizing { minimum, recommended: all.high().map(|&high| high + high.scale(HOST_MARGIN)) }
 }
 

@@ -5,6 +5,7 @@ use crate::compressed::compresses;
 use crate::compute::{Configuration, Run, Shape, Simulations};
 use crate::error::FootprintError;
 use crate::kv_cache::{self, ByPlace};
+use crate::mapped::{self, Mapped};
 use crate::placement::{self, Home, Placement};
 use crate::requirement::{DeviceRequirement, HostRequirement, Requirement};
 use crate::roles::Roles;
@@ -103,8 +104,7 @@ pub(crate) struct Case<'a> {
 pub(crate) struct Placed {
     pub(crate) placement: Placement,
     weights: Weights,
-    span: Bytes,
-    touched: Bytes,
+    mapped: Mapped,
     looked_up: Bytes,
     /// Tensors that the engine makes for weights, copies included.
     loaded: usize,
@@ -114,13 +114,10 @@ impl Placed {
     pub(crate) fn new(case: &Case<'_>) -> Result<Self, FootprintError> {
         let placement = placement::place_by(case.roles, case.model, case.settings, case.target, case.profile)?;
         let weights = weights::weights_by(case.roles, case.model, case.target, case.profile, &placement);
-        let (span, touched) = match placement.mapped {
-            true => (weights::mapped_span(case.model, &placement), weights::mapped_touched(case.model, &placement)),
-            false => (weights.host_lazy, weights.host_lazy),
-        };
+        let mapped = mapped::mapped(case.model, case.target, &placement);
         let used = placement.homes.iter().filter(|&&home| home != Home::Unused).count();
         let loaded = used + placement.copies.len() + usize::from(placement.tied_copy().is_some());
-        Ok(Self { loaded, looked_up: weights::looked_up_by(case.roles, case.model, &placement), span, touched, weights, placement })
+        Ok(Self { loaded, looked_up: weights::looked_up_by(case.roles, case.model, &placement), mapped, weights, placement })
     }
 }
 
@@ -244,6 +241,7 @@ const UNUSED: &str = "the engine does not use this device";
 
 const ROWS: &str = "rows of matrices over all devices, the rest by layer (ggml-sycl.cpp:1177-1243); not run here";
 const WEIGHTS: &str = "tensor directory of the file, padded as the buffer pads (ggml-backend.cpp:57-89)";
+const SPAN: &str = "in each file from the first to the last tensor that is used in place (llama-model.cpp:1856-1876)";
 const KV_CACHE: &str = "llama-kv-cache.cpp:65-250";
 const OUTPUT: &str = "llama-context.cpp:2118-2260";
 const STATE: &str = "llama-memory-recurrent.cpp:70-125";
@@ -255,16 +253,25 @@ fn devices(case: &Case<'_>, parts: &Parts<'_>) -> Vec<DeviceRequirement> {
         let simulated = |known: &[Known<Bytes>]| known.get(index).filter(|_| used).cloned().unwrap_or_else(none);
         DeviceRequirement {
             name: device.name.clone(),
-            weights: device_weights(&parts.placed.weights, index),
+            weights: device_weights(parts.placed, index),
+            weights_mapped: mapped_on(&parts.placed.mapped, index),
             kv_cache: known_cache(case.model, parts.kv_cache.devices[index]),
             state: known_state(case.model, parts.state.devices[index]),
             compute: rows_compute(case.settings, simulated(&parts.simulated.compute.devices)),
             runtime: if used { device.backend.runtime.clone() } else { none() },
             scratch: simulated(&parts.simulated.scratch),
             beside: Vec::new(),
+            shares_host: device.shares_host,
         }
     };
     case.target.devices.iter().enumerate().map(device).collect()
+}
+
+fn mapped_on(mapped: &Mapped, index: usize) -> Known<Bytes> {
+    match mapped.devices.get(index) {
+        Some(&Some(span)) => Known::exact(span, SPAN),
+        _ => Known::exact(Bytes::ZERO, "the device holds weights of its own"),
+    }
 }
 
 /// With shared rows products are gathered on one device: the graph's own buffers, and an interval for what that adds.
@@ -275,10 +282,13 @@ fn rows_compute(settings: &Settings, compute: Known<Bytes>) -> Known<Bytes> {
     }
 }
 
-/// Exact, unless rows are shared: then each slice takes whole pages.
-fn device_weights(weights: &Weights, index: usize) -> Known<Bytes> {
-    let bytes = weights.devices[index];
-    match weights.row_slices {
+/// Exact, unless rows are shared: then each slice takes whole pages. Read in place, all that is mapped.
+fn device_weights(placed: &Placed, index: usize) -> Known<Bytes> {
+    if let Some(&Some(span)) = placed.mapped.devices.get(index) {
+        return Known::exact(span, SPAN);
+    }
+    let bytes = placed.weights.devices[index];
+    match placed.weights.row_slices {
         0 => Known::exact(bytes, WEIGHTS),
         slices => Known::estimated(bytes, bytes.scale(0.98), bytes.scale(1.02) + placement::PAGE.times(slices), ROWS),
     }
@@ -295,8 +305,9 @@ fn host(case: &Case<'_>, parts: &Parts<'_>) -> HostRequirement {
     let compute = &parts.simulated.compute.host;
     HostRequirement {
         weights_mapped: Known::exact(mapped, WEIGHTS),
-        mapped_span: Known::exact(parts.placed.span, "llama-model.cpp:1856-1876"),
-        mapped_touched: Known::exact(parts.placed.touched, WEIGHTS),
+        mapped_span: Known::exact(parts.placed.mapped.span, "llama-model.cpp:1856-1876"),
+        mapped_touched: Known::exact(parts.placed.mapped.touched, WEIGHTS),
+        mapped_shared: Known::exact(parts.placed.mapped.shared, SPAN),
         weights_anonymous: Known::exact(plain + weights.pinned, WEIGHTS),
         weights_repacked: Known::exact(weights.repacked + weights.amx, WEIGHTS),
         kv_cache: known_cache(model, parts.kv_cache.host),

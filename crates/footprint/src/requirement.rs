@@ -24,6 +24,34 @@ pub struct Requirement {
     pub notes: Vec<String>,
 }
 
+impl Requirement {
+    /// What devices that share the host's memory hold at peak, mapped weights included; nothing where all have their own.
+    pub fn held_by_devices(&self) -> Known<Bytes> {
+        self.sharing().fold(Known::exact(Bytes::ZERO, "no device shares the host's memory"), |sum, device| sum.plus(&device.total()))
+    }
+    /// Host memory in full use that cannot be dropped: anonymous memory, and what devices that share it hold.
+    pub fn held(&self) -> Known<Bytes> {
+        self.sharing().fold(self.host.anonymous(), |sum, device| sum.plus(&device.total()))
+    }
+    /// Host memory right after load that cannot be dropped.
+    pub fn held_at_load(&self) -> Known<Bytes> {
+        self.sharing().fold(self.host.anonymous_at_load(), |sum, device| sum.plus(&device.at_load()))
+    }
+    /// Weights that the host alone uses in place: page cache beside what is held.
+    pub fn mapped(&self) -> Known<Bytes> {
+        let shared = self.host.mapped_shared.get().unwrap_or(Bytes::ZERO);
+        self.host.mapped().map(|mapped| mapped.saturating_sub(shared))
+    }
+    /// All that should stay in the host's memory for full speed, each page once.
+    pub fn resident(&self) -> Known<Bytes> {
+        self.held().plus(&self.mapped())
+    }
+    /// Devices without memory of their own.
+    fn sharing(&self) -> impl Iterator<Item = &DeviceRequirement> {
+        self.devices.iter().filter(|device| device.shares_host)
+    }
+}
+
 /// Settings after the engine's own rounding and clamping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResolvedContext {
@@ -63,8 +91,11 @@ pub struct GraphSize {
 pub struct DeviceRequirement {
     /// The engine's name of the device.
     pub name: String,
-    /// Model weights.
+    /// Model weights. Where they are used in place from the mapped file: all that is mapped, whatever lies between them.
     pub weights: Known<Bytes>,
+    /// Of `weights`: pages of the mapped file. Held in memory while the device computes; where it shares the host's memory, they
+    /// are the host's page cache.
+    pub weights_mapped: Known<Bytes>,
     /// Attention caches.
     pub kv_cache: Known<Bytes>,
     /// Recurrent state.
@@ -77,6 +108,8 @@ pub struct DeviceRequirement {
     pub scratch: Known<Bytes>,
     /// What is loaded beside the model.
     pub beside: Vec<Part>,
+    /// True where the device has no memory of its own: all of this is the host's, too.
+    pub shares_host: bool,
 }
 
 impl DeviceRequirement {
@@ -104,6 +137,9 @@ pub struct HostRequirement {
     pub mapped_span: Known<Bytes>,
     /// File pages that loading touches: weights used in place and the originals of repacked ones. Page cache, reclaimable.
     pub mapped_touched: Known<Bytes>,
+    /// Of `weights_mapped`: weights in the part of the file that a device sharing the host's memory has mapped. The same pages,
+    /// and counted there.
+    pub mapped_shared: Known<Bytes>,
     /// Weights read into anonymous memory.
     pub weights_anonymous: Known<Bytes>,
     /// Second, repacked copies of weights for the CPU's kernels; anonymous.

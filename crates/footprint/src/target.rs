@@ -32,6 +32,9 @@ pub struct Backend {
     /// True where weights may be mapped from the file beside this device; without it load mode `auto` reads them
     /// (integrated GPUs of CUDA and Vulkan).
     pub mmap: bool,
+    /// True where weights on the device are those of the mapped file, used in place (`buffer_from_host_ptr`): of each file it
+    /// maps everything from the first to the last tensor that it holds.
+    pub maps_weights: bool,
     /// True where it has buffers for rows of one matrix on several devices (split mode `row`).
     pub splits_rows: bool,
 }
@@ -47,6 +50,15 @@ pub struct Device {
     pub total: Known<Bytes>,
     /// Memory free before the engine starts; decides the default split over several devices.
     pub free: Known<Bytes>,
+    /// True where its memory is the host's: what it holds counts there, too.
+    pub shares_host: bool,
+}
+
+impl Device {
+    /// A device with memory of its own, of this size and all of it free.
+    pub fn of_its_own(name: impl Into<String>, backend: Backend, memory: Known<Bytes>) -> Self {
+        Self { name: name.into(), backend, total: memory.clone(), free: memory, shares_host: false }
+    }
 }
 
 /// Everything an engine can place a model on.
@@ -54,6 +66,8 @@ pub struct Device {
 pub struct Target {
     /// GPUs in the engine's order; empty for a CPU-only engine.
     pub devices: Vec<Device>,
+    /// Devices that the engine leaves alone unless they are named ([`spec::Settings::devices`]).
+    pub idle: Vec<Device>,
     /// Instruction-set extensions of the host (spelling of [`spec::machine::Cpu::features`]), as far as the engine's
     /// build uses them: they decide which weights are repacked.
     pub cpu_features: BTreeSet<String>,
@@ -75,14 +89,15 @@ impl Target {
         if names.iter().eq(self.devices.iter().map(|device| &device.name)) {
             return Ok(Cow::Borrowed(self));
         }
-        let known = || match self.devices.as_slice() {
-            [] => "there is none".to_owned(),
-            some => format!("there are {}", some.iter().map(|device| device.name.as_str()).collect::<Vec<_>>().join(", ")),
+        let known = || {
+            let names: Vec<&str> = self.devices.iter().chain(&self.idle).map(|device| device.name.as_str()).collect();
+            if names.is_empty() { "there is none".to_owned() } else { format!("there are {}", names.join(", ")) }
         };
         let find = |name: &String| {
-            let found = self.devices.iter().find(|device| device.name == *name).cloned();
+            let found = self.devices.iter().chain(&self.idle).find(|device| device.name == *name).cloned();
             found.ok_or_else(|| FootprintError::NoSuchDevice { name: name.clone(), known: known() })
         };
-        Ok(Cow::Owned(Self { devices: names.iter().map(find).collect::<Result<_, _>>()?, ..self.clone() }))
+        let devices = names.iter().map(find).collect::<Result<_, _>>()?;
+        Ok(Cow::Owned(Self { devices, idle: Vec::new(), ..self.clone() }))
     }
 }

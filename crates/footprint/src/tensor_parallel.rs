@@ -144,12 +144,19 @@ fn join(devices: &[Device]) -> Device {
         host_buffer: same && all(|backend| backend.host_buffer),
         pipeline: false,
         mmap: all(|backend| backend.mmap),
+        maps_weights: false,
         ..first
     };
     let sum = |of: fn(&Device) -> &Known<Bytes>| {
         devices.iter().map(of).fold(Known::exact(Bytes::ZERO, "joined devices"), |sum, memory| sum.plus(memory))
     };
-    Device { name: names.join("+"), backend, total: sum(|device| &device.total), free: sum(|device| &device.free) }
+    Device {
+        name: names.join("+"),
+        backend,
+        total: sum(|device| &device.total),
+        free: sum(|device| &device.free),
+        shares_host: devices.iter().all(|device| device.shares_host),
+    }
 }
 
 /// As [`crate::require_with()`], for settings with split mode `tensor`.
@@ -183,7 +190,9 @@ pub(crate) fn require(
         compute: computed.map_or_else(unknown, |computed| computed.compute.clone()),
         runtime: device.backend.runtime.clone(),
         scratch: scratch::scratch(&Roles::of(model), model, settings, &joined.context, &joined.placement, 0, device),
+        weights_mapped: Known::exact(Bytes::ZERO, "slices are read into memory"),
         beside: Vec::new(),
+        shares_host: device.shares_host,
     });
     let devices: Vec<DeviceRequirement> = devices.collect();
     let mut requirement = Requirement { devices, sliced: true, ..whole };

@@ -11,7 +11,6 @@ use crate::roles::{Roles, Use};
 use crate::target::Target;
 use spec::model::Tensor;
 use spec::{Bytes, Model};
-use std::collections::BTreeMap;
 
 /// Alignment of tensors in host buffers.
 pub(crate) const HOST_ALIGNMENT: u64 = 32;
@@ -57,27 +56,6 @@ pub(crate) fn weights_by(roles: &Roles, model: &Model, target: &Target, profile:
         }
     }
     weights
-}
-
-/// Size of the mapped regions that serve as the plain host buffer: per file, from the first to the last tensor in it.
-///
-/// Upstream: `llama-model.cpp:1856-1876` takes each file's range from `llama-model-loader.cpp:1447-1462`.
-pub fn mapped_span(model: &Model, placement: &Placement) -> Bytes {
-    let mut ranges: BTreeMap<usize, (Bytes, Bytes)> = BTreeMap::new();
-    for (tensor, _) in model.tensors.iter().zip(&placement.homes).filter(|(_, home)| **home == Home::Host) {
-        let end = tensor.offset + tensor.bytes;
-        let range = ranges.entry(tensor.file).or_insert((tensor.offset, end));
-        *range = (range.0.min(tensor.offset), range.1.max(end));
-    }
-    let lazy = model.tensors.iter().zip(&placement.homes).filter(|(_, home)| **home == Home::HostLazy).map(|(tensor, _)| tensor.bytes);
-    ranges.values().map(|(first, end)| end.saturating_sub(*first)).chain(lazy).sum()
-}
-
-/// Bytes of the mapped file that loading reads on behalf of the host: tensors used in place and originals of repacked
-/// ones; a tensor that has both uses counts once.
-pub fn mapped_touched(model: &Model, placement: &Placement) -> Bytes {
-    let touched = |home: &Home| matches!(home, Home::Host | Home::HostLazy | Home::HostRepacked | Home::HostAmx);
-    model.tensors.iter().zip(&placement.homes).filter(|(_, home)| touched(home)).map(|(tensor, _)| tensor.bytes).sum()
 }
 
 /// Bytes of tables in anonymous host memory of which a token reads one row.

@@ -12,8 +12,8 @@ use spec::{Attachment, AttachmentKind, Bytes, Known, Model, QuantType, Settings}
 
 fn target() -> Target {
     let gib = Known::exact(Bytes::from_gib(24), "test");
-    let device = Device { name: "CUDA0".into(), backend: Backend::cuda(false), total: gib.clone(), free: gib };
-    Target { devices: vec![device], cpu_features: ["avx2"].map(str::to_owned).into(), cpu_arch: "x86_64".into() }
+    let device = Device::of_its_own("CUDA0", Backend::cuda(false), gib);
+    Target { devices: vec![device], idle: Vec::new(), cpu_features: ["avx2"].map(str::to_owned).into(), cpu_arch: "x86_64".into() }
 }
 
 fn tensor(name: &str, ty: QuantType, shape: [u64; 4]) -> Tensor {

@@ -198,15 +198,10 @@ fn estimates_hold_what_declared_graphs_take() {
 /// what they are between with and without them.
 #[test]
 fn fusions_of_experts_keep_tensors_longer() {
-    let device = |index: usize| Device {
-        name: format!("CUDA{index}"),
-        backend: Backend::cuda(false),
-        total: Known::exact(Bytes::from_gib(80), "test"),
-        free: Known::exact(Bytes::from_gib(80), "test"),
-    };
+    let device = |index: usize| Device::of_its_own(format!("CUDA{index}"), Backend::cuda(false), Known::exact(Bytes::from_gib(80), "test"));
     let target = |devices: usize| Target {
         devices: (0..devices).map(device).collect(),
-        cpu_features: ["avx2".to_owned()].into(),
+        idle: Vec::new(), cpu_features: ["avx2".to_owned()].into(),
         cpu_arch: "x86_64".into(),
     };
     let models = ["qwen3-30b-a3b", "mixtral-8x7b", "gpt-oss-20b", "deepseek-v3", "glm-4.5-air", "gemma4-26b-a4b", "qwen1.5-moe"];
@@ -243,7 +238,7 @@ fn a_graph_without_room_is_refused() {
         let model = recorded::model::model(&format!("phi-4 Q4_K_M n_layer={n_layer}"));
         let (cache_type_k, cache_type_v) = (spec::QuantType::Q8_0, spec::QuantType::Q8_0);
         let settings = Settings { n_ctx: 2048, n_parallel, cache_type_k, cache_type_v, ..Settings::default() };
-        let target = Target { devices: Vec::new(), cpu_features: Default::default(), cpu_arch: "x86_64".into() };
+        let target = Target { devices: Vec::new(), idle: Vec::new(), cpu_features: Default::default(), cpu_arch: "x86_64".into() };
         require(&model, &settings, &target, &EngineProfile::bundled()).map(|_| ()).map_err(|error| error.to_string())
     };
     let aborts = |tensors: u32, most: u32| {

@@ -60,15 +60,10 @@ impl Case {
 
     fn target(&self) -> Target {
         let memory = |mib| Known::exact(Bytes::from_mib(mib), "recorded");
-        let device = |(index, &mib): (usize, &u64)| Device {
-            name: format!("CUDA{index}"),
-            backend: Backend::cuda(false),
-            total: memory(mib),
-            free: memory(mib),
-        };
+        let device = |(index, &mib): (usize, &u64)| Device::of_its_own(format!("CUDA{index}"), Backend::cuda(false), memory(mib));
         Target {
             devices: self.devices.iter().enumerate().map(device).collect(),
-            cpu_features: ["avx2".to_owned()].into(),
+            idle: Vec::new(), cpu_features: ["avx2".to_owned()].into(),
             cpu_arch: "x86_64".into(),
         }
     }

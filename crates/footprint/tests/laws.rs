@@ -22,14 +22,11 @@ const NAMES: [&str; 7] = [
 static MODELS: LazyLock<Vec<Model>> = LazyLock::new(|| NAMES.iter().map(|name| recorded::model::model(name)).collect());
 
 fn target(gpus: &[u64]) -> Target {
-    let device = |(index, &gib): (usize, &u64)| Device {
-        name: format!("CUDA{index}"),
-        backend: Backend::cuda(false),
-        total: Known::exact(Bytes::from_gib(gib), "test"),
-        free: Known::exact(Bytes::from_gib(gib), "test"),
+    let device = |(index, &gib): (usize, &u64)| {
+        Device::of_its_own(format!("CUDA{index}"), Backend::cuda(false), Known::exact(Bytes::from_gib(gib), "test"))
     };
     let features = ["avx2", "avx512f", "avx512_vnni"].map(str::to_owned).into();
-    Target { devices: gpus.iter().enumerate().map(device).collect(), cpu_features: features, cpu_arch: "x86_64".into() }
+    Target { devices: gpus.iter().enumerate().map(device).collect(), idle: Vec::new(), cpu_features: features, cpu_arch: "x86_64".into() }
 }
 
 fn need(model: &Model, settings: &Settings, target: &Target) -> Requirement {

@@ -81,10 +81,10 @@ fn weights_and_caches_are_those_that_real_runs_logged() {
     for run in RUNS {
         let model = recorded::model::model(run.model);
         let memory = || Known::exact(Bytes::from_gib(24), "equal cards");
-        let device = |index| Device { name: format!("GPU{index}"), backend: (run.backend)(), total: memory(), free: memory() };
+        let device = |index| Device::of_its_own(format!("GPU{index}"), (run.backend)(), memory());
         let target = Target {
             devices: (0..run.devices.len()).map(device).collect(),
-            cpu_features: ["avx2".to_owned()].into(),
+            idle: Vec::new(), cpu_features: ["avx2".to_owned()].into(),
             cpu_arch: "x86_64".into(),
         };
         let settings = Settings { n_ctx: run.n_ctx, n_gpu_layers: 999, flash_attn: run.flash_attn, ..Settings::default() };

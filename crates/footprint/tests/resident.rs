@@ -34,7 +34,7 @@ fn predicted(run: &Run) -> HostRequirement {
     let n_tokens = model.n_vocab;
     model.tokenizer = Some(Tokenizer { model: run.tokenizer.into(), n_tokens, chat_template: true });
     let features = ["avx2", "avx512f", "avx512_vnni"].map(str::to_owned).into();
-    let target = Target { devices: Vec::new(), cpu_features: features, cpu_arch: "x86_64".into() };
+    let target = Target { devices: Vec::new(), idle: Vec::new(), cpu_features: features, cpu_arch: "x86_64".into() };
     require(&model, &Settings::default(), &target, &EngineProfile::bundled()).unwrap().host
 }
 

@@ -26,14 +26,15 @@ const NAMES: [&str; 9] = [
 static MODELS: LazyLock<Vec<Model>> = LazyLock::new(|| NAMES.iter().map(|name| recorded::model::model(name)).collect());
 
 fn target(gpus: &[(u64, bool)]) -> Target {
-    let device = |(index, &(gib, pretended)): (usize, &(u64, bool))| Device {
-        name: format!("GPU{index}"),
-        backend: if pretended { Backend::pretended(true) } else { Backend::cuda(false) },
-        total: Known::exact(Bytes::from_gib(gib), "test"),
-        free: Known::exact(Bytes::from_gib(gib), "test"),
+    let device = |(index, &(gib, pretended)): (usize, &(u64, bool))| {
+        Device::of_its_own(
+            format!("GPU{index}"),
+            if pretended { Backend::pretended(true) } else { Backend::cuda(false) },
+            Known::exact(Bytes::from_gib(gib), "test"),
+        )
     };
     let features = ["avx2", "avx512f"].map(str::to_owned).into();
-    Target { devices: gpus.iter().enumerate().map(device).collect(), cpu_features: features, cpu_arch: "x86_64".into() }
+    Target { devices: gpus.iter().enumerate().map(device).collect(), idle: Vec::new(), cpu_features: features, cpu_arch: "x86_64".into() }
 }
 
 prop_compose! {

@@ -17,7 +17,7 @@ pub fn devices_of(declared: &[DeclaredDevice]) -> Vec<Device> {
     for DeclaredDevice { backend, memory } in remote.into_iter().chain(local) {
         let index = devices.iter().filter(|device| device.backend.name == backend.name).count();
         let memory = Known::exact(*memory, "--device");
-        devices.push(Device { name: format!("{}{index}", backend.name), backend: backend.clone(), total: memory.clone(), free: memory });
+        devices.push(Device::of_its_own(backend.device_name(index), backend.clone(), memory));
     }
     devices
 }

@@ -191,6 +191,7 @@ impl Survey {
         let plan = planner::plan(&self.machine, &self.model, &self.target, &request).map_err(Error::Refused)?;
         let plan = planner::validate(plan, &self.context()).map_err(|report| Error::Invalid(Box::new(report)))?;
         let Self { path, origin, beside, machine, model, analysis, target, engine } = self;
+        let target = plan.plan().target(&target).into_owned();
         Ok(Advice { path, origin, beside, machine, model, analysis, target, engine, plan })
     }
 }

@@ -1,7 +1,7 @@
 //! From a machine to what an engine can place a model on.
 
 use footprint::{Backend, Device, Target};
-use spec::machine::{Gpu, GpuVendor};
+use spec::machine::{Gpu, GpuKind, GpuVendor};
 use spec::{Bytes, Known, Machine};
 
 /// Which GPUs an engine build can use.
@@ -22,6 +22,8 @@ pub enum GpuSupport {
 pub struct ListedDevice {
     /// The engine's name: `CUDA0`, `Vulkan1`.
     pub name: String,
+    /// What its driver calls it: `NVIDIA GeForce RTX 4090`; empty where the engine does not say.
+    pub description: String,
     /// Memory in all.
     pub total: Known<Bytes>,
     /// Memory free.
@@ -30,41 +32,57 @@ pub struct ListedDevice {
 
 /// What an engine with this GPU support can place a model on, on this machine.
 ///
-/// GPUs that share the host's memory are left out: their memory is the host's, and is planned as such.
+/// A GPU that shares the host's memory is a device like any other, and what it holds counts in the host's memory as well. Beside a GPU
+/// with memory of its own the engine leaves it alone unless it is named (`src/llama.cpp:273-277`): [`Target::idle`].
 pub fn target(machine: &Machine, support: &GpuSupport) -> Target {
     let devices = match support {
         GpuSupport::None => Vec::new(),
         GpuSupport::Native => native(machine),
-        GpuSupport::Listed(listed) => listed.iter().map(listed_device).collect(),
+        GpuSupport::Listed(listed) => listed.iter().map(|device| listed_device(machine, device)).collect(),
     };
-    Target { devices, cpu_features: machine.facts.cpu.features.clone(), cpu_arch: machine.facts.platform.arch.clone() }
+    let own_memory = devices.iter().any(|device| !device.shares_host && device.backend.name != "RPC");
+    let (idle, devices) = devices.into_iter().partition(|device| own_memory && device.shares_host);
+    Target { devices, idle, cpu_features: machine.facts.cpu.features.clone(), cpu_arch: machine.facts.platform.arch.clone() }
 }
 
+/// GPUs of the machine, integrated ones of one backend only (`src/llama.cpp:248-256`).
 fn native(machine: &Machine) -> Vec<Device> {
     let mut devices: Vec<Device> = Vec::new();
-    for (_, gpu, free) in machine.usable_gpus().filter(|(_, gpu, _)| !gpu.unified_memory) {
+    for (_, gpu, free) in machine.usable_gpus() {
         let backend = backend_of(gpu);
+        let shares_host = gpu.unified_memory;
+        if shares_host && devices.iter().any(|device| device.shares_host && device.backend.name != backend.name) {
+            continue;
+        }
         let index = devices.iter().filter(|device| device.backend.name == backend.name).count();
-        devices.push(Device { name: format!("{}{index}", backend.name), backend, total: gpu.memory_total.clone(), free: free.clone() });
+        let name = backend.device_name(index);
+        devices.push(Device { name, backend, total: gpu.memory_total.clone(), free: free.clone(), shares_host });
     }
     devices
 }
 
+/// Integrated GPUs of AMD that ROCm supports (system requirements of ROCm 7: Ryzen AI 300 and Ryzen AI Max); the others have Vulkan.
+const ROCM_INTEGRATED: &[&str] = &["gfx1150", "gfx1151"];
+
 /// The backend of a GPU's own maker. ROCm needs AMD's compute driver, which tells the instruction set; without it there is Vulkan.
 pub(crate) fn backend_of(gpu: &Gpu) -> Backend {
-    match gpu.vendor {
-        GpuVendor::Amd if gpu.architecture.is_unknown() => Backend::vulkan(false, None),
-        GpuVendor::Nvidia | GpuVendor::Other => Backend::cuda(false),
-        GpuVendor::Amd => Backend::rocm(false),
-        GpuVendor::Apple => Backend::metal(),
-        GpuVendor::Intel => Backend::vulkan(false, None),
+    let integrated = gpu.unified_memory;
+    match (gpu.vendor, gpu.architecture.value()) {
+        (GpuVendor::Amd, None) => Backend::vulkan(integrated, None),
+        (GpuVendor::Amd, Some(target)) if integrated && !ROCM_INTEGRATED.contains(&target.as_str()) => Backend::vulkan(true, None),
+        (GpuVendor::Amd, Some(_)) => Backend::rocm(integrated),
+        (GpuVendor::Other, _) if integrated => Backend::vulkan(true, None),
+        (GpuVendor::Nvidia | GpuVendor::Other, _) => Backend::cuda(integrated),
+        (GpuVendor::Apple, _) => Backend::metal(),
+        (GpuVendor::Intel, _) => Backend::vulkan(integrated, None),
     }
 }
 
 /// The machine's GPU behind a device of the target: by order among those of the same backend, where both have as many; by the
 /// number in the device's name, where the target has fewer; else by order among all.
 pub fn gpu_of<'a>(machine: &'a Machine, target: &Target, device: usize) -> Option<&'a Gpu> {
-    let own: Vec<&Gpu> = machine.usable_gpus().map(|(_, gpu, _)| gpu).filter(|gpu| !gpu.unified_memory).collect();
+    let shares_host = target.devices.get(device)?.shares_host;
+    let own: Vec<&Gpu> = machine.usable_gpus().map(|(_, gpu, _)| gpu).filter(|gpu| gpu.unified_memory == shares_host).collect();
     let backend = &target.devices.get(device)?.backend.name;
     let alike: Vec<&Gpu> = own.iter().copied().filter(|gpu| backend_of(gpu).name == *backend).collect();
     let same = |devices: &[Device]| devices.iter().filter(|device| device.backend.name == *backend).count();
@@ -79,11 +97,13 @@ pub fn gpu_of<'a>(machine: &'a Machine, target: &Target, device: usize) -> Optio
     if own.len() == target.devices.len() { own.get(device).copied() } else { None }
 }
 
-fn listed_device(listed: &ListedDevice) -> Device {
-    let backend = match listed.name.trim_end_matches(|c: char| c.is_ascii_digit()) {
-        "CUDA" => Backend::cuda(false),
-        "ROCm" => Backend::rocm(false),
-        "Vulkan" => Backend::vulkan(false, None),
+fn listed_device(machine: &Machine, listed: &ListedDevice) -> Device {
+    let prefix = listed.name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let shares_host = prefix != "RPC" && prefix != "FAKE" && shares_host(machine, prefix, listed);
+    let backend = match prefix {
+        "CUDA" => Backend::cuda(shares_host),
+        "ROCm" => Backend::rocm(shares_host),
+        "Vulkan" => Backend::vulkan(shares_host, None),
         "Metal" | "MTL" => Backend::metal(),
         "SYCL" => Backend::sycl(),
         "RPC" => Backend::rpc(&Backend::cuda(false)),
@@ -91,13 +111,31 @@ fn listed_device(listed: &ListedDevice) -> Device {
         // A backend without rules of its own: the strictest alignment and padding of those that are known.
         other => Backend { name: other.to_owned(), ..Backend::cuda(false) },
     };
-    Device { name: listed.name.clone(), backend, total: listed.total.clone(), free: listed.free.clone() }
+    Device { name: listed.name.clone(), backend, total: listed.total.clone(), free: listed.free.clone(), shares_host }
+}
+
+/// Whether a listed device computes in the host's memory: what the machine's GPU of that name says; where no name fits, what all GPUs
+/// say that the backend can be for; where they differ, the one whose memory is nearest.
+fn shares_host(machine: &Machine, prefix: &str, listed: &ListedDevice) -> bool {
+    let fits = |gpu: &Gpu| match prefix {
+        "CUDA" => gpu.vendor == GpuVendor::Nvidia,
+        "ROCm" => gpu.vendor == GpuVendor::Amd,
+        "SYCL" => gpu.vendor == GpuVendor::Intel,
+        _ => true,
+    };
+    let gpus: Vec<&Gpu> = machine.facts.gpus.iter().filter(|gpu| gpu.kind != GpuKind::Software && fits(gpu)).collect();
+    let named = |gpu: &&&Gpu| gpu.name.value().is_some_and(|name| !name.is_empty() && listed.description.contains(name.as_str()));
+    let distance = |gpu: &Gpu| match (gpu.memory_total.get(), listed.total.get()) {
+        (Some(a), Some(b)) => a.max(b).saturating_sub(a.min(b)),
+        _ => Bytes::MAX,
+    };
+    let by_name = gpus.iter().find(named);
+    by_name.or_else(|| gpus.iter().min_by_key(|gpu| distance(gpu))).is_some_and(|gpu| gpu.unified_memory)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spec::machine::GpuKind;
 
     #[test]
     fn an_amd_gpu_without_its_compute_driver_is_vulkans() {

@@ -90,7 +90,7 @@ fn stated(row: &Row) -> Option<&'static str> {
 pub fn target(row: &Row) -> Target {
     let backend = backend(row.get("backend"));
     let memory = || Known::exact(Bytes::from_gib(24), "equal cards");
-    let device = |index| Device { name: format!("{}{index}", backend.name), backend: backend.clone(), total: memory(), free: memory() };
+    let device = |index| Device::of_its_own(format!("{}{index}", backend.name), backend.clone(), memory());
     let amx = row.get("model_buf_MiB").contains("AMX=");
     let mut features = vec!["avx2"];
     if amx {
@@ -98,7 +98,7 @@ pub fn target(row: &Row) -> Target {
     }
     Target {
         devices: (0..row.n_gpus()).map(device).collect(),
-        cpu_features: features.into_iter().map(str::to_owned).collect(),
+        idle: Vec::new(), cpu_features: features.into_iter().map(str::to_owned).collect(),
         cpu_arch: if row.get("backend").starts_with("Metal") { "aarch64" } else { "x86_64" }.into(),
     }
 }

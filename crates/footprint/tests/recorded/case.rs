@@ -40,15 +40,12 @@ impl Case {
             Some(other) => panic!("no backend {other}"),
             None => ("FAKE", Backend { host_buffer: self.host_buffer, ..Backend::pretended(self.pipeline) }),
         };
-        let device = |(index, &mib): (usize, &u64)| Device {
-            name: format!("{prefix}{index}"),
-            backend: backend.clone(),
-            total: Known::exact(Bytes::from_mib(mib), "recorded"),
-            free: Known::exact(Bytes::from_mib(mib), "recorded"),
+        let device = |(index, &mib): (usize, &u64)| {
+            Device::of_its_own(format!("{prefix}{index}"), backend.clone(), Known::exact(Bytes::from_mib(mib), "recorded"))
         };
         Target {
             devices: self.devices.iter().enumerate().map(device).collect(),
-            cpu_features: host.features.clone(),
+            idle: Vec::new(), cpu_features: host.features.clone(),
             cpu_arch: host.arch.clone(),
         }
     }

@@ -39,10 +39,12 @@ fn parse(output: &str) -> Vec<ListedDevice> {
 
 fn device(line: &str) -> Option<ListedDevice> {
     let (name, rest) = line.trim().split_once(':')?;
-    let (total, free) = rest.rsplit_once('(')?.1.strip_suffix(" MiB free)")?.split_once(" MiB, ")?;
+    let (description, memory) = rest.rsplit_once('(')?;
+    let (total, free) = memory.strip_suffix(" MiB free)")?.split_once(" MiB, ")?;
     let (total, free): (u64, u64) = (total.parse().ok()?, free.parse().ok()?);
     let known = |mib| Known::exact(Bytes::from_mib(mib), "--list-devices");
-    (total > 0).then(|| ListedDevice { name: name.to_owned(), total: known(total), free: known(free) })
+    let (name, description) = (name.to_owned(), description.trim().to_owned());
+    (total > 0).then(|| ListedDevice { name, description, total: known(total), free: known(free) })
 }
 
 #[cfg(test)]
@@ -55,6 +57,7 @@ mod tests {
                       FAKE1: pretended (8192 MiB, 8000 MiB free)\n  BLAS: OpenBLAS (0 MiB, 0 MiB free)\ndone\n  X: y (1 MiB, 1 MiB free)\n";
         let devices = parse(output);
         assert_eq!(devices.iter().map(|device| device.name.as_str()).collect::<Vec<_>>(), ["CUDA0", "FAKE1"]);
+        assert_eq!(devices[0].description, "NVIDIA GeForce RTX 4090 (Ti)");
         assert_eq!(devices[0].free.get(), Some(Bytes::from_mib(23666)));
         assert!(parse("Available devices:\n").is_empty() && parse("").is_empty());
     }

@@ -35,6 +35,11 @@ fn express(flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Exp
     if flag.setting == "devices" && settings.devices == Devices::All {
         return Expression::NOTHING;
     }
+    // A build that cannot be told uses no device for no layers.
+    let nothing_there = settings.devices == Devices::Only(Vec::new()) && settings.n_gpu_layers == 0;
+    if flag.setting == "devices" && nothing_there && !accepts("--device", rules) {
+        return Expression::NOTHING;
+    }
     if rules.tool == Tool::Bench {
         return for_bench(flag, settings, rules);
     }

@@ -111,7 +111,7 @@ impl Site<'_> {
         if candidate.residency == Residency::Resident {
             return None;
         }
-        let resident = candidate.requirement.host.resident();
+        let resident = candidate.requirement.resident();
         let limit = self.pools.host.limit.unwrap_or(Bytes::ZERO);
         let missing = resident.high().copied().unwrap_or(Bytes::MAX).saturating_sub(limit);
         Some(Downgrade {

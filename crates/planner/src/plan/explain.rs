@@ -2,11 +2,12 @@
 
 use super::request::{DevicePreference, Power, Priority};
 use super::search::Found;
+use super::shared::{more_of_the_host, tighter_is_the_host};
 use super::site::{Candidate, Reach, Residency, Rung, Site};
 use super::verdict::{Alternative, Binding, Change, Choice, Origin, Pool, Strategy};
 use crate::emit::flags::{flags, value_text};
 use crate::predict::HostState;
-use spec::settings::SplitMode;
+use spec::settings::{LoadMode, SplitMode};
 use spec::{Bytes, Known, QuantType, Settings};
 
 /// Repacked copies that the host would hold with repacking on; `None` where there are none.
@@ -76,6 +77,9 @@ impl Site<'_> {
             "n_batch" if settings.embeddings && settings.n_batch == settings.n_ubatch => {
                 rule("embeddings of a batch are computed at once".to_owned())
             }
+            "load_mode" if settings.load_mode == LoadMode::None => {
+                searched("mapped, the GPU would hold all of the file from the first of its weights to the last".to_owned())
+            }
             "repack" if !settings.repack => searched("rearranged copies of the host's weights do not fit".to_owned()),
             "op_offload" if !settings.op_offload => {
                 let off = "the GPU was not asked for";
@@ -135,12 +139,14 @@ impl Site<'_> {
         let strategy = self.strategy(candidate);
         let placed_by_user = pins.n_gpu_layers.is_some() || pins.n_cpu_moe.is_some() || pins.tensor_overrides.is_some();
         let below = candidate.settings.n_ctx < self.needs.enough || candidate.settings.cache_type_k.is_quantized();
+        // What devices take of the host's memory may leave less of that than of their own limit.
+        let device_pool = || if tighter_is_the_host(&self.pools, &candidate.requirement) { Pool::Host } else { self.device_pool() };
         match strategy {
-            Strategy::Hybrid | Strategy::CpuOnly if self.wants_devices() && !placed_by_user => Binding::Memory(self.device_pool()),
+            Strategy::Hybrid | Strategy::CpuOnly if self.wants_devices() && !placed_by_user => Binding::Memory(device_pool()),
             Strategy::Hybrid if placed_by_user => Binding::Pins(placement_pins(&pins.names())),
             Strategy::CpuOnly if below => Binding::Memory(Pool::Host),
             Strategy::GpuOnly if below || candidate.settings.n_ctx < self.needs.want && pins.n_ctx.is_none() => {
-                Binding::Memory(self.device_pool())
+                Binding::Memory(device_pool())
             }
             _ if pins.n_ctx.is_some() => Binding::Pins(vec!["n_ctx"]),
             _ if self.trained_context().is_some_and(|trained| candidate.settings.n_ctx >= trained) => Binding::TrainedContext,
@@ -194,8 +200,9 @@ impl Site<'_> {
             return None;
         }
         let where_ = if self.pools.devices.len() == 1 { "on" } else { "in all over" };
+        let of_the_host = more_of_the_host(self.machine, &self.pools, extra);
         Some(Change {
-            what: format!("{extra} more {where_} {}", self.device_pool()),
+            what: of_the_host.unwrap_or_else(|| format!("{extra} more {where_} {}", self.device_pool())),
             then: format!(
                 "all layers on the GPU: decode {} instead of {}",
                 central(&whole.prediction.decode),
@@ -229,7 +236,7 @@ impl Site<'_> {
         if candidate.residency == Residency::Resident {
             return None;
         }
-        let missing = candidate.requirement.host.resident().high()?.saturating_sub(self.pools.host.limit?);
+        let missing = candidate.requirement.resident().high()?.saturating_sub(self.pools.host.limit?);
         let decode = self.resident_speed(candidate);
         Some(Change {
             what: format!("{missing} more host memory"),
@@ -304,8 +311,13 @@ impl Site<'_> {
             if let (Some(requirement), Ok(residency)) = (evaluated.requirement, evaluated.outcome)
                 && let Ok(other) = self.candidate(settings, requirement, residency)
             {
-                let why_not =
-                    format!("slower: decode {} instead of {}", central(&other.prediction.decode), central(&candidate.prediction.decode));
+                let (its, ours) = (&other.prediction, &candidate.prediction);
+                let mut why_not = format!("slower: decode {} instead of {}", central(&its.decode), central(&ours.decode));
+                if its.decode.get() >= ours.decode.get() {
+                    // A GPU in the host's memory reads no faster; what it gains is the prompt.
+                    why_not =
+                        format!("slower over a typical request: prompt {} instead of {}", central(&its.prefill), central(&ours.prefill));
+                }
                 alternatives.push(self.alternative(other, why_not));
             }
         }

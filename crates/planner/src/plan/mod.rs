@@ -12,6 +12,7 @@ mod refusal;
 mod refuse;
 mod request;
 mod search;
+mod shared;
 pub(crate) mod site;
 mod verdict;
 
@@ -24,6 +25,7 @@ use crate::predict::Prediction;
 use footprint::{FootprintError, Requirement, Requirements, Target};
 use site::Site;
 use spec::{Machine, Model, Settings};
+use std::borrow::Cow;
 
 /// The settings to run a model with, and everything that led to them.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,19 +58,44 @@ pub struct Plan {
     pub request: Request,
 }
 
+impl Plan {
+    /// What of a target the plan is for; its requirement is parallel to that.
+    pub fn target<'a>(&self, target: &'a Target) -> Cow<'a, Target> {
+        // A plan was made for the devices that it names.
+        target.only(&self.settings.devices).unwrap_or(Cow::Borrowed(target))
+    }
+}
+
 /// Plans `model` on `machine`, with the memory of [`footprint::require_with()`], graphs that recur simulated once. Pinned devices
 /// are all there is of the target; a pin that names one which does not exist is refused.
+///
+/// GPUs that share the host's memory are left out (`devices none`) where the CPU is as fast, or where only without them the model can
+/// be run at all.
 ///
 /// # Errors
 /// [`NoPlan`] with what was tried, what ruled each out, and the nearest change that would fit.
 pub fn plan(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
     let chosen = request.pins.devices.as_ref().and_then(|devices| target.only(devices).ok());
     let target = chosen.as_deref().unwrap_or(target);
+    let without = |why: String| {
+        let (rest, pinned) = shared::without_devices(target, request);
+        plan_over(machine, model, &rest, &pinned).map(|plan| shared::marked(plan, request, target, &why))
+    };
+    if let Some(why) = shared::left_out(machine, model, target, request) {
+        return without(why);
+    }
+    plan_over(machine, model, target, request).or_else(|refusal| match shared::may_be_left_out(target, request) {
+        Some(why) => without(why).map_err(|_: Box<NoPlan>| refusal),
+        None => Err(refusal),
+    })
+}
+
+fn plan_over(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
     let requirements = Requirements::new(model, target, &request.profile, &request.companions);
     plan_with(machine, model, target, request, &|settings| requirements.require(settings))
 }
 
-/// Plans with another source of requirements: a cache, a recording, a test.
+/// Plans with another source of requirements: a cache, a recording, a test. Uses every device of the target.
 ///
 /// # Errors
 /// As [`plan`].

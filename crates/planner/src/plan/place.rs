@@ -7,7 +7,7 @@ use super::refusal::{Rejected, Rejection};
 use super::site::{Candidate, Reach, Rung, Site};
 use super::verdict::Pool;
 use footprint::Requirement;
-use spec::settings::{FlashAttention, SplitMode};
+use spec::settings::{FlashAttention, LoadMode, SplitMode};
 use spec::{Bytes, Settings};
 
 /// Exact evaluations that one placement may take.
@@ -46,10 +46,31 @@ impl Site<'_> {
         if self.nothing_to_place() {
             return self.fixed(rung, base);
         }
-        match rung.reach {
+        let reach = |base: &Settings| match rung.reach {
             Reach::Devices => self.whole(rung, base),
             Reach::Anywhere => self.hybrid(rung, base),
+        };
+        let placed = reach(base);
+        let all =
+            |candidate: &Candidate| candidate.settings.n_gpu_layers >= self.inventory.offloadable() && candidate.settings.n_cpu_moe == 0;
+        if !self.may_read_mapped_weights(base) || placed.as_ref().is_ok_and(all) {
+            return placed;
         }
+        // A device that maps its weights holds all of the file from the first of them to the last; read, only its own.
+        match (placed, reach(&Settings { load_mode: LoadMode::None, ..base.clone() })) {
+            (Ok(mapped), Ok(read)) => Ok(faster(Some(mapped), read)),
+            (Ok(candidate), Err(_)) | (Err(_), Ok(candidate)) => Ok(candidate),
+            (Err(mut tried), Err(more)) => {
+                tried.extend(more);
+                Err(tried)
+            }
+        }
+    }
+
+    /// True where a device would map its weights and may read them instead.
+    fn may_read_mapped_weights(&self, base: &Settings) -> bool {
+        let maps = self.target.devices.iter().any(|device| device.backend.maps_weights);
+        maps && base.load_mode == LoadMode::Auto && self.request.pins.load_mode.is_none()
     }
 
     /// Ways to need less without giving up what the use case asks for: no rearranged copies where the host is short (as
@@ -91,7 +112,7 @@ impl Site<'_> {
             }
         }
         let output = if self.inventory.tied { Bytes::ZERO } else { self.inventory.output };
-        let on_devices = if self.wants_devices() { devices } else { Bytes::ZERO };
+        let on_devices = if self.wants_devices() { self.pools.own_device_limit() } else { Bytes::ZERO };
         let needs = (layers + output + self.inventory.input + cache).saturating_sub(on_devices);
         let limit = self.pools.host.limit.filter(|&limit| needs > limit)?;
         Some(self.rejected_anywhere(base, Rejection::DoesNotFit { pool: Pool::Host, needs, limit }))

@@ -14,6 +14,8 @@ pub(crate) struct Allowance {
     pub(crate) margin: Bytes,
     /// Free less margin; `None` where free memory is not known.
     pub(crate) limit: Option<Bytes>,
+    /// A device whose memory is the host's.
+    pub(crate) shares_host: bool,
 }
 
 /// All pools of a target.
@@ -27,7 +29,8 @@ impl Pools {
     pub(crate) fn of(machine: &Machine, target: &Target, margin: Option<Margin>) -> Self {
         let devices = target.devices.iter().enumerate().map(|(index, device)| {
             let pool = Pool::Device { index, name: device.name.clone() };
-            allowance(pool, device.total.clone(), device.free.clone(), |total| chosen(margin, total).unwrap_or(device_margin(total)))
+            let margin = |total| chosen(margin, total).unwrap_or(device_margin(total));
+            Allowance { shares_host: device.shares_host, ..allowance(pool, device.total.clone(), device.free.clone(), margin) }
         });
         let host = allowance(Pool::Host, machine.effective_memory_total(), machine.effective_memory_available(), |total| {
             chosen(margin, total).unwrap_or(host_margin(total))
@@ -35,18 +38,25 @@ impl Pools {
         Self { devices: devices.collect(), host }
     }
 
-    /// The pools as a plan leaves them.
+    /// The pools as a plan leaves them. What devices that share the host's memory hold counts in both: neither limit may be passed.
     pub(crate) fn budgets(&self, requirement: &Requirement) -> Vec<Budget> {
         let zero = Known::exact(Bytes::ZERO, "devices hold no mapped weights");
         let devices =
             self.devices.iter().zip(&requirement.devices).map(|(allowance, device)| allowance.budget(device.total(), zero.clone()));
-        let host = self.host.budget(requirement.host.anonymous(), requirement.host.weights_mapped.clone());
+        let shared = requirement.host.mapped_shared.get().unwrap_or(Bytes::ZERO);
+        let mapped = requirement.host.weights_mapped.clone().map(|mapped| mapped.saturating_sub(shared));
+        let host = Budget { of_devices: requirement.held_by_devices(), ..self.host.budget(requirement.held(), mapped) };
         devices.chain([host]).collect()
     }
 
     /// Sum of what may be used on all devices.
     pub(crate) fn device_limit(&self) -> Bytes {
         self.devices.iter().filter_map(|device| device.limit).sum()
+    }
+
+    /// Of which in memory of their own.
+    pub(crate) fn own_device_limit(&self) -> Bytes {
+        self.devices.iter().filter(|device| !device.shares_host).filter_map(|device| device.limit).sum()
     }
 }
 
@@ -60,6 +70,8 @@ impl Allowance {
             limit: self.limit,
             needed,
             mapped,
+            shares_host: self.shares_host,
+            of_devices: Known::exact(Bytes::ZERO, "no device shares the host's memory"),
         }
     }
 }
@@ -85,7 +97,7 @@ fn allowance(pool: Pool, total: Known<Bytes>, free: Known<Bytes>, margin: impl F
     // The lower end of what may be free; where the total is not known, the margin is taken from what is free.
     let usable = free.low().copied();
     let margin = margin(total.get().or(usable).unwrap_or(Bytes::ZERO));
-    Allowance { limit: usable.map(|free| free.saturating_sub(margin)), pool, total, free, margin }
+    Allowance { limit: usable.map(|free| free.saturating_sub(margin)), pool, total, free, margin, shares_host: false }
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ impl Site<'_> {
         let (needs, allowance) = match &pool {
             Pool::Device { index, .. } => (*placed.requirement.devices.get(*index)?.total().high()?, self.pools.devices.get(*index)?),
             Pool::AllDevices => return None,
-            Pool::Host => (*placed.requirement.host.resident().high()?, &self.pools.host),
+            Pool::Host => (*placed.requirement.resident().high()?, &self.pools.host),
         };
         Some(NearestChange::MoreMemory { pool, free: needs + allowance.margin, have: allowance.free.get()? })
     }

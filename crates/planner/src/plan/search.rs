@@ -113,9 +113,8 @@ impl Site<'_> {
     /// Host memory under the limit that nothing of the plan needs to stay in; unlimited where the limit is not known.
     pub(crate) fn spare_host(&self, candidate: &Candidate) -> Bytes {
         let Some(limit) = self.pools.host.limit else { return Bytes::MAX };
-        let host = &candidate.requirement.host;
         let used = match candidate.residency {
-            Residency::Resident => host.resident(),
+            Residency::Resident => candidate.requirement.resident(),
             Residency::FromDisk => return Bytes::ZERO,
         };
         limit.saturating_sub(used.high().copied().unwrap_or(Bytes::MAX))

@@ -219,7 +219,7 @@ impl<'a> Site<'a> {
             let needs = budget.needed.high().copied().unwrap_or(Bytes::MAX);
             return Err(Rejection::DoesNotFit { pool: budget.pool.clone(), needs, limit: budget.limit.unwrap_or(Bytes::ZERO) });
         }
-        let resident = requirement.host.resident();
+        let resident = requirement.resident();
         match (self.pools.host.limit, resident.high()) {
             (Some(limit), Some(&needs)) if needs > limit && rung.disk => Ok(Residency::FromDisk),
             (Some(limit), Some(&needs)) if needs > limit => Err(Rejection::DoesNotFit { pool: Pool::Host, needs, limit }),
@@ -249,11 +249,11 @@ impl<'a> Site<'a> {
     }
 
     /// Tokens in the context half way through the answer of a typical request.
-    fn depth(&self, settings: &Settings) -> u32 {
+    pub(crate) fn depth(&self, settings: &Settings) -> u32 {
         (self.needs.prompt + self.needs.output / 2).min(settings.n_ctx)
     }
 
-    fn request_seconds(&self, prediction: &Prediction) -> f64 {
+    pub(crate) fn request_seconds(&self, prediction: &Prediction) -> f64 {
         let over = |tokens: u32, rate: Option<f64>| rate.map_or(f64::INFINITY, |rate| f64::from(tokens) / rate);
         over(self.needs.prompt, prediction.prefill.get().map(|rate| rate.get()))
             + over(self.needs.output, prediction.decode.get().map(|rate| rate.get()))

@@ -50,6 +50,10 @@ pub struct Budget {
     pub needed: Known<Bytes>,
     /// Weights read in place from the mapped file: page cache on top of `needed`. Zero on a GPU.
     pub mapped: Known<Bytes>,
+    /// A GPU whose memory is the host's: what it needs is part of what the host needs, and both limits hold.
+    pub shares_host: bool,
+    /// Of `needed` on the host: what GPUs hold that share its memory, weights that they read from the mapped file included.
+    pub of_devices: Known<Bytes>,
 }
 
 impl Budget {

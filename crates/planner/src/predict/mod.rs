@@ -6,7 +6,7 @@ mod rates;
 
 use crate::inventory::Inventory;
 use crate::target::gpu_of;
-use footprint::{Requirement, Target};
+use footprint::{Device, Requirement, Target};
 pub(crate) use load::{Moved, moved_by_overrides};
 use load::{PoolLoad, hops, loads};
 use rates::{DISK, DISK_ASSUMPTION, HOP, PER_TOKEN, Range, Rates};
@@ -114,10 +114,12 @@ impl HostState {
         let mapped = bytes(&host.weights_mapped);
         let copies = bytes(&host.weights_repacked);
         let all = mapped.max(bytes(&host.weights_anonymous)).max(copies).max(1.0);
+        // Pages that a device has mapped as well are held there.
+        let alone = mapped - bytes(&host.mapped_shared);
         let missing = match memory {
             Some(memory) if mapped > 0.0 => {
-                let room = memory.saturating_sub(host.anonymous().get().unwrap_or(Bytes::ZERO)).as_f64();
-                ((mapped - room) / mapped).clamp(0.0, 1.0)
+                let room = memory.saturating_sub(requirement.held().get().unwrap_or(Bytes::ZERO)).as_f64();
+                ((alone - room) / mapped).clamp(0.0, 1.0)
             }
             _ => 0.0,
         };
@@ -182,9 +184,17 @@ fn seconds(seconds: f64) -> Duration {
 
 impl<'a> Predictor<'a> {
     pub(crate) fn new(machine: &'a Machine, target: &'a Target, inventory: &'a Inventory) -> Self {
-        let gpus = target.devices.iter().enumerate();
-        let gpus = gpus.map(|(i, device)| rates::gpu(&device.name, device.total.get(), gpu_of(machine, target, i))).collect();
-        Self { machine, target, inventory, gpus, link: rates::link(gpu_of(machine, target, 0)) }
+        let rates = |(i, device): (usize, &Device)| match (gpu_of(machine, target, i), device.shares_host) {
+            (gpu, true) => rates::integrated(&device.name, gpu, machine),
+            (gpu, false) => rates::gpu(&device.name, device.total.get(), gpu),
+        };
+        let gpus: Vec<Rates> = target.devices.iter().enumerate().map(rates).collect();
+        let link = match (target.devices.first(), gpus.first()) {
+            // What is copied is read and written in one memory.
+            (Some(device), Some(gpu)) if device.shares_host => gpu.bandwidth.scale(0.5),
+            _ => rates::link(gpu_of(machine, target, 0)),
+        };
+        Self { machine, target, inventory, gpus, link }
     }
 
     /// Central bandwidth of a device, to order devices by.

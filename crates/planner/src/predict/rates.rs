@@ -5,7 +5,7 @@
 //! layer). They are first estimates: the intervals are wide on purpose until runs on the machine narrow them.
 
 use spec::machine::{Gpu, GpuVendor};
-use spec::{Bytes, Machine};
+use spec::{Bytes, BytesPerSec, Known, Machine};
 
 /// A rate or a time with its interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,7 +52,36 @@ pub(crate) struct Rates {
 
 const GB: f64 = 1e9;
 
-/// Rates of a GPU; `gpu` is the machine's, where the engine's device could be matched to one.
+/// Rates of a GPU that computes in the host's memory; `gpu` is the machine's, where the engine's device could be matched to one.
+pub(crate) fn integrated(name: &str, gpu: Option<&Gpu>, machine: &Machine) -> Rates {
+    let of_memory = &machine.facts.cpu.memory_bandwidth;
+    let known = |known: &Known<BytesPerSec>| {
+        let range = Range::new(known.low()?.get(), known.get()?.get(), known.high()?.get());
+        Some((range, None))
+    };
+    let (nominal, assumption) = gpu.and_then(|gpu| known(&gpu.memory_bandwidth)).or_else(|| known(of_memory)).unwrap_or_else(|| {
+        let (range, what) = default_host_bandwidth(machine);
+        let (low, high) = (range.low / GB, range.high / GB);
+        let middle = range.mid / GB;
+        (range, Some(format!("memory bandwidth of {name} not known: {middle:.0} GB/s assumed ({low:.0} to {high:.0}: {what})")))
+    });
+    let class = Class::of(gpu);
+    let compute = match gpu.and_then(|gpu| gpu.compute.get()) {
+        // Apple's GPUs have no units for matrices that could wait for data: 0.56 to 0.63 with models of 8 to 70 thousand million weights.
+        Some(rate) if gpu.is_some_and(|gpu| gpu.vendor == GpuVendor::Apple) => Range::new(0.35, 0.57, 0.68).scale(rate.get()),
+        Some(rate) => reached(rate.get()),
+        // Half-precision operations per byte of bandwidth: UHD 630 21, Iris Xe 60, Radeon 780M 160; of which prefill reaches a third.
+        None => Range::new(nominal.low * 4.0, nominal.mid * 15.0, nominal.high * 60.0),
+    };
+    Rates { bandwidth: nominal.times(class.efficiency), compute, per_layer: class.per_layer, assumption }
+}
+
+/// What prefill reaches of a dense half-precision rate.
+fn reached(rate: f64) -> Range {
+    Range::new(rate * 0.15, rate * 0.33, rate * 0.6)
+}
+
+/// Rates of a GPU with memory of its own; `gpu` is the machine's, where the engine's device could be matched to one.
 pub(crate) fn gpu(name: &str, total: Option<Bytes>, gpu: Option<&Gpu>) -> Rates {
     let class = Class::of(gpu);
     let (nominal, assumption) = match gpu.and_then(|gpu| Some((gpu.memory_bandwidth.get()?, &gpu.memory_bandwidth))) {
@@ -70,7 +99,7 @@ pub(crate) fn gpu(name: &str, total: Option<Bytes>, gpu: Option<&Gpu>) -> Rates 
         }
     };
     let compute = match gpu.and_then(|gpu| gpu.compute.get()) {
-        Some(rate) => Range::new(rate.get() * 0.15, rate.get() * 0.33, rate.get() * 0.6),
+        Some(rate) => reached(rate.get()),
         // Half-precision operations per byte of bandwidth: RTX 3090 76, RTX 3060 141, RTX 4090 164, T4 203; of which
         // prefill reaches a third.
         None => Range::new(nominal.low * 12.0, nominal.mid * 38.0, nominal.high * 80.0),

@@ -4,7 +4,7 @@ use super::rules::{error, warning};
 use super::{Author, Context, Violation};
 use crate::plan::pools::Pools;
 use crate::plan::{Budget, Margin, Pool};
-use footprint::{Companions, HostRequirement};
+use footprint::{Companions, HostRequirement, Requirement};
 use spec::settings::LoadMode;
 use spec::{Bytes, Settings};
 
@@ -31,8 +31,8 @@ pub(super) fn memory(
         found.extend(pool(&budget, author));
     }
     let Some(free) = pools.host.free.low().copied() else { return };
-    residency(&requirement.host, free, found);
-    growth(&requirement.host, settings, free, found);
+    residency(&requirement, free, found);
+    growth(&requirement, settings, free, found);
     locking(&requirement.host, settings, free, found);
 }
 
@@ -60,9 +60,9 @@ fn pool(budget: &Budget, author: Author<'_>) -> Option<Violation> {
 }
 
 /// Mapped weights that do not stay in memory.
-fn residency(host: &HostRequirement, free: Bytes, found: &mut Vec<Violation>) {
-    let (Some(&resident), Some(&mapped)) = (host.resident().high(), host.weights_mapped.high()) else { return };
-    if !mapped.is_zero() && resident > free && host.anonymous().high().is_some_and(|&anonymous| anonymous <= free) {
+fn residency(requirement: &Requirement, free: Bytes, found: &mut Vec<Violation>) {
+    let (Some(&resident), Some(&mapped)) = (requirement.resident().high(), requirement.host.weights_mapped.high()) else { return };
+    if !mapped.is_zero() && resident > free && requirement.held().high().is_some_and(|&held| held <= free) {
         let missing = resident.saturating_sub(free);
         let message = format!("{mapped} of mapped weights do not stay in memory ({missing} too many): tokens wait for the disk");
         found.push(warning("weights-not-resident", "load_mode", message, "take a smaller quantisation, or put more layers on a GPU"));
@@ -70,8 +70,8 @@ fn residency(host: &HostRequirement, free: Bytes, found: &mut Vec<Violation>) {
 }
 
 /// What a server takes later.
-fn growth(host: &HostRequirement, settings: &Settings, free: Bytes, found: &mut Vec<Violation>) {
-    let (Some(&growth), Some(&resident)) = (host.growth_limit().high(), host.resident().high()) else { return };
+fn growth(requirement: &Requirement, settings: &Settings, free: Bytes, found: &mut Vec<Violation>) {
+    let (Some(&growth), Some(&resident)) = (requirement.host.growth_limit().high(), requirement.resident().high()) else { return };
     if resident <= free && resident + growth > free {
         let left = free.saturating_sub(resident);
         let message = format!("prompt cache ({} MiB) and checkpoints may grow to {growth}, and {left} are left", settings.cache_ram_mib);

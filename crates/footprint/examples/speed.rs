@@ -27,7 +27,7 @@ fn target() -> Target {
     let gib = Known::exact(Bytes::from_gib(24), "24 GiB");
     let device = |index| Device::of_its_own(format!("CUDA{index}"), Backend::cuda(false), gib.clone());
     let features = ["avx2", "avx512f"].map(str::to_owned).into();
-    Target { devices: (0..2).map(device).collect(), cpu_features: features, cpu_arch: "x86_64".into() }
+    Target { devices: (0..2).map(device).collect(), idle: Vec::new(), cpu_features: features, cpu_arch: "x86_64".into() }
 }
 
 /// Mean time of one run on one core: what this thread ran, where the system tells (Linux), so that a busy machine does not

@@ -201,7 +201,8 @@ fn fusions_of_experts_keep_tensors_longer() {
     let device = |index: usize| Device::of_its_own(format!("CUDA{index}"), Backend::cuda(false), Known::exact(Bytes::from_gib(80), "test"));
     let target = |devices: usize| Target {
         devices: (0..devices).map(device).collect(),
-        idle: Vec::new(), cpu_features: ["avx2".to_owned()].into(),
+        idle: Vec::new(),
+        cpu_features: ["avx2".to_owned()].into(),
         cpu_arch: "x86_64".into(),
     };
     let models = ["qwen3-30b-a3b", "mixtral-8x7b", "gpt-oss-20b", "deepseek-v3", "glm-4.5-air", "gemma4-26b-a4b", "qwen1.5-moe"];

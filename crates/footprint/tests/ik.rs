@@ -63,7 +63,8 @@ impl Case {
         let device = |(index, &mib): (usize, &u64)| Device::of_its_own(format!("CUDA{index}"), Backend::cuda(false), memory(mib));
         Target {
             devices: self.devices.iter().enumerate().map(device).collect(),
-            idle: Vec::new(), cpu_features: ["avx2".to_owned()].into(),
+            idle: Vec::new(),
+            cpu_features: ["avx2".to_owned()].into(),
             cpu_arch: "x86_64".into(),
         }
     }

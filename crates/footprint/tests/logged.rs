@@ -84,7 +84,8 @@ fn weights_and_caches_are_those_that_real_runs_logged() {
         let device = |index| Device::of_its_own(format!("GPU{index}"), (run.backend)(), memory());
         let target = Target {
             devices: (0..run.devices.len()).map(device).collect(),
-            idle: Vec::new(), cpu_features: ["avx2".to_owned()].into(),
+            idle: Vec::new(),
+            cpu_features: ["avx2".to_owned()].into(),
             cpu_arch: "x86_64".into(),
         };
         let settings = Settings { n_ctx: run.n_ctx, n_gpu_layers: 999, flash_attn: run.flash_attn, ..Settings::default() };

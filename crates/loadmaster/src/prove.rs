@@ -37,7 +37,8 @@ pub fn prove(
 pub(crate) fn pretend(target: &Target) -> Target {
     Target {
         devices: target.devices.iter().map(pretended).collect(),
-        idle: Vec::new(), cpu_features: bundled::cpu_features().unwrap_or_else(|| target.cpu_features.clone()),
+        idle: Vec::new(),
+        cpu_features: bundled::cpu_features().unwrap_or_else(|| target.cpu_features.clone()),
         cpu_arch: std::env::consts::ARCH.to_owned(),
     }
 }

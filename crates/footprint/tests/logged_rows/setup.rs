@@ -98,7 +98,8 @@ pub fn target(row: &Row) -> Target {
     }
     Target {
         devices: (0..row.n_gpus()).map(device).collect(),
-        idle: Vec::new(), cpu_features: features.into_iter().map(str::to_owned).collect(),
+        idle: Vec::new(),
+        cpu_features: features.into_iter().map(str::to_owned).collect(),
         cpu_arch: if row.get("backend").starts_with("Metal") { "aarch64" } else { "x86_64" }.into(),
     }
 }

@@ -45,7 +45,8 @@ impl Case {
         };
         Target {
             devices: self.devices.iter().enumerate().map(device).collect(),
-            idle: Vec::new(), cpu_features: host.features.clone(),
+            idle: Vec::new(),
+            cpu_features: host.features.clone(),
             cpu_arch: host.arch.clone(),
         }
     }

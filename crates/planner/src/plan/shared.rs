@@ -48,10 +48,10 @@ pub(crate) fn left_out(machine: &Machine, model: &Model, target: &Target, reques
         return None;
     }
     match request.preferences.device {
-        _ if asks_for_devices(&request.pins) => return None,
+        _ if asks_for_devices(&request.pins) => None,
         _ if request.pins.n_gpu_layers == Some(0) => Some("no layer may be on it".to_owned()),
         DevicePreference::Cpu => Some("the CPU was asked for".to_owned()),
-        DevicePreference::Gpu => return None,
+        DevicePreference::Gpu => None,
         DevicePreference::Auto => slower(machine, model, target, request),
     }
 }

@@ -24,8 +24,10 @@ use crate::inventory::Inventory;
 use crate::predict::Prediction;
 use footprint::{FootprintError, Requirement, Requirements, Target};
 use site::Site;
+use spec::settings::Devices;
 use spec::{Machine, Model, Settings};
 use std::borrow::Cow;
+use std::cell::LazyCell;
 
 /// The settings to run a model with, and everything that led to them.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,29 +79,42 @@ impl Plan {
 pub fn plan(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
     let chosen = request.pins.devices.as_ref().and_then(|devices| target.only(devices).ok());
     let target = chosen.as_deref().unwrap_or(target);
+    let of = |target| Requirements::new(model, target, &request.profile, &request.companions);
+    let bare = Target { devices: Vec::new(), ..target.clone() };
+    let (requirements, without) = (of(target), LazyCell::new(|| of(&bare)));
+    let none = Devices::Only(Vec::new());
+    plan_with(machine, model, target, request, &|settings| match settings.devices == none {
+        true => without.require(settings),
+        false => requirements.require(settings),
+    })
+}
+
+/// Plans with another source of requirements: a cache, a recording, a test. It is asked for settings that name no device, too, where
+/// those of the target share the host's memory.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_with(
+    machine: &Machine,
+    model: &Model,
+    target: &Target,
+    request: &Request,
+    require: &dyn Fn(&Settings) -> Result<Requirement, FootprintError>,
+) -> Result<Plan, Box<NoPlan>> {
     let without = |why: String| {
         let (rest, pinned) = shared::without_devices(target, request);
-        plan_over(machine, model, &rest, &pinned).map(|plan| shared::marked(plan, request, target, &why))
+        plan_over(machine, model, &rest, &pinned, require).map(|plan| shared::marked(plan, request, target, &why))
     };
     if let Some(why) = shared::left_out(machine, model, target, request) {
         return without(why);
     }
-    plan_over(machine, model, target, request).or_else(|refusal| match shared::may_be_left_out(target, request) {
+    plan_over(machine, model, target, request, require).or_else(|refusal| match shared::may_be_left_out(target, request) {
         Some(why) => without(why).map_err(|_: Box<NoPlan>| refusal),
         None => Err(refusal),
     })
 }
 
-fn plan_over(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
-    let requirements = Requirements::new(model, target, &request.profile, &request.companions);
-    plan_with(machine, model, target, request, &|settings| requirements.require(settings))
-}
-
-/// Plans with another source of requirements: a cache, a recording, a test. Uses every device of the target.
-///
-/// # Errors
-/// As [`plan`].
-pub fn plan_with(
+fn plan_over(
     machine: &Machine,
     model: &Model,
     target: &Target,

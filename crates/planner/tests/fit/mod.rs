@@ -37,9 +37,11 @@ impl Case {
             backend: Backend::pretended(false),
             total: Known::exact(Bytes::from_mib(mib), "recorded"),
             free: Known::exact(Bytes::from_mib(mib.saturating_sub(used.get(index).copied().unwrap_or(0))), "recorded"),
+            shares_host: false,
         };
         Target {
             devices: sizes.iter().enumerate().map(device).collect(),
+            idle: Vec::new(),
             cpu_features: self.features.split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>(),
             cpu_arch: "x86_64".into(),
         }

@@ -272,6 +272,7 @@ outlines! {
     "glm-5.2",
     "gpt2",
     "granite-3.1-8b",
+    "granite-swa-like",
     "granite-unrotated-like",
     "granite3.1-3b-moe",
     "granite4-h-micro",
@@ -314,6 +315,7 @@ outlines! {
     "mistral-small-4",
     "modernbert-base",
     "mpt-7b-storywriter",
+    "muse-glimmer-like",
     "nemotron-3-nano-30b",
     "nemotron-h-8b",
     "nemotron-super-49b",
@@ -399,6 +401,7 @@ mod tests {
             names,
             [
                 "cohere2moe-like",
+                "granite-swa-like",
                 "jais-2-8b",
                 "k-exaone-236b",
                 "laguna-xs.2",
@@ -406,6 +409,7 @@ mod tests {
                 "maple-like",
                 "mellum-like",
                 "mistral-small-4",
+                "muse-glimmer-like",
                 "plamo-3-2b",
                 "spark2.5-like"
             ]

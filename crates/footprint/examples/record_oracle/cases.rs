@@ -145,6 +145,8 @@ const OUTLINES: &[&str] = &[
     "spark2.5-like Q8_0 n_layer=5",
     "chameleon-7b Q5_K_M n_layer=4",
     "cogvlm-17b Q6_K n_layer=4",
+    "granite-swa-like Q4_K_M n_layer=6",
+    "muse-glimmer-like Q5_K_M n_layer=6",
 ];
 
 /// The same, of models that keep a state.

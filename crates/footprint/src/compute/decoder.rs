@@ -45,8 +45,8 @@ pub(super) struct Decoder {
     pub(super) residual: Residual,
     /// Both blocks' outputs are scaled before they are added to the stream (Granite).
     pub(super) residual_scale: bool,
-    /// The norm after the feed-forward block is computed where the layer is, as all others are (GLM-4).
-    pub(super) pinned_post_norm: bool,
+    /// Which norms after blocks are computed where the layer is, as all others are.
+    pub(super) post_norms: PostNorms,
     /// Further embeddings beside each given one, added after as many of the first layers (Qwen3-VL).
     pub(super) deepstack: u64,
     /// What the stream is.
@@ -59,6 +59,17 @@ pub(super) struct Decoder {
     pub(super) tied_head: bool,
     /// What happens to the logits.
     pub(super) logits: Logits,
+}
+
+/// Norms after blocks that are computed where the layer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PostNorms {
+    /// That after attention.
+    Attention,
+    /// That after the feed-forward block, too (GLM-4).
+    Both,
+    /// None: they are spelt out with a limit of their own (Muse Glimmer).
+    Neither,
 }
 
 /// What passes from layer to layer.
@@ -321,7 +332,7 @@ impl Decoder {
         for part in [Part::AttnPostNorm, Part::AttnOutputNorm] {
             let read_later = self.feed_forward_norm == part || self.residual == Residual::Normed;
             if !read_later && b.find(here, part, Suffix::Weight).is_some() {
-                return b.norm(here, part, y, here);
+                return b.norm(here, part, y, here.filter(|_| self.post_norms != PostNorms::Neither));
             }
         }
         Ok(y)
@@ -345,7 +356,7 @@ impl Decoder {
         let other_name = self.routing.dense == Dense::ScaledSum && b.find(here, Part::LayerOutputNorm, Suffix::Weight).is_some();
         let part = if other_name { Part::LayerOutputNorm } else { Part::FfnPostNorm };
         if b.find(here, part, Suffix::Weight).is_some() {
-            y = b.norm(here, part, y, here.filter(|_| self.pinned_post_norm))?;
+            y = b.norm(here, part, y, here.filter(|_| self.post_norms == PostNorms::Both))?;
         }
         Ok(if self.residual_scale { b.graph.scale(y) } else { y })
     }

@@ -4,7 +4,7 @@ use super::super::blocks::attention::{Heads, Rotation, Style, has_windows};
 use super::super::blocks::embedding::Scaling;
 use super::super::blocks::feed_forward::Activation;
 use super::super::builder::Norm;
-use super::super::decoder::{Decoder, Logits, Outputs, Residual, Term};
+use super::super::decoder::{Decoder, Logits, Outputs, PostNorms, Residual, Term};
 use super::super::weights::Part;
 use super::{LLAMA, nonzero, number, positions_by_sections, routing};
 use spec::Model;
@@ -58,7 +58,7 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
         }
         "glm4" => {
             let attention = Style { positions_per_token: positions_by_sections(model), ..LLAMA.attention };
-            Decoder { attention, pinned_post_norm: true, ..LLAMA }
+            Decoder { attention, post_norms: PostNorms::Both, ..LLAMA }
         }
         "olmo" => {
             let attention = Style { clamp: nonzero(model, "attention.clamp_kqv"), ..LLAMA.attention };
@@ -77,6 +77,18 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
         }
         "gemma" | "gemma2" | "gemma3" => gemma(model),
         "granite" | "minicpm" => granite(model),
+        // Pictures that come with further embeddings of some layers are another graph.
+        "granite_swa" if !has_deepstack(model) => {
+            Decoder { attention: Style { rotation: Rotation::Listed, ..LLAMA.attention }, ..granite(model) }
+        }
+        "muse-glimmer" => Decoder {
+            embedding: Scaling::Normed,
+            attention: Style { rotation: Rotation::Windowed, ..LLAMA.attention },
+            outputs: Outputs::AfterPostNorm,
+            post_norms: PostNorms::Neither,
+            logits: if nonzero(model, "final_logit_softcapping") { Logits::ScaledAndSoftCapped } else { Logits::Scaled },
+            ..LLAMA
+        },
         "command-r" | "cohere2" => cohere(model),
         "phi2" => Decoder {
             attention: Style { query_scale: true, ..LLAMA.attention },
@@ -116,6 +128,12 @@ fn granite(model: &Model) -> Decoder {
         routing: routing(model),
         ..LLAMA
     }
+}
+
+/// True where the file adds further embeddings to those of some layers (`deepstack_mapping`).
+fn has_deepstack(model: &Model) -> bool {
+    let mapping = model.arrays.get(&format!("{}.deepstack_mapping", model.architecture));
+    mapping.is_some_and(|mapping| mapping.iter().any(|&index| index >= 0.0))
 }
 
 /// Both blocks read one norm; Command R7B rotates positions in its windowed layers only.

@@ -4,7 +4,7 @@ use super::super::blocks::attention::{Heads, Rotation, Style};
 use super::super::blocks::embedding::Scaling;
 use super::super::blocks::experts::{Dense, Probabilities, Routing, SharedGate};
 use super::super::builder::Norm;
-use super::super::decoder::{Decoder, Logits, Outputs, Residual, Term};
+use super::super::decoder::{Decoder, Logits, Outputs, PostNorms, Residual, Term};
 use super::super::weights::Part;
 use super::{LLAMA, flag, nonzero, number, positions_by_sections, routing};
 use spec::Model;
@@ -81,7 +81,7 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
             attention: Style { rotation: Rotation::AllButEvery(4), ..LLAMA.attention },
             routing: stated,
             outputs: Outputs::AfterPostNorm,
-            pinned_post_norm: true,
+            post_norms: PostNorms::Both,
             ..LLAMA
         },
         "mellum" => Decoder { routing: unscaled, ..LLAMA },
@@ -122,7 +122,7 @@ fn grok(model: &Model, routing: Routing) -> Decoder {
         embedding: Scaling::Factor,
         attention: Style { soft_cap: true, ..LLAMA.attention },
         routing: Routing { dense: Dense::ScaledSum, ..routing },
-        pinned_post_norm: true,
+        post_norms: PostNorms::Both,
         logits: if nonzero(model, "final_logit_softcapping") { Logits::ScaledAndSoftCapped } else { Logits::Scaled },
         ..LLAMA
     }

@@ -20,7 +20,7 @@ use super::blocks::embedding::Scaling;
 use super::blocks::experts::{Dense, Probabilities, Routing, SharedGate};
 use super::blocks::feed_forward::Activation;
 use super::builder::Norm;
-use super::decoder::{Copies, Decoder, Logits, Outputs, Residual};
+use super::decoder::{Copies, Decoder, Logits, Outputs, PostNorms, Residual};
 use super::weights::Part;
 use spec::Model;
 use spec::model::MetaValue;
@@ -60,7 +60,7 @@ pub(super) const LLAMA: Decoder = Decoder {
     },
     residual: Residual::Sequential { stream_first: [false, false] },
     residual_scale: false,
-    pinned_post_norm: false,
+    post_norms: PostNorms::Attention,
     deepstack: 0,
     copies: Copies::One,
     outputs: Outputs::InLastLayer,

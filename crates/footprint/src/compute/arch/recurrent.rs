@@ -5,7 +5,7 @@ use super::super::blocks::embedding::Scaling;
 use super::super::blocks::experts::Routing;
 use super::super::blocks::feed_forward::Activation;
 use super::super::builder::Norm;
-use super::super::decoder::{Decoder, Logits, Outputs, Residual};
+use super::super::decoder::{Decoder, Logits, Outputs, PostNorms, Residual};
 use super::super::weights::Part;
 use super::{LLAMA, flag, nonzero, routing};
 use spec::Model;
@@ -43,7 +43,7 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
         "jamba" => {
             Decoder { attention: UNROTATED, routing: Routing { normalized: false, ..routing(model) }, residual: STREAM_FIRST, ..LLAMA }
         }
-        "plamo2" => Decoder { pinned_post_norm: true, ..LLAMA },
+        "plamo2" => Decoder { post_norms: PostNorms::Both, ..LLAMA },
         "rwkv6" | "rwkv7" => Decoder { norm: Norm::Layer, ..LLAMA },
         "rwkv6qwen2" | "arwkv7" => LLAMA,
         "kimi-linear" => Decoder { attention: UNROTATED, routing: routing(model), ..LLAMA },

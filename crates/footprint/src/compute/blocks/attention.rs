@@ -70,6 +70,8 @@ pub(in super::super) enum Rotation {
     Windowed,
     /// These, and the first n layers (Cohere2-MoE).
     WindowedOrFirst(usize),
+    /// Those that the file lists, or else all (`attention.rope_pattern`).
+    Listed,
     /// Every n-th layer does not.
     AllButEvery(usize),
     /// The first of every n layers does not.
@@ -199,6 +201,10 @@ pub(in super::super) fn attention(
         Rotation::Never => false,
         Rotation::Windowed => shape.window.is_some(),
         Rotation::WindowedOrFirst(n) => shape.window.is_some() || layer < n,
+        Rotation::Listed => {
+            let list = b.model.arrays.get(&format!("{}.attention.rope_pattern", b.model.architecture));
+            list.and_then(|list| list.get(layer)).is_none_or(|&turns| turns != 0.0)
+        }
         Rotation::AllButEvery(n) => !(layer + 1).is_multiple_of(n),
         Rotation::AllButFirstOf(n) => !layer.is_multiple_of(n),
     };

@@ -13,6 +13,8 @@ pub(in super::super) enum Scaling {
     None,
     /// By one factor.
     Factor,
+    /// By their root mean square (Muse Glimmer).
+    Normed,
     /// By an input with one factor per token, so that embeddings of images stay as they are (Gemma 3).
     PerToken,
 }
@@ -58,6 +60,7 @@ pub(in super::super) fn embedding(b: &mut Builder<'_>, scaling: Scaling, deepsta
         // Before batches could mix tokens and embeddings, one factor was enough.
         Scaling::PerToken if kinds < BatchKinds::Mixed => b.graph.scale(x),
         Scaling::Factor => b.graph.scale(x),
+        Scaling::Normed => b.graph.like(Op::RmsNorm, &[x]),
         Scaling::PerToken => {
             let factors = b.graph.input(QuantType::F32, [1, n_tokens, 1, 1]);
             b.graph.mul(x, factors)

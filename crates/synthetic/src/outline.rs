@@ -278,6 +278,7 @@ outlines! {
     "granite4-h-micro",
     "granite4-h-tiny",
     "grok-2",
+    "grovemoe-like",
     "hunyuan-1.8b",
     "hunyuan-a13b",
     "hunyuan-ocr",
@@ -402,6 +403,7 @@ mod tests {
             [
                 "cohere2moe-like",
                 "granite-swa-like",
+                "grovemoe-like",
                 "jais-2-8b",
                 "k-exaone-236b",
                 "laguna-xs.2",

@@ -146,6 +146,7 @@ const OUTLINES: &[&str] = &[
     "chameleon-7b Q5_K_M n_layer=4",
     "cogvlm-17b Q6_K n_layer=4",
     "granite-swa-like Q4_K_M n_layer=6",
+    "grovemoe-like Q4_K_M n_layer=4",
     "muse-glimmer-like Q5_K_M n_layer=6",
 ];
 

@@ -6,7 +6,7 @@ use super::blocks::altup;
 use super::blocks::attention::{self, AttentionInputs, Style};
 use super::blocks::compressed::compressed_attention;
 use super::blocks::embedding::{Scaling, embedding, position};
-use super::blocks::experts::{self, Dense, Routing, SharedGate, experts};
+use super::blocks::experts::{self, Dense, Routing, SharedGate, Stack, experts};
 use super::blocks::feed_forward::{Activation, Matrices, feed_forward};
 use super::blocks::hyper_connection::{self, Connection};
 use super::blocks::latent::{latent_attention, whole_heads};
@@ -397,10 +397,20 @@ impl Decoder {
         };
         let routed = if b.find(here, Part::FfnLatentDown, Suffix::Weight).is_some() {
             let latent = b.linear(here, Part::FfnLatentDown, x)?;
-            let routed = experts(b, index, shape, self.routing, logits, latent)?;
+            let routed = experts(b, index, Stack::ROUTED, shape, self.routing, logits, latent)?;
             b.linear(here, Part::FfnLatentUp, routed)?
         } else {
-            experts(b, index, shape, self.routing, logits, x)?
+            experts(b, index, Stack::ROUTED, shape, self.routing, logits, x)?
+        };
+        let routed = match b.find(here, Part::FfnDownChexps, Suffix::Weight) {
+            Some(matrices) => {
+                let count = u32::try_from(b.graph.ne(matrices)[2]).unwrap_or(u32::MAX);
+                let groups = Experts { count, used: shape.used.min(count), ..shape.clone() };
+                let adjusted = experts(b, index, Stack::OF_GROUPS, &groups, self.routing, logits, routed)?;
+                let adjusted = b.graph.scale(adjusted);
+                b.graph.add(routed, adjusted)
+            }
+            None => routed,
         };
         if self.routing.dense == Dense::ScaledSum && b.find(here, Part::FfnUp, Suffix::Weight).is_some() {
             let dense = feed_forward(b, index, Matrices::DENSE, self.activation, x)?;
@@ -448,7 +458,7 @@ impl Decoder {
         let routed = b.graph.mul(routed, scale);
         let matrix = b.weight(here, Part::FfnGateInp)?;
         let logits = b.graph.mul_mat(matrix, routed);
-        let routed = experts(b, index, shape, self.routing, logits, read)?;
+        let routed = experts(b, index, Stack::ROUTED, shape, self.routing, logits, read)?;
         let routed = b.norm(here, Part::FfnPostNorm2, routed, here)?;
         Ok(b.graph.add(dense, routed))
     }
@@ -461,7 +471,7 @@ impl Decoder {
         let dense = b.graph.add(dense, x);
         let read = b.norm(here, Part::FfnNormExps, before, here)?;
         let logits = experts::router(b, index, read)?;
-        let routed = experts(b, index, shape, self.routing, logits, read)?;
+        let routed = experts(b, index, Stack::ROUTED, shape, self.routing, logits, read)?;
         Ok(b.graph.add(routed, dense))
     }
 

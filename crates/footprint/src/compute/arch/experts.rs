@@ -84,6 +84,7 @@ pub(super) fn decoder(model: &Model) -> Option<Decoder> {
             post_norms: PostNorms::Both,
             ..LLAMA
         },
+        "grovemoe" => Decoder { routing: Routing { chosen_by_sigmoid: true, ..routing(model) }, ..LLAMA },
         "mellum" => Decoder { routing: unscaled, ..LLAMA },
         "cohere2moe" => cohere2_moe(model, stated),
         "maple" => Decoder { attention: Style { rotation: Rotation::Windowed, ..LLAMA.attention }, routing: unscaled, ..LLAMA },

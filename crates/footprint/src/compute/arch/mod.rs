@@ -53,6 +53,7 @@ pub(super) const LLAMA: Decoder = Decoder {
         groups: None,
         reads_stream: false,
         weights_input: false,
+        chosen_by_sigmoid: false,
         activation: Activation::Twice,
         shared_gate: SharedGate::Sigmoid,
         scaled_sum: false,

@@ -4,6 +4,7 @@ use super::super::builder::{Builder, Missing};
 use super::super::tensor::{Id, Op};
 use super::super::weights::{Part, Suffix};
 use super::feed_forward::{Activation, limited, limits_apart};
+use spec::QuantType;
 use spec::model::Experts;
 
 /// How a router turns its logits into weights.
@@ -21,6 +22,8 @@ pub(in super::super) struct Routing {
     pub(in super::super) reads_stream: bool,
     /// Experts are chosen by their logits, and their input is weighted instead of their output (Llama 4).
     pub(in super::super) weights_input: bool,
+    /// Experts are chosen by a sigmoid of their logits, whatever they are weighted by (GroveMoE).
+    pub(in super::super) chosen_by_sigmoid: bool,
     /// Experts without a gate.
     pub(in super::super) activation: Activation,
     /// How the gate of the shared experts is bent, where there is one.
@@ -72,10 +75,29 @@ pub(in super::super) fn router(b: &mut Builder<'_>, layer: usize, x: Id) -> Resu
     b.linear_bias(Some(layer), Part::FfnGateInp, x)
 }
 
-/// The routed experts of one layer, without shared ones.
+/// The stacked matrices of experts.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Stack {
+    gate_up: Option<Part>,
+    gate: Part,
+    up: Part,
+    down: Part,
+}
+
+impl Stack {
+    /// Routed experts.
+    pub(in super::super) const ROUTED: Self =
+        Self { gate_up: Some(Part::FfnGateUpExps), gate: Part::FfnGateExps, up: Part::FfnUpExps, down: Part::FfnDownExps };
+    /// Experts that several routed ones have in common (GroveMoE).
+    pub(in super::super) const OF_GROUPS: Self =
+        Self { gate_up: None, gate: Part::FfnGateChexps, up: Part::FfnUpChexps, down: Part::FfnDownChexps };
+}
+
+/// Some experts of one layer; there may be fewer than logits, which then are those of the experts that have them in common.
 pub(in super::super) fn experts(
     b: &mut Builder<'_>,
     layer: usize,
+    stack: Stack,
     shape: &Experts,
     routing: Routing,
     logits: Id,
@@ -96,8 +118,8 @@ pub(in super::super) fn experts(
         x = b.graph.repeat(x, [n_embd, n_used, n_tokens, 1]);
         x = b.graph.mul(x, weights);
     }
-    let hidden = hidden(b, layer, routing.activation, chosen, x)?;
-    let mut y = through(b, layer, Part::FfnDownExps, hidden, chosen)?;
+    let hidden = hidden(b, layer, stack, routing.activation, chosen, x)?;
+    let mut y = through(b, layer, stack.down, hidden, chosen)?;
     if b.model.architecture == "mistral4" && b.graph.tensor(y).op == Op::MulMatId {
         b.graph.tensor_mut(y).precise = true;
     }
@@ -129,8 +151,8 @@ pub(in super::super) fn experts(
 
 /// Numbers and weights of the experts that each token visits.
 fn route(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, logits: Id) -> (Id, Id) {
-    let n_tokens = b.graph.ne(logits)[1];
-    let (n_experts, n_used) = (u64::from(shape.count), u64::from(shape.used));
+    let [n_experts, n_tokens, ..] = b.graph.ne(logits);
+    let (grouped, n_used) = (u64::from(shape.count) != n_experts, u64::from(shape.used));
     let probabilities = match routing.probabilities {
         Probabilities::Softmax => b.graph.like(Op::SoftMax, &[logits]),
         Probabilities::Sigmoid => b.graph.unary(logits),
@@ -145,6 +167,7 @@ fn route(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, l
     let mut selection = match bias {
         Some(bias) => b.graph.add(probabilities, bias),
         None if routing.weights_input => logits,
+        None if routing.chosen_by_sigmoid => b.graph.unary(logits),
         None => probabilities,
     };
     if let (Some((groups, used)), None) = (routing.groups, b.options.rules.ik) {
@@ -154,6 +177,7 @@ fn route(b: &mut Builder<'_>, layer: usize, shape: &Experts, routing: Routing, l
         Some(chosen) => chosen,
         None => b.graph.top_k(selection, n_used),
     };
+    let chosen = if grouped { groups_of(b, chosen) } else { chosen };
     let probabilities = b.graph.reshape(probabilities, [1, n_experts, n_tokens, 1]);
     let mut weights = b.graph.get_rows(probabilities, chosen);
     let (flat, tall) = ([n_used, n_tokens, 1, 1], [1, n_used, n_tokens, 1]);
@@ -182,6 +206,13 @@ fn listed(b: &mut Builder<'_>, layer: usize) -> Option<Id> {
     b.tokens.map(|tokens| b.graph.get_rows(table, tokens))
 }
 
+/// The number of each expert's group: a quotient, for which there is no operation on integers.
+fn groups_of(b: &mut Builder<'_>, chosen: Id) -> Id {
+    let number = b.graph.cast(chosen, QuantType::F32);
+    let number = b.graph.scale(number);
+    b.graph.cast(number, QuantType::I32)
+}
+
 /// Selection scores with all but the best groups masked out.
 fn within_groups(b: &mut Builder<'_>, selection: Id, [n_experts, n_tokens]: [u64; 2], groups: u64, used: u64) -> Id {
     let per_group = n_experts / groups.max(1);
@@ -202,26 +233,26 @@ fn within_groups(b: &mut Builder<'_>, selection: Id, [n_experts, n_tokens]: [u64
 }
 
 /// The gated activations of each visited expert.
-fn hidden(b: &mut Builder<'_>, layer: usize, activation: Activation, chosen: Id, x: Id) -> Result<Id, Missing> {
-    if b.find(Some(layer), Part::FfnGateUpExps, Suffix::Weight).is_some() {
-        let both = through(b, layer, Part::FfnGateUpExps, x, chosen)?;
+fn hidden(b: &mut Builder<'_>, layer: usize, stack: Stack, activation: Activation, chosen: Id, x: Id) -> Result<Id, Missing> {
+    if let Some(gate_up) = stack.gate_up.filter(|&part| b.find(Some(layer), part, Suffix::Weight).is_some()) {
+        let both = through(b, layer, gate_up, x, chosen)?;
         let (ne, nb) = (b.graph.ne(both), b.graph.tensor(both).nb);
         let [gate, up] = [(); 2].map(|()| b.graph.view_3d(both, [ne[0] / 2, ne[1], ne[2]], nb[1], nb[2]));
         return Ok(b.graph.gated(gate, up));
     }
-    if b.options.rules.ik.is_some_and(|ik| ik.fused_experts) && b.find(Some(layer), Part::FfnGateExps, Suffix::Weight).is_some() {
-        let [up, gate] = [b.weight(Some(layer), Part::FfnUpExps)?, b.weight(Some(layer), Part::FfnGateExps)?];
+    if b.options.rules.ik.is_some_and(|ik| ik.fused_experts) && b.find(Some(layer), stack.gate, Suffix::Weight).is_some() {
+        let [up, gate] = [b.weight(Some(layer), stack.up)?, b.weight(Some(layer), stack.gate)?];
         return Ok(b.graph.experts_gate(up, gate, x, chosen));
     }
-    let up = through(b, layer, Part::FfnUpExps, x, chosen)?;
-    if b.find(Some(layer), Part::FfnGateExps, Suffix::Weight).is_none() {
+    let up = through(b, layer, stack.up, x, chosen)?;
+    if b.find(Some(layer), stack.gate, Suffix::Weight).is_none() {
         if activation == Activation::Twice {
             let y = b.graph.function(up);
             return Ok(b.graph.square(y));
         }
         return Ok(b.graph.unary(up));
     }
-    let gate = through(b, layer, Part::FfnGateExps, x, chosen)?;
+    let gate = through(b, layer, stack.gate, x, chosen)?;
     Ok(if limits_apart(b.model, "swiglu_clamp_exp", layer) { limited(b, gate, up) } else { b.graph.gated(gate, up) })
 }
 

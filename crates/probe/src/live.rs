@@ -17,6 +17,9 @@ use std::time::Duration;
 /// Longer than `/proc/cpuinfo` of 4096 CPUs; a file under `/proc` or `/sys` that does not end is cut here.
 const MAX_FILE: u64 = 16 << 20;
 
+/// The most that an attribute under `/sys/devices` holds (Linux Documentation/filesystems/sysfs.rst).
+const PAGE: usize = 4096;
+
 /// The machine that runs this program.
 ///
 /// Files of GPUs are read on threads of their own, for a broken device may never answer. A driver's library is asked on a thread
@@ -146,8 +149,14 @@ fn nvml(libraries: &'static [&'static str]) -> impl Fn() -> Result<Ask<Question>
 }
 
 fn bytes(path: &str) -> Result<Vec<u8>, Refusal> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(MAX_FILE).read_to_end(&mut bytes)?;
+    let mut file = std::fs::File::open(path)?;
+    let mut bytes = vec![0; PAGE];
+    let first = file.read(&mut bytes)?;
+    bytes.truncate(first);
+    // An attribute of a device comes whole with the first read; asking for its end would be a system call more for each of thousands.
+    if first == PAGE || !path.starts_with("/sys/devices/") {
+        file.take(MAX_FILE).read_to_end(&mut bytes)?;
+    }
     Ok(bytes)
 }
 

@@ -62,6 +62,15 @@ impl Server {
         (0..self.threads_per_core).map(part).collect::<Vec<_>>().join(",")
     }
 
+    /// The same CPUs as a mask: words of 32 bits, the highest first, for programs that read no lists.
+    fn mask(&self, first: u32, cores: u32) -> String {
+        let mut words = vec![0_u32; self.cpus().div_ceil(32) as usize];
+        for cpu in (0..self.threads_per_core).flat_map(|thread| (first..first + cores).map(move |core| core + thread * self.cores())) {
+            words[(cpu / 32) as usize] |= 1 << (cpu % 32);
+        }
+        words.iter().rev().map(|word| format!("{word:08x}")).collect::<Vec<_>>().join(",")
+    }
+
     /// The files of the machine, all CPUs switched on and nothing limited.
     pub fn tree(&self) -> Tree {
         let mut tree = linux();
@@ -88,6 +97,16 @@ impl Server {
             ] {
                 put(&mut tree, &format!("{folder}/topology/{name}"), text);
             }
+            let socket_mask = self.mask(first_of(self.cores_per_socket), self.cores_per_socket);
+            for (name, mask) in [
+                ("core_cpus", self.mask(core, 1)),
+                ("thread_siblings", self.mask(core, 1)),
+                ("package_cpus", socket_mask.clone()),
+                ("core_siblings", socket_mask.clone()),
+                ("die_cpus", socket_mask),
+            ] {
+                put(&mut tree, &format!("{folder}/topology/{name}"), &mask);
+            }
             let shared = self.list(first_of(self.cores_per_l3), self.cores_per_l3);
             let caches = [
                 ("1", "Data", 32, &own),
@@ -100,6 +119,8 @@ impl Server {
                 for (name, text) in [("level", level), ("type", kind), ("size", &format!("{kib}K")), ("shared_cpu_list", users)] {
                     put(&mut tree, &format!("{folder}/{name}"), text);
                 }
+                let cores = if index == 3 { self.cores_per_l3 } else { 1 };
+                put(&mut tree, &format!("{folder}/shared_cpu_map"), &self.mask(first_of(cores), cores));
             }
             for (name, text) in [("cpuinfo_max_freq", "3529052"), ("scaling_max_freq", "3529052"), ("scaling_governor", "schedutil")] {
                 put(&mut tree, &format!("{folder}/cpufreq/{name}"), text);
@@ -125,6 +146,7 @@ impl Server {
             let distances = (0..nodes).map(distance).collect::<Vec<_>>().join(" ");
             let folder = format!("/sys/devices/system/node/node{node}");
             put(tree, &format!("{folder}/cpulist"), &self.list(node * cores, cores));
+            put(tree, &format!("{folder}/cpumap"), &self.mask(node * cores, cores));
             put(tree, &format!("{folder}/distance"), &distances);
             put(tree, &format!("{folder}/meminfo"), &format!("Node {node} MemTotal: {kib} kB\nNode {node} MemFree: {} kB", kib / 2));
         }

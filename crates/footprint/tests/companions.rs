@@ -233,3 +233,45 @@ fn a_draft_of_another_vocabulary_is_refused_as_the_engine_does() {
     the draft's vocabulary does not go with the model's: its bos token is another
     "#);
 }
+
+/// Compute buffers that llama-mtmd-cli 0.7.0 reserved for synthetic projectors on a CPU, in MiB of two decimals: kind, width,
+/// inner width, patch, image, heads, projected width.
+const PROJECTORS: &[(&str, [u64; 6], f64)] = &[
+    ("gemma3", [1152, 4304, 14, 896, 16, 1152], 121.25),
+    ("gemma3", [1152, 1152, 14, 896, 16, 512], 90.00),
+    ("gemma3", [768, 3072, 14, 448, 12, 512], 21.00),
+    ("gemma3", [1024, 2048, 16, 512, 16, 512], 20.00),
+    ("gemma3", [1024, 2048, 16, 512, 16, 2560], 25.00),
+    ("gemma3", [1024, 4096, 14, 336, 16, 512], 15.75),
+    ("idefics3", [768, 3072, 16, 512, 12, 576], 21.00),
+    ("idefics3", [768, 768, 16, 512, 12, 512], 15.00),
+    ("idefics3", [1152, 4304, 14, 364, 16, 512], 20.01),
+    ("internvl", [1024, 4096, 14, 448, 16, 896], 28.03),
+    ("mlp", [1024, 4096, 14, 336, 16, 512], 19.32),
+    ("mlp", [1024, 4096, 14, 336, 16, 4096], 21.55),
+    ("mlp", [1024, 1024, 14, 336, 16, 4096], 21.55),
+    ("mlp", [1024, 4096, 14, 336, 16, 5120], 26.05),
+    ("mlp", [768, 3072, 32, 224, 12, 512], 1.31),
+];
+
+#[test]
+fn reservations_of_projectors_are_within_their_intervals() {
+    let keys = ["embedding_length", "feed_forward_length", "patch_size", "image_size", "attention.head_count", "projection_dim"];
+    let mut equal = 0;
+    for (kind, figures, reserved) in PROJECTORS {
+        let class = matches!(*kind, "internvl" | "mlp").then(|| tensor("v.class_embd", QuantType::F32, [figures[0], 1, 1, 1]));
+        let mut file = attachment(AttachmentKind::Projector, "clip", class.into_iter().collect());
+        file.metadata.insert("clip.projector_type".into(), spec::model::MetaValue::Text((*kind).into()));
+        for (key, figure) in keys.iter().zip(figures) {
+            file.metadata.insert(format!("clip.vision.{key}"), spec::model::MetaValue::Uint(*figure));
+        }
+        let companions = Companions { projector: Some(file), projector_on_host: true, ..Companions::default() };
+        let parts = need(&model(), &Settings::default(), &companions).unwrap().parts(None);
+        let compute = parts.iter().find(|part| part.component == Component::ProjectorCompute).unwrap().peak.clone();
+        let [value, low, high] = [compute.get().unwrap(), *compute.low().unwrap(), *compute.high().unwrap()].map(|bytes| bytes.as_mib());
+        assert!((low - 0.005..=high + 0.005).contains(reserved), "{kind} {figures:?}: {low:.2} to {high:.2}, recorded {reserved}");
+        assert!(high <= 3.0 * low, "{kind} {figures:?}: {low:.2} to {high:.2}");
+        equal += usize::from((value - reserved).abs() < 0.006);
+    }
+    assert!(equal >= 9, "{equal} of {} are the central value", PROJECTORS.len());
+}

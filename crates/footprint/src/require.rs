@@ -220,7 +220,7 @@ impl<'a> Case<'a> {
         Requirement {
             devices: devices(self, &parts),
             host: host(self, &parts),
-            notes: notes(model, settings, &placed.placement, &placed.weights, context.rules.ik.is_some()),
+            notes: notes(self, &placed.placement, &placed.weights),
             graph: parts.simulated.compute.graph,
             context: ResolvedContext { flash_attn: parts.simulated.compute.flash_attn, ..context },
             layer_devices: layers.clone(),
@@ -366,15 +366,16 @@ fn by_support(model: &Model, bytes: Bytes, source: &'static str) -> Known<Bytes>
     }
 }
 
-fn notes(model: &Model, settings: &Settings, placement: &Placement, weights: &Weights, ik: bool) -> Vec<String> {
+fn notes(case: &Case<'_>, placement: &Placement, weights: &Weights) -> Vec<String> {
+    let &Case { model, settings, roles, ref context, .. } = case;
     let mut notes = Vec::new();
     if model.support == Support::Generic {
         notes.push(format!("architecture {:?} is not known: tensors are exact, caches and compute are estimates", model.architecture));
     }
-    if model.tensors.iter().any(|tensor| tensor.ty.is_bitnet_fork()) {
+    if roles.bitnet_fork {
         notes.push("tensors of the BitNet fork: bitnet.cpp loads this file, llama.cpp does not".to_owned());
     }
-    if !ik && model.tensors.iter().any(|tensor| tensor.ty.is_ik_fork()) {
+    if context.rules.ik.is_none() && roles.ik_fork {
         notes.push(
             "tensors of ik_llama.cpp: it loads this file, llama.cpp does not; `--engine-profile ik_llama.cpp` has its rules".to_owned(),
         );

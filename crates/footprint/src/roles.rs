@@ -2,8 +2,8 @@
 //!
 //! Upstream: the table `LLM_TENSOR_INFOS`, `src/llama-arch.cpp:749-1104`, and the loaders in `src/models/`.
 
-use spec::Model;
 use spec::model::Tensor;
+use spec::{Model, QuantType};
 
 /// The part of the model that a tensor belongs to, which decides its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,13 @@ pub(crate) struct Role {
 
 /// The roles of a model's tensors, in their order.
 #[derive(Clone, Debug)]
-pub(crate) struct Roles(Vec<Role>);
+pub(crate) struct Roles {
+    roles: Vec<Role>,
+    /// Some tensor has a type of the BitNet fork.
+    pub(crate) bitnet_fork: bool,
+    /// Some tensor has a type of ik_llama.cpp.
+    pub(crate) ik_fork: bool,
+}
 
 impl Roles {
     /// Reads the names.
@@ -61,12 +67,17 @@ impl Roles {
             let (part, used) = role(model, &tensor.name);
             Role { part, used, in_layer: tensor.layer().is_some(), experts_of: experts_of(&tensor.name) }
         };
-        Self(model.tensors.iter().map(role).collect())
+        let some = |fork: fn(QuantType) -> bool| model.tensors.iter().any(|tensor| fork(tensor.ty));
+        Self {
+            roles: model.tensors.iter().map(role).collect(),
+            bitnet_fork: some(QuantType::is_bitnet_fork),
+            ik_fork: some(QuantType::is_ik_fork),
+        }
     }
 
     /// One per tensor.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Role> {
-        self.0.iter()
+        self.roles.iter()
     }
 }
 

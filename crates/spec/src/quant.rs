@@ -61,6 +61,7 @@ macro_rules! quant_types {
                 match self { $(Self::$variant => $name,)* $(Self::$fork => $fork_name,)* $(Self::$ik => $ik_name,)* }
             }
             /// The geometry of one block.
+            #[inline]
             pub const fn block(self) -> Block {
                 match self {
                     $(Self::$variant => Block { weights: $weights, bytes: Bytes::new($bytes) },)*
@@ -69,10 +70,12 @@ macro_rules! quant_types {
                 }
             }
             /// What stands before the blocks of each row: the row's scale, in types of ik_llama.cpp.
+            #[inline]
             pub const fn row_header(self) -> Bytes {
                 match self { $(Self::$ik => Bytes::new($ik_header),)* _ => Bytes::ZERO }
             }
             /// True for [`QuantType::IK_FORK`]: llama.cpp loads no such tensor, ik_llama.cpp does.
+            #[inline]
             pub const fn is_ik_fork(self) -> bool {
                 match self { $(Self::$ik => true,)* _ => false }
             }
@@ -188,6 +191,7 @@ impl QuantType {
     /// assert_eq!(QuantType::Q4_K.row_bytes(4096), Some(Bytes::new(2304)));
     /// assert_eq!(QuantType::Q4_K.row_bytes(100), None);
     /// ```
+    #[inline]
     pub fn row_bytes(self, columns: u64) -> Option<Bytes> {
         let block = self.block();
         if !columns.is_multiple_of(block.weights) {
@@ -243,6 +247,7 @@ impl QuantType {
     }
 
     /// True for types whose elements share block scales.
+    #[inline]
     pub const fn is_quantized(self) -> bool {
         self.block().weights > 1
     }

@@ -84,8 +84,13 @@ impl BufferRules {
     /// Host memory (`ggml_backend_cpu_buffer_type`; pinned buffers behave alike).
     pub(super) const HOST: Self = Self { alignment: 32, max_buffer: NO_LIMIT, quantized_row_padding: None, scratch: Scratch::None };
 
+    /// The same for copies, which nothing is computed into.
+    pub(super) fn plain(&self) -> Self {
+        Self { scratch: Scratch::None, ..*self }
+    }
+
     /// What a tensor takes, alignment aside (`get_alloc_size` of the buffer type).
-    fn size(&self, graph: &Graph, tensor: &Tensor) -> u64 {
+    pub(super) fn size(&self, graph: &Graph, tensor: &Tensor) -> u64 {
         let mut size = tensor.bytes();
         if let Some(padding) = self.quantized_row_padding
             && tensor.ty.is_quantized()
@@ -198,6 +203,14 @@ impl Arena {
         Address { chunk: c, offset }
     }
 
+    /// Frees what a place has beyond its new owner's need.
+    fn shrink(&mut self, at: Address, had: u64, needs: u64) {
+        let (had, needs) = (align(had, self.alignment), align(needs, self.alignment));
+        if had > needs {
+            self.free(Address { offset: at.offset.saturating_add(needs), ..at }, had - needs);
+        }
+    }
+
     fn free(&mut self, at: Address, size: u64) {
         let size = align(size, self.alignment);
         let end = at.offset.saturating_add(size);
@@ -229,72 +242,38 @@ impl Arena {
     }
 }
 
-/// What the allocator knows of one tensor.
+/// What the walk knows of one tensor.
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     children: i32,
     views: i32,
-    backend: u8,
     allocated: bool,
-    at: Address,
-    /// What it was given, alignment aside.
-    size: u64,
+    /// What holds it, while it has memory.
+    slot: u32,
+    backend: u8,
 }
 
-struct Walk<'a> {
-    graph: &'a Graph,
-    rules: &'a [BufferRules],
-    arenas: Vec<Arena>,
-    states: Vec<State>,
-    /// Tensors that have memory.
-    live: Vec<Id>,
+/// One deed of the allocator. Slots are numbered as they are first placed.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The next size of the plan gets a place: that of a new slot.
+    Place(u8),
+    /// The next size of the plan takes over a slot.
+    TakeOver(u32),
+    Free(u32),
+    /// A cut of the layout, or its end.
+    Cut,
 }
 
-/// Bytes of each chunk of each backend's compute buffer.
-pub(super) fn chunk_sizes(graph: &Graph, layout: &Layout, rules: &[BufferRules]) -> Vec<Vec<u64>> {
-    traced(graph, layout, rules).0
-}
-
-/// The same, and the memory at each cut of the layout and at the end.
-pub(super) fn traced(graph: &Graph, layout: &Layout, rules: &[BufferRules]) -> (Vec<Vec<u64>>, Vec<Snapshot>) {
-    let arenas = rules.iter().map(Arena::new).collect();
-    let mut walk = Walk { graph, rules, arenas, states: vec![State::default(); graph.len()], live: Vec::new() };
-    for &(leaf, backend) in &layout.leafs {
-        walk.place(leaf, backend);
-    }
-    for &(node, backend) in &layout.nodes {
-        walk.count(node, backend);
-    }
-    let mut snapshots = Vec::with_capacity(layout.cuts.len() + 1);
-    let mut start = 0;
-    for &end in layout.cuts.iter().chain([&layout.nodes.len()]) {
-        for &(node, backend) in &layout.nodes[start..end] {
-            for &source in graph.tensor(node).sources() {
-                walk.place(source, backend);
-            }
-            walk.place(node, backend);
-            for &source in graph.tensor(node).sources() {
-                walk.release(source);
-            }
-        }
-        if !layout.cuts.is_empty() {
-            snapshots.push(walk.snapshot());
-        }
-        start = end;
-    }
-    let sizes = walk.arenas.iter().map(|arena| arena.chunks.iter().map(|chunk| chunk.high_water).collect()).collect();
-    (sizes, snapshots)
-}
-
-/// Compute buffers between two nodes: all that later decisions follow from.
-#[derive(Clone, Debug)]
-pub(super) struct Snapshot {
-    /// Free blocks of each backend, chunk by chunk; with how far chunks have grown, where their size is limited.
-    pub(super) free: Vec<u64>,
-    /// What has memory.
-    pub(super) live: Vec<Live>,
-    /// Per backend, how far each chunk was used since the snapshot before.
-    pub(super) peaks: Vec<Vec<u64>>,
+/// What the allocator does for a layout, in order. Nothing of it depends on how large tensors are, only on which have the same
+/// layout as a source.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Plan {
+    steps: Vec<Step>,
+    /// Tensors whose sizes are asked for, in order, each on a backend.
+    pub(super) asked: Vec<(Id, u8)>,
+    /// Tensors that have memory at each cut and at the end, where there are cuts.
+    pub(super) live: Vec<Vec<Live>>,
 }
 
 /// A tensor that has memory.
@@ -302,17 +281,105 @@ pub(super) struct Snapshot {
 pub(super) struct Live {
     pub(super) id: Id,
     pub(super) backend: u8,
-    /// Chunk and offset.
-    pub(super) at: [u64; 2],
     /// It will be read, itself or through views.
     pub(super) read: [bool; 2],
+    slot: u32,
 }
 
-impl Walk<'_> {
-    fn snapshot(&mut self) -> Snapshot {
-        let mut free = Vec::new();
-        let mut peaks = Vec::with_capacity(self.arenas.len());
-        for arena in &mut self.arenas {
+impl Plan {
+    /// The walk over a layout.
+    pub(super) fn of(graph: &Graph, layout: &Layout) -> Self {
+        let plan = Self { steps: Vec::with_capacity(2 * layout.nodes.len()), ..Self::default() };
+        let mut walk = Walk { graph, states: vec![State::default(); graph.len()], slots: 0, live: Vec::new(), plan };
+        for &(leaf, backend) in &layout.leafs {
+            walk.place(leaf, backend);
+        }
+        for &(node, backend) in &layout.nodes {
+            walk.count(node, backend);
+        }
+        let mut start = 0;
+        for &end in layout.cuts.iter().chain([&layout.nodes.len()]) {
+            for &(node, backend) in &layout.nodes[start..end] {
+                for &source in graph.tensor(node).sources() {
+                    walk.place(source, backend);
+                }
+                walk.place(node, backend);
+                for &source in graph.tensor(node).sources() {
+                    walk.release(source);
+                }
+            }
+            if !layout.cuts.is_empty() {
+                walk.cut();
+            }
+            start = end;
+        }
+        walk.plan
+    }
+
+    /// The sizes that are asked for, as the graph has them.
+    pub(super) fn sizes(&self, graph: &Graph, rules: &[BufferRules]) -> Vec<u64> {
+        self.asked.iter().map(|&(id, backend)| rules[usize::from(backend)].size(graph, graph.tensor(id))).collect()
+    }
+
+    /// Bytes of each chunk of each backend's compute buffer; and the memory at each cut and at the end, where there are cuts.
+    pub(super) fn run(&self, sizes: &[u64], rules: &[BufferRules]) -> (Vec<Vec<u64>>, Vec<Snapshot>) {
+        let mut arenas: Vec<Arena> = rules.iter().map(Arena::new).collect();
+        let mut slots: Vec<Slot> = Vec::with_capacity(sizes.len());
+        let mut snapshots = Vec::with_capacity(self.live.len());
+        let mut sizes = sizes.iter().copied();
+        for &step in &self.steps {
+            match step {
+                Step::Place(backend) => {
+                    let size = sizes.next().unwrap_or(0);
+                    slots.push(Slot { backend, at: arenas[usize::from(backend)].allocate(size), size });
+                }
+                Step::TakeOver(slot) => {
+                    let held = &mut slots[slot as usize];
+                    let had = std::mem::replace(&mut held.size, sizes.next().unwrap_or(0));
+                    arenas[usize::from(held.backend)].shrink(held.at, had, held.size);
+                }
+                Step::Free(slot) => {
+                    let Slot { backend, at, size } = slots[slot as usize];
+                    arenas[usize::from(backend)].free(at, size);
+                }
+                Step::Cut => snapshots.push(Snapshot::of(&mut arenas, &slots, &self.live[snapshots.len()])),
+            }
+        }
+        (arenas.iter().map(|arena| arena.chunks.iter().map(|chunk| chunk.high_water).collect()).collect(), snapshots)
+    }
+}
+
+/// Bytes of each chunk of each backend's compute buffer.
+pub(super) fn chunk_sizes(graph: &Graph, layout: &Layout, rules: &[BufferRules]) -> Vec<Vec<u64>> {
+    let plan = Plan::of(graph, layout);
+    plan.run(&plan.sizes(graph, rules), rules).0
+}
+
+/// Memory that some tensor has or had.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    backend: u8,
+    at: Address,
+    /// What its last owner was given, alignment aside.
+    size: u64,
+}
+
+/// Compute buffers between two nodes: all that later decisions follow from.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    /// Free blocks of each backend, chunk by chunk; with how far chunks have grown, where their size is limited.
+    pub(super) free: Vec<u64>,
+    /// Chunk and offset of each tensor that has memory, in the order of [`Plan::live`].
+    pub(super) at: Vec<[u64; 2]>,
+    /// Per backend, how far each chunk was used since the snapshot before.
+    pub(super) peaks: Vec<Vec<u64>>,
+}
+
+impl Snapshot {
+    fn of(arenas: &mut [Arena], slots: &[Slot], live: &[Live]) -> Self {
+        let mut free = Vec::with_capacity(16);
+        let mut peaks = Vec::with_capacity(arenas.len());
+        for arena in arenas {
             free.push(arena.chunks.len() as u64);
             for chunk in &arena.chunks {
                 free.push(chunk.free.len() as u64);
@@ -321,15 +388,31 @@ impl Walk<'_> {
             }
             peaks.push(arena.chunks.iter_mut().map(|chunk| std::mem::take(&mut chunk.peak)).collect());
         }
-        let live = self.live.iter().map(|&id| {
-            let State { children, views, backend, at, .. } = self.states[id.index()];
-            Live { id, backend, at: [at.chunk as u64, at.offset], read: [children != 0, views != 0] }
-        });
-        Snapshot { free, live: live.collect(), peaks }
+        let at = |live: &Live| {
+            let Address { chunk, offset } = slots[live.slot as usize].at;
+            [chunk as u64, offset]
+        };
+        Self { free, at: live.iter().map(at).collect(), peaks }
     }
+}
 
-    fn size_in(&self, backend: u8, id: Id) -> u64 {
-        self.rules[usize::from(backend)].size(self.graph, self.graph.tensor(id))
+struct Walk<'a> {
+    graph: &'a Graph,
+    states: Vec<State>,
+    slots: u32,
+    /// Tensors that have memory.
+    live: Vec<Id>,
+    plan: Plan,
+}
+
+impl Walk<'_> {
+    fn cut(&mut self) {
+        let live = self.live.iter().map(|&id| {
+            let State { children, views, backend, slot, .. } = self.states[id.index()];
+            Live { id, backend, read: [children != 0, views != 0], slot }
+        });
+        self.plan.live.push(live.collect());
+        self.plan.steps.push(Step::Cut);
     }
 
     /// Counts users and views, and places inputs before anything else can take their memory.
@@ -360,52 +443,40 @@ impl Walk<'_> {
         if tensor.op.can_reuse_source() && self.take_over(id) {
             return;
         }
-        let size = self.size_in(backend, id);
-        let at = self.arenas[usize::from(backend)].allocate(size);
         let state = &mut self.states[id.index()];
         state.backend = backend;
-        state.at = at;
-        state.size = size;
+        state.slot = self.slots;
+        self.slots += 1;
+        self.plan.asked.push((id, backend));
+        self.plan.steps.push(Step::Place(backend));
         self.live.push(id);
     }
 
     /// Takes the memory of the first source that nobody else needs and that has the same layout. A view is never marked
-    /// as allocated, so upstream's branch for views (ggml-alloc.c:665-676) is never taken, and is not mirrored.
+    /// as allocated, so upstream's branch for views (ggml-alloc.c:665-676) is never taken, and is not mirrored. What the memory
+    /// has beyond the new owner's need is freed.
     fn take_over(&mut self, id: Id) -> bool {
         let graph = self.graph;
         let node = graph.tensor(id);
         for &source in node.sources() {
             let parent = graph.tensor(source);
             let state = self.states[source.index()];
-            if !state.allocated || parent.output || !node.same_layout(parent) || state.children != 1 || state.views != 0 {
+            if !state.allocated || parent.output || state.children != 1 || state.views != 0 || !node.same_layout(parent) {
                 continue;
             }
-            let owner = &mut self.states[source.index()];
-            owner.allocated = false;
-            let (backend, at) = (owner.backend, owner.at);
+            self.states[source.index()].allocated = false;
+            let State { backend, slot, .. } = state;
             let state = &mut self.states[id.index()];
             state.backend = backend;
-            state.at = at;
+            state.slot = slot;
             if let Some(owner) = self.live.iter_mut().rev().find(|live| **live == source) {
                 *owner = id;
             }
-            self.free_rest(id, source);
+            self.plan.asked.push((id, backend));
+            self.plan.steps.push(Step::TakeOver(slot));
             return true;
         }
         false
-    }
-
-    /// Frees what the memory taken over has beyond the new owner's need.
-    fn free_rest(&mut self, id: Id, source: Id) {
-        let State { backend, at, size: had, .. } = self.states[source.index()];
-        let needs = self.size_in(backend, id);
-        self.states[id.index()].size = needs;
-        let alignment = self.rules[usize::from(backend)].alignment;
-        let (had, needs) = (align(had, alignment), align(needs, alignment));
-        if had > needs {
-            let rest = Address { chunk: at.chunk, offset: at.offset.saturating_add(needs) };
-            self.arenas[usize::from(backend)].free(rest, had - needs);
-        }
     }
 
     /// One use of `source` is over; after the last its memory is free.
@@ -432,8 +503,7 @@ impl Walk<'_> {
         if self.graph.tensor(id).output {
             return;
         }
-        let State { backend, at, size, .. } = self.states[id.index()];
-        self.arenas[usize::from(backend)].free(at, size);
+        self.plan.steps.push(Step::Free(self.states[id.index()].slot));
         self.states[id.index()].allocated = false;
         if let Some(position) = self.live.iter().rposition(|&live| live == id) {
             self.live.swap_remove(position);

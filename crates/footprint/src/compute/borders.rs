@@ -6,10 +6,9 @@
 //! and who has the rest. Tensors are named by their distance from the border, so that the borders of a run of equal layers
 //! come to read alike. Layers that reach further than their neighbours have no such words, and their graph no pieces.
 
-use super::allocate::Snapshot;
-use super::builder::{Border, Builder};
+use super::allocate::{Live, Snapshot};
+use super::builder::Builder;
 use super::fusions::Fusions;
-use super::graph::Graph;
 use super::schedule::{Copied, Schedule};
 use super::simulations::astray;
 use super::tensor::{Id, Memory};
@@ -18,13 +17,11 @@ use super::tensor::{Id, Memory};
 const START: u64 = u64::MAX;
 /// Stands for what lies behind the last one.
 pub(super) const END: u64 = u64::MAX - 1;
-/// Names the stream that a layer reads.
-const STREAM: u64 = 5 << 60;
 
 /// A built graph, cut at its borders.
 pub(super) struct Cuts {
     /// Tensors made before each border.
-    tensors: Vec<usize>,
+    pub(super) tensors: Vec<usize>,
     /// Index of the first node behind each.
     pub(super) nodes: Vec<usize>,
     /// Index of the node that first reads each tensor.
@@ -66,7 +63,7 @@ impl Cuts {
     }
 
     /// The name of a tensor at a border. Copies are numbered behind all others.
-    fn name(&self, border: usize, id: Id, copies: &[Copied], originals: usize) -> u64 {
+    pub(super) fn name(&self, border: usize, id: Id, copies: &[Copied], originals: usize) -> u64 {
         if id.index() >= originals {
             return match copies.get(id.index() - originals) {
                 Some(copy) => 1 << 63 | u64::from(copy.backend) << 52 | self.name(border, copy.source, &[], usize::MAX),
@@ -80,43 +77,58 @@ impl Cuts {
             layer => 1 << 60 | (1024 + border as u64 - layer as u64) << 32 | (id.index() - self.tensors[layer - 1]) as u64,
         }
     }
+}
 
-    /// What each layer is: its tensors with their sources, and the order in which they are computed. Where tensors lie, and
-    /// the types of weights, are left out.
-    pub(super) fn contents(&self, builder: &Builder<'_>) -> Vec<Vec<u64>> {
-        let graph = &builder.graph;
-        let mut pinned = vec![false; graph.len()];
-        builder.graph.pins.iter().for_each(|(id, _)| pinned[id.index()] = true);
-        let content = |(layer, start): (usize, &Border)| {
-            let (tensors, nodes) = (self.tensors[layer]..self.tensors[layer + 1], self.nodes[layer]..self.nodes[layer + 1]);
-            let name = |id: Id| if id == start.stream { STREAM } else { self.name(layer + 1, id, &[], usize::MAX) };
-            let mut words = Vec::with_capacity(16 * tensors.len());
-            for (index, &pinned) in pinned.iter().enumerate().take(tensors.end).skip(tensors.start) {
-                describe(graph, Id(index as u32), pinned, &name, &mut words);
+/// What crosses one border, apart from sizes and addresses.
+#[derive(Clone, Debug)]
+pub(super) struct Crossing {
+    scheduled: Vec<u64>,
+    /// What has memory, of the graph as it is and without fusions.
+    live: Vec<Vec<Owner>>,
+}
+
+/// A tensor that has memory.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    name: u64,
+    flags: u64,
+    /// Its place among the addresses of a [`Snapshot`].
+    place: usize,
+}
+
+impl Crossing {
+    /// The words of this border, `layers` being what all layers are and where they lie, and `memory` that of the graph as it is and
+    /// without fusions: the same where there are none.
+    pub(super) fn words(&self, border: usize, layers: &[u64], memory: &[Vec<Snapshot>]) -> Vec<u64> {
+        let mut words = Vec::with_capacity(self.scheduled.len() + 2 + memory.len() * 64);
+        words.push(border.checked_sub(1).and_then(|before| layers.get(before)).copied().unwrap_or(START));
+        words.push(layers.get(border).copied().unwrap_or(END));
+        words.extend(&self.scheduled);
+        for (variant, snapshots) in memory.iter().enumerate() {
+            let Some((snapshot, live)) = snapshots.get(border).zip(self.live.get(variant).or(self.live.first())) else { continue };
+            words.extend(&snapshot.free);
+            words.push(live.len() as u64);
+            for &Owner { name, flags, place } in live {
+                let [chunk, offset] = snapshot.at.get(place).copied().unwrap_or([u64::MAX; 2]);
+                words.extend([name, flags, chunk, offset]);
             }
-            words.extend(graph.nodes[nodes].iter().map(|&node| name(node)));
-            words
-        };
-        builder.borders[..self.tensors.len() - 1].iter().enumerate().map(content).collect()
+        }
+        words
     }
 }
 
-fn describe(graph: &Graph, id: Id, pinned: bool, name: &dyn Fn(Id) -> u64, words: &mut Vec<u64>) {
-    let tensor = graph.tensor(id);
-    let memory = |memory: Memory| match memory {
-        Memory::Compute => 0,
-        Memory::Weights { .. } => 1,
-        Memory::Cache { .. } => 2,
-    };
-    let flags = [tensor.input, tensor.output, pinned].iter().fold(0, |bits, &flag| bits << 1 | u64::from(flag));
-    words.push((tensor.op as u64) << 16 | memory(tensor.memory) << 8 | flags << 4 | tensor.sources().len() as u64);
-    words.extend(tensor.ne);
-    if memory(graph.tensor(graph.root(id)).memory) != 1 {
-        words.push(tensor.ty as u64);
-        words.extend(tensor.nb);
+impl Piece {
+    /// The same with what was used of memory between two snapshots, of which this is the later.
+    pub(super) fn with_peaks(&self, index: usize, memory: &[Vec<Snapshot>]) -> Self {
+        let mut peaks = Vec::with_capacity(2 * memory.len());
+        for (variant, snapshots) in (0u8..).zip(memory) {
+            for (backend, chunks) in (0u8..).zip(snapshots.get(index).map_or(&[][..], |snapshot| &snapshot.peaks)) {
+                let used = (0u8..).zip(chunks).filter(|&(_, &peak)| peak > 0);
+                peaks.extend(used.map(|(chunk, &peak)| ([variant, backend, chunk], peak)));
+            }
+        }
+        Self { peaks, ..self.clone() }
     }
-    words.push(tensor.view_of.map_or(u64::MAX, name));
-    words.extend(tensor.sources().iter().map(|&source| name(source)));
 }
 
 /// What lies between two borders, or before the first, or behind the last.
@@ -139,20 +151,22 @@ pub(super) struct Traced<'a> {
     /// Tensors before copies were added.
     pub(super) originals: usize,
     pub(super) schedule: &'a Schedule,
-    /// Memory at the cuts and at the end, of the graph as it is and without fusions.
-    pub(super) memory: Vec<Vec<Snapshot>>,
 }
 
 impl Traced<'_> {
-    /// The words of each border, `layers` being what the layers between them are and where they lie; `None` where something
-    /// reaches further than they tell.
-    pub(super) fn words(&self, layers: &[u64]) -> Option<Vec<Vec<u64>>> {
+    /// What crosses each border, `live` being what has memory there in each variant of the graph; `None` where something reaches
+    /// further than that tells.
+    pub(super) fn crossings(&self, live: &[&[Vec<Live>]]) -> Option<Vec<Crossing>> {
         let trace = &self.schedule.trace;
         let crosses = |&(first, last): &(usize, usize)| self.cuts.nodes.iter().any(|&cut| first < cut && cut <= last);
         if trace.fused.iter().any(crosses) {
             return None;
         }
-        (0..self.cuts.nodes.len()).map(|border| self.at(border, layers)).collect()
+        let crossing = |border: usize| {
+            let live = live.iter().map(|cuts| self.owners(border, cuts.get(border)?)).collect::<Option<_>>()?;
+            Some(Crossing { scheduled: self.at(border), live })
+        };
+        (0..self.cuts.nodes.len()).map(crossing).collect()
     }
 
     fn name(&self, border: usize, id: Id) -> u64 {
@@ -163,12 +177,10 @@ impl Traced<'_> {
         self.schedule.backend(Id(index as u32)).map_or(u64::from(u8::MAX), u64::from)
     }
 
-    fn at(&self, border: usize, layers: &[u64]) -> Option<Vec<u64>> {
+    fn at(&self, border: usize) -> Vec<u64> {
         let trace = &self.schedule.trace;
         let (cut, first) = (self.cuts.nodes[border], self.cuts.tensors[0]);
         let mut words = Vec::with_capacity(192);
-        words.push(if border == 0 { START } else { layers[border - 1] });
-        words.push(layers.get(border).copied().unwrap_or(END));
         let (backend, has_inputs) = trace.open[border];
         words.extend([u64::from(u32::from_le_bytes(trace.carried[border])), u64::from(backend) << 1 | u64::from(has_inputs)]);
 
@@ -199,16 +211,12 @@ impl Traced<'_> {
             words.extend(read.map(|index| ((index - start) as u64) << 8 | self.assigned(index)));
         }
         words.push(u64::MAX);
-        for snapshots in &self.memory {
-            self.memory_at(border, &snapshots[border], &mut words)?;
-        }
-        Some(words)
+        words
     }
 
-    fn memory_at(&self, border: usize, snapshot: &Snapshot, words: &mut Vec<u64>) -> Option<()> {
-        words.extend(&snapshot.free);
-        let mut live = Vec::with_capacity(snapshot.live.len());
-        for owner in &snapshot.live {
+    fn owners(&self, border: usize, live: &[Live]) -> Option<Vec<Owner>> {
+        let mut owners = Vec::with_capacity(live.len());
+        for (place, owner) in live.iter().enumerate() {
             let mut source = owner.id;
             if source.index() >= self.originals {
                 source = self.schedule.trace.copies.get(source.index() - self.originals)?.source;
@@ -219,15 +227,13 @@ impl Traced<'_> {
             }
             let [itself, views] = owner.read.map(u64::from);
             let flags = u64::from(owner.backend) << 2 | itself << 1 | views;
-            live.push([self.name(border, owner.id), flags, owner.at[0], owner.at[1]]);
+            owners.push(Owner { name: self.name(border, owner.id), flags, place });
         }
-        live.sort_unstable();
-        words.push(live.len() as u64);
-        words.extend(live.into_iter().flatten());
-        Some(())
+        owners.sort_unstable_by_key(|owner| (owner.name, owner.flags));
+        Some(owners)
     }
 
-    /// What lies before each border, and behind the last.
+    /// What lies before each border, and behind the last; peaks aside.
     pub(super) fn pieces(&self) -> Vec<Piece> {
         let graph = &self.builder.graph;
         let ends = self.cuts.nodes.iter().copied().chain([graph.nodes.len()]);
@@ -241,19 +247,12 @@ impl Traced<'_> {
         let piece = |(index, (start, end)): (usize, (usize, usize))| {
             let layer = index.checked_sub(1).and_then(|layer| self.cuts.tensors.get(layer..=index));
             let inside = |node: Id| layer.is_some_and(|tensors| (tensors[0]..tensors[1]).contains(&node.index()));
-            let mut peaks = Vec::new();
-            for (variant, snapshots) in (0u8..).zip(&self.memory) {
-                for (backend, chunks) in (0u8..).zip(&snapshots[index].peaks) {
-                    let used = (0u8..).zip(chunks).filter(|&(_, &peak)| peak > 0);
-                    peaks.extend(used.map(|(chunk, &peak)| ([variant, backend, chunk], peak)));
-                }
-            }
             Piece {
                 nodes: (end - start) as u32,
                 leafs: leafs[index],
                 splits: trace.splits.iter().filter(|&&split| start <= split && split < end).count() as u32,
                 astray: astray(self.builder, self.schedule, inside),
-                peaks,
+                peaks: Vec::new(),
             }
         };
         starts.zip(ends).enumerate().map(piece).collect()

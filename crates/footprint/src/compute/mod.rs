@@ -4,7 +4,8 @@
 //! insert copies, and its allocator find a place for each tensor; the high-water marks are the compute buffers. This
 //! module does the same without the engine: `decoder` builds the graph out of `blocks`, by the declarations of `arch`;
 //! `schedule` cuts it; `allocate` lays it out; `estimate` stands in where none of this applies. For searches, `simulations`
-//! puts graphs together out of `pieces` of others, cut at the `borders` of layers.
+//! puts graphs together out of `pieces` of others, cut at the `borders` of layers; an `outline` serves contexts of other
+//! lengths, with sizes from their `catalog`.
 //!
 //! Upstream: `llama_context::sched_reserve` and `graph_reserve`, src/llama-context.cpp:616-770 and 2526-2582 (llama.cpp
 //! v0.6.0-dev, crate llama-cpp-sys-2 0.1.161).
@@ -14,10 +15,12 @@ mod arch;
 mod blocks;
 mod borders;
 mod builder;
+mod catalog;
 mod decoder;
 mod estimate;
 mod fusions;
 mod graph;
+mod outline;
 mod pieces;
 mod reorder;
 mod room;

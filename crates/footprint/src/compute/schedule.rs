@@ -88,6 +88,8 @@ pub(super) struct Trace {
     pub(super) open: Vec<(u8, bool)>,
     /// Copies in the order of their numbers, the first of which is that of the graph's tensors.
     pub(super) copies: Vec<Copied>,
+    /// What each tensor that was added is a copy of, by number: with several copies of each input, there are more of them.
+    pub(super) duplicates: Vec<Id>,
     /// Index of each split's first node.
     pub(super) splits: Vec<usize>,
     /// Nodes that are fused: the first, and the last that waits for them.
@@ -244,7 +246,7 @@ impl Pass<'_> {
 
     /// True where the first GPU takes over an operation on host weights.
     fn wants(&self, tensor: &Tensor) -> bool {
-        let Some(Ik { offload: policy, interleaved, .. }) = self.scheduler.ik else { return batch_rows(tensor) >= OFFLOAD_MIN_BATCH };
+        let Some(Ik { offload: policy, interleaved, .. }) = self.scheduler.ik else { return is_large_batch(tensor) };
         let sources = tensor.sources();
         let supported = |&id: &Id| {
             !matches!(self.graph.tensor(id).memory, Memory::Weights { .. }) || cuda_computes(self.graph.tensor(id).ty, interleaved)
@@ -443,6 +445,7 @@ impl Pass<'_> {
         copy.nb = original.nb;
         copy.input = self.scheduler.copies > 1;
         copy.output = self.scheduler.copies > 1;
+        self.trace.duplicates.extend(std::iter::repeat_n(source, copies));
         let first = self.graph.push(copy.clone());
         for _ in 1..copies {
             self.graph.push(copy.clone());
@@ -536,6 +539,11 @@ fn cuda_computes(ty: QuantType, interleaved: bool) -> bool {
     use QuantType::{IQ1_M_R4, IQ1_S_R4, IQ2_K_R4, IQ3_K_R4, IQ4_K_R4, IQ4_KS_R4, IQ5_K_R4, IQ5_KS_R4};
     let rows = (202..=233).contains(&ty.id()) || ty.id() >= 335;
     !rows || interleaved && matches!(ty, IQ2_K_R4 | IQ3_K_R4 | IQ4_K_R4 | IQ4_KS_R4 | IQ5_K_R4 | IQ5_KS_R4 | IQ1_S_R4 | IQ1_M_R4)
+}
+
+/// True where a GPU takes the operation over if the weights are in host memory.
+pub(super) fn is_large_batch(tensor: &Tensor) -> bool {
+    batch_rows(tensor) >= OFFLOAD_MIN_BATCH
 }
 
 /// The rows that count as batch when a GPU decides whether to take an operation over (`get_op_batch_size`).

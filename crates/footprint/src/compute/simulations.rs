@@ -1,14 +1,16 @@
 //! Simulations of one model's graphs, and what they have in common.
 
-use super::allocate::{BufferRules, chunk_sizes, traced};
-use super::borders::{Cuts, Traced};
+use super::allocate::{BufferRules, chunk_sizes};
+use super::borders::Cuts;
 use super::builder::{Batch, Builder, Missing, Options};
+use super::catalog::{Catalog, Structures};
 use super::decoder::Decoder;
 use super::fusions::{Fusion, Fusions};
+use super::outline::{Filled, Outline};
 use super::pieces::{Pieces, Sequence};
 use super::reorder::Optimizer;
 use super::schedule::{Schedule, Scheduler, schedule};
-use super::tensor::{Id, Memory};
+use super::tensor::Id;
 use super::weights::Weights;
 use super::{Certainty, ComputeBuffers, Configuration, MAX_LAYERS, Measured, Run, Setup, Shape, arch, estimate};
 use crate::{GraphSize, ResolvedContext};
@@ -23,13 +25,20 @@ pub(crate) struct Simulations<'a> {
     weights: Weights,
     /// The graph of the model's family, where it is declared.
     declared: Option<Decoder>,
-    families: RefCell<Vec<(Frame, Option<Pieces>)>>,
-    contents: RefCell<Vec<(Shared, Contents)>>,
+    families: RefCell<Vec<(Frame, Family)>>,
+    /// None for graphs without pieces.
+    catalogs: RefCell<Vec<(Shared, Option<Rc<Catalog>>)>>,
+    structures: RefCell<Structures>,
+    /// By what graphs share that differ in the length of the context, and by structure and place of their layers.
+    outlines: RefCell<Vec<(Frame, Outlines)>>,
     graphs: Cell<usize>,
 }
 
-/// Numbers for what each layer is; `None` for graphs without pieces.
-type Contents = Option<Rc<[u32]>>;
+/// By structures of the layers, and of what lies outside of them; and where layers lie.
+type Outlines = BTreeMap<Vec<[u32; 2]>, Rc<Outline>>;
+
+/// What is known of graphs that differ only in where layers lie; none of graphs without pieces.
+type Family = Option<(Pieces, Rc<Catalog>)>;
 
 /// What decides a graph apart from where anything lies.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,10 +59,27 @@ struct Frame {
     outside: u32,
 }
 
+impl Shared {
+    /// True where the same but for the length of the context, and so for sizes.
+    fn differs_in_length(&self, other: &Self) -> bool {
+        let Options { cells, cells_window, n_ctx_seq, .. } = self.options;
+        let options = Options { cells, cells_window, n_ctx_seq, ..other.options.clone() };
+        (self.batch, self.run) == (other.batch, other.run) && self.options == options
+    }
+}
+
+impl Frame {
+    /// True where the same but for the length of the context.
+    fn differs_in_length(&self, other: &Self) -> bool {
+        (self.outside, self.scheduler, &self.rules) == (other.outside, other.scheduler, &other.rules)
+            && self.shared.differs_in_length(&other.shared)
+    }
+}
+
 /// Repetitions of a pattern of layers that are left of it in a graph that is simulated for its pieces.
 const REPEATS: usize = 2;
 /// Graphs in short that are tried before the graph itself.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 6;
 
 impl<'a> Simulations<'a> {
     /// Nothing is simulated yet.
@@ -63,7 +89,9 @@ impl<'a> Simulations<'a> {
             weights: Weights::of(model),
             declared: arch::decoder(model),
             families: RefCell::default(),
-            contents: RefCell::default(),
+            catalogs: RefCell::default(),
+            structures: RefCell::default(),
+            outlines: RefCell::default(),
             graphs: Cell::new(0),
         }
     }
@@ -106,7 +134,10 @@ impl Setup<'_> {
         let graph = Graph { setup: self, decoder, options: &options, batch, run };
         match self.shape {
             // Several copies of the inputs are laid out ahead of all.
-            Some(shape) if self.scheduler.copies == 1 && self.scheduler.ik.is_none() && self.scheduler.is_local() => graph.in_pieces(shape),
+            Some(shape) if self.scheduler.ik.is_none() && self.scheduler.is_local() => match self.scheduler.copies {
+                1 => graph.in_pieces(shape),
+                _ => graph.in_outline(shape),
+            },
             _ => graph.whole(),
         }
     }
@@ -162,56 +193,80 @@ impl<'a> Graph<'a> {
         })
     }
 
-    /// The same from the pieces of graphs of one family; what is missing is simulated.
-    fn in_pieces(&self, shape: &Shape) -> Result<Measured, Missing> {
+    fn frame(&self, shape: &Shape) -> Frame {
         let setup = self.setup;
-        let frame = Frame {
+        Frame {
             shared: Shared { options: Options { layers: Vec::new(), ..self.options.clone() }, batch: self.batch, run: self.run },
             scheduler: setup.scheduler,
             rules: setup.rules.clone(),
             outside: shape.outside,
-        };
+        }
+    }
+
+    /// The same, scheduled as in a context of another length, where it is known.
+    fn in_outline(&self, shape: &Shape) -> Result<Measured, Missing> {
+        let frame = self.frame(shape);
+        let all: Vec<usize> = (0..self.n_layer()).collect();
+        let Some(catalog) = self.catalog(&frame.shared, &all)? else { return self.whole() };
+        self.count();
+        Ok(self.outline(&frame, &catalog, shape, &all)?.1.measured)
+    }
+
+    /// The same from the pieces of graphs of one family; what is missing is simulated.
+    fn in_pieces(&self, shape: &Shape) -> Result<Measured, Missing> {
+        let setup = self.setup;
+        let frame = self.frame(shape);
         let mut families = setup.simulations.families.borrow_mut();
         let known = families.iter().position(|(known, _)| *known == frame);
         let all: Vec<usize> = (0..self.n_layer()).collect();
         let known = match known {
             Some(known) => known,
             None => {
-                let contents = self.contents(&frame.shared, &all)?;
-                families.push((frame, contents.map(Pieces::new)));
+                let catalog = self.catalog(&frame.shared, &all)?;
+                families.push((frame, catalog.map(|catalog| (Pieces::new(Rc::clone(&catalog.contents)), catalog))));
                 families.len() - 1
             }
         };
-        let Some(pieces) = &mut families[known].1 else { return self.whole() };
-        let sequence = sequence(pieces, shape, &all);
+        let (frame, family) = &mut families[known];
         let (backends, variants) = (setup.rules.len(), self.variants());
-        if let Some(measured) = pieces.join(&sequence, backends, variants) {
-            return Ok(measured);
-        }
-        for _ in 0..ATTEMPTS {
-            let Some(pieces) = &families[known].1 else { return self.whole() };
-            let short = pieces.in_short(&sequence, REPEATS);
-            if short.len() == all.len() {
-                break;
-            }
-            self.learn(&mut families[known].1, shape, &short)?;
-            let Some(pieces) = &families[known].1 else { return self.whole() };
+        for attempt in 0..=ATTEMPTS {
+            let Some((pieces, _)) = family else { return self.whole() };
+            // Simulating may have taught that types tell layers apart.
+            let sequence = sequence(pieces, shape, &all);
             if let Some(measured) = pieces.join(&sequence, backends, variants) {
                 return Ok(measured);
             }
+            let short = pieces.in_short(&sequence, REPEATS);
+            if attempt == ATTEMPTS || short.len() == all.len() {
+                break;
+            }
+            self.learn(frame, family, shape, &short)?;
         }
-        self.learn(&mut families[known].1, shape, &all)
+        self.learn(frame, family, shape, &all)
     }
 
-    fn contents(&self, shared: &Shared, all: &[usize]) -> Result<Contents, Missing> {
-        let mut known = self.setup.simulations.contents.borrow_mut();
-        if let Some((_, contents)) = known.iter().find(|(known, _)| known == shared) {
-            return Ok(contents.clone());
+    fn catalog(&self, shared: &Shared, all: &[usize]) -> Result<Option<Rc<Catalog>>, Missing> {
+        let simulations = self.setup.simulations;
+        let mut known = simulations.catalogs.borrow_mut();
+        if let Some((_, catalog)) = known.iter().find(|(known, _)| known == shared) {
+            return Ok(catalog.clone());
         }
-        let whole = self.build(all)?;
-        let contents = Cuts::of(&whole).map(|cuts| numbered(cuts.contents(&whole)));
-        known.push((shared.clone(), contents.clone()));
-        Ok(contents)
+        let structures = &mut simulations.structures.borrow_mut();
+        let other = known.iter().find(|(known, _)| known.differs_in_length(shared)).and_then(|(_, other)| other.as_ref());
+        let short = match other {
+            Some(other) => {
+                let chosen = other.representatives(&self.setup.model.layers);
+                other.in_length(self.build(&chosen[0])?, chosen, structures)
+            }
+            None => None,
+        };
+        let catalog = match short {
+            None => Catalog::of(self.build(all)?, structures),
+            short => short,
+        };
+        let catalog = catalog.map(Rc::new);
+        known.push((shared.clone(), catalog.clone()));
+        Ok(catalog)
     }
 
     /// Layouts that are allocated: as backends fuse operations, and as they do not.
@@ -221,41 +276,51 @@ impl<'a> Graph<'a> {
 
     /// Simulates the graph of these layers for its pieces. There are none any more once layers turn out to reach beyond their
     /// neighbours.
-    fn learn(&self, pieces: &mut Option<Pieces>, shape: &Shape, layers: &[usize]) -> Result<Measured, Missing> {
+    fn learn(&self, frame: &Frame, family: &mut Family, shape: &Shape, layers: &[usize]) -> Result<Measured, Missing> {
+        let Some((pieces, catalog)) = family else { return self.whole() };
         self.count();
+        let (outline, filled) = self.outline(frame, catalog, shape, layers)?;
+        if outline.copies_quantized && !pieces.typed {
+            pieces.tell_types();
+        }
+        let sequence = sequence(pieces, shape, layers);
+        match outline.words(&filled, &sequence.layers) {
+            Some((words, between)) => pieces.learn(&sequence, words, between),
+            None => *family = None,
+        }
+        Ok(filled.measured)
+    }
+
+    /// The graph of these layers, scheduled and laid out: from that of a context of another length, or built.
+    fn outline(&self, frame: &Frame, catalog: &Catalog, shape: &Shape, layers: &[usize]) -> Result<(Rc<Outline>, Filled), Missing> {
+        let rules = &self.setup.rules;
+        let mut groups = self.setup.simulations.outlines.borrow_mut();
+        let group = match groups.iter().position(|(known, _)| known.differs_in_length(frame)) {
+            Some(known) => known,
+            None => {
+                groups.push((frame.clone(), Outlines::new()));
+                groups.len() - 1
+            }
+        };
+        let place = |&layer: &usize| [catalog.structure(layer), shape.layers.get(layer).map_or(0, |numbers| numbers[1])];
+        let key: Vec<_> = layers.iter().map(place).chain([[catalog.structure(usize::MAX), 0]]).collect();
+        let outlines = &mut groups[group].1;
+        if let Some(known) = outlines.get(&key)
+            && let Some(filled) = known.filled_from(catalog, layers, rules)
+        {
+            return Ok((Rc::clone(known), filled));
+        }
         let mut builder = self.build(layers)?;
         let cuts = Cuts::of(&builder);
         let originals = builder.graph.len();
-        let at = cuts.as_ref().map(|cuts| cuts.nodes.clone()).unwrap_or_default();
+        let at = cuts.as_ref().filter(|_| self.setup.scheduler.copies == 1).map(|cuts| cuts.nodes.clone()).unwrap_or_default();
         let schedule = schedule(&mut builder.graph, self.setup.scheduler, at);
-        let layouts = [Some(&schedule.layout), schedule.unfused.as_ref()].into_iter().flatten();
-        let (mut chunks, mut memory): (Vec<_>, Vec<_>) = layouts.map(|layout| traced(&builder.graph, layout, &self.setup.rules)).unzip();
-        while memory.len() < self.variants() {
-            chunks.extend_from_within(..1);
-            memory.extend_from_within(..1);
+        let outline = Rc::new(Outline::of(&builder, cuts.as_ref(), originals, &schedule, rules, self.variants()));
+        if outline.is_in(catalog, layers, rules) {
+            outlines.insert(key, Rc::clone(&outline));
         }
-        let mut chunks = chunks.into_iter();
-        let measured = Measured {
-            chunks: chunks.next().unwrap_or_default(),
-            unfused: chunks.next(),
-            graph: size(&builder, schedule.splits),
-            astray: astray(&builder, &schedule, |_| true),
-        };
-        if let Some(pieces) = pieces.as_mut().filter(|pieces| !pieces.typed)
-            && copies_quantized(&builder.graph, &schedule)
-        {
-            pieces.tell_types();
-        }
-        let learnt = pieces.as_mut().zip(cuts).and_then(|(pieces, cuts)| {
-            let sequence = sequence(pieces, shape, layers);
-            let traced = Traced { builder: &builder, cuts: &cuts, originals, schedule: &schedule, memory };
-            pieces.learn(&sequence, traced.words(&sequence.layers)?, traced.pieces());
-            Some(())
-        });
-        if learnt.is_none() {
-            *pieces = None;
-        }
-        Ok(measured)
+        let filled = outline.filled(rules);
+        Ok((outline, filled))
     }
 }
 
@@ -266,28 +331,10 @@ pub(super) fn astray(builder: &Builder<'_>, schedule: &Schedule, among: impl Fn(
     nodes.fold(Fusions::NONE, |all, &(fusion, ..)| all.with(fusion))
 }
 
-/// True where a device copies quantised weights: their types then decide sizes.
-fn copies_quantized(graph: &super::graph::Graph, schedule: &Schedule) -> bool {
-    schedule.trace.copies.iter().any(|copy| {
-        let weight = graph.tensor(graph.root(copy.source));
-        matches!(weight.memory, Memory::Weights { .. }) && weight.ty.is_quantized()
-    })
-}
-
 fn sequence(pieces: &Pieces, shape: &Shape, layers: &[usize]) -> Sequence {
     let place = |layer: usize| shape.layers.get(layer).map_or(0, |numbers| numbers[usize::from(pieces.typed)]);
     let kind = |layer: &usize| shape.kinds.get(*layer).copied().unwrap_or(0);
     Sequence::new(layers.iter().map(|&layer| pieces.layer(layer, place(layer))).collect(), layers.iter().map(kind))
-}
-
-/// Equal contents get equal numbers.
-fn numbered(contents: Vec<Vec<u64>>) -> Rc<[u32]> {
-    let mut numbers = BTreeMap::new();
-    let number = |content| {
-        let next = numbers.len() as u32;
-        *numbers.entry(content).or_insert(next)
-    };
-    contents.into_iter().map(number).collect()
 }
 
 fn size(builder: &Builder<'_>, splits: u32) -> GraphSize {

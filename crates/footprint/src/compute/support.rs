@@ -40,14 +40,15 @@ impl Support {
 
     /// True where the backend has a kernel for this.
     pub(super) fn computes(self, graph: &Graph, tensor: &Tensor) -> bool {
-        let sources: Vec<&Tensor> = tensor.sources().iter().map(|&id| graph.tensor(id)).collect();
+        let sources = || tensor.sources().iter().map(|&id| graph.tensor(id)).collect::<Vec<_>>();
         match self {
             Self::Everything => true,
             Self::Vulkan { max_tensor } => {
+                let sources = sources();
                 let fits = sources.iter().chain([&tensor]).all(|tensor| tensor.bytes() <= max_tensor);
                 fits && vulkan(tensor, &sources).unwrap_or(true)
             }
-            Self::Metal => metal(tensor, &sources).unwrap_or(true),
+            Self::Metal => metal(tensor, &sources()).unwrap_or(true),
         }
     }
 }

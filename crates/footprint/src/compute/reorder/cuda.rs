@@ -43,6 +43,26 @@ pub(super) fn optimize(graph: &mut Graph, uses: &[u32], split: Range<usize>, kep
     }
 }
 
+/// Names the tensors whose types, extents or strides the matchers look at where they come to this node.
+pub(super) fn inspected(graph: &Graph, node: Id, mut name: impl FnMut(Id)) {
+    let tensor = graph.tensor(node);
+    match tensor.op {
+        Op::Mul => {
+            name(node);
+            tensor.sources().iter().copied().for_each(name);
+        }
+        Op::ArgSort => name(node),
+        Op::MulMatId => tensor.sources().iter().copied().for_each(name),
+        Op::GatedUnit => {
+            let products = tensor.sources().iter();
+            products.flat_map(|&product| graph.tensor(product).sources()).copied().for_each(name);
+        }
+        Op::SoftMax if tensor.sources().len() == 1 => tensor.sources().iter().copied().for_each(name),
+        Op::View if tensor.sources().first().is_some_and(|&source| graph.tensor(source).op == Op::Mul) => name(node),
+        _ => {}
+    }
+}
+
 struct Split<'a> {
     graph: &'a mut Graph,
     uses: &'a [u32],

@@ -111,6 +111,11 @@ fn closed(graph: &Graph, uses: &[u32], nodes: &[Id], outputs: &[Id]) -> bool {
     })
 }
 
+/// Names the tensors whose layouts decide what CUDA fuses from this node on; everything else of it is decided by structure.
+pub(super) fn inspected(graph: &Graph, node: Id, name: impl FnMut(Id)) {
+    cuda::inspected(graph, node, name);
+}
+
 /// Operations without work of their own (`ggml_op_is_empty`).
 const fn is_empty(op: Op) -> bool {
     matches!(op, Op::None) || op.is_view()

@@ -1,0 +1,213 @@
+//! The tensors of a model's whole graph, layer by layer: what each layer is, apart from where anything lies.
+//!
+//! Contexts of different lengths have graphs of one structure, whose tensors differ in size alone. Where structures are equal,
+//! so are schedule and order of allocation, which [`super::outline`] keeps; the sizes are read here.
+
+use super::allocate::BufferRules;
+use super::borders::Cuts;
+use super::builder::{Border, Builder};
+use super::graph::Graph;
+use super::reorder::inspected;
+use super::schedule::is_large_batch;
+use super::tensor::{Id, Memory, Tensor};
+use spec::model::Layer;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// Names the stream that a layer reads.
+const STREAM: u64 = 5 << 60;
+/// Names any weight outside of layers.
+const WEIGHT: u64 = 6 << 60;
+
+/// Numbers for structures, shared by the catalogs of one model.
+pub(super) type Structures = BTreeMap<Vec<u64>, u32>;
+
+/// A graph of all layers and its cuts.
+pub(super) struct Catalog {
+    graph: Graph,
+    /// Tensors made before each border.
+    borders: Vec<usize>,
+    /// Per layer, its place among the layers of the graph: not all are in it where others are like them.
+    rows: Vec<usize>,
+    /// Tensors before and behind all layers, weights aside: of these there are as many as the placement asks for.
+    outside: [Vec<Id>; 2],
+    /// Per layer, a number for what it is: equal where all tensors are, types of weights aside.
+    pub(super) contents: Rc<[u32]>,
+    /// Per layer, a number for its tensors without their sizes; and last that of everything outside of layers.
+    structures: Vec<u32>,
+}
+
+/// Where a tensor stands in graphs of one structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stand {
+    /// In the layer at this position of the graph.
+    Layer { position: u32, index: u32 },
+    /// Before or behind all layers, weights not counted.
+    Outside { behind: bool, index: u32 },
+    /// A weight: the same in all of them.
+    Weight,
+}
+
+impl Catalog {
+    /// The catalog of a whole graph that is not scheduled yet; `None` where layers reach beyond their neighbours.
+    pub(super) fn of(builder: Builder<'_>, structures: &mut Structures) -> Option<Self> {
+        let cuts = Cuts::of(&builder)?;
+        let mut contents: BTreeMap<(u32, Vec<u64>), u32> = BTreeMap::new();
+        let mut numbers = Vec::with_capacity(cuts.tensors.len());
+        let mut described = Vec::with_capacity(cuts.tensors.len() - 1);
+        let mut pinned = vec![false; builder.graph.len()];
+        builder.graph.pins.iter().for_each(|(id, _)| pinned[id.index()] = true);
+        let mut number = |words: Vec<u64>| {
+            let next = structures.len() as u32;
+            *structures.entry(words).or_insert(next)
+        };
+        for (layer, start) in builder.borders[..cuts.tensors.len() - 1].iter().enumerate() {
+            let (structure, layouts) = layer_words(&builder, &cuts, &pinned, layer, start);
+            let structure = number(structure);
+            let next = contents.len() as u32;
+            described.push(*contents.entry((structure, layouts)).or_insert(next));
+            numbers.push(structure);
+        }
+        let outside = [0..cuts.tensors[0], cuts.tensors[cuts.tensors.len() - 1]..builder.graph.len()].map(|range| {
+            let ids = range.map(|index| Id(index as u32));
+            ids.filter(|&id| !is_weight(builder.graph.tensor(id))).collect::<Vec<_>>()
+        });
+        numbers.push(number(outside_words(&builder, &cuts, &pinned, &outside)));
+        let Builder { graph, .. } = builder;
+        let rows = (0..described.len()).collect();
+        Some(Self { graph, borders: cuts.tensors, rows, outside, contents: described.into(), structures: numbers })
+    }
+
+    /// Layers that stand for all: the first of those that the model describes alike and whose contents are equal. Per layer, its place
+    /// among them comes second.
+    pub(super) fn representatives(&self, layers: &[Layer]) -> [Vec<usize>; 2] {
+        let mut chosen: Vec<usize> = Vec::new();
+        let mut rows = Vec::with_capacity(self.contents.len());
+        for (layer, content) in self.contents.iter().enumerate() {
+            let alike = |&other: &usize| self.contents[other] == *content && layers.get(other) == layers.get(layer);
+            rows.push(chosen.iter().position(alike).unwrap_or(chosen.len()));
+            if rows[layer] == chosen.len() {
+                chosen.push(layer);
+            }
+        }
+        [chosen, rows]
+    }
+
+    /// The catalog of a context of another length from a graph of the representatives alone; `None` where it has not the
+    /// same structure.
+    pub(super) fn in_length(&self, builder: Builder<'_>, [chosen, rows]: [Vec<usize>; 2], structures: &mut Structures) -> Option<Self> {
+        let short = Self::of(builder, structures)?;
+        let same = chosen.iter().enumerate().all(|(row, &layer)| short.structures.get(row) == self.structures.get(layer));
+        let outside = short.structures.last() == self.structures.last();
+        (same && outside).then(|| Self { rows, contents: Rc::clone(&self.contents), structures: self.structures.clone(), ..short })
+    }
+
+    /// The structure of a layer; that of everything outside of layers for an index past the last.
+    pub(super) fn structure(&self, layer: usize) -> u32 {
+        self.structures.get(layer).or(self.structures.last()).copied().unwrap_or(u32::MAX)
+    }
+
+    /// The tensor that stands there in a graph of these layers; none for weights.
+    fn tensor(&self, stand: Stand, layers: &[usize]) -> Option<&Tensor> {
+        let id = match stand {
+            Stand::Layer { position, index } => {
+                let layer = *layers.get(position as usize)?;
+                let row = *self.rows.get(layer)?;
+                let index = self.borders.get(row)? + index as usize;
+                (index < *self.borders.get(row + 1)?).then_some(Id(index as u32))?
+            }
+            Stand::Outside { behind, index } => *self.outside[usize::from(behind)].get(index as usize)?,
+            Stand::Weight => return None,
+        };
+        Some(self.graph.tensor(id))
+    }
+
+    /// What the tensor that stands there takes; `copied` where it is a copy of it.
+    pub(super) fn size(&self, stand: Stand, layers: &[usize], copied: bool, rules: &BufferRules) -> Option<u64> {
+        let rules = if copied { &rules.plain() } else { rules };
+        Some(rules.size(&self.graph, self.tensor(stand, layers)?))
+    }
+}
+
+/// True for weights.
+pub(super) fn is_weight(tensor: &Tensor) -> bool {
+    matches!(tensor.memory, Memory::Weights { .. })
+}
+
+/// What a layer is: its tensors with their sources, and the order in which they are computed; and apart from that their
+/// layouts. Where tensors lie, and the types of weights, are left out.
+fn layer_words(builder: &Builder<'_>, cuts: &Cuts, pinned: &[bool], layer: usize, start: &Border) -> (Vec<u64>, Vec<u64>) {
+    let graph = &builder.graph;
+    let (tensors, nodes) = (cuts.tensors[layer]..cuts.tensors[layer + 1], cuts.nodes[layer]..cuts.nodes[layer + 1]);
+    let name = |id: Id| if id == start.stream { STREAM } else { cuts.name(layer + 1, id, &[], usize::MAX) };
+    let (mut words, mut layouts) = (Vec::with_capacity(8 * tensors.len()), Vec::with_capacity(9 * tensors.len()));
+    for index in tensors {
+        describe(builder, Id(index as u32), pinned[index], &name, &mut words);
+        layout(graph, Id(index as u32), &mut layouts);
+    }
+    words.extend(graph.nodes[nodes].iter().map(|&node| name(node)));
+    (words, layouts)
+}
+
+/// The same of what lies outside of layers. Weights have no numbers of their own.
+fn outside_words(builder: &Builder<'_>, cuts: &Cuts, pinned: &[bool], outside: &[Vec<Id>; 2]) -> Vec<u64> {
+    let graph = &builder.graph;
+    let name = |id: Id| {
+        let (behind, first) = (id.index() >= cuts.tensors[0], graph.tensor(id));
+        let place = outside[usize::from(behind)].binary_search(&id).ok().map(|place| place as u64);
+        match place {
+            Some(place) => u64::from(behind) << 60 | place,
+            None if is_weight(first) => WEIGHT,
+            None => STREAM | builder.graph.len().saturating_sub(id.index()) as u64,
+        }
+    };
+    let mut words = Vec::with_capacity(256);
+    for &id in outside.iter().flatten() {
+        describe(builder, id, pinned[id.index()], &name, &mut words);
+    }
+    let last = cuts.nodes[cuts.nodes.len() - 1];
+    let nodes = [&graph.nodes[..cuts.nodes[0]], &graph.nodes[last..]];
+    for nodes in nodes {
+        words.push(u64::MAX);
+        words.extend(nodes.iter().map(|&node| name(node)));
+    }
+    words
+}
+
+/// Everything of a tensor that decides where it is computed and what has its memory when, but for where weights lie.
+fn describe(builder: &Builder<'_>, id: Id, pinned: bool, name: &dyn Fn(Id) -> u64, words: &mut Vec<u64>) {
+    let graph = &builder.graph;
+    let tensor = graph.tensor(id);
+    let memory = |memory: Memory| match memory {
+        Memory::Compute => 0,
+        Memory::Weights { .. } => 1,
+        Memory::Cache { kind, .. } => 2 + kind as u64,
+    };
+    let told = [tensor.input, tensor.output, pinned, tensor.precise, is_large_batch(tensor)];
+    let mut flags = told.iter().fold(0, |bits, &flag| bits << 1 | u64::from(flag));
+    if tensor.op.can_reuse_source() {
+        for &source in tensor.sources() {
+            let source = graph.tensor(source);
+            flags = flags << 1 | u64::from(source.memory == Memory::Compute && tensor.same_layout(source));
+        }
+    }
+    words.push((tensor.op as u64) << 48 | memory(tensor.memory) << 40 | flags << 8 | tensor.sources().len() as u64);
+    words.push(tensor.view_of.map_or(u64::MAX, name));
+    words.extend(tensor.sources().iter().map(|&source| name(source)));
+    if builder.model.has_experts() {
+        inspected(graph, id, |seen| {
+            if !is_weight(graph.tensor(seen)) {
+                layout(graph, seen, words);
+            }
+        });
+    }
+}
+
+fn layout(graph: &Graph, id: Id, words: &mut Vec<u64>) {
+    let tensor = graph.tensor(id);
+    words.extend(tensor.ne);
+    if !is_weight(graph.tensor(graph.root(id))) {
+        words.push(tensor.ty as u64);
+        words.extend(tensor.nb);
+    }
+}

@@ -130,7 +130,7 @@ pub fn kv_cache(
     let cells_of = |windowed, cells: Cells| u64::from(if windowed { cells.window } else { cells.full }) * u64::from(cells.streams);
     let shapes = Shapes::new(model, settings, context);
     let cells = cells(model, settings, context);
-    let mut before: Option<(_, Bytes)> = None;
+    let mut known: Vec<(_, Bytes)> = Vec::new();
     for (index, layer) in model.layers.iter().enumerate() {
         let device = layer_devices.get(index).copied().flatten().filter(|_| settings.kv_offload);
         if let Mixer::Compressed(attention) = &layer.mixer {
@@ -154,13 +154,17 @@ pub fn kv_cache(
                 sum.add(v, v_width.saturating_mul(n_rows), 1, device, target);
                 continue;
             }
-            // Neighbours mostly cache the same.
+            // Most layers cache the same as one before.
             let tensors = [(k, k_width), (v, v_width), (k, index_width)];
-            let bytes = match before {
-                Some((known, bytes)) if known == (tensors, n_rows, device) => bytes,
-                _ => tensors.iter().map(|&(ty, width)| padded(ty, width, n_rows, device, target)).sum(),
+            let cached = (tensors, n_rows, device);
+            let bytes = match known.iter().rev().find(|(known, _)| *known == cached) {
+                Some(&(_, bytes)) => bytes,
+                None => {
+                    let bytes = tensors.iter().map(|&(ty, width)| padded(ty, width, n_rows, device, target)).sum();
+                    known.push((cached, bytes));
+                    bytes
+                }
             };
-            before = Some(((tensors, n_rows, device), bytes));
             *sum.of(device) += bytes;
         }
     }

@@ -11,6 +11,7 @@ use super::reorder::inspected;
 use super::schedule::is_large_batch;
 use super::tensor::{Id, Memory, Tensor};
 use spec::model::Layer;
+use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -35,6 +36,7 @@ pub(super) struct Catalog {
     pub(super) contents: Rc<[u32]>,
     /// Per layer, a number for its tensors without their sizes; and last that of everything outside of layers.
     structures: Vec<u32>,
+    sizes: RefCell<Vec<Column>>,
 }
 
 /// Where a tensor stands in graphs of one structure.
@@ -75,7 +77,15 @@ impl Catalog {
         numbers.push(number(outside_words(&builder, &cuts, &pinned, &outside)));
         let Builder { graph, .. } = builder;
         let rows = (0..described.len()).collect();
-        Some(Self { graph, borders: cuts.tensors, rows, outside, contents: described.into(), structures: numbers })
+        Some(Self {
+            graph,
+            borders: cuts.tensors,
+            rows,
+            outside,
+            contents: described.into(),
+            structures: numbers,
+            sizes: RefCell::default(),
+        })
     }
 
     /// Layers that stand for all: the first of those that the model describes alike and whose contents are equal. Per layer, its place
@@ -108,24 +118,59 @@ impl Catalog {
     }
 
     /// The tensor that stands there in a graph of these layers; none for weights.
-    fn tensor(&self, stand: Stand, layers: &[usize]) -> Option<&Tensor> {
-        let id = match stand {
+    fn tensor(&self, stand: Stand, layers: &[usize]) -> Option<Id> {
+        match stand {
             Stand::Layer { position, index } => {
-                let layer = *layers.get(position as usize)?;
-                let row = *self.rows.get(layer)?;
+                let row = *self.rows.get(*layers.get(position as usize)?)?;
                 let index = self.borders.get(row)? + index as usize;
-                (index < *self.borders.get(row + 1)?).then_some(Id(index as u32))?
+                (index < *self.borders.get(row + 1)?).then_some(Id(index as u32))
             }
-            Stand::Outside { behind, index } => *self.outside[usize::from(behind)].get(index as usize)?,
-            Stand::Weight => return None,
-        };
-        Some(self.graph.tensor(id))
+            Stand::Outside { behind, index } => self.outside[usize::from(behind)].get(index as usize).copied(),
+            Stand::Weight => None,
+        }
     }
 
-    /// What the tensor that stands there takes; `copied` where it is a copy of it.
-    pub(super) fn size(&self, stand: Stand, layers: &[usize], copied: bool, rules: &BufferRules) -> Option<u64> {
-        let rules = if copied { &rules.plain() } else { rules };
-        Some(rules.size(&self.graph, self.tensor(stand, layers)?))
+    /// Sizes in the buffers of some backends.
+    pub(super) fn sizes<'a>(&'a self, layers: &'a [usize], rules: &[BufferRules]) -> Sizes<'a> {
+        let mut known = self.sizes.borrow_mut();
+        let column = |rules: &BufferRules| {
+            known.iter().position(|(known, _)| known == rules).unwrap_or_else(|| {
+                known.push((*rules, vec![[UNKNOWN; 2]; self.graph.len()]));
+                known.len() - 1
+            })
+        };
+        let columns = rules.iter().map(column).collect();
+        Sizes { catalog: self, layers, known, columns }
+    }
+}
+
+/// Not computed yet.
+const UNKNOWN: u64 = u64::MAX;
+
+/// Sizes of a catalog's tensors, computed as they are asked for.
+pub(super) struct Sizes<'a> {
+    catalog: &'a Catalog,
+    /// The layers of the graph that asks.
+    layers: &'a [usize],
+    known: RefMut<'a, Vec<Column>>,
+    /// By backend.
+    columns: Vec<usize>,
+}
+
+/// By tensor what it takes in a buffer, and what a copy of it takes.
+type Column = (BufferRules, Vec<[u64; 2]>);
+
+impl Sizes<'_> {
+    /// What the tensor that stands there takes on this backend; `copied` where it is a copy of it.
+    pub(super) fn of(&mut self, stand: Stand, copied: bool, backend: u8) -> Option<u64> {
+        let id = self.catalog.tensor(stand, self.layers)?;
+        let (rules, sizes) = self.known.get_mut(*self.columns.get(usize::from(backend))?)?;
+        let size = &mut sizes.get_mut(id.index())?[usize::from(copied)];
+        if *size == UNKNOWN {
+            let rules = if copied { rules.plain() } else { *rules };
+            *size = rules.size(&self.catalog.graph, self.catalog.graph.tensor(id));
+        }
+        Some(*size)
     }
 }
 

@@ -137,12 +137,15 @@ impl Outline {
 impl Variant {
     /// The sizes that are asked for, out of a catalog.
     fn sizes_in(&self, catalog: &Catalog, layers: &[usize], rules: &[BufferRules]) -> Option<Vec<u64>> {
-        let asked = self.asked.iter().zip(&self.plan.asked).zip(&self.sizes);
-        let size = |((asked, &(_, backend)), &size): ((&Asked, &(Id, u8)), &u64)| match asked.stand {
-            Stand::Weight => Some(size),
-            stand => catalog.size(stand, layers, asked.copied, rules.get(usize::from(backend))?),
-        };
-        asked.map(size).collect()
+        let mut known = catalog.sizes(layers, rules);
+        let mut sizes = Vec::with_capacity(self.sizes.len());
+        for ((asked, &(_, backend)), &size) in self.asked.iter().zip(&self.plan.asked).zip(&self.sizes) {
+            sizes.push(match asked.stand {
+                Stand::Weight => size,
+                stand => known.of(stand, asked.copied, backend)?,
+            });
+        }
+        Some(sizes)
     }
 }
 

@@ -147,10 +147,12 @@ fn pieces_make_up_whole_graphs_of_every_model() {
             kv_offload: random.below(4) > 0,
             ..Settings::default()
         };
-        for _ in 0..12 {
+        for question in 0..12 {
+            // Lengths that are known for one placement serve others.
+            let n_ctx = frame.n_ctx << (question % 3);
             let n_gpu_layers = random.below(model.n_layer_all() + 2);
             let n_cpu_moe = if model.has_experts() && random.below(2) == 0 { random.below(model.n_layer_all()) } else { 0 };
-            let settings = Settings { n_gpu_layers, n_cpu_moe, ..frame.clone() };
+            let settings = Settings { n_gpu_layers, n_cpu_moe, n_ctx, ..frame.clone() };
             assert_eq!(search.require(&settings), require(&model, &settings, &target, &profile), "{name} {settings:?}");
             answers += 1;
         }

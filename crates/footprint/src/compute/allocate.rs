@@ -165,6 +165,10 @@ impl Arena {
 
     /// The last block of the chunk that grows least, or wastes least where none grows.
     fn tail_fit(&self, size: u64) -> Option<(usize, usize)> {
+        if let [only] = self.chunks.as_slice() {
+            let last = only.free.len().checked_sub(1)?;
+            return (only.free[last].size >= size).then_some((0, last));
+        }
         let mut best = None;
         let mut best_reuse = i128::MIN;
         for (c, chunk) in self.chunks.iter().enumerate() {

@@ -70,6 +70,12 @@ impl Cuts {
                 None => u64::MAX,
             };
         }
+        // Mostly in the layer before.
+        if let Some(layer) = border.checked_sub(1).and_then(|layer| self.tensors.get(layer..=border))
+            && (layer[0]..layer[1]).contains(&id.index())
+        {
+            return 1 << 60 | 1024 << 32 | (id.index() - layer[0]) as u64;
+        }
         // Number of borders before it.
         match self.tensors.partition_point(|&before| before <= id.index()) {
             0 => id.index() as u64,

@@ -185,9 +185,10 @@ fn layer_words(builder: &Builder<'_>, cuts: &Cuts, pinned: &[bool], layer: usize
     let graph = &builder.graph;
     let (tensors, nodes) = (cuts.tensors[layer]..cuts.tensors[layer + 1], cuts.nodes[layer]..cuts.nodes[layer + 1]);
     let name = |id: Id| if id == start.stream { STREAM } else { cuts.name(layer + 1, id, &[], usize::MAX) };
+    let experts = builder.model.has_experts();
     let (mut words, mut layouts) = (Vec::with_capacity(8 * tensors.len()), Vec::with_capacity(9 * tensors.len()));
     for index in tensors {
-        describe(builder, Id(index as u32), pinned[index], &name, &mut words);
+        describe(graph, Id(index as u32), Told { pinned: pinned[index], experts }, &name, &mut words);
         layout(graph, Id(index as u32), &mut layouts);
     }
     words.extend(graph.nodes[nodes].iter().map(|&node| name(node)));
@@ -206,9 +207,10 @@ fn outside_words(builder: &Builder<'_>, cuts: &Cuts, pinned: &[bool], outside: &
             None => STREAM | builder.graph.len().saturating_sub(id.index()) as u64,
         }
     };
+    let experts = builder.model.has_experts();
     let mut words = Vec::with_capacity(256);
     for &id in outside.iter().flatten() {
-        describe(builder, id, pinned[id.index()], &name, &mut words);
+        describe(graph, id, Told { pinned: pinned[id.index()], experts }, &name, &mut words);
     }
     let last = cuts.nodes[cuts.nodes.len() - 1];
     let nodes = [&graph.nodes[..cuts.nodes[0]], &graph.nodes[last..]];
@@ -219,17 +221,25 @@ fn outside_words(builder: &Builder<'_>, cuts: &Cuts, pinned: &[bool], outside: &
     words
 }
 
+/// What the tensor itself does not tell.
+#[derive(Clone, Copy)]
+struct Told {
+    /// It is fixed to a backend.
+    pinned: bool,
+    /// The model has experts, whose operations a backend may fuse.
+    experts: bool,
+}
+
 /// Everything of a tensor that decides where it is computed and what has its memory when, but for where weights lie.
-fn describe(builder: &Builder<'_>, id: Id, pinned: bool, name: &dyn Fn(Id) -> u64, words: &mut Vec<u64>) {
-    let graph = &builder.graph;
+fn describe(graph: &Graph, id: Id, told: Told, name: &dyn Fn(Id) -> u64, words: &mut Vec<u64>) {
     let tensor = graph.tensor(id);
     let memory = |memory: Memory| match memory {
         Memory::Compute => 0,
         Memory::Weights { .. } => 1,
         Memory::Cache { kind, .. } => 2 + kind as u64,
     };
-    let told = [tensor.input, tensor.output, pinned, tensor.precise, is_large_batch(tensor)];
-    let mut flags = told.iter().fold(0, |bits, &flag| bits << 1 | u64::from(flag));
+    let flags = [tensor.input, tensor.output, told.pinned, tensor.precise, is_large_batch(tensor)];
+    let mut flags = flags.iter().fold(0, |bits, &flag| bits << 1 | u64::from(flag));
     if tensor.op.can_reuse_source() {
         for &source in tensor.sources() {
             let source = graph.tensor(source);
@@ -239,7 +249,7 @@ fn describe(builder: &Builder<'_>, id: Id, pinned: bool, name: &dyn Fn(Id) -> u6
     words.push((tensor.op as u64) << 48 | memory(tensor.memory) << 40 | flags << 8 | tensor.sources().len() as u64);
     words.push(tensor.view_of.map_or(u64::MAX, name));
     words.extend(tensor.sources().iter().map(|&source| name(source)));
-    if builder.model.has_experts() {
+    if told.experts {
         inspected(graph, id, |seen| {
             if !is_weight(graph.tensor(seen)) {
                 layout(graph, seen, words);

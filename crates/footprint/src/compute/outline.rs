@@ -68,11 +68,12 @@ impl Outline {
         variants: usize,
     ) -> Self {
         let graph = &builder.graph;
+        let ranks = cuts.map(|cuts| ranks(builder, cuts)).unwrap_or_default();
         let variant = |layout| {
             let plan = Plan::of(graph, layout);
             let stand = |&(id, _): &(Id, u8)| {
                 let source = id.index().checked_sub(originals).and_then(|copy| schedule.trace.duplicates.get(copy)).copied();
-                let stand = cuts.map_or(Stand::Weight, |cuts| stand(builder, cuts, source.unwrap_or(id)));
+                let stand = cuts.map_or(Stand::Weight, |cuts| stand(builder, cuts, &ranks, source.unwrap_or(id)));
                 Asked { stand, copied: source.is_some() }
             };
             Variant { asked: plan.asked.iter().map(stand).collect(), sizes: plan.sizes(graph, rules), plan }
@@ -149,20 +150,31 @@ impl Variant {
     }
 }
 
+/// Numbers of tensors among those outside of layers that are no weights, by number of the tensor.
+fn ranks(builder: &Builder<'_>, cuts: &Cuts) -> Vec<u32> {
+    let (first, last) = (cuts.tensors.first().copied().unwrap_or(0), cuts.tensors.last().copied().unwrap_or(0));
+    let mut rank = 0;
+    let next = |index: usize| {
+        if index == last {
+            rank = 0;
+        }
+        let this = rank;
+        rank += u32::from((index < first || index >= last) && !is_weight(builder.graph.tensor(Id(index as u32))));
+        this
+    };
+    (0..builder.graph.len()).map(next).collect()
+}
+
 /// Where a tensor of a graph stands.
-fn stand(builder: &Builder<'_>, cuts: &Cuts, id: Id) -> Stand {
-    let graph = &builder.graph;
-    if is_weight(graph.tensor(id)) {
+fn stand(builder: &Builder<'_>, cuts: &Cuts, ranks: &[u32], id: Id) -> Stand {
+    if is_weight(builder.graph.tensor(id)) {
         return Stand::Weight;
     }
     let borders = &cuts.tensors;
-    let outside = |from: usize| {
-        let others = (from..id.index()).filter(|&index| !is_weight(graph.tensor(Id(index as u32))));
-        Stand::Outside { behind: from > 0, index: others.count() as u32 }
-    };
+    let index = ranks.get(id.index()).copied().unwrap_or(u32::MAX);
     match borders.partition_point(|&before| before <= id.index()) {
-        0 => outside(0),
-        all if all == borders.len() => outside(borders[all - 1]),
+        0 => Stand::Outside { behind: false, index },
+        all if all == borders.len() => Stand::Outside { behind: true, index },
         layer => Stand::Layer { position: layer as u32 - 1, index: (id.index() - borders[layer - 1]) as u32 },
     }
 }

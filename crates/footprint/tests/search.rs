@@ -76,10 +76,13 @@ proptest! {
         gpus in prop::collection::vec((4_u64..48, any::<bool>()), 0..4),
         frames in prop::collection::vec(frame(), 1..3),
         places in prop::collection::vec(place(), 8),
+        times in 2_u32..6,
     ) {
         let (model, target, profile, none) = (&MODELS[model], target(&gpus), EngineProfile::server_0_7(), Companions::default());
         let search = Requirements::new(model, &target, &profile, &none);
-        for frame in &frames {
+        // What is known for one length of context serves others.
+        let longer = frames.first().map(|frame| Settings { n_ctx: frame.n_ctx.saturating_mul(times), ..frame.clone() });
+        for frame in frames.iter().chain(&longer) {
             for at in &places {
                 let Settings { n_gpu_layers, n_cpu_moe, tensor_split, split_mode, tensor_overrides, .. } = at.clone();
                 let settings = Settings { n_gpu_layers, n_cpu_moe, tensor_split, split_mode, tensor_overrides, ..frame.clone() };

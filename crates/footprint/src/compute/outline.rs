@@ -117,12 +117,8 @@ impl Outline {
             memory.extend_from_within(..1);
         }
         let mut chunks = chunks.into_iter();
-        let measured = Measured {
-            chunks: chunks.next().unwrap_or_default(),
-            unfused: chunks.next(),
-            graph: self.graph,
-            astray: self.astray,
-        };
+        let measured =
+            Measured { chunks: chunks.next().unwrap_or_default(), unfused: chunks.next(), graph: self.graph, astray: self.astray };
         Filled { measured, memory }
     }
 

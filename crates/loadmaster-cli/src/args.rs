@@ -105,6 +105,8 @@ pub enum Command {
     Memory(MemoryArgs),
     /// Compare the computed memory with an engine's own dry run, buffer by buffer
     Verify(VerifyArgs),
+    /// Predict the speed of every row of a table of measurements, and how far off that is
+    Predict(PredictArgs),
     /// Choose the settings for a model on a machine, and say why
     Plan(PlanArgs),
     /// Check a configuration file against the machine and the engine's rules
@@ -130,6 +132,19 @@ pub enum Command {
     /// Ask the libraries of drivers what the other process wants to know
     #[command(hide = true)]
     DriverChild,
+}
+
+/// `predict`
+#[derive(Debug, Args)]
+pub struct PredictArgs {
+    /// A table of measurements (CSV): at least the columns device, model, test (`pp512`, `tg128`) and tokens_per_s, the last of which
+    /// may be empty; also quant, device_kind, memory_bandwidth_gbs, backend, engine, depth, flash_attn, ubatch, file_size_gib, ...
+    /// What is missing is looked up by name or taken as unknown
+    #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath)]
+    pub table: PathBuf,
+    /// Where to write the table with p10, p50, p90 (tokens per second), basis and error beside each row
+    #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
 }
 
 /// `detect`

@@ -33,6 +33,7 @@ fn help_names_every_command_and_exit_code() {
       inspect      Show a model: layers, parameters, quantisation, and what it asks of this machine
       memory       Show how much memory a model needs, per device and component, at load and peak
       verify       Compare the computed memory with an engine's own dry run, buffer by buffer
+      predict      Predict the speed of every row of a table of measurements, and how far off that is
       plan         Choose the settings for a model on a machine, and say why
       validate     Check a configuration file against the machine and the engine's rules
       run          Run a model with settings that fit, and compare what happened with the plan
@@ -452,11 +453,34 @@ fn a_configuration_that_breaks_rules() {
 }
 
 /// Every output that can be had without an engine, by the schema that it must follow.
+/// Two measurements, one of them of a device that no table knows.
+const MEASURED: &str = "device,device_kind,memory_bandwidth_gbs,engine,backend,model,quant,test,tokens_per_s\n\
+    NVIDIA GeForce RTX 4090,nvidia,1008,llama.cpp,CUDA,llama 8B,Q4_K_M,tg128,130\n\
+    Unheard Of 1,,,llama.cpp,CUDA,llama 8B,Q4_K_M,tg128,20\n";
+
+#[test]
+fn predictions_stand_beside_the_rows_of_a_table() {
+    let folder = Folder::new();
+    folder.file("measured.csv", MEASURED).file("broken.csv", "device,model\nx,y\n");
+    let told = folder.run("predict --table measured.csv --output predicted.csv");
+    assert!(told.starts_with("exit 0"), "{told}");
+    assert!(told.contains("1 of 2 rows predicted"), "{told}");
+    let written = std::fs::read_to_string(folder.path().join("predicted.csv")).unwrap();
+    let lines: Vec<&str> = written.lines().collect();
+    assert!(lines[0].ends_with("tokens_per_s,p10,p50,p90,basis,error"), "{written}");
+    assert!(lines[1].contains(",this device,"), "{written}");
+    assert!(lines[2].ends_with("not predicted: device not in the tables and its kind not given,"), "{written}");
+    let refused = folder.run("predict --table broken.csv --output none.csv");
+    assert!(refused.starts_with("exit 7") && refused.contains("no column \"test\""), "{refused}");
+    assert!(!folder.path().join("none.csv").exists());
+}
+
 #[test]
 fn outputs_follow_the_published_schemas() {
     let folder = model("qwen3-0.6b", FileType::Q4_K_M);
-    folder.model("large.gguf", "deepseek-v3", FileType::Q4_K_M);
+    folder.model("large.gguf", "deepseek-v3", FileType::Q4_K_M).file("measured.csv", MEASURED);
     for (line, schema) in [
+        ("predict --table measured.csv --output predicted.csv", "predict"),
         ("detect", "detect"),
         ("detect --machine ram=8GiB", "detect"),
         ("doctor --machine ram=8GiB,features=sse4_2", "doctor"),
@@ -475,6 +499,7 @@ fn outputs_follow_the_published_schemas() {
             "memory" => assert_eq!(value["schema"], "loadmaster.memory/1"),
             "detect" => assert_eq!(value["schema"], "loadmaster.machine/1"),
             "doctor" => assert_eq!(value["schema"], "loadmaster.doctor/1"),
+            "predict" => assert_eq!(value["schema"], "loadmaster.predict/1"),
             _ => assert_eq!(value["schema_version"], 1, "{line}"),
         }
     }

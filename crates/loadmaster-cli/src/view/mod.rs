@@ -8,6 +8,7 @@ mod doctor;
 mod inspect;
 mod memory;
 mod plan;
+mod predict;
 mod quantity;
 mod receipt;
 mod requirement;
@@ -19,6 +20,7 @@ pub use doctor::DoctorView;
 pub use inspect::InspectView;
 pub use memory::{MemoryFacts, MemoryView};
 pub use plan::{PlanView, RefusalView, Subject};
+pub use predict::PredictView;
 pub use quantity::{Quantity, Rate, Size};
 pub use receipt::{ReceiptView, RunView};
 pub use requirement::RequirementView;
@@ -51,6 +53,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("inspect", schema_for!(InspectView).into()),
         ("memory", schema_for!(MemoryView).into()),
         ("plan", schema_for!(PlanView).into()),
+        ("predict", schema_for!(PredictView).into()),
         ("refusal", schema_for!(RefusalView).into()),
         ("receipt", loadmaster::receipt::schema()),
         ("run", schema_for!(RunView).into()),

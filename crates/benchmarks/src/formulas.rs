@@ -50,7 +50,7 @@ fn elements(shape: &Shape) -> f64 {
     shape.active_elements + shape.output_elements
 }
 
-/// llmfit's table of bytes per parameter, by the class of a quantisation.
+/// llmfit's table of bytes per parameter, by the class of a quantisation, as remembered; not compared with its source.
 fn bytes_per_parameter(shape: &Shape) -> f64 {
     match shape.quant {
         Quant::Float => 2.0,

@@ -121,7 +121,7 @@ impl Sample {
     }
 }
 
-/// Prompts and answers of LocalScore's nine tests (localscore.ai, blog of 2025-04).
+/// Prompts and answers of LocalScore's nine tests as remembered; not compared with its source.
 const LOCALSCORE: [(f64, f64); 9] = [
     (1024.0, 16.0),
     (4096.0, 256.0),

@@ -67,8 +67,8 @@ impl Class {
         }
     }
 
-    /// Vector operations per byte of bandwidth that devices of the class have, where the units of a device are not known: the
-    /// median of the tables of `crates/hardware`, rounded.
+    /// Vector operations per byte of bandwidth that devices of the class have, where the units of a device are not known: a
+    /// guess at the usual one, which no table has been asked about.
     pub(crate) const fn operations_per_byte(self) -> f64 {
         match self {
             Self::NvidiaGddr => 40.0,

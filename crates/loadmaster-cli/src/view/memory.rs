@@ -64,6 +64,10 @@ pub struct PlaceView {
     pub name: String,
     /// Memory in all, as far as this process may use it; null where not known.
     pub memory_bytes: Option<u64>,
+    /// True for a GPU whose memory is the host's: all of this is taken there. Absent where it is false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
+    pub shares_host: bool,
     /// Allocated right after load.
     pub load: SizesView,
     /// The most that it becomes: as `load`, with the server's caches at their limits.
@@ -288,6 +292,7 @@ impl PlaceView {
             id,
             kind,
             memory_bytes: bytes(&memory),
+            shares_host: device.and_then(|device| requirement.devices.get(device)).is_some_and(|device| device.shares_host),
             load: SizesView::of(&parts, |part| &part.load),
             peak: SizesView::of(&parts, |part| &part.peak),
             interval: IntervalsView { load: intervals(&parts, |part| &part.load), peak: intervals(&parts, |part| &part.peak) },
@@ -435,6 +440,7 @@ impl PlaceView {
     fn text(&self, layers: &[LayersView], text: &mut Text) {
         let device = self.shown_id();
         let of = self.memory_bytes.map(|bytes| format!(" of {}", Bytes::new(bytes))).unwrap_or_default();
+        let of = if self.shares_host { format!("{of} of the host's memory") } else { of };
         text.section(format_args!("{}{}", LayersView::title(layers, device), styled(DIM, of)));
         let mut table = Table::new([Align::Left, Align::Right, Align::Right, Align::Left]);
         table.header(["", "LOAD", "PEAK", ""]);

@@ -8,6 +8,7 @@ use loadmaster::planner::plan::{Alternative, Budget, Change, Downgrade, NearestC
 use loadmaster::planner::predict::Bottleneck;
 use loadmaster::planner::validate::Violation;
 use loadmaster::receipt::Proof;
+use loadmaster::spec::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -96,6 +97,13 @@ pub struct BudgetView {
     pub mapped_bytes: Quantity<Size>,
     /// Free less margin less the upper end of what is needed; null where that is not known.
     pub left_bytes: Option<Size>,
+    /// True for a GPU whose memory is the host's: what it needs is part of what the host needs. Absent where it is false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(default)]
+    pub shares_host: bool,
+    /// Of what the host needs: what GPUs hold that share its memory. Absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_devices_bytes: Option<Quantity<Size>>,
 }
 
 /// Predicted speed.
@@ -272,6 +280,8 @@ fn budget(budget: &Budget) -> BudgetView {
         needed_bytes: Quantity::of(&budget.needed),
         mapped_bytes: Quantity::of(&budget.mapped),
         left_bytes: budget.left().map(Into::into),
+        shares_host: budget.shares_host,
+        of_devices_bytes: (budget.of_devices.high() != Some(&Bytes::ZERO)).then(|| Quantity::of(&budget.of_devices)),
     }
 }
 
@@ -377,10 +387,17 @@ impl PlanView {
         let mut table = Table::new([Align::Left, Align::Right, Align::Right, Align::Right, Align::Right, Align::Left]);
         table.header(["", "needed", "free", "margin", "left", ""]);
         for budget in &self.budgets {
+            let shared = budget.shares_host.then(|| match &budget.total_bytes {
+                Quantity::Exact { source, .. } | Quantity::Estimated { source, .. } => format!("of the host's memory: {source}"),
+                Quantity::Unknown { .. } => "of the host's memory".to_owned(),
+            });
+            let of_devices = budget.of_devices_bytes.as_ref().map(|held| format!("{} of it by GPUs", central(held)));
             let mapped = match budget.mapped_bytes.value() {
-                Some(Size(0)) => String::new(),
-                _ => format!("and {} mapped from the file", central(&budget.mapped_bytes)),
+                Some(Size(0)) => None,
+                _ => Some(format!("and {} mapped from the file", central(&budget.mapped_bytes))),
             };
+            let remarks: Vec<String> = [shared, of_devices, mapped].into_iter().flatten().collect();
+            let mapped = remarks.join(", ");
             table.row([
                 budget.pool.clone(),
                 central(&budget.needed_bytes),

@@ -1,5 +1,9 @@
 //! What can be typed: commands, options and their help. Nothing here touches the system.
 
+mod hardware;
+
+pub use hardware::{HardwareArgs, HardwareCommand};
+
 use crate::exit::Exit;
 use crate::pins::PinArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -99,6 +103,8 @@ pub enum Command {
     Detect(DetectArgs),
     /// Say what slows models down on the machine, what shows it, and what helps
     Doctor,
+    /// Show hardware profiles: settings and speeds of kinds of machine, and which of them a machine is nearest to
+    Hardware(HardwareArgs),
     /// Show a model: layers, parameters, quantisation, and what it asks of this machine
     Inspect(InspectArgs),
     /// Show how much memory a model needs, per device and component, at load and peak

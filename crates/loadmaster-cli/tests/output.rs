@@ -30,6 +30,8 @@ fn help_names_every_command_and_exit_code() {
     Commands:
       detect       Show the machine: processors, memory, GPUs, and what of them this process may use
       doctor       Say what slows models down on the machine, what shows it, and what helps
+      hardware     Show hardware profiles: settings and speeds of kinds of machine, and which of them a
+                   machine is nearest to
       inspect      Show a model: layers, parameters, quantisation, and what it asks of this machine
       memory       Show how much memory a model needs, per device and component, at load and peak
       verify       Compare the computed memory with an engine's own dry run, buffer by buffer
@@ -484,6 +486,10 @@ fn outputs_follow_the_published_schemas() {
         ("detect", "detect"),
         ("detect --machine ram=8GiB", "detect"),
         ("doctor --machine ram=8GiB,features=sse4_2", "doctor"),
+        ("hardware list", "hardware-list"),
+        ("hardware show laptop-16gb", "hardware-show"),
+        ("hardware match", "hardware-match"),
+        ("hardware match --machine rtx4070,ram=16GiB,cores=4", "hardware-match"),
         ("inspect m.gguf", "inspect"),
         ("inspect large.gguf", "inspect"),
         ("memory m.gguf -c 1024", "memory"),

@@ -145,7 +145,8 @@ fn line(machine: &Machine) -> String {
     let default = matching.default_because.map_or_else(String::new, |why| format!(" DEFAULT: {why}"));
     let mut text = format!("{}: {} {:.0} %{default}", machine.origin, matching.chosen.archetype.id, 100.0 * matching.chosen.score);
     for difference in &matching.chosen.differences {
-        text.push_str(&format!("\n    {}; {}", difference.told(), difference.follows().unwrap_or_default()));
+        text.push_str(&format!("\n    {}", difference.told()));
+        difference.follows().iter().for_each(|follows| text.push_str(&format!(": {follows}")));
     }
     text
 }
@@ -169,6 +170,22 @@ fn machines_that_are_none_of_them() {
     .map(|text| line(&describe(text).unwrap()))
     .into();
     insta::assert_snapshot!(lines.join("\n"));
+}
+
+#[test]
+fn what_a_smaller_machine_has_no_room_for_is_named() {
+    let too_large = |text: &str| -> (String, Vec<&str>) {
+        let machine = describe(text).unwrap();
+        let matching = match_machine(&machine).unwrap();
+        (matching.chosen.archetype.id.clone(), matching.too_large(&machine).iter().map(|class| class.id).collect())
+    };
+    assert_eq!(too_large("rtx3060-12gb,ram=32GiB,cpu=ryzen-7-7700"), ("rtx-3060-12gb".into(), vec![]));
+    let (id, sizes) = too_large("rtx3060-12gb,ram=12GiB,cpu=ryzen-7-7700");
+    assert!(id == "rtx-3060-12gb" && sizes.contains(&"32b") && !sizes.contains(&"8b"), "{sizes:?}");
+    for row in archetypes() {
+        let machine = row.machine().unwrap();
+        assert_eq!(match_machine(&machine).unwrap().too_large(&machine), [] as [&_; 0], "{}", row.id);
+    }
 }
 
 #[test]

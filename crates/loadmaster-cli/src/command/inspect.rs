@@ -1,9 +1,10 @@
 //! `inspect`: shows a model.
 
-use super::{Shared, failure, mention, newest_server};
+use super::{Shared, failure, mention};
 use crate::args::InspectArgs;
 use crate::exit::Outcome;
 use crate::view::{InspectView, ModelName};
+use loadmaster::advise::newest_server;
 use loadmaster::planner::plan::Plan;
 use loadmaster::{formats, open, planner};
 use spec::Model;

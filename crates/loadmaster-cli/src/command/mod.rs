@@ -3,6 +3,7 @@
 mod completions;
 mod detect;
 mod doctor;
+mod hardware;
 mod inspect;
 mod memory;
 mod plan;
@@ -17,7 +18,7 @@ use crate::args::{Cli, Command, CompanionArgs, Wishes};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::Output;
 use crate::view::{ModelName, Quantity, Rate, RefusalView};
-use loadmaster::advise::{Advice, EngineChoice, Request as Facts, Survey, survey};
+use loadmaster::advise::{Advice, EngineChoice, Request as Facts, Survey, newest_server, survey};
 use loadmaster::beside::Beside;
 use loadmaster::config::ConfigFile;
 use loadmaster::footprint::{Companions, Device, Target};
@@ -43,6 +44,7 @@ pub fn execute(cli: Cli) -> Outcome {
     match cli.command {
         Command::Detect(args) => detect::detect(&shared, &args),
         Command::Doctor => doctor::doctor(&shared),
+        Command::Hardware(args) => hardware::hardware(&shared, &args),
         Command::Inspect(args) => inspect::inspect(&shared, &args),
         Command::Memory(args) => memory::memory(&shared, &args),
         Command::Verify(args) => verify::verify(&shared, &args),
@@ -196,11 +198,6 @@ pub fn arguments(beside: &Beside, engine: &EngineRules) -> Result<Vec<OsString>,
         let version = engine.version.as_deref().unwrap_or("the newest known");
         usage(format!("{} ({version}) has no flag {flag}", engine.tool)).hint("leave it out, or name another engine with --engine")
     })
-}
-
-/// The rules of the newest llama-server that is known, for machines that have none at hand.
-pub fn newest_server() -> EngineRules {
-    EngineRules { tool: Tool::Server, version: None, accepted: None, profile: loadmaster::footprint::EngineProfile::server_0_7() }
 }
 
 /// The machine in a few words: what is not known is left out.

@@ -5,6 +5,7 @@
 
 mod detect;
 mod doctor;
+mod hardware;
 mod inspect;
 mod memory;
 mod plan;
@@ -17,6 +18,7 @@ mod verify;
 
 pub use detect::DetectView;
 pub use doctor::DoctorView;
+pub use hardware::{HardwareListView, HardwareMatchView, HardwareShowView};
 pub use inspect::InspectView;
 pub use memory::{MemoryFacts, MemoryView};
 pub use plan::{PlanView, RefusalView, Subject};
@@ -50,6 +52,9 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("config", loadmaster::config::schema()),
         ("detect", schema_for!(loadmaster::probe::Report).into()),
         ("doctor", schema_for!(DoctorView).into()),
+        ("hardware-list", schema_for!(HardwareListView).into()),
+        ("hardware-match", schema_for!(HardwareMatchView).into()),
+        ("hardware-show", schema_for!(HardwareShowView).into()),
         ("inspect", schema_for!(InspectView).into()),
         ("memory", schema_for!(MemoryView).into()),
         ("plan", schema_for!(PlanView).into()),

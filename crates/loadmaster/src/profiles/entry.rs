@@ -37,7 +37,7 @@ pub struct Recommended {
     pub settings: Pins,
     /// Upper end of what it takes of all GPUs; zero where none computes.
     pub gpu: Known<Bytes>,
-    /// Upper end of what it takes of the host and cannot give back.
+    /// Upper end of what it takes of the host and cannot give back; where GPU and processor share the memory, with what the GPU takes.
     pub host: Known<Bytes>,
     /// Weights read in place from the mapped file, beside that.
     pub mapped: Known<Bytes>,

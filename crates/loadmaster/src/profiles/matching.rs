@@ -5,10 +5,9 @@
 
 use super::archetype::{Archetype, archetypes};
 use super::class::SizeClass;
-use super::entry::Entry;
+use super::entry::{Entry, Recommended};
 use super::traits::{Aspect, Kind, Traits, Value};
-use planner::predict::Bottleneck;
-use spec::{Bytes, Machine};
+use spec::{Bytes, Known, Machine};
 use std::sync::OnceLock;
 
 /// The part of a memory that a plan may take; the planner's margins are of this size.
@@ -213,25 +212,23 @@ fn safest(here: &Traits, kind: Kind) -> Option<&'static (&'static Archetype, Tra
 }
 
 impl Matching {
-    /// Sizes of model that run on the chosen archetype as stored, and for whose plan a machine has too little memory.
+    /// Sizes of model for whose stored plan the chosen archetype has the memory and this machine has not.
     pub fn too_large(&self, machine: &Machine) -> Vec<&'static SizeClass> {
         let here = Traits::of(machine);
-        let Some(profile) = super::profiles().iter().find(|profile| profile.archetype == self.chosen.archetype) else { return Vec::new() };
-        let gpus = here.amount(Aspect::GpuMemory).map(|memory| memory * here.amount(Aspect::GpuCount).unwrap_or(1.0));
-        let host = here.amount(Aspect::Memory);
-        let lacks = |needed: Option<Bytes>, there: Option<f64>| match (needed, there) {
-            (Some(needed), Some(there)) => needed.as_f64() > ROOM * there,
-            (Some(needed), None) => !needed.is_zero(),
-            (None, _) => false,
+        let there = known().iter().find(|(archetype, _)| *archetype == self.chosen.archetype).map(|(_, traits)| traits);
+        let profile = super::profiles().iter().find(|profile| profile.archetype == self.chosen.archetype);
+        let (Some(there), Some(profile)) = (there, profile) else { return Vec::new() };
+        // What a GPU takes of the host's memory is in the host's figure.
+        let gpus = |traits: &Traits| Some(traits.amount(Aspect::GpuMemory)? * traits.amount(Aspect::GpuCount)?);
+        let holds = |traits: &Traits, plan: &Recommended| {
+            let within = |needed: Known<Bytes>, memory: Option<f64>| match (needed.get(), memory) {
+                (Some(needed), Some(memory)) => needed.as_f64() <= ROOM * memory,
+                _ => true,
+            };
+            let cards = !matches!(traits.kind, Kind::Cards(_)) || within(plan.gpu.clone(), gpus(traits));
+            cards && within(plan.host.plus(&plan.mapped), traits.amount(Aspect::Memory))
         };
-        let too_large = |entry: &&Entry| {
-            let Some(plan) = &entry.plan else { return false };
-            // What is read from disk there is read from disk here.
-            let resident = if plan.limit == Bottleneck::Disk { plan.host.clone() } else { plan.host.plus(&plan.mapped) };
-            let cards = matches!(here.kind, Kind::Cards(_));
-            let on_host = if cards { resident.get() } else { plan.gpu.plus(&resident).get() };
-            lacks(on_host, host) || cards && lacks(plan.gpu.get(), gpus)
-        };
+        let too_large = |entry: &&Entry| entry.plan.as_ref().is_some_and(|plan| holds(there, plan) && !holds(&here, plan));
         profile.entries.iter().filter(too_large).map(|entry| entry.class).collect()
     }
 }
@@ -260,10 +257,10 @@ impl Difference {
         Some(match self.aspect {
             Aspect::GpuMemory | Aspect::Memory if factor < 1.0 => "what fits there may not fit here".to_owned(),
             Aspect::GpuMemory | Aspect::Memory => "what fits there fits here, and larger models or contexts may".to_owned(),
-            Aspect::GpuBandwidth | Aspect::Bandwidth => {
-                format!("tokens come at about {factor:.2} times the rate where memory is the limit")
-            }
-            Aspect::GpuCompute | Aspect::Vectors => format!("prompts are read at about {factor:.2} times the rate"),
+            Aspect::GpuBandwidth => format!("tokens come at about {factor:.2} times the rate"),
+            Aspect::Bandwidth => format!("what is computed in this memory runs at about {factor:.2} times the rate"),
+            Aspect::GpuCompute => format!("prompts are read at about {factor:.2} times the rate"),
+            Aspect::Vectors => format!("the processor reads prompts at about {factor:.2} times the rate"),
             Aspect::Cores => format!("take {here} threads instead of {there}"),
             Aspect::GpuCount => "layers are split differently".to_owned(),
             Aspect::Limits if factor > 1.0 => "plan inside the container: its limits count, not the machine's".to_owned(),

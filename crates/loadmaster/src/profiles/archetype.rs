@@ -48,7 +48,7 @@ pub struct Archetype {
     pub id: String,
     /// Its platform family.
     pub family: Family,
-    /// The machine as [`probe::describe`] reads it.
+    /// The machine as [`probe::describe()`] reads it.
     pub description: String,
     /// What a container may use of it.
     pub limits: Option<ContainerLimits>,

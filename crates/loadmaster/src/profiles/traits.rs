@@ -177,7 +177,7 @@ pub(super) fn titles(machine: &Machine) -> Vec<String> {
     let title = |gpu: &Gpu| {
         let row = rows(gpu, machine).into_iter().next()?;
         let shown = if gpu.unified_memory { machine.facts.memory.total.get()? } else { *gpu.memory_total.high()? };
-        let label = row.memory.iter().copied().find(|size| size.scale(0.995) >= shown).unwrap_or(shown);
+        let label = row.memory.iter().copied().find(|size| size.scale(1.005) >= shown).unwrap_or(shown);
         Some(format!("{}, {} GiB", row.name, label.as_gib()))
     };
     gpus.into_iter().filter(|gpu| of_kind(gpu, kind)).filter_map(title).collect()

@@ -81,7 +81,7 @@ pub enum FitError {
 /// # use spec::{Bytes, Settings};
 /// # let file = synthetic::gguf(&synthetic::preset("qwen3-0.6b").unwrap(), synthetic::FileType::Q8_0, &synthetic::Options::default()).unwrap();
 /// # let model = formats::describe(&[formats::gguf::read(&file.header, file.size)?])?;
-/// let target = Target { devices: Vec::new(), cpu_features: Default::default(), cpu_arch: "x86_64".into() };
+/// let target = Target { devices: Vec::new(), idle: Vec::new(), cpu_features: Default::default(), cpu_arch: "x86_64".into() };
 /// let unset = Settings { n_ctx: 0, n_gpu_layers: planner::emit::ALL, ..Settings::default() };
 /// let fitted = fit(&model, &unset, &target, &EngineProfile::bundled(), &FitGoal::new(Bytes::from_gib(4)))?;
 /// assert_eq!(fitted.end, FitEnd::Fits);

@@ -9,7 +9,7 @@
 mod layers;
 
 use footprint::{Companions, EngineProfile, FootprintError, Requirement, Requirements, Target};
-use spec::settings::{SplitMode, TensorOverride};
+use spec::settings::{Devices, SplitMode, TensorOverride};
 use spec::{Bytes, Known, Model, Settings};
 
 /// What `--fit` is asked to keep.
@@ -72,7 +72,8 @@ pub enum FitError {
 /// Follows `--fit` from `settings`. A context of 0 and [`crate::emit::ALL`] layers on GPUs stand for what nobody has set.
 ///
 /// # Errors
-/// Settings that the engine refuses before it fits anything, and devices whose free memory is unknown.
+/// Settings that the engine refuses before it fits anything, devices that are not there, and devices whose free memory is
+/// unknown.
 ///
 /// # Examples
 /// ```
@@ -89,7 +90,7 @@ pub enum FitError {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn fit(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile, goal: &FitGoal) -> Result<Fitted, FitError> {
-    let target = &devices_in_use(target, settings);
+    let target = &devices_in_use(target, settings)?;
     let none = Companions::default();
     let dry = DryRuns { requirements: Requirements::new(model, target, profile, &none), model, target, goal };
     let mut settings = settings.clone();
@@ -101,14 +102,14 @@ pub fn fit(model: &Model, settings: &Settings, target: &Target, profile: &Engine
     Ok(Fitted { settings, end })
 }
 
-/// Split mode `none` takes one device.
-fn devices_in_use(target: &Target, settings: &Settings) -> Target {
-    let mut target = target.clone();
+/// Those that are named, of which split mode `none` takes one.
+fn devices_in_use(target: &Target, settings: &Settings) -> Result<Target, FitError> {
+    let mut target = target.only(&settings.devices)?.into_owned();
     if settings.split_mode == SplitMode::None {
         let main = usize::try_from(settings.main_gpu).unwrap_or(usize::MAX);
         target.devices = target.devices.into_iter().skip(main).take(1).collect();
     }
-    target
+    Ok(target)
 }
 
 /// Why the steps end early.
@@ -159,7 +160,8 @@ impl DryRuns<'_> {
     }
 
     fn measure(&self, settings: &Settings) -> Result<Vec<OnDevice>, Stop> {
-        let mut settings = settings.clone();
+        // The devices are chosen already.
+        let mut settings = Settings { devices: Devices::All, main_gpu: 0, ..settings.clone() };
         if settings.n_gpu_layers == crate::emit::ALL {
             settings.n_gpu_layers = self.model.n_layer_all().saturating_add(1);
         }
@@ -284,4 +286,38 @@ fn place(dry: &DryRuns<'_>, settings: &mut Settings, full: &[OnDevice]) -> Resul
     }
     *settings = search.settings(&tried.layers);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use footprint::{Backend, Device};
+
+    fn devices(target: &Target) -> Vec<&str> {
+        target.devices.iter().map(|device| device.name.as_str()).collect()
+    }
+
+    #[test]
+    fn only_devices_in_use_are_fitted_to() {
+        let memory = Known::exact(Bytes::from_gib(4), "test");
+        let device = |name: &str| Device {
+            name: name.into(),
+            backend: Backend::pretended(false),
+            total: memory.clone(),
+            free: memory.clone(),
+            shares_host: false,
+        };
+        let target = Target {
+            devices: ["GPU0", "GPU1", "GPU2"].map(device).into(),
+            idle: Vec::new(),
+            cpu_features: Default::default(),
+            cpu_arch: "x86_64".into(),
+        };
+        let named = Settings { devices: Devices::Only(vec!["GPU2".into(), "GPU1".into()]), ..Settings::default() };
+        assert_eq!(devices(&devices_in_use(&target, &named).unwrap()), ["GPU2", "GPU1"]);
+        let one = Settings { split_mode: SplitMode::None, main_gpu: 1, ..named };
+        assert_eq!(devices(&devices_in_use(&target, &one).unwrap()), ["GPU1"]);
+        let missing = Settings { devices: Devices::Only(vec!["GPU7".into()]), ..Settings::default() };
+        assert!(devices_in_use(&target, &missing).is_err());
+    }
 }

@@ -25,15 +25,12 @@ const TABLE: &str = include_str!("../data/models.csv");
 fn models() -> &'static [Model] {
     static MODELS: OnceLock<Vec<Model>> = OnceLock::new();
     MODELS.get_or_init(|| {
-        let line = |line: &str| {
-            let cells: Vec<&str> = line.split(',').collect();
-            Model {
-                names: cells.first().map(|names| names.split(';').map(str::to_owned).collect()).unwrap_or_default(),
-                numbers: cells.iter().skip(1).map(|cell| cell.parse().ok()).collect(),
-                tied: cells.get(6) == Some(&"yes"),
-            }
+        let model = |row: &csv::StringRecord| Model {
+            names: row.get(0).map(|names| names.split(';').map(str::to_owned).collect()).unwrap_or_default(),
+            numbers: row.iter().skip(1).map(|cell| cell.parse().ok()).collect(),
+            tied: row.get(6) == Some("yes"),
         };
-        TABLE.lines().skip(1).map(line).collect()
+        csv::Reader::from_reader(TABLE.as_bytes()).records().flatten().map(|row| model(&row)).collect()
     })
 }
 

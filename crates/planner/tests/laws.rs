@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{machine, model, native};
+use common::{machine, model, native, seconds};
 use planner::emit::{Program, read_args};
 use planner::plan::{Budget, DevicePreference, Power, Preferences, Priority};
 use planner::{Context, EngineRules, Plan, Request, Tool, UseCase, Verdict, emit, plan, validate};
@@ -71,10 +71,6 @@ fn requests() -> impl Strategy<Value = Request> {
 
 fn config() -> ProptestConfig {
     ProptestConfig { cases: 120, rng_seed: RngSeed::Fixed(7), failure_persistence: None, ..ProptestConfig::default() }
-}
-
-fn seconds(plan: &Plan) -> f64 {
-    2048.0 / plan.prediction.prefill.get().unwrap().get() + 256.0 / plan.prediction.decode.get().unwrap().get()
 }
 
 proptest! {

@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::{machine, model, native, planned, text};
+use common::{machine, model, native, planned, seconds, text};
 use planner::emit::Program;
 use planner::plan::{Budget, DevicePreference, Pool, Preferences, Strategy};
 use planner::{
-    Context, EngineRules, GpuSupport, ListedDevice, Plan, Request, Tool, UseCase, Verdict, check, emit, plan, predict, target, validate,
+    Context, EngineRules, GpuSupport, ListedDevice, Request, Tool, UseCase, Verdict, check, emit, plan, predict, target, validate,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -170,11 +170,6 @@ const MACHINES: [&str; 5] = ["m4-max-40c-64gb", "gb10", "jetson-agx-orin-64gb", 
 
 fn config() -> ProptestConfig {
     ProptestConfig { cases: 100, rng_seed: RngSeed::Fixed(11), failure_persistence: None, ..ProptestConfig::default() }
-}
-
-/// A request of the use case, in seconds.
-fn seconds(plan: &Plan) -> f64 {
-    2048.0 / plan.prediction.prefill.get().unwrap().get() + 256.0 / plan.prediction.decode.get().unwrap().get()
 }
 
 proptest! {

@@ -80,7 +80,7 @@ pub fn plan(machine: &Machine, model: &Model, target: &Target, request: &Request
     let chosen = request.pins.devices.as_ref().and_then(|devices| target.only(devices).ok());
     let target = chosen.as_deref().unwrap_or(target);
     let of = |target| Requirements::new(model, target, &request.profile, &request.companions);
-    let bare = Target { devices: Vec::new(), ..target.clone() };
+    let bare = shared::bare(target);
     let (requirements, without) = (of(target), LazyCell::new(|| of(&bare)));
     let none = Devices::Only(Vec::new());
     plan_with(machine, model, target, request, &|settings| match settings.devices == none {

@@ -24,7 +24,12 @@ const CLEARLY: f64 = 1.15;
 pub(crate) fn without_devices(target: &Target, request: &Request) -> (Target, Request) {
     let none = Devices::Only(Vec::new());
     let pins = Pins { devices: Some(none), ..request.pins.clone() };
-    (Target { devices: Vec::new(), ..target.clone() }, Request { pins, ..request.clone() })
+    (bare(target), Request { pins, ..request.clone() })
+}
+
+/// The target without its devices.
+pub(crate) fn bare(target: &Target) -> Target {
+    Target { devices: Vec::new(), ..target.clone() }
 }
 
 /// A plan that was made without the devices of `target`, for the request that it is for, saying so.
@@ -44,7 +49,7 @@ pub(crate) fn marked(mut plan: Plan, request: &Request, target: &Target, why: &s
 /// Why a plan should leave out the devices of the target from the start: they share the host's memory, there are no others, and nothing
 /// is to be computed on them.
 pub(crate) fn left_out(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Option<String> {
-    if target.devices.is_empty() || !target.devices.iter().all(|device| device.shares_host) {
+    if !only_shared(target) {
         return None;
     }
     match request.preferences.device {
@@ -58,10 +63,14 @@ pub(crate) fn left_out(machine: &Machine, model: &Model, target: &Target, reques
 
 /// Why a refused plan may do without the devices: then the file can be mapped, and be larger than memory.
 pub(crate) fn may_be_left_out(target: &Target, request: &Request) -> Option<String> {
-    let shared = !target.devices.is_empty() && target.devices.iter().all(|device| device.shares_host);
     let free = request.preferences.device == DevicePreference::Auto && !asks_for_devices(&request.pins);
     let why = "the model does not fit into the memory that it may use".to_owned();
-    (shared && free).then_some(why)
+    (only_shared(target) && free).then_some(why)
+}
+
+/// True where there are devices, and all of them share the host's memory.
+fn only_shared(target: &Target) -> bool {
+    !target.devices.is_empty() && target.devices.iter().all(|device| device.shares_host)
 }
 
 /// True where the user has put something on a device.
@@ -83,9 +92,8 @@ fn slower(machine: &Machine, model: &Model, target: &Target, request: &Request) 
         return Some("how fast it computes is not known, and it reads no faster than the CPU".to_owned());
     }
     let inventory = Inventory::of(model);
-    let bare = Target { devices: Vec::new(), ..target.clone() };
     let with = seconds(machine, model, target, request, &inventory)?;
-    let without = seconds(machine, model, &bare, request, &inventory)?;
+    let without = seconds(machine, model, &bare(target), request, &inventory)?;
     if without.0 > with.0 * CLEARLY {
         return None;
     }

@@ -31,6 +31,11 @@ pub fn planned(machine: &str, model: &Model, request: &Request) -> Result<Plan, 
     plan(&machine, model, &native(&machine), request)
 }
 
+/// A request of 2048 tokens in and 256 out under a plan, in seconds.
+pub fn seconds(plan: &Plan) -> f64 {
+    2048.0 / plan.prediction.prefill.get().unwrap().get() + 256.0 / plan.prediction.decode.get().unwrap().get()
+}
+
 /// A plan as text that one can read aloud.
 pub fn text(result: &Result<Plan, Box<NoPlan>>) -> String {
     let mut out = String::new();

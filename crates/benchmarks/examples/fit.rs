@@ -1,5 +1,5 @@
 //! Fits the parameters to a table of measurements and tells how far predictions for devices and models that were left out are off:
-//! writes `crates/benchmarks/data/fitted.tsv` and `SPEED.md`. The same table gives the same bytes.
+//! writes `crates/roofline/data/fitted.tsv` and `SPEED.md`. The same table gives the same bytes.
 #![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a tool: it reads a table and writes files of the repository")]
 
 use benchmarks::evaluate::{fit_samples, usable};
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         usable.len(),
         rows.len(),
     );
-    std::fs::write(here.join("data/fitted.tsv"), head + &parameters.to_text())?;
+    std::fs::write(here.join("../roofline/data/fitted.tsv"), head + &parameters.to_text())?;
     std::fs::write(here.join("../../SPEED.md"), &evaluation.text)?;
     println!("{}", evaluation.text);
     Ok(())

@@ -23,20 +23,3 @@ pub use model::{Known, shape};
 pub use row::{Measurement, TableError, read};
 pub use sample::{Problem, Sample, Source, sample, samples};
 pub use table::{Annotated, Interval, annotate, basis, interval};
-
-/// The parameters of this build, fitted by `cargo run --release -p benchmarks --example fit`.
-pub fn fitted() -> roofline::Parameters {
-    // The text is written by `Parameters::to_text`; a test reads it.
-    roofline::Parameters::from_text(include_str!("../data/fitted.tsv")).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_parameters_of_this_build_can_be_read() {
-        let text = include_str!("../data/fitted.tsv");
-        let parameters = roofline::Parameters::from_text(text).unwrap();
-        assert!(parameters.knows("decode/weights/class=nvidia-gddr"));
-        assert!(parameters.spread.iter().count() > 20);
-    }
-}

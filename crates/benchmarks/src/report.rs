@@ -47,7 +47,7 @@ pub fn evaluate(samples: &[&Sample], rows: usize, understood: usize) -> Evaluati
         text,
         "# How far predictions of speed are off\n\n\
          Written by `cargo run --release -p benchmarks --example fit -- ../shared/data/speed/measured.csv`, which fits the parameters in\n\
-         `crates/benchmarks/data/fitted.tsv` by the same formula that predictions use (`crates/roofline`). Of {rows} rows {understood} could be\n\
+         `crates/roofline/data/fitted.tsv` by the same formula that predictions use (`crates/roofline`). Of {rows} rows {understood} could be\n\
          understood, and {} of {} devices are runs of llama.cpp on one device, wholly in its memory and without speculation: those that the\n\
          formula is for. Errors are |predicted ÷ measured − 1|. **Every device weighs the same**, however many rows it has.\n\n\
          *Blind*: no measurement of the device was in the fit ({FOLDS} fits, each without a tenth of the devices). *One run*: the same after one\n\

@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn every_row_gets_a_prediction_or_a_reason() {
-        let annotated = annotate(TABLE, &crate::fitted()).unwrap();
+        let annotated = annotate(TABLE, Parameters::fitted()).unwrap();
         let lines: Vec<&str> = annotated.csv.lines().collect();
         assert!(lines[0].ends_with("n_gpu_layers,p10,p50,p90,basis,error"));
         assert!(lines[2].contains("not predicted: partly on the host"), "{}", lines[2]);

@@ -44,5 +44,6 @@ pub use formats;
 pub use llama;
 pub use planner;
 pub use probe;
+pub use roofline;
 pub use spec;
 pub use synthetic;

@@ -3,6 +3,9 @@
 use crate::spread::Spread;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::OnceLock;
+
+const FITTED_TEXT: &str = include_str!("../data/fitted.tsv");
 
 /// Logarithms of inefficiencies by the name of their effect, and how far predictions made with them are off.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,6 +26,13 @@ pub struct ParameterError {
 }
 
 impl Parameters {
+    /// Those of this build, fitted to published measurements: `data/fitted.tsv`, read once.
+    pub fn fitted() -> &'static Self {
+        static FITTED: OnceLock<Parameters> = OnceLock::new();
+        // The text is written by `to_text`; a test reads it.
+        FITTED.get_or_init(|| Self::from_text(FITTED_TEXT).unwrap_or_default())
+    }
+
     /// With these values.
     pub fn new(values: BTreeMap<String, f64>) -> Self {
         Self { values, spread: Spread::default() }
@@ -104,6 +114,13 @@ mod tests {
         parameters.spread.insert("decode", -0.3, 0.0, 0.25, 12);
         assert_eq!(parameters.to_text(), "parameter\tdecode/weights/all\t0.250\nspread\tdecode\t-0.300\t0.000\t0.250\t12\n");
         assert_eq!(Parameters::from_text(&parameters.to_text()), Ok(parameters));
+    }
+
+    #[test]
+    fn the_parameters_of_this_build_can_be_read() {
+        assert_eq!(Parameters::from_text(FITTED_TEXT).as_ref(), Ok(Parameters::fitted()));
+        assert!(Parameters::fitted().knows("decode/weights/class=nvidia-gddr"));
+        assert!(Parameters::fitted().spread.iter().count() > 20);
     }
 
     #[test]

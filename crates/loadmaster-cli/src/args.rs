@@ -436,9 +436,27 @@ pub struct Wishes {
     /// Whether a model that is larger than memory may run from its file, slowly
     #[arg(long, value_name = "POLICY", default_value_t, value_parser = words(DiskPolicy::ALL, DiskPolicy::as_str))]
     pub disk: DiskPolicy,
-    /// People who use it at the same time: so many sequences, unless `--parallel` says otherwise
+    /// Tokens of a typical prompt, none of them in the cache yet
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prompt_tokens: Option<u32>,
+    /// Tokens of a typical answer
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub output_tokens: Option<u32>,
+    /// Requests at the same time: so many sequences, unless `--parallel` says otherwise
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub users: Option<u32>,
+    /// Tokens of context per sequence below which there is no plan
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub min_context: Option<u32>,
+    /// Seconds until the first token, at most
+    #[arg(long, value_name = "SECONDS", value_parser = positive)]
+    pub ttft: Option<f64>,
+    /// Tokens per second of one answer, at least
+    #[arg(long, value_name = "RATE", value_parser = positive)]
+    pub min_tps: Option<f64>,
+    /// The coarsest type that the KV cache may have: f16 forbids quantised ones
+    #[arg(long, value_name = "TYPE", value_parser = cache_type)]
+    pub quality_floor: Option<QuantType>,
 }
 
 /// What is loaded beside the model, as llama-server spells it.
@@ -538,6 +556,11 @@ fn engine_profile(name: &str) -> Result<EngineProfile, String> {
 
 fn quant(text: &str) -> Result<FileType, ParseFileTypeError> {
     text.parse()
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.trim().parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "a number above 0 is meant".to_owned())
 }
 
 fn margin(text: &str) -> Result<Margin, String> {

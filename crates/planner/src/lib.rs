@@ -21,9 +21,11 @@ pub mod plan;
 pub mod predict;
 pub mod target;
 pub mod validate;
+pub mod workload;
 
 pub use emit::{Invocation, Listen, Program, Tool, emit};
-pub use plan::{NoPlan, Plan, Preferences, Request, UseCase, Verdict, plan, plan_with};
+pub use plan::{NoPlan, Plan, Preferences, Request, Verdict, plan, plan_with};
 pub use predict::{Prediction, predict};
 pub use target::{GpuSupport, ListedDevice, gpu_of, target};
 pub use validate::{Context, EngineRules, Report, Severity, ValidPlan, Violation, check, check_with, ignored, validate};
+pub use workload::{Asked, UseCase, Workload};

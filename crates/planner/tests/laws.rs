@@ -89,7 +89,8 @@ proptest! {
         prop_assert!(plan.budgets.iter().all(Budget::holds), "{:?}", plan.budgets);
         let exact = footprint::require(model, &plan.settings, &target, &request.profile).unwrap();
         prop_assert_eq!(&exact, &plan.requirement);
-        prop_assert!(plan.settings.n_ctx <= model.n_ctx_train.unwrap_or(u32::MAX));
+        let trained = model.n_ctx_train.unwrap_or(u32::MAX);
+        prop_assert!(plan.settings.n_ctx <= trained.saturating_mul(plan.settings.n_parallel));
         prop_assert!(plan.settings.threads <= machine.effective_cpus() && plan.settings.threads_batch <= machine.effective_cpus());
         prop_assert!(plan.settings.threads >= 1 && plan.settings.n_ubatch <= plan.settings.n_batch);
         prop_assert!(plan.prediction.decode.low() <= plan.prediction.decode.high());

@@ -26,7 +26,7 @@ use loadmaster::launch::Interrupts;
 use loadmaster::launch::bundled::BundledOptions;
 use loadmaster::machine::MachineSource;
 use loadmaster::planner::plan::{Preferences, Request};
-use loadmaster::planner::{self, EngineRules, Tool};
+use loadmaster::planner::{self, Asked, EngineRules, Tool};
 use loadmaster::probe::{Depth, Overrides};
 use loadmaster::receipt::Proof;
 use loadmaster::{Error, engine};
@@ -256,10 +256,17 @@ pub fn warn_ignored(output: &Output, survey: &Survey, settings: &Settings) {
 
 /// The request of wishes and pins.
 pub fn request(wishes: &Wishes, pins: Pins) -> Request {
-    let mut pins = pins;
-    pins.n_parallel = pins.n_parallel.or(wishes.users);
     Request {
         use_case: wishes.use_case,
+        asked: Asked {
+            prompt_tokens: wishes.prompt_tokens,
+            output_tokens: wishes.output_tokens,
+            users: wishes.users,
+            min_context: wishes.min_context,
+            ttft: wishes.ttft,
+            min_tps: wishes.min_tps,
+            quality_floor: wishes.quality_floor,
+        },
         preferences: Preferences {
             device: wishes.prefer,
             margin: wishes.margin,
@@ -306,6 +313,7 @@ impl Wish {
             if *wishes == Wishes::default() {
                 request.preferences = config.preferences;
                 request.use_case = config.use_case.unwrap_or_default();
+                request.asked = config.workload;
             }
         }
         request.companions = companions(&beside)?.into();

@@ -25,6 +25,7 @@ pub fn validate(shared: &Shared, args: &ValidateArgs) -> Outcome {
         engine: shared.engine(args.engine.as_deref()),
         plan: planner::Request {
             use_case: wish.use_case.unwrap_or_default(),
+            asked: wish.workload,
             preferences: wish.preferences,
             pins: wish.settings,
             companions: companions(&beside)?.into(),

@@ -9,6 +9,10 @@
 //! device = "auto"
 //! margin = "2GiB"                    # or a share of the memory: 0.1
 //!
+//! [workload]                         # what requests look like, where the use case has it wrong
+//! prompt_tokens = 6000
+//! users = 2
+//!
 //! [beside]                           # what is loaded beside the model, as llama-server spells it
 //! lora = ["adapter.gguf"]            # relative to this file
 //!
@@ -34,7 +38,7 @@ pub use write::Format;
 
 use crate::beside::Beside;
 use crate::error::WriteError;
-use planner::{Preferences, UseCase};
+use planner::{Asked, Preferences, UseCase};
 use spec::settings::Pins;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +55,8 @@ pub struct ConfigFile {
     pub model: Option<PathBuf>,
     /// What the model is for; `None` where the file does not say.
     pub use_case: Option<UseCase>,
+    /// What of its requests and floors is otherwise.
+    pub workload: Asked,
     /// What matters beyond that; what the file does not say has its default.
     pub preferences: Preferences,
     /// What is loaded beside the model, paths as written; see [`ConfigFile::beside_from`].
@@ -114,6 +120,7 @@ impl ConfigFile {
         Self {
             model: Some(model.to_owned()),
             use_case: Some(plan.request.use_case),
+            workload: plan.request.asked,
             preferences: plan.request.preferences,
             beside: Beside::default(),
             settings: Pins::from(plan.settings.clone()),

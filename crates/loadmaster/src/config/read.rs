@@ -3,15 +3,18 @@
 use super::error::{ConfigError, ConfigErrorKind};
 use super::json::Strict;
 use super::{ConfigFile, VERSION, migrate};
+use planner::Asked;
 use planner::emit::flags::{Flag, ValueKind, flag, flags, spelled};
 use planner::plan::Margin;
 use serde_json::{Map, Value};
-use spec::Bytes;
-use spec::settings::Pins;
+use spec::settings::{CACHE_TYPES, Pins};
+use spec::{Bytes, QuantType};
 use std::str::FromStr;
 
 /// Keys of the file itself.
-pub(super) const TOP: &[&str] = &["loadmaster", "model", "use_case", "preferences", "beside", "settings"];
+pub(super) const TOP: &[&str] = &["loadmaster", "model", "use_case", "workload", "preferences", "beside", "settings"];
+/// Keys of `[workload]`.
+pub(super) const WORKLOAD: &[&str] = &["prompt_tokens", "output_tokens", "users", "min_context", "ttft", "min_tps", "quality_floor"];
 /// Keys of `[preferences]`.
 pub(super) const PREFERENCES: &[&str] = &["device", "margin", "priority", "power", "disk"];
 /// A schema's address, as editors write it into JSON; read and dropped.
@@ -36,6 +39,10 @@ pub(super) fn parse(text: &str) -> Result<ConfigFile, ConfigError> {
         file.model = Some(model.into());
     }
     file.use_case = reader.word(&table, "", "use_case")?;
+    if let Some(workload) = reader.table(&table, "workload")? {
+        reader.known(workload, "workload", WORKLOAD)?;
+        file.workload = reader.workload(workload)?;
+    }
     if let Some(preferences) = reader.table(&table, "preferences")? {
         reader.known(preferences, "preferences", PREFERENCES)?;
         file.preferences.device = reader.word(preferences, "preferences", "device")?.unwrap_or_default();
@@ -141,6 +148,39 @@ impl Reader<'_> {
         self.text(table, name, key)?.map(str::parse).transpose().map_err(|reason| self.value(name, key, reason))
     }
 
+    fn workload(&self, table: &Map<String, Value>) -> Result<Asked, ConfigError> {
+        Ok(Asked {
+            prompt_tokens: self.count(table, "prompt_tokens")?,
+            output_tokens: self.count(table, "output_tokens")?,
+            users: self.count(table, "users")?,
+            min_context: self.count(table, "min_context")?,
+            ttft: self.positive(table, "ttft")?,
+            min_tps: self.positive(table, "min_tps")?,
+            quality_floor: self.cache_type(table)?,
+        })
+    }
+
+    /// A whole number from 1 up, of `[workload]`.
+    fn count(&self, table: &Map<String, Value>, key: &str) -> Result<Option<u32>, ConfigError> {
+        let Some(value) = table.get(key) else { return Ok(None) };
+        let count = value.as_u64().filter(|count| (1..=MAX_COUNT).contains(count)).and_then(|count| u32::try_from(count).ok());
+        count.map(Some).ok_or_else(|| self.value("workload", key, format!("{value} is no whole number from 1 to {MAX_COUNT}")))
+    }
+
+    /// A number above zero, of `[workload]`.
+    fn positive(&self, table: &Map<String, Value>, key: &str) -> Result<Option<f64>, ConfigError> {
+        let Some(value) = table.get(key) else { return Ok(None) };
+        let number = value.as_f64().filter(|number| number.is_finite() && *number > 0.0);
+        number.map(Some).ok_or_else(|| self.value("workload", key, format!("{value} is no number above 0")))
+    }
+
+    fn cache_type(&self, table: &Map<String, Value>) -> Result<Option<QuantType>, ConfigError> {
+        let Some(word) = self.text(table, "workload", "quality_floor")? else { return Ok(None) };
+        let floor = CACHE_TYPES.iter().copied().find(|floor| floor.to_string() == word);
+        let known = || CACHE_TYPES.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        floor.map(Some).ok_or_else(|| self.value("workload", "quality_floor", format!("{word:?} is not one of {}", known())))
+    }
+
     fn margin(&self, table: &Map<String, Value>) -> Result<Option<Margin>, ConfigError> {
         let error = |reason| self.value("preferences", "margin", reason);
         match table.get("margin") {
@@ -227,6 +267,9 @@ fn nearest(key: &str, table: &str, keys: &[&str]) -> Option<String> {
     }
     if table != "preferences" && PREFERENCES.contains(&key) {
         return Some(path("preferences", key));
+    }
+    if table != "workload" && WORKLOAD.contains(&key) {
+        return Some(path("workload", key));
     }
     if TOP.contains(&key) {
         return Some(format!("{key} at the top, before any table"));

@@ -5,10 +5,12 @@ use planner::UseCase;
 use planner::emit::flags::{Flag, ValueKind, flags};
 use planner::plan::{DevicePreference, DiskPolicy, Power, Priority};
 use serde_json::{Map, Value, json};
+use spec::settings::CACHE_TYPES;
 
 /// The schema, JSON Schema draft 2020-12. It holds for a TOML file as well.
 pub fn schema() -> Value {
     let settings: Map<String, Value> = flags().iter().map(|flag| (flag.setting.to_owned(), setting(flag))).collect();
+    let types: Vec<String> = CACHE_TYPES.iter().map(ToString::to_string).collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "loadmaster configuration",
@@ -21,6 +23,20 @@ pub fn schema() -> Value {
             "loadmaster": { "const": VERSION, "description": "Version of this format." },
             "model": { "type": "string", "minLength": 1, "description": "Path of the model; a relative one is relative to this file." },
             "use_case": words("What the model is for.", UseCase::ALL.iter().map(|word| word.as_str())),
+            "workload": {
+                "type": "object",
+                "additionalProperties": false,
+                "description": "What requests look like and must not fall below, where the use case has it wrong.",
+                "properties": {
+                    "prompt_tokens": count("Tokens of a typical prompt, none of them in the cache yet."),
+                    "output_tokens": count("Tokens of a typical answer."),
+                    "users": count("Requests at the same time."),
+                    "min_context": count("Tokens of context per sequence below which there is no plan."),
+                    "ttft": positive("Seconds until the first token, at most."),
+                    "min_tps": positive("Tokens per second of one answer, at least."),
+                    "quality_floor": words("The coarsest type that the KV cache may have.", types.iter().map(String::as_str)),
+                },
+            },
             "preferences": {
                 "type": "object",
                 "additionalProperties": false,
@@ -50,6 +66,14 @@ pub fn schema() -> Value {
             },
         },
     })
+}
+
+fn count(description: &str) -> Value {
+    json!({ "description": description, "type": "integer", "minimum": 1, "maximum": i32::MAX })
+}
+
+fn positive(description: &str) -> Value {
+    json!({ "description": description, "type": "number", "exclusiveMinimum": 0 })
 }
 
 fn words<'a>(description: &str, words: impl Iterator<Item = &'a str>) -> Value {

@@ -12,6 +12,11 @@ loadmaster = 1
 model = "models/m.gguf"
 use_case = "long-context"
 
+[workload]
+prompt_tokens = 6000
+ttft = 2
+quality_floor = "q5_1"
+
 [preferences]
 device = "gpu"
 margin = "2GiB"
@@ -33,6 +38,8 @@ threads = -1
 fn every_key_is_read() {
     let file = ConfigFile::parse(GOOD).unwrap();
     assert_eq!(file.use_case, Some(UseCase::LongContext));
+    let workload = Asked { prompt_tokens: Some(6000), ttft: Some(2.0), quality_floor: Some(QuantType::Q5_1), ..Asked::default() };
+    assert_eq!(file.workload, workload);
     assert_eq!(
         file.preferences,
         Preferences {
@@ -87,6 +94,10 @@ fn what_is_wrong_is_named_with_its_line() {
         "loadmaster = 1\n[settings]\ntensor_overrides = [\"x\"]",
         "loadmaster = 1\nsettings = 4",
         "loadmaster = 1\nuse_case = \"sped\"",
+        "loadmaster = 1\n[workload]\nusers = 0",
+        "loadmaster = 1\n[workload]\nttft = -1",
+        "loadmaster = 1\n[workload]\nquality_floor = \"q9\"",
+        "loadmaster = 1\n[settings]\nmin_tps = 4",
         "loadmaster = 1\n[preferences]\nmargin = 0.95",
         "loadmaster = 1\n[preferences]\nmargin = \"2 bananas\"",
         "loadmaster = 1\n[preferences]\npower = 3",
@@ -212,11 +223,13 @@ proptest! {
         margin in proptest::option::of(prop_oneof![(0.0f64..0.9).prop_map(Margin::Fraction), any::<u64>().prop_map(|n| Margin::Size(Bytes::new(n)))]),
         use_case in proptest::option::of(proptest::sample::select(UseCase::ALL)),
         power in proptest::sample::select(Power::ALL),
+        (prompt_tokens, ttft) in (proptest::option::of(1_u32..99999), proptest::option::of(0.01_f64..99.0)),
         beside in beside(),
     ) {
         let file = ConfigFile {
             model: model.map(PathBuf::from),
             use_case,
+            workload: Asked { prompt_tokens, ttft, ..Asked::default() },
             preferences: Preferences { margin, power, ..Preferences::default() },
             beside,
             settings,

@@ -4,7 +4,7 @@ use super::{ConfigFile, VERSION};
 use planner::emit::ALL;
 use planner::emit::flags::{Flag, ValueKind, flags};
 use planner::plan::Margin;
-use planner::{Preferences, UseCase};
+use planner::{Asked, Preferences, UseCase};
 use serde_json::{Map, Value, json};
 use spec::Settings;
 use spec::settings::Pins;
@@ -47,6 +47,10 @@ fn to_table(file: &ConfigFile) -> Map<String, Value> {
     if let Some(use_case) = file.use_case {
         table.insert("use_case".into(), UseCase::as_str(use_case).into());
     }
+    let workload = workload(&file.workload);
+    if !workload.is_empty() {
+        table.insert("workload".into(), workload.into());
+    }
     if file.preferences != Preferences::default() {
         table.insert("preferences".into(), preferences(&file.preferences).into());
     }
@@ -59,6 +63,15 @@ fn to_table(file: &ConfigFile) -> Map<String, Value> {
         table.insert("settings".into(), settings.into());
     }
     table
+}
+
+fn workload(workload: &Asked) -> Map<String, Value> {
+    let &Asked { prompt_tokens, output_tokens, users, min_context, ttft, min_tps, quality_floor } = workload;
+    let counts = [("prompt_tokens", prompt_tokens), ("output_tokens", output_tokens), ("users", users), ("min_context", min_context)];
+    let counts = counts.into_iter().filter_map(|(key, count)| Some((key, count?.into())));
+    let rates = [("ttft", ttft), ("min_tps", min_tps)].into_iter().filter_map(|(key, rate)| Some((key, json!(rate?))));
+    let floor = quality_floor.map(|floor| ("quality_floor", floor.to_string().into()));
+    counts.chain(rates).chain(floor).map(|(key, value): (&str, Value)| (key.to_owned(), value)).collect()
 }
 
 fn preferences(preferences: &Preferences) -> Map<String, Value> {

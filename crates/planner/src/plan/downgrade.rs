@@ -16,6 +16,8 @@ impl Site<'_> {
             self.copies_step(found),
             self.offload_step(found),
             self.disk_step(found),
+            self.first_token_step(found),
+            self.decode_step(found),
         ]
         .into_iter()
         .flatten()
@@ -123,6 +125,31 @@ impl Site<'_> {
                 candidate.prediction.decode
             ),
             saves: Some((Pool::Host, missing)),
+        })
+    }
+
+    fn first_token_step(&self, found: &Found) -> Option<Downgrade> {
+        let bound = self.needs.first_token?;
+        let rate = found.candidate.prediction.prefill.get()?.get();
+        let seconds = f64::from(self.needs.workload.computed()) / rate;
+        (seconds > bound).then(|| Downgrade {
+            setting: "ttft",
+            from: format!("at most {bound} s"),
+            to: format!("~{seconds:.1} s"),
+            why: format!("reading {} tokens takes at least that long in all that fits", self.needs.workload.computed()),
+            saves: None,
+        })
+    }
+
+    fn decode_step(&self, found: &Found) -> Option<Downgrade> {
+        let bound = self.needs.min_decode?;
+        let rate = found.candidate.prediction.decode.get()?;
+        (rate.get() < bound).then(|| Downgrade {
+            setting: "min_tps",
+            from: format!("at least {bound} tok/s"),
+            to: format!("~{rate}"),
+            why: "no plan that fits is faster".to_owned(),
+            saves: None,
         })
     }
 }

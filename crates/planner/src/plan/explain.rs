@@ -1,6 +1,6 @@
 //! Why a plan is as it is, and what would change it: computed, not guessed.
 
-use super::request::{DevicePreference, Power, Priority};
+use super::request::{DevicePreference, Power};
 use super::search::Found;
 use super::shared::{more_of_the_host, tighter_is_the_host};
 use super::site::{Candidate, Reach, Residency, Rung, Site};
@@ -70,8 +70,8 @@ impl Site<'_> {
             "n_ubatch" if settings.n_ubatch > 512 => searched("each micro-batch copies the host's weights to the GPU once".to_owned()),
             "n_ubatch" if settings.n_ubatch < 512 => rule("never above context or batch".to_owned()),
             "threads" | "threads_batch" => rule(self.threads_reason()),
-            "n_parallel" | "kv_unified" if self.request.preferences.priority == Priority::Throughput => {
-                rule("throughput: four slots share the context".to_owned())
+            "n_parallel" | "kv_unified" if self.needs.workload.users > 1 => {
+                rule(format!("{} requests at once share the context", self.needs.workload.users))
             }
             "embeddings" if self.model.encoder => rule("an encoder writes no text".to_owned()),
             "n_batch" if settings.embeddings && settings.n_batch == settings.n_ubatch => {
@@ -285,7 +285,7 @@ impl Site<'_> {
                 n_ctx: self.needs.floor.max(4096).min(candidate.settings.n_ctx),
                 ..found.rung
             };
-            if self.needs.quantised_cache
+            if self.needs.cache_floor != QuantType::F16
                 && self.request.pins.n_ctx.is_none()
                 && let Ok(other) = self.place(&rung)
             {

@@ -17,8 +17,10 @@ pub(crate) mod site;
 mod verdict;
 
 pub use refusal::{NearestChange, NoPlan, Rejected, Rejection};
-pub use request::{DevicePreference, DiskPolicy, Margin, Power, Preferences, Priority, Request, UseCase};
+pub use request::{DevicePreference, DiskPolicy, Margin, Power, Preferences, Priority, Request};
 pub use verdict::{Alternative, Binding, Budget, Change, Choice, Downgrade, Origin, Pool, Strategy, Verdict};
+
+pub use crate::workload::UseCase;
 
 use crate::inventory::Inventory;
 use crate::predict::Prediction;

@@ -1,32 +1,28 @@
 //! What each use case asks for, in numbers.
 
-use super::request::{DevicePreference, Priority, Request, UseCase};
-use spec::Model;
+use super::request::{DevicePreference, Priority, Request};
+use crate::workload::{Demand, Workload};
+use spec::{Model, QuantType};
 
-/// What a use case asks for and what it can do without.
+/// What a request asks for of one model: its demand, with contexts over all slots and cut to the trained one.
 ///
-/// | use case | context wanted | still enough | floor | quantised cache |
-/// |---|---|---|---|---|
-/// | general | 16384 | 8192 | 2048 | q8_0, last |
-/// | long-context | 131072 | 32768 | 8192 | q8_0, last |
-/// | speed | 8192 | 4096 | 2048 | q8_0, to keep all layers on the GPU |
-/// | quality | 16384 | 8192 | 2048 | never |
-///
-/// All cut to the trained context, and times the slots where the user has pinned several with a cache of their own.
-/// Between wanted and enough the planner chooses freely (to keep all layers on the GPU);
-/// below enough is a downgrade, and below the floor there is no plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Slots with a cache of their own have the demanded context each. Slots that share one have it together, and never less than all
+/// their requests take at once.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Needs {
     pub(crate) want: u32,
     pub(crate) enough: u32,
     pub(crate) floor: u32,
-    /// The cache may go down to q8_0; never below.
-    pub(crate) quantised_cache: bool,
+    /// The coarsest type of the cache.
+    pub(crate) cache_floor: QuantType,
     /// A quantised cache and a short context come before layers on the CPU.
     pub(crate) gpu_first: bool,
-    /// Prompt and output of a typical request, in tokens.
-    pub(crate) prompt: u32,
-    pub(crate) output: u32,
+    /// A typical request.
+    pub(crate) workload: Workload,
+    /// Seconds from request to first token, at most.
+    pub(crate) first_token: Option<f64>,
+    /// Tokens per second of one answer, at least.
+    pub(crate) min_decode: Option<f64>,
 }
 
 /// Context of models that do not state what they were trained for.
@@ -34,29 +30,48 @@ const UNSTATED_CONTEXT: u32 = 4096;
 
 impl Needs {
     pub(crate) fn of(request: &Request, model: &Model) -> Self {
-        let (want, enough, floor, prompt, output) = match request.use_case {
-            UseCase::General | UseCase::Quality => (16384, 8192, 2048, 2048, 256),
-            UseCase::LongContext => (131_072, 32768, 8192, 16384, 512),
-            UseCase::Speed => (8192, 4096, 2048, 512, 256),
+        let Demand { workload, want, enough, floor, cache_floor, gpu_first, first_token, min_decode } = request.demand();
+        let trained = Self::trained(model);
+        let slots = Self::slots(request, model);
+        let sharing = if Self::unified(request, model) { Self::sequences(request) } else { 1 };
+        let context = |n_ctx: u32| {
+            let together = if sharing > 1 { workload.tokens().saturating_mul(sharing).min(trained) } else { 0 };
+            Self::whole_blocks(trained.min(n_ctx)).max(Self::whole_blocks(together)).saturating_mul(slots)
         };
-        let trained = model.n_ctx_train.filter(|&n| n > 0).unwrap_or(UNSTATED_CONTEXT);
-        let slots = Self::slots(request);
-        let context = |n_ctx: u32| Self::whole_blocks(trained.min(n_ctx)).saturating_mul(slots);
         Self {
             want: context(want),
             enough: context(enough),
             floor: context(floor),
-            quantised_cache: request.use_case != UseCase::Quality,
-            gpu_first: request.use_case == UseCase::Speed || request.preferences.device == DevicePreference::Gpu,
-            prompt,
-            output,
+            cache_floor,
+            gpu_first: gpu_first || request.preferences.device == DevicePreference::Gpu,
+            workload,
+            first_token,
+            min_decode,
         }
     }
 
+    /// Sequences at once: pinned, or one per user.
+    pub(crate) fn sequences(request: &Request) -> u32 {
+        request.pins.n_parallel.unwrap_or(request.demand().workload.users).max(1)
+    }
+
+    /// Whether the sequences share a cache: pinned, or where there are several users and a sequence may be as long as all of
+    /// their requests together.
+    pub(crate) fn unified(request: &Request, model: &Model) -> bool {
+        let demand = request.demand();
+        let several = request.pins.n_parallel.is_none() && demand.workload.users > 1;
+        let together = demand.workload.tokens().saturating_mul(Self::sequences(request));
+        let shared = (several || request.preferences.priority == Priority::Throughput) && together <= Self::trained(model);
+        request.pins.kv_unified.unwrap_or(shared)
+    }
+
     /// Slots with a cache of their own: each has a share of the context.
-    pub(crate) fn slots(request: &Request) -> u32 {
-        let shared = request.pins.kv_unified.unwrap_or(request.preferences.priority == Priority::Throughput);
-        if shared { 1 } else { request.pins.n_parallel.unwrap_or(1).max(1) }
+    pub(crate) fn slots(request: &Request, model: &Model) -> u32 {
+        if Self::unified(request, model) { 1 } else { Self::sequences(request) }
+    }
+
+    fn trained(model: &Model) -> u32 {
+        model.n_ctx_train.filter(|&n| n > 0).unwrap_or(UNSTATED_CONTEXT)
     }
 
     /// Rounded down to whole blocks of 256 tokens, to which the engine would round up (`src/llama-context.cpp:292`).

@@ -1,5 +1,6 @@
 //! What a person asks for: a use case, preferences, and pins.
 
+use crate::workload::{Asked, Demand, UseCase};
 use footprint::{Companions, EngineProfile};
 use spec::Bytes;
 use spec::settings::Pins;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 pub struct Request {
     /// What the model is for.
     pub use_case: UseCase,
+    /// What the user says of requests and floors instead of the use case.
+    pub asked: Asked,
     /// What matters to the user beyond that.
     pub preferences: Preferences,
     /// Settings that the user has fixed; kept as they are.
@@ -26,6 +29,7 @@ impl Default for Request {
     fn default() -> Self {
         Self {
             use_case: UseCase::General,
+            asked: Asked::default(),
             preferences: Preferences::default(),
             pins: Pins::default(),
             profile: EngineProfile::bundled(),
@@ -34,19 +38,14 @@ impl Default for Request {
     }
 }
 
-words! {
-    /// What a model is for. Decides the context, the cache's precision and what is given up first.
-    #[derive(Default)]
-    UseCase {
-        /// Chat and everyday work.
-        #[default]
-        General = "general",
-        /// Documents, repositories, long conversations.
-        LongContext = "long-context",
-        /// Short exchanges as fast as possible.
-        Speed = "speed",
-        /// The best text; the cache is never quantised.
-        Quality = "quality",
+impl Request {
+    /// What is asked for: the use case's demand, the user's own words over it. Throughput asks for four requests at once at least.
+    pub fn demand(&self) -> Demand {
+        let mut demand = self.asked.over(self.use_case.demand());
+        if self.preferences.priority == Priority::Throughput && self.asked.users.is_none() {
+            demand.workload.users = demand.workload.users.max(4);
+        }
+        demand
     }
 }
 

@@ -17,16 +17,36 @@ pub(crate) struct Found {
 }
 
 impl Site<'_> {
-    /// The first rung that holds a plan, finished; else everything that was tried.
+    /// The first rung with a plan that keeps the bounds on speed, finished; where none does, the one that comes nearest; else everything
+    /// that was tried.
     pub(crate) fn search(&self) -> Result<Found, Vec<Rejected>> {
         let mut tried = Vec::new();
+        let mut nearest: Option<(f64, Found)> = None;
         for rung in self.rungs() {
             match self.place(&rung) {
-                Ok(candidate) => return Ok(Found { candidate: self.finish(candidate, &rung), rung, tried }),
+                Ok(candidate) => {
+                    let behind = self.behind(&candidate);
+                    if nearest.as_ref().is_none_or(|(least, _)| behind < *least) {
+                        nearest = Some((behind, Found { candidate, rung, tried: tried.clone() }));
+                    }
+                    if behind <= 1.0 {
+                        break;
+                    }
+                }
                 Err(more) => tried.extend(more),
             }
         }
-        Err(tried)
+        let (_, found) = nearest.ok_or(tried)?;
+        Ok(Found { candidate: self.finish(found.candidate, &found.rung), ..found })
+    }
+
+    /// By which factor a candidate misses the bound on speed that it misses most; 1 where it keeps all.
+    fn behind(&self, candidate: &Candidate) -> f64 {
+        let of = |rate: &spec::Known<spec::TokensPerSec>| rate.get().map_or(0.0, |rate| rate.get());
+        let read = f64::from(self.needs.workload.computed()) / of(&candidate.prediction.prefill);
+        let first = self.needs.first_token.map_or(1.0, |bound| read / bound);
+        let slow = self.needs.min_decode.map_or(1.0, |bound| bound / of(&candidate.prediction.decode));
+        first.max(slow).max(1.0)
     }
 
     /// Rungs in order, none twice.
@@ -85,7 +105,7 @@ impl Site<'_> {
             Mixer::Recurrent(_) | Mixer::None => true,
         });
         let cached = self.inventory.layers.iter().any(|layer| layer.k_width > 0);
-        self.needs.quantised_cache && free && divides && cached
+        self.needs.cache_floor != QuantType::F16 && free && divides && cached
     }
 
     /// Bounds what the server may still take later: prompt cache and checkpoints get at most half of what is left of the

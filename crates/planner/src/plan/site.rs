@@ -3,11 +3,12 @@
 use super::needs::Needs;
 use super::pools::Pools;
 use super::refusal::{Rejected, Rejection};
-use super::request::{DevicePreference, DiskPolicy, Power, Priority, Request};
+use super::request::{DevicePreference, DiskPolicy, Power, Request};
 use super::verdict::Pool;
 use crate::emit::ALL;
 use crate::inventory::Inventory;
 use crate::predict::{HostState, Moved, Prediction, Predictor, moved_by_overrides};
+use crate::workload::Workload;
 use footprint::{FootprintError, Requirement, Target};
 use spec::settings::FlashAttention;
 use spec::{Bytes, Machine, Model, QuantType, Settings};
@@ -116,7 +117,7 @@ impl<'a> Site<'a> {
 
     /// The trained context over all slots that do not share a cache, in whole blocks of the cache.
     pub(crate) fn trained_context(&self) -> Option<u32> {
-        let slots = Needs::slots(self.request);
+        let slots = Needs::slots(self.request, self.model);
         Some(Needs::whole_blocks(self.model.n_ctx_train?).saturating_mul(slots))
     }
 
@@ -140,10 +141,8 @@ impl<'a> Site<'a> {
             // The engine switches `auto` to on for a quantised V cache (`src/llama-context.cpp:3845`); said outright.
             settings.flash_attn = FlashAttention::On;
         }
-        if self.request.preferences.priority == Priority::Throughput {
-            settings.n_parallel = 4;
-            settings.kv_unified = true;
-        }
+        settings.n_parallel = Needs::sequences(self.request);
+        settings.kv_unified = Needs::unified(self.request, self.model);
         let (threads, threads_batch) = self.threads();
         settings.threads = threads;
         settings.threads_batch = threads_batch;
@@ -250,13 +249,14 @@ impl<'a> Site<'a> {
 
     /// Tokens in the context half way through the answer of a typical request.
     pub(crate) fn depth(&self, settings: &Settings) -> u32 {
-        (self.needs.prompt + self.needs.output / 2).min(settings.n_ctx)
+        let Workload { prompt, output, .. } = self.needs.workload;
+        prompt.saturating_add(output / 2).min(settings.n_ctx)
     }
 
     pub(crate) fn request_seconds(&self, prediction: &Prediction) -> f64 {
         let over = |tokens: u32, rate: Option<f64>| rate.map_or(f64::INFINITY, |rate| f64::from(tokens) / rate);
-        over(self.needs.prompt, prediction.prefill.get().map(|rate| rate.get()))
-            + over(self.needs.output, prediction.decode.get().map(|rate| rate.get()))
+        over(self.needs.workload.computed(), prediction.prefill.get().map(|rate| rate.get()))
+            + over(self.needs.workload.output, prediction.decode.get().map(|rate| rate.get()))
     }
 
     /// A candidate in words: its placement, context and cache.

@@ -107,7 +107,7 @@ impl fmt::Display for Verdict {
 /// Something given up so that the model fits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Downgrade {
-    /// The setting, or `residency` where weights no longer stay in memory.
+    /// The setting; `residency` where weights no longer stay in memory, `ttft` and `min_tps` where a bound on speed is not met.
     pub setting: &'static str,
     /// What the use case asks for.
     pub from: String,

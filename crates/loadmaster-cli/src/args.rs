@@ -11,6 +11,8 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, Value
 use loadmaster::beside::{Beside, OWN_DRAFT};
 use loadmaster::footprint::EngineProfile;
 use loadmaster::formats::{FileType, ParseFileTypeError};
+use loadmaster::known::ModelSize;
+use loadmaster::open::SIZE;
 use loadmaster::planner::plan::{DevicePreference, DiskPolicy, Margin, Power, Priority, UseCase};
 use spec::settings::CACHE_TYPES;
 use spec::{Bytes, QuantType};
@@ -167,17 +169,45 @@ pub struct DetectArgs {
     pub threads: Option<u32>,
 }
 
+/// A model that need not be there: to look at and to plan, not to run.
+#[derive(Debug, Args)]
+pub struct SubjectArgs {
+    /// The model: a GGUF file, or the first of its shards; a folder of safetensors with its config.json; `ollama:NAME`;
+    /// the URL of a GGUF file, of which only the header is fetched; or the name of a model that many people run, such as
+    /// `qwen3-8b`, whose published shape is taken
+    #[arg(value_hint = ValueHint::FilePath, required_unless_present = "model_size")]
+    model: Option<PathBuf>,
+    /// In place of a model, the shape that is typical of this size: `8B`, `350M`, with experts `30B-A3B`
+    #[arg(long, value_name = "SIZE", value_parser = model_size, conflicts_with = "model")]
+    model_size: Option<ModelSize>,
+    /// Plan weights that are not a GGUF file yet as the file of this type that llama-quantize would make of them: `Q4_K_M`,
+    /// `Q8_0`, `BF16`, ...; without it, safetensors as converted, in 16 bits, and a name or size in Q4_K_M, of which `plan` takes
+    /// the best type that meets the use case in full
+    #[arg(long, value_name = "TYPE", value_parser = quant)]
+    pub quant: Option<FileType>,
+}
+
+impl SubjectArgs {
+    /// The model, as the library takes it.
+    pub fn model(&self) -> PathBuf {
+        match (&self.model, self.model_size) {
+            (Some(model), _) => model.clone(),
+            (None, Some(size)) => format!("{SIZE}{size}").into(),
+            (None, None) => PathBuf::new(),
+        }
+    }
+}
+
+fn model_size(text: &str) -> Result<ModelSize, String> {
+    text.parse()
+}
+
 /// `inspect`
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The model: a GGUF file, or the first of its shards; a folder of safetensors with its config.json; `ollama:NAME`;
-    /// the URL of a GGUF file, of which only the header is fetched
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub model: PathBuf,
-    /// Plan weights that are not a GGUF file yet as the file of this type that llama-quantize would make of them: `Q4_K_M`,
-    /// `Q8_0`, `BF16`, ...; without it, as converted, in 16 bits
-    #[arg(long, value_name = "TYPE", value_parser = quant)]
-    pub quant: Option<FileType>,
+    /// The model.
+    #[command(flatten)]
+    pub subject: SubjectArgs,
     /// Pretend that only this many logical CPUs may be used
     #[arg(short, long, value_name = "N")]
     pub threads: Option<u32>,
@@ -186,14 +216,9 @@ pub struct InspectArgs {
 /// `memory`
 #[derive(Debug, Args)]
 pub struct MemoryArgs {
-    /// The model: a GGUF file, or the first of its shards; a folder of safetensors with its config.json; `ollama:NAME`;
-    /// the URL of a GGUF file, of which only the header is fetched
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub model: PathBuf,
-    /// Plan weights that are not a GGUF file yet as the file of this type that llama-quantize would make of them: `Q4_K_M`,
-    /// `Q8_0`, `BF16`, ...; without it, as converted, in 16 bits
-    #[arg(long, value_name = "TYPE", value_parser = quant)]
-    pub quant: Option<FileType>,
+    /// The model.
+    #[command(flatten)]
+    pub subject: SubjectArgs,
     /// The engine whose rules apply: `bundled`, or the path of a llama-server; without it, the llama-server on PATH, or
     /// the newest one known
     #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
@@ -238,14 +263,9 @@ pub struct VerifyArgs {
 /// `plan`
 #[derive(Debug, Args)]
 pub struct PlanArgs {
-    /// The model: a GGUF file, or the first of its shards; a folder of safetensors with its config.json; `ollama:NAME`;
-    /// the URL of a GGUF file, of which only the header is fetched
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub model: PathBuf,
-    /// Plan weights that are not a GGUF file yet as the file of this type that llama-quantize would make of them: `Q4_K_M`,
-    /// `Q8_0`, `BF16`, ...; without it, as converted, in 16 bits
-    #[arg(long, value_name = "TYPE", value_parser = quant)]
-    pub quant: Option<FileType>,
+    /// The model.
+    #[command(flatten)]
+    pub subject: SubjectArgs,
     /// The engine whose rules apply: `bundled`, or the path of a llama-server; without it, the llama-server on PATH, or
     /// the newest one known
     #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]

@@ -79,16 +79,22 @@ fn help_of_a_command_shows_the_pins() {
     --- stdout
     Show how much memory a model needs, per device and component, at load and peak
 
-    Usage: loadmaster memory [OPTIONS] <MODEL>
+    Usage: loadmaster memory [OPTIONS] [MODEL]
 
     Arguments:
-      <MODEL>  The model: a GGUF file, or the first of its shards; a folder of safetensors with its
-               config.json; `ollama:NAME`; the URL of a GGUF file, of which only the header is fetched
+      [MODEL]  The model: a GGUF file, or the first of its shards; a folder of safetensors with its
+               config.json; `ollama:NAME`; the URL of a GGUF file, of which only the header is fetched;
+               or the name of a model that many people run, such as `qwen3-8b`, whose published shape is
+               taken
 
     Options:
+          --model-size <SIZE>      In place of a model, the shape that is typical of this size: `8B`,
+                                   `350M`, with experts `30B-A3B`
           --quant <TYPE>           Plan weights that are not a GGUF file yet as the file of this type
                                    that llama-quantize would make of them: `Q4_K_M`, `Q8_0`, `BF16`,
-                                   ...; without it, as converted, in 16 bits
+                                   ...; without it, safetensors as converted, in 16 bits, and a name or
+                                   size in Q4_K_M, of which `plan` takes the best type that meets the
+                                   use case in full
           --engine <bundled|PATH>  The engine whose rules apply: `bundled`, or the path of a
                                    llama-server; without it, the llama-server on PATH, or the newest one
                                    known
@@ -395,7 +401,10 @@ fn a_plan_written_as_a_configuration_is_valid_and_gives_the_same_plan() {
     assert!(wrote.starts_with("exit 0\n") && wrote.contains("wrote plan.toml"), "{wrote}");
     let valid = folder.run(&format!("validate plan.toml {WORKSTATION}"));
     assert!(valid.starts_with("exit 0\n--- stdout\nvalid"), "{valid}");
-    assert_snapshot!(std::fs::read_to_string(folder.path().join("plan.toml")).unwrap(), @r#"
+    let written = std::fs::read_to_string(folder.path().join("plan.toml")).unwrap();
+    let (settings, told) = written.split_once("\n[metadata]").unwrap();
+    assert!(told.contains("file_type = \"Q4_K_M\"") && told.contains("[expected.decode_tokens_per_s]"), "{told}");
+    assert_snapshot!(settings, @r#"
     loadmaster = 1
     model = "m.gguf"
     use_case = "general"

@@ -61,6 +61,9 @@ pub enum Error {
     /// The model cannot be opened or read.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A known model that cannot be in the file type asked for.
+    #[error(transparent)]
+    Shape(crate::known::ShapeError),
     /// The machine cannot be detected, replayed or described.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -119,7 +122,7 @@ impl Error {
             Self::Machine(error) => error.exit_code(),
             Self::Config(error) => error.exit_code(),
             Self::Refused(_) | Self::Invalid(_) => exit::REFUSED,
-            Self::Settings(_) | Self::NoRemoteDevices { .. } => exit::USAGE,
+            Self::Settings(_) | Self::NoRemoteDevices { .. } | Self::Shape(_) => exit::USAGE,
             Self::Engine(_) | Self::BitNetFork { .. } | Self::IkFork { .. } => exit::NO_ENGINE,
             Self::Launch(error) => error.exit_code(),
             Self::Write(_) => exit::SYSTEM,
@@ -140,7 +143,7 @@ impl Error {
             Self::Open(error) => error.hint(),
             Self::Machine(error) => error.hint(),
             Self::Config(error) => error.hint(),
-            Self::Refused(_) | Self::Invalid(_) | Self::Settings(_) => None,
+            Self::Refused(_) | Self::Invalid(_) | Self::Settings(_) | Self::Shape(_) => None,
             Self::Engine(error) => error.hint(),
             Self::Launch(error) => error.hint(),
             Self::Write(error) => error.hint(),

@@ -21,6 +21,7 @@ pub mod demo;
 pub mod doctor;
 pub mod engine;
 pub mod error;
+pub mod known;
 pub mod launch;
 pub mod machine;
 pub mod open;

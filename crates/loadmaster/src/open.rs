@@ -1,20 +1,24 @@
 //! From what a person names to a [`spec::Model`]: shards found, headers read, tensor data left alone.
 //!
 //! A GGUF file (of a split model any shard), a folder of safetensors with `config.json`, a model of Ollama's store
-//! (`ollama:NAME`, or the path of a manifest or blob), or a URL of a GGUF file, of which only the header is fetched.
+//! (`ollama:NAME`, or the path of a manifest or blob), a URL of a GGUF file, of which only the header is fetched, or, where nothing of
+//! that name is there, the name of a [known model](crate::known) or a size (`size:8B`).
 //!
 //! Headers are read, not mapped: a mapped file that another program shortens kills its reader with SIGBUS, while a read
 //! ends in an error. Only as much is read as the headers are long.
 
+mod assumed;
 mod error;
 mod hub;
 mod ollama;
 mod prefix;
 mod remote;
 
+pub use assumed::SIZE;
 pub use error::OpenError;
 pub use remote::RemoteError;
 
+use crate::known::KnownModel;
 use formats::gguf::Gguf;
 use formats::{FileType, describe, gguf, shards};
 use prefix::{OnDisk, Prefix, header_of};
@@ -43,6 +47,8 @@ pub enum Origin {
     Planned,
     /// GGUF files elsewhere, of which the headers were fetched.
     Remote,
+    /// No file: the published shape of a model that was named, or of the one that is typical of a size.
+    Assumed(&'static KnownModel),
 }
 
 impl Opened {
@@ -62,6 +68,7 @@ impl Origin {
             Self::Local => Ok(()),
             Self::Planned => Err(OpenError::NotConverted { path: path.to_owned() }),
             Self::Remote => Err(OpenError::NotFetched { url: path.display().to_string() }),
+            Self::Assumed(known) => Err(OpenError::NoFile { name: known.name.clone(), source_name: known.source.clone() }),
         }
     }
 }
@@ -82,7 +89,7 @@ pub fn open_files(name: &Path) -> Result<Opened, OpenError> {
     open_as(name, None)
 }
 
-/// As [`open_files`], and weights that are not converted yet as the GGUF file of this type that they would become.
+/// As [`open_files`], and weights that are not converted yet, or are only assumed, as the GGUF file of this type that they would become.
 ///
 /// # Errors
 /// As [`open`]; also a file type for a model that is a GGUF file already.
@@ -93,6 +100,9 @@ pub fn open_as(name: &Path, quant: Option<FileType>) -> Result<Opened, OpenError
     }
     if hub::is_one(name) {
         return hub::open(name, quant);
+    }
+    if let Some(opened) = assumed::open(name, quant)? {
+        return Ok(opened);
     }
     let opened = match text.strip_prefix("ollama:") {
         Some(model) => ollama::by_name(model)?,

@@ -1,6 +1,6 @@
 //! `inspect`: shows a model.
 
-use super::{Shared, failure, mention};
+use super::{Shared, disclose, failure, mention};
 use crate::args::InspectArgs;
 use crate::exit::Outcome;
 use crate::view::{InspectView, ModelName};
@@ -11,11 +11,13 @@ use spec::Model;
 
 /// Shows the model, its analysis, and what it waits for on the machine.
 pub fn inspect(shared: &Shared, args: &InspectArgs) -> Outcome {
-    let opened = open::open_as(&args.model, args.quant).map_err(|error| failure(&error.into()))?;
+    let path = args.subject.model();
+    let opened = open::open_as(&path, args.subject.quant).map_err(|error| failure(&error.into()))?;
+    disclose(&shared.output, opened.origin);
     mention(&shared.output, &opened.beside);
     let model = opened.model;
     let analysis = formats::analysis::analyze(&model);
-    let name = ModelName::new(&model, &args.model);
+    let name = ModelName::new(&model, &path).from(opened.origin);
     let plan = on_machine(shared, &model)?;
     shared.output.show(&InspectView::new(&model, name, &analysis, plan.as_ref()))
 }

@@ -1,6 +1,6 @@
 //! `memory`: what a model needs with given settings.
 
-use super::{Shared, companions, driver_child, failure, mention, pretend, proof, settings, warn_ignored};
+use super::{Shared, companions, disclose, driver_child, failure, mention, pretend, proof, settings, warn_ignored};
 use crate::args::MemoryArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::render::svg::svg;
@@ -14,15 +14,16 @@ pub fn memory(shared: &Shared, args: &MemoryArgs) -> Outcome {
         machine: shared.machine.clone(),
         driver_child: driver_child(),
         engine: shared.engine(args.engine.as_deref()),
-        quant: args.quant,
+        quant: args.subject.quant,
         plan: planner::Request { pins: args.pins.pins.clone(), ..planner::Request::default() },
-        ..Request::new(&args.model)
+        ..Request::new(args.subject.model())
     };
     let mut survey = survey(&request).map_err(|error| failure(&error))?;
     if let Some(devices) = args.pins.devices() {
         pretend(&mut survey, devices)?;
     }
     survey.use_devices(&args.pins.pins).map_err(|error| failure(&error))?;
+    disclose(&shared.output, survey.origin);
     mention(&shared.output, &survey.beside);
     if let Some(profile) = &args.engine_profile {
         survey.engine.rules.profile = profile.clone();

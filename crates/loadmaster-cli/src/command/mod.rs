@@ -20,11 +20,12 @@ use crate::output::Output;
 use crate::view::{ModelName, Quantity, Rate, RefusalView};
 use loadmaster::advise::{Advice, EngineChoice, Request as Facts, Survey, newest_server, survey};
 use loadmaster::beside::Beside;
-use loadmaster::config::ConfigFile;
+use loadmaster::config::{ConfigFile, Metadata};
 use loadmaster::footprint::{Companions, Device, Target};
 use loadmaster::launch::Interrupts;
 use loadmaster::launch::bundled::BundledOptions;
 use loadmaster::machine::MachineSource;
+use loadmaster::open::Origin;
 use loadmaster::planner::plan::{Preferences, Request};
 use loadmaster::planner::{self, Asked, EngineRules, Tool};
 use loadmaster::probe::{Depth, Overrides};
@@ -287,6 +288,8 @@ pub struct Wish {
     pub request: Request,
     /// What is loaded beside the model.
     pub beside: Beside,
+    /// What the configuration was planned for.
+    pub planned_for: Metadata,
 }
 
 impl Wish {
@@ -302,12 +305,19 @@ impl Wish {
         let mut beside = beside.beside();
         let mut request = request(wishes, pins.clone());
         let mut model = model.map(Path::to_owned);
+        let mut planned_for = Metadata::default();
         if let Some(path) = config {
             let config = ConfigFile::read(path).map_err(|error| failure(&error.into()))?;
             for step in &config.migrated {
                 shared.output.warn(format_args!("{}: {step}", path.display()));
             }
             model = model.or_else(|| config.model_path(path));
+            if let (None, Some(name)) = (&model, &config.metadata.model) {
+                return Err(Failure::new(Exit::Usage, format!("planned for the shape of {name}, and no file is named"))
+                    .at(path.display())
+                    .hint("name the model's file before it: loadmaster run MODEL.gguf --config FILE"));
+            }
+            planned_for = config.metadata.clone();
             beside = beside.or(config.beside_from(path));
             request.pins = request.pins.or(config.settings);
             if *wishes == Wishes::default() {
@@ -317,7 +327,7 @@ impl Wish {
             }
         }
         request.companions = companions(&beside)?.into();
-        Ok(Self { model, request, beside })
+        Ok(Self { model, request, beside, planned_for })
     }
 }
 
@@ -333,12 +343,13 @@ pub fn this_program() -> Result<PathBuf, Failure> {
 }
 
 /// What a launch begins with: facts, then a plan. Breaks off with the exit code where nothing is to be launched.
-pub fn advise(shared: &Shared, facts: &Facts, wish: &Request, strict: bool) -> Result<ControlFlow<Exit, Box<Advice>>, Failure> {
+pub fn advise(shared: &Shared, facts: &Facts, wish: &Wish, strict: bool) -> Result<ControlFlow<Exit, Box<Advice>>, Failure> {
     let survey = survey(facts).map_err(|error| failure(&error))?;
+    warn_elsewhere(&shared.output, &wish.planned_for, &survey);
     survey.origin.check_runnable(&survey.path).map_err(|error| failure(&error.into()))?;
     mention(&shared.output, &survey.beside);
-    let (model, machine) = (ModelName::new(&survey.model, &survey.path), survey.machine.clone());
-    let advice = match survey.advise(wish) {
+    let (model, machine) = (ModelName::new(&survey.model, &survey.path).from(survey.origin), survey.machine.clone());
+    let advice = match survey.advise(&wish.request) {
         Ok(advice) => advice,
         Err(error) => return shared.refuse(error, &model, &machine).map(ControlFlow::Break),
     };
@@ -347,6 +358,21 @@ pub fn advise(shared: &Shared, facts: &Facts, wish: &Request, strict: bool) -> R
         return Ok(ControlFlow::Break(Exit::Downgraded));
     }
     Ok(ControlFlow::Continue(Box::new(advice)))
+}
+
+/// Tells where a configuration was planned for something else than what is there.
+pub fn warn_elsewhere(output: &Output, planned_for: &Metadata, survey: &Survey) {
+    let engine = &survey.engine.rules.profile.name;
+    for difference in planned_for.differences(&machine_name(&survey.machine), survey.model.file_type.as_deref(), engine) {
+        output.warn(format_args!("{difference}"));
+    }
+}
+
+/// Says that no file was read, where none was.
+pub fn disclose(output: &Output, origin: Origin) {
+    if let Origin::Assumed(known) = origin {
+        output.say(format_args!("no file was read: this is the published shape of {} ({})", known.title, known.source));
+    }
 }
 
 /// Says which files belong to the model and are not counted with it, and how they are.

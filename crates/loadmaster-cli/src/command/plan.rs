@@ -3,9 +3,11 @@
 use super::{Shared, arguments, companions, driver_child, failure, machine_name, mention, pretend, proof, request};
 use crate::args::PlanArgs;
 use crate::exit::{Exit, Outcome};
-use crate::view::{ModelName, PlanView, Subject};
+use crate::view::{ModelName, PlanView, PrecisionView, Subject};
 use loadmaster::advise::{Advice, CommandOptions, Request, survey};
 use loadmaster::config::ConfigFile;
+use loadmaster::known::precision;
+use loadmaster::open::Origin;
 use loadmaster::planner;
 use loadmaster::planner::Tool;
 use loadmaster::planner::emit::Invocation;
@@ -17,9 +19,9 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
         machine: shared.machine.clone(),
         driver_child: driver_child(),
         engine: shared.engine(args.engine.as_deref()),
-        quant: args.quant,
+        quant: args.subject.quant,
         plan: planner::Request { pins: args.pins.pins.clone(), ..planner::Request::default() },
-        ..Request::new(&args.model)
+        ..Request::new(args.subject.model())
     };
     let mut survey = survey(&facts).map_err(|error| failure(&error))?;
     if let Some(devices) = args.pins.devices() {
@@ -27,16 +29,20 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
     }
     mention(&shared.output, &survey.beside);
     if let Err(error) = survey.origin.check_runnable(&survey.path) {
-        // The plan is good for what the model becomes, but neither a dry run nor a configuration can name that file.
-        if args.prove || args.output.is_some() {
+        // The plan is good for what the model becomes, but no dry run can name that file, and a configuration only in its metadata.
+        let named = matches!(survey.origin, Origin::Assumed(_));
+        if args.prove || (args.output.is_some() && !named) {
             return Err(failure(&error.into()));
         }
-        shared.output.say(format_args!("{error}: the command is for the file that you will have"));
+        if !named {
+            shared.output.say(format_args!("{error}: the command is for the file that you will have"));
+        }
     }
-    let (model, machine) = (ModelName::new(&survey.model, &survey.path), survey.machine.clone());
+    let (model, machine) = (ModelName::new(&survey.model, &survey.path).from(survey.origin), survey.machine.clone());
     let files = args.beside.beside();
     let request = planner::Request { companions: companions(&files)?.into(), ..request(&args.wishes, args.pins.pins) };
-    let advice = match survey.advise(&request) {
+    let (advice, choice) = precision::advise(survey, &request, args.subject.quant.is_some());
+    let advice = match advice {
         Ok(advice) => advice,
         Err(error) => return shared.refusal(error, &model, &machine),
     };
@@ -51,11 +57,12 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
         false => None,
     };
     let disputed = proof.as_ref().is_some_and(|proof| !proof.agrees);
-    shared.output.show(&PlanView { proof, ..view(&advice, &invocation) })?;
+    let precision = choice.as_ref().map(PrecisionView::new);
+    shared.output.show(&PlanView { proof, precision, ..view(&advice, &invocation) })?;
     if let Some(path) = &args.output {
         let config = ConfigFile {
             beside: files.with_paths(|file| from_folder_of(path, file)),
-            ..ConfigFile::from_plan(advice.plan.plan(), &from_folder_of(path, &advice.path))
+            ..ConfigFile::from_advice(&advice, &from_folder_of(path, &advice.path), &machine_name(&advice.machine), choice.as_ref())
         };
         config.save(path).map_err(|error| failure(&error.into()))?;
         shared.output.say(format_args!("wrote {}: use it with `loadmaster run --config`", path.display()));
@@ -72,7 +79,7 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
 /// The view of advice and its command.
 pub fn view(advice: &Advice, invocation: &Invocation) -> PlanView {
     let subject = Subject {
-        model: ModelName::new(&advice.model, &advice.path),
+        model: ModelName::new(&advice.model, &advice.path).from(advice.origin),
         machine: machine_name(&advice.machine),
         engine: advice.engine.rules.profile.name.clone(),
         warnings: advice.plan.warnings(),

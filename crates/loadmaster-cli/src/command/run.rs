@@ -37,7 +37,7 @@ pub fn run(shared: &Shared, args: RunArgs) -> Outcome {
         plan: wish.request.clone(),
         ..Request::new(path)
     };
-    let advice = match advise(shared, &facts, &wish.request, args.strict)? {
+    let advice = match advise(shared, &facts, &wish, args.strict)? {
         ControlFlow::Continue(advice) => advice,
         ControlFlow::Break(exit) => return Ok(exit),
     };

@@ -35,7 +35,7 @@ pub fn serve(shared: &Shared, args: ServeArgs) -> Outcome {
         plan: wish.request.clone(),
         ..Request::new(&args.model)
     };
-    let advice = match advise(shared, &facts, &wish.request, args.strict)? {
+    let advice = match advise(shared, &facts, &wish, args.strict)? {
         ControlFlow::Continue(advice) => advice,
         ControlFlow::Break(exit) => return Ok(exit),
     };

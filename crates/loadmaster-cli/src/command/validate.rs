@@ -1,12 +1,13 @@
 //! `validate`: a configuration against machine, model and engine.
 
-use super::{Shared, companions, driver_child, failure, machine_name, settings};
+use super::{Shared, companions, driver_child, failure, machine_name, settings, warn_elsewhere};
 use crate::args::ValidateArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::view::{ModelName, ValidateView};
 use loadmaster::advise::{Request, Survey, survey};
 use loadmaster::beside::Beside;
-use loadmaster::config::ConfigFile;
+use loadmaster::config::{ConfigFile, Metadata};
+use loadmaster::formats::{FileType, ParseFileTypeError};
 use loadmaster::{Error, planner};
 use planner::Report;
 use spec::settings::Pins;
@@ -31,12 +32,14 @@ pub fn validate(shared: &Shared, args: &ValidateArgs) -> Outcome {
             companions: companions(&beside)?.into(),
             ..planner::Request::default()
         },
+        quant: quant(&wish.metadata)?,
         ..Request::new(model)
     };
     let mut survey = survey(&facts).map_err(|error| failure(&error))?;
+    warn_elsewhere(&shared.output, &wish.metadata, &survey);
     let request = facts.plan;
     survey.use_devices(&request.pins).map_err(|error| failure(&error))?;
-    let name = ModelName::new(&survey.model, &survey.path);
+    let name = ModelName::new(&survey.model, &survey.path).from(survey.origin);
     let (report, refusal) = report(&survey, &request);
     if let (true, Some(refusal)) = (report.is_valid(), refusal) {
         return shared.refusal(refusal, &name, &survey.machine);
@@ -58,13 +61,24 @@ fn subject(args: &ValidateArgs) -> Result<(PathBuf, ConfigFile, Beside), Failure
     }
     let mut config = ConfigFile::read(&args.file).map_err(|error| failure(&error.into()))?;
     config.settings = pins.or(std::mem::take::<Pins>(&mut config.settings));
-    let model = args.model.clone().or_else(|| config.model_path(&args.file)).ok_or_else(|| {
+    if args.model.is_some() || config.model.is_some() {
+        // A file has the type that it has; that the plan was for another is told.
+        config.metadata.assumed = None;
+    }
+    let assumed = || config.metadata.model.as_ref().filter(|_| config.metadata.assumed.is_some()).map(PathBuf::from);
+    let model = args.model.clone().or_else(|| config.model_path(&args.file)).or_else(assumed).ok_or_else(|| {
         Failure::new(Exit::Usage, "the configuration names no model")
             .at(args.file.display())
             .hint("add model = \"FILE.gguf\" to it, or name the model after it: loadmaster validate CONFIG MODEL")
     })?;
     let beside = args.beside.beside().or(config.beside_from(&args.file));
     Ok((model, config, beside))
+}
+
+/// The type of a model of which the plan read no file.
+fn quant(metadata: &Metadata) -> Result<Option<FileType>, Failure> {
+    let named = metadata.file_type.as_deref().filter(|_| metadata.assumed.is_some());
+    named.map(str::parse).transpose().map_err(|error: ParseFileTypeError| Failure::new(Exit::Usage, format!("metadata.file_type: {error}")))
 }
 
 /// True for a file that begins as GGUF does. A file that cannot be read is left to its reader to report.

@@ -240,7 +240,7 @@ impl MemoryView {
         Self {
             schema: "loadmaster.memory/1".to_owned(),
             engine_profile: facts.profile.name.clone(),
-            model: ModelName::new(&facts.survey.model, &facts.survey.path),
+            model: ModelName::new(&facts.survey.model, &facts.survey.path).from(facts.survey.origin),
             settings: SettingView::all(facts.settings),
             context: (&requirement.context).into(),
             devices: places.map(|device| PlaceView::new(facts, device, id(device))).collect(),

@@ -9,6 +9,7 @@ mod hardware;
 mod inspect;
 mod memory;
 mod plan;
+mod precision;
 mod predict;
 mod quantity;
 mod receipt;
@@ -22,6 +23,7 @@ pub use hardware::{HardwareListView, HardwareMatchView, HardwareShowView};
 pub use inspect::InspectView;
 pub use memory::{MemoryFacts, MemoryView};
 pub use plan::{PlanView, RefusalView, Subject};
+pub use precision::PrecisionView;
 pub use predict::PredictView;
 pub use quantity::{Quantity, Rate, Size};
 pub use receipt::{ReceiptView, RunView};
@@ -30,6 +32,7 @@ pub use validate::ValidateView;
 pub use verify::VerifyView;
 
 use crate::render::Text;
+use loadmaster::open::Origin;
 use loadmaster::planner::emit::flags;
 use schemars::{JsonSchema, schema_for};
 use serde::Serialize;
@@ -78,6 +81,9 @@ pub struct ModelName {
     pub file_type: Option<String>,
     /// The file that was named.
     pub path: String,
+    /// Where the shape was published, for a model of which no file was read; absent where one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assumed: Option<String>,
 }
 
 impl ModelName {
@@ -88,6 +94,15 @@ impl ModelName {
             architecture: model.architecture.clone(),
             file_type: model.file_type.clone(),
             path: path.display().to_string(),
+            assumed: None,
+        }
+    }
+
+    /// The same, with what its origin says of it.
+    pub fn from(self, origin: Origin) -> Self {
+        match origin {
+            Origin::Assumed(known) => Self { assumed: Some(known.source.clone()), ..self },
+            Origin::Local | Origin::Planned | Origin::Remote => self,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `plan`: the settings chosen, what they need, how fast they should be, and why.
 
 use super::requirement::central;
-use super::{ModelName, Quantity, Rate, RequirementView, SCHEMA_VERSION, SettingView, Size, View};
+use super::{ModelName, PrecisionView, Quantity, Rate, RequirementView, SCHEMA_VERSION, SettingView, Size, View};
 use crate::render::{Align, BAD, CAUTION, COMMAND, Cell, DIM, GOOD, HEADING, Table, Text, styled};
 use loadmaster::planner::emit::Invocation;
 use loadmaster::planner::plan::{Alternative, Budget, Change, Downgrade, NearestChange, NoPlan, Plan, Rejected, Rejection};
@@ -51,6 +51,9 @@ pub struct PlanView {
     pub warnings: Vec<String>,
     /// The command that starts it.
     pub command: CommandView,
+    /// How the file type was chosen, for a model of which no file was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<PrecisionView>,
     /// The bundled engine's dry run beside what was computed, where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
@@ -262,6 +265,7 @@ impl PlanView {
             alternatives: plan.alternatives.iter().map(alternative).collect(),
             warnings: plan.warnings.iter().cloned().chain(subject.warnings.iter().map(violation_line)).collect(),
             command: invocation.into(),
+            precision: None,
             proof: None,
         }
     }
@@ -324,6 +328,9 @@ impl View for PlanView {
         };
         text.line(format_args!("{verdict}  {}, {}, context {}", self.model, self.strategy, self.requirement.context.n_ctx));
         text.line(styled(DIM, format_args!("on {} for {} with {}", self.machine, self.use_case, self.engine)));
+        if let (Some(source), Some(precision)) = (&self.model.assumed, &self.precision) {
+            precision.text(source, &self.use_case, text);
+        }
         self.downgrades_text(text);
         self.settings_text(text);
         self.memory_text(text);

@@ -19,6 +19,15 @@
 //! [settings]                         # llama-server's names; what is not here is planned
 //! n_ctx = 16384
 //! cache_type_k = "q8_0"
+//!
+//! [metadata]                         # written by `plan --output`: what it was planned for
+//! machine = "rtx4090,ram=64GiB"
+//! file_type = "Q4_K_M"
+//!
+//! [expected.decode_tokens_per_s]     # and what was promised
+//! low = 61.2
+//! typical = 84.0
+//! high = 102.5
 //! ```
 //!
 //! The same as JSON is taken too; the content decides, not the file's name. Reading is strict: an unknown key is an error
@@ -27,17 +36,22 @@
 mod beside;
 mod error;
 mod json;
+mod metadata;
 mod migrate;
 mod read;
 mod schema;
 mod write;
 
 pub use error::{ConfigError, ConfigErrorKind};
+pub use metadata::{Expected, Interval, Metadata};
 pub use schema::schema;
 pub use write::Format;
 
+use crate::advise::Advice;
 use crate::beside::Beside;
 use crate::error::WriteError;
+use crate::known::precision::Choice;
+use crate::open::Origin;
 use planner::{Asked, Preferences, UseCase};
 use spec::settings::Pins;
 use std::path::{Path, PathBuf};
@@ -63,6 +77,10 @@ pub struct ConfigFile {
     pub beside: Beside,
     /// Settings that are fixed.
     pub settings: Pins,
+    /// What it was planned for, where a plan wrote it.
+    pub metadata: Metadata,
+    /// What that plan promised.
+    pub expected: Expected,
     /// What was changed while reading an older version, for people.
     pub migrated: Vec<String>,
 }
@@ -115,10 +133,15 @@ impl ConfigFile {
         self.beside.clone().with_paths(|path| folder.join(path))
     }
 
-    /// Everything of a plan fixed, but for what is loaded beside the model: the same settings again on the same machine.
-    pub fn from_plan(plan: &planner::Plan, model: &Path) -> Self {
+    /// Everything of a plan fixed, but for what is loaded beside the model: the same settings again on the same machine. `model` is the
+    /// file as the configuration should name it, `hardware` says in a few words what the machine is. A model of which no file was read
+    /// is only named in the metadata.
+    pub fn from_advice(advice: &Advice, model: &Path, hardware: &str, choice: Option<&Choice>) -> Self {
+        let plan = advice.plan.plan();
         Self {
-            model: Some(model.to_owned()),
+            model: (!matches!(advice.origin, Origin::Assumed(_))).then(|| model.to_owned()),
+            metadata: Metadata::of(advice, hardware, choice),
+            expected: Expected::of(plan),
             use_case: Some(plan.request.use_case),
             workload: plan.request.asked,
             preferences: plan.request.preferences,

@@ -2,6 +2,7 @@
 
 use super::error::{ConfigError, ConfigErrorKind};
 use super::json::Strict;
+use super::metadata::{EXPECTED, Expected, Metadata};
 use super::{ConfigFile, VERSION, migrate};
 use planner::Asked;
 use planner::emit::flags::{Flag, ValueKind, flag, flags, spelled};
@@ -12,7 +13,8 @@ use spec::{Bytes, QuantType};
 use std::str::FromStr;
 
 /// Keys of the file itself.
-pub(super) const TOP: &[&str] = &["loadmaster", "model", "use_case", "workload", "preferences", "beside", "settings"];
+pub(super) const TOP: &[&str] =
+    &["loadmaster", "model", "use_case", "workload", "preferences", "beside", "settings", "metadata", "expected"];
 /// Keys of `[workload]`.
 pub(super) const WORKLOAD: &[&str] = &["prompt_tokens", "output_tokens", "users", "min_context", "ttft", "min_tps", "quality_floor"];
 /// Keys of `[preferences]`.
@@ -66,6 +68,14 @@ pub(super) fn parse(text: &str) -> Result<ConfigFile, ConfigError> {
                 reader.setting(flag, value, &mut file.settings)?;
             }
         }
+    }
+    if let Some(metadata) = reader.table(&table, "metadata")? {
+        reader.known(metadata, "metadata", &super::metadata::keys())?;
+        file.metadata = Metadata::read(metadata).map_err(|(key, reason)| reader.value("metadata", &key, reason))?;
+    }
+    if let Some(expected) = reader.table(&table, "expected")? {
+        reader.known(expected, "expected", EXPECTED)?;
+        file.expected = Expected::read(expected).map_err(|(key, reason)| reader.value("expected", &key, reason))?;
     }
     Ok(file)
 }

@@ -9,6 +9,15 @@ use spec::settings::CACHE_TYPES;
 
 /// The schema, JSON Schema draft 2020-12. It holds for a TOML file as well.
 pub fn schema() -> Value {
+    let mut schema = of_choices();
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.extend(super::metadata::schemas());
+    }
+    schema
+}
+
+/// The schema of all that is acted upon.
+fn of_choices() -> Value {
     let settings: Map<String, Value> = flags().iter().map(|flag| (flag.setting.to_owned(), setting(flag))).collect();
     let types: Vec<String> = CACHE_TYPES.iter().map(ToString::to_string).collect();
     json!({

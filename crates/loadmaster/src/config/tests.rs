@@ -106,6 +106,12 @@ fn what_is_wrong_is_named_with_its_line() {
         "{\"loadmaster\": 1,\n \"settings\": {\"n_ctx\": 5,}}",
         "{\"loadmaster\": 1,\n \"settings\": {\n  \"n_ctz\": 5}}",
         "{\"loadmaster\": 1,\n \"settings\": {\"n_ctx\": 5,\n  \"n_ctx\": 6}}",
+        "loadmaster = 1\n[metadata]\nmachin = \"x\"",
+        "loadmaster = 1\n[metadata]\nmachine = 3",
+        "loadmaster = 1\n[expected]\ndepth = -1",
+        "loadmaster = 1\n[expected]\ndecode_tokens_per_s = 3",
+        "loadmaster = 1\n[expected.decode_tokens_per_s]\nlow = 3\ntypical = 2\nhigh = 4",
+        "loadmaster = 1\n[expected.memory_bytes]\nhost = 4",
         "{\"loadmaster\": 1}\n{}",
         "{\"loadmaster\": 1,\n \"settings\": {\n  \"n_ctx\": null}}",
     ];
@@ -161,6 +167,8 @@ fn the_schema_knows_every_key_that_the_reader_knows() {
     let top: Vec<_> = keys("/properties").into_iter().filter(|key| key != read::SCHEMA_KEY).collect();
     assert_eq!(top, read::TOP);
     assert_eq!(keys("/properties/preferences/properties"), read::PREFERENCES);
+    assert_eq!(keys("/properties/metadata/properties"), metadata::keys());
+    assert_eq!(keys("/properties/expected/properties"), metadata::EXPECTED);
     let every: Vec<_> = Pins::from(spec::Settings::default()).names().into_iter().map(str::to_owned).collect();
     assert_eq!(keys("/properties/settings/properties"), every);
 }
@@ -215,6 +223,46 @@ prop_compose! {
     }
 }
 
+fn interval() -> impl Strategy<Value = Option<Interval>> {
+    proptest::option::of(proptest::collection::vec(0_u32..1_000_000, 3)).prop_map(|ends| {
+        let mut ends = ends?;
+        ends.sort_unstable();
+        Some(Interval { low: ends[0].into(), typical: ends[1].into(), high: ends[2].into() })
+    })
+}
+
+prop_compose! {
+    fn planned_for()(
+        texts in proptest::collection::vec(proptest::option::of("[a-zA-Z0-9 \"'=,./ü-]{0,12}"), 9),
+    ) -> Metadata {
+        let mut texts = texts.into_iter();
+        let mut text = || texts.next().flatten();
+        Metadata {
+            written_by: text(),
+            machine: text(),
+            hardware: text(),
+            model: text(),
+            file_type: text(),
+            assumed: text(),
+            precision: text(),
+            engine: text(),
+            verdict: text(),
+        }
+    }
+}
+
+prop_compose! {
+    fn promised()(
+        decode in interval(),
+        prefill in interval(),
+        depth: Option<u32>,
+        memory in proptest::collection::btree_map("[a-zA-Z0-9 ]{1,6}", interval(), 0..3),
+    ) -> Expected {
+        let memory = memory.into_iter().filter_map(|(pool, bytes)| Some((pool, bytes?))).collect();
+        Expected { decode, prefill, depth, memory }
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_again(
@@ -225,6 +273,8 @@ proptest! {
         power in proptest::sample::select(Power::ALL),
         (prompt_tokens, ttft) in (proptest::option::of(1_u32..99999), proptest::option::of(0.01_f64..99.0)),
         beside in beside(),
+        metadata in planned_for(),
+        expected in promised(),
     ) {
         let file = ConfigFile {
             model: model.map(PathBuf::from),
@@ -233,6 +283,8 @@ proptest! {
             preferences: Preferences { margin, power, ..Preferences::default() },
             beside,
             settings,
+            metadata,
+            expected,
             migrated: Vec::new(),
         };
         for format in [Format::Toml, Format::Json] {

@@ -62,6 +62,11 @@ fn to_table(file: &ConfigFile) -> Map<String, Value> {
     if !settings.is_empty() {
         table.insert("settings".into(), settings.into());
     }
+    for (name, written) in [("metadata", file.metadata.write()), ("expected", file.expected.write())] {
+        if !written.is_empty() {
+            table.insert(name.into(), written.into());
+        }
+    }
     table
 }
 

@@ -118,6 +118,33 @@ pub enum OpenError {
         /// Its URL.
         url: String,
     },
+    /// A name that neither a file nor a known model has.
+    #[error("{name}: no such file or folder, and no known model of that name")]
+    UnknownModel {
+        /// What was given.
+        name: String,
+        /// Known models with names like it, best first.
+        nearest: Vec<&'static str>,
+    },
+    /// A text after `size:` that is no size, or a size that no shape is typical of.
+    #[error("{reason}")]
+    Size {
+        /// What is wrong.
+        reason: String,
+        /// The known model that is nearest.
+        nearest: Option<&'static str>,
+    },
+    /// A known model that cannot be in the file type asked for.
+    #[error(transparent)]
+    Shape(#[from] crate::known::ShapeError),
+    /// A model that is only known by name.
+    #[error("{name}: a known shape, not a file on this machine")]
+    NoFile {
+        /// Its name.
+        name: String,
+        /// Where its weights were published.
+        source_name: String,
+    },
     /// A server that does not hand out the header.
     #[error("{url}: {source}")]
     Remote {
@@ -165,7 +192,9 @@ impl OpenError {
     /// The exit code that this failure has: wrong usage where no file can make it right.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Stdin | Self::AlreadyConverted { .. } | Self::OllamaName { .. } => crate::error::exit::USAGE,
+            Self::Stdin | Self::AlreadyConverted { .. } | Self::OllamaName { .. } | Self::Size { .. } | Self::Shape(_) => {
+                crate::error::exit::USAGE
+            }
             _ => crate::error::exit::UNREADABLE,
         }
     }
@@ -191,9 +220,20 @@ impl OpenError {
                     .into()
             }
             Self::NotFetched { .. } => "fetch it first, then name the file; `memory` and `plan` work with the URL".into(),
+            Self::UnknownModel { nearest, .. } if nearest.is_empty() => "name a file, or a model such as qwen3-8b or llama-3.1-8b".into(),
+            Self::UnknownModel { nearest, .. } => format!("known are {}", nearest.join(", ")),
+            Self::Size { nearest, .. } => format!("the nearest known model is {}", nearest.as_ref()?),
+            Self::NoFile { source_name, .. } => {
+                format!("fetch a GGUF file of {source_name}, then name the file; `memory` and `plan` work without")
+            }
             Self::OllamaName { .. } => "`ollama list` shows the names, such as ollama:llama3.2:1b".into(),
             Self::NotInOllama { .. } => "`ollama list` shows what is there; OLLAMA_MODELS says where another store is".into(),
-            Self::Manifest { .. } | Self::TooLong { .. } | Self::NotAFile { .. } | Self::Unreadable { .. } | Self::Describe { .. } => {
+            Self::Manifest { .. }
+            | Self::TooLong { .. }
+            | Self::NotAFile { .. }
+            | Self::Unreadable { .. }
+            | Self::Describe { .. }
+            | Self::Shape(_) => {
                 return None;
             }
         })

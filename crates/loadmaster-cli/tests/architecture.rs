@@ -34,7 +34,7 @@ fn dependencies_run_one_way() {
         ("benchmarks", &["spec", "hardware", "roofline"]),
         ("synthetic", &["spec", "mixture"]),
         ("footprint", &["spec"]),
-        ("planner", &["spec", "footprint"]),
+        ("planner", &["spec", "footprint", "roofline"]),
         ("llama", &["spec"]),
     ]);
     for (&package, may) in &allowed {

@@ -3,6 +3,7 @@
 use spec::model::Tensor;
 use spec::model::{Experts, FeedForward, Layer, Mixer};
 use spec::{Bytes, Model, QuantType, Settings};
+use std::collections::BTreeMap;
 
 /// Weights, operations and cache of a model by layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,10 @@ pub(crate) struct Inventory {
     pub(crate) activation_width: u64,
     /// Elements per token of the logits.
     pub(crate) n_vocab: u64,
+    /// Width of the residual stream.
+    pub(crate) width: u64,
+    /// How most of the dense weights are stored, the output's included, and how most of the experts'.
+    pub(crate) quants: [QuantType; 2],
 }
 
 /// One layer.
@@ -40,6 +45,8 @@ pub(crate) struct LayerLoad {
     /// Elements of one token's K and V rows; zero where the layer keeps no cache.
     pub(crate) k_width: u64,
     pub(crate) v_width: u64,
+    /// Elements of a query of all heads: what a token multiplies with each cached row, and again with each value.
+    pub(crate) query_width: u64,
     pub(crate) window: Option<u32>,
     /// Recurrent state per sequence.
     pub(crate) state: Bytes,
@@ -74,16 +81,17 @@ impl LayerLoad {
             _ => all,
         }
     }
+    /// One token's rows of cache.
+    pub(crate) fn cache_row(&self, settings: &Settings) -> Bytes {
+        cache_row(settings.cache_type_k, self.k_width) + cache_row(settings.cache_type_v, self.v_width)
+    }
+    /// Tokens of the context that one at `depth` attends to.
+    pub(crate) fn seen(&self, depth: u32) -> u32 {
+        self.window.map_or(depth, |window| window.min(depth))
+    }
     /// Cache and state of the layer.
     pub(crate) fn cache(&self, settings: &Settings) -> Bytes {
-        let row = cache_row(settings.cache_type_k, self.k_width) + cache_row(settings.cache_type_v, self.v_width);
-        row.times(self.cells(settings)) + self.state.times(u64::from(settings.n_parallel.max(1)))
-    }
-    /// Bytes of cache that one token at `depth` reads, its state included.
-    pub(crate) fn cache_read(&self, settings: &Settings, depth: u32) -> Bytes {
-        let row = cache_row(settings.cache_type_k, self.k_width) + cache_row(settings.cache_type_v, self.v_width);
-        let seen = self.window.map_or(depth, |window| window.min(depth));
-        row.times(u64::from(seen)) + self.state
+        self.cache_row(settings).times(self.cells(settings)) + self.state.times(u64::from(settings.n_parallel.max(1)))
     }
 }
 
@@ -105,6 +113,8 @@ impl Inventory {
             largest_tensor: Bytes::ZERO,
             activation_width: model.layers.iter().map(|layer| activation_width(model.n_embd, layer)).max().unwrap_or(0),
             n_vocab: model.n_vocab,
+            width: model.n_embd,
+            quants: [false, true].map(|experts| dominant(model, experts)),
         };
         for tensor in &model.tensors {
             match tensor.layer().and_then(|layer| layers.get_mut(layer as usize)) {
@@ -130,6 +140,14 @@ impl Inventory {
         self.output_elements = self.output_elements.saturating_add(tensor.elements());
     }
 
+    /// The trailing prediction layers and the output as a model of their own.
+    pub(crate) fn of_prediction_layers(&self) -> Self {
+        let mut own = self.clone();
+        own.layers.retain(|layer| !layer.computed);
+        own.layers.iter_mut().for_each(|layer| layer.computed = true);
+        own
+    }
+
     /// Layers and the output: what `-ngl` can count.
     pub(crate) fn offloadable(&self) -> u32 {
         u32::try_from(self.layers.len()).unwrap_or(u32::MAX).saturating_add(1)
@@ -143,6 +161,18 @@ impl Inventory {
         let last = self.layers.iter().rposition(|layer| !layer.experts.is_zero());
         last.and_then(|i| u32::try_from(i + 1).ok()).unwrap_or(0)
     }
+}
+
+/// The type of most bytes of the dense weights, or of the experts'; F16 where there are none.
+fn dominant(model: &Model, experts: bool) -> QuantType {
+    let mut bytes: BTreeMap<QuantType, Bytes> = BTreeMap::new();
+    let read = |tensor: &&Tensor| {
+        tensor.is_expert() == experts && (!is_input(&tensor.name) || model.tied_embeddings && tensor.name == "token_embd.weight")
+    };
+    for tensor in model.tensors.iter().filter(read) {
+        *bytes.entry(tensor.ty).or_default() += tensor.bytes;
+    }
+    bytes.into_iter().max_by_key(|&(_, bytes)| bytes).map_or(QuantType::F16, |(ty, _)| ty)
 }
 
 /// Activations alive at once in a block, per token: about three rows of the inner width and two of the residual stream in a
@@ -187,6 +217,13 @@ fn empty_layer(layer: &Layer, computed: bool) -> LayerLoad {
         },
         _ => (0, 0, None),
     };
+    let query_width = match &layer.mixer {
+        Mixer::Attention(a) | Mixer::Both(a, _) => u64::from(a.n_head).saturating_mul(u64::from(a.head_dim_k)),
+        // Queries are taken into the compressed space (`src/models/deepseek2.cpp`).
+        Mixer::Mla(mla) => u64::from(mla.n_head).saturating_mul(u64::from(mla.kv_lora_rank) + u64::from(mla.rope_dim)),
+        Mixer::Compressed(attention) => u64::from(attention.n_head).saturating_mul(u64::from(attention.head_dim)),
+        Mixer::Recurrent(_) | Mixer::None => 0,
+    };
     let state = match &layer.mixer {
         Mixer::Recurrent(r) | Mixer::Both(_, r) => Bytes::new(r.r_elements.saturating_add(r.s_elements)).times(4),
         _ => Bytes::ZERO,
@@ -196,7 +233,7 @@ fn empty_layer(layer: &Layer, computed: bool) -> LayerLoad {
         _ => None,
     };
     // Trailing layers of the MTP head have no part in the main context.
-    let (k_width, v_width) = if computed { (k_width, v_width) } else { (0, 0) };
+    let (k_width, v_width, query_width) = if computed { (k_width, v_width, query_width) } else { (0, 0, 0) };
     LayerLoad {
         dense: Bytes::ZERO,
         experts: Bytes::ZERO,
@@ -205,6 +242,7 @@ fn empty_layer(layer: &Layer, computed: bool) -> LayerLoad {
         routing,
         k_width,
         v_width,
+        query_width,
         window,
         state,
         computed,

@@ -27,5 +27,5 @@ pub use fit::{Case, Noise, Observation, fit};
 pub use parameters::{ParameterError, Parameters};
 pub use phase::{Phase, decode, prefill};
 pub use spread::{Range, Spread, quantile};
-pub use terms::{Bound, Effect, Sum, Term};
+pub use terms::{Bound, Effect, Sum, Term, overlap, share};
 pub use work::{Quant, Shape, Work};

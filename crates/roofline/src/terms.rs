@@ -97,7 +97,7 @@ impl Sum {
 }
 
 /// The norm that stands for the maximum.
-pub(crate) fn overlap(times: impl Iterator<Item = f64> + Clone) -> f64 {
+pub fn overlap(times: impl Iterator<Item = f64> + Clone) -> f64 {
     let most = times.clone().fold(0.0, f64::max);
     if most <= 0.0 {
         return 0.0;
@@ -106,6 +106,6 @@ pub(crate) fn overlap(times: impl Iterator<Item = f64> + Clone) -> f64 {
 }
 
 /// Relative change of a group's time with one of its terms.
-pub(crate) fn share(time: f64, whole: f64) -> f64 {
+pub fn share(time: f64, whole: f64) -> f64 {
     if whole > 0.0 { (time / whole).powf(SHARPNESS) } else { 0.0 }
 }

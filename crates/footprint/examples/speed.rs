@@ -1,4 +1,5 @@
-//! How long requirements take: `cargo run --release -p footprint --example speed`.
+//! How long requirements take: `cargo run --release -p footprint --example speed`; with a word behind it, of models with it in
+//! their name.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a stopwatch for the terminal")]
 
 #[path = "../tests/recorded/mod.rs"]
@@ -18,7 +19,8 @@ const SEARCHES: u32 = 10;
 fn main() {
     println!("one core; exact simulation of one configuration, mean of {ROUNDS}; then a search over layers, experts, contexts and caches:");
     println!("cold, from nothing, and warm, all of it once more; means of {SEARCHES}");
-    for name in MODELS {
+    let wanted = std::env::args().nth(1).unwrap_or_default();
+    for name in MODELS.into_iter().filter(|name| name.contains(&wanted)) {
         let model = recorded::model::model(name);
         single(name, &model);
         search(name, &model);

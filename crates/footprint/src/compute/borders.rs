@@ -6,17 +6,14 @@
 //! and who has the rest. Tensors are named by their distance from the border, so that the borders of a run of equal layers
 //! come to read alike. Layers that reach further than their neighbours have no such words, and their graph no pieces.
 
-use super::allocate::{Live, Snapshot};
 use super::builder::Builder;
 use super::fusions::Fusions;
+use super::plan::Live;
 use super::schedule::{Copied, Schedule};
 use super::simulations::astray;
+use super::steps::Sequence;
 use super::tensor::{Id, Memory};
-
-/// Stands for what lies before the first layer.
-const START: u64 = u64::MAX;
-/// Stands for what lies behind the last one.
-pub(super) const END: u64 = u64::MAX - 1;
+use crate::GraphSize;
 
 /// A built graph, cut at its borders.
 pub(super) struct Cuts {
@@ -85,72 +82,25 @@ impl Cuts {
     }
 }
 
-/// What crosses one border, apart from sizes and addresses.
-#[derive(Clone, Debug)]
-pub(super) struct Crossing {
-    scheduled: Vec<u64>,
-    /// What has memory, of the graph as it is and without fusions.
-    live: Vec<Vec<Owner>>,
-}
-
-/// A tensor that has memory.
+/// What a stretch of a graph counts.
 #[derive(Clone, Copy, Debug)]
-struct Owner {
-    name: u64,
-    flags: u64,
-    /// Its place among the addresses of a [`Snapshot`].
-    place: usize,
-}
-
-impl Crossing {
-    /// The words of this border, `layers` being what all layers are and where they lie, and `memory` that of the graph as it is and
-    /// without fusions: the same where there are none.
-    pub(super) fn words(&self, border: usize, layers: &[u64], memory: &[Vec<Snapshot>]) -> Vec<u64> {
-        let mut words = Vec::with_capacity(self.scheduled.len() + 2 + memory.len() * 64);
-        words.push(border.checked_sub(1).and_then(|before| layers.get(before)).copied().unwrap_or(START));
-        words.push(layers.get(border).copied().unwrap_or(END));
-        words.extend(&self.scheduled);
-        for (variant, snapshots) in memory.iter().enumerate() {
-            let Some((snapshot, live)) = snapshots.get(border).zip(self.live.get(variant).or(self.live.first())) else { continue };
-            words.extend(&snapshot.free);
-            words.push(live.len() as u64);
-            for &Owner { name, flags, place } in live {
-                let [chunk, offset] = snapshot.at.get(place).copied().unwrap_or([u64::MAX; 2]);
-                words.extend([name, flags, chunk, offset]);
-            }
-        }
-        words
-    }
-}
-
-impl Piece {
-    /// The same with what was used of memory between two snapshots, of which this is the later.
-    pub(super) fn with_peaks(&self, index: usize, memory: &[Vec<Snapshot>]) -> Self {
-        let mut peaks = Vec::with_capacity(2 * memory.len());
-        for (variant, snapshots) in (0u8..).zip(memory) {
-            for (backend, chunks) in (0u8..).zip(snapshots.get(index).map_or(&[][..], |snapshot| &snapshot.peaks)) {
-                let used = (0u8..).zip(chunks).filter(|&(_, &peak)| peak > 0);
-                peaks.extend(used.map(|(chunk, &peak)| ([variant, backend, chunk], peak)));
-            }
-        }
-        Self { peaks, ..self.clone() }
-    }
-}
-
-/// What lies between two borders, or before the first, or behind the last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(super) struct Counts {
     pub(super) nodes: u32,
     /// Leafs that are read here for the first time.
     pub(super) leafs: u32,
     pub(super) splits: u32,
     /// What is computed as one, but not on its layer's own device.
     pub(super) astray: Fusions,
-    /// Bytes that are used: of the graph as it is, then without fusions; backend, chunk.
-    pub(super) peaks: Vec<([u8; 3], u64)>,
 }
 
-/// A graph that was scheduled and allocated with its cuts.
+impl Counts {
+    /// The size of a graph that is no more than this.
+    pub(super) const fn size(&self) -> GraphSize {
+        GraphSize { nodes: self.nodes, tensors: self.nodes + self.leafs, splits: self.splits }
+    }
+}
+
+/// A graph that was scheduled, with its cuts.
 pub(super) struct Traced<'a> {
     pub(super) builder: &'a Builder<'a>,
     pub(super) cuts: &'a Cuts,
@@ -160,19 +110,10 @@ pub(super) struct Traced<'a> {
 }
 
 impl Traced<'_> {
-    /// What crosses each border, `live` being what has memory there in each variant of the graph; `None` where something reaches
-    /// further than that tells.
-    pub(super) fn crossings(&self, live: &[&[Vec<Live>]]) -> Option<Vec<Crossing>> {
-        let trace = &self.schedule.trace;
+    /// True where something that is computed as one reaches over a border.
+    pub(super) fn fuses_over_borders(&self) -> bool {
         let crosses = |&(first, last): &(usize, usize)| self.cuts.nodes.iter().any(|&cut| first < cut && cut <= last);
-        if trace.fused.iter().any(crosses) {
-            return None;
-        }
-        let crossing = |border: usize| {
-            let live = live.iter().map(|cuts| self.owners(border, cuts.get(border)?)).collect::<Option<_>>()?;
-            Some(Crossing { scheduled: self.at(border), live })
-        };
-        (0..self.cuts.nodes.len()).map(crossing).collect()
+        self.schedule.trace.fused.iter().any(crosses)
     }
 
     fn name(&self, border: usize, id: Id) -> u64 {
@@ -183,10 +124,16 @@ impl Traced<'_> {
         self.schedule.backend(Id(index as u32)).map_or(u64::from(u8::MAX), u64::from)
     }
 
-    fn at(&self, border: usize) -> Vec<u64> {
+    /// What crosses each border, memory aside.
+    pub(super) fn borders(&self, layers: &Sequence) -> Vec<Vec<u64>> {
+        (0..self.cuts.nodes.len()).map(|border| self.scheduled(border, layers.around(border))).collect()
+    }
+
+    fn scheduled(&self, border: usize, around: [u64; 2]) -> Vec<u64> {
         let trace = &self.schedule.trace;
         let (cut, first) = (self.cuts.nodes[border], self.cuts.tensors[0]);
         let mut words = Vec::with_capacity(192);
+        words.extend(around);
         let (backend, has_inputs) = trace.open[border];
         words.extend([u64::from(u32::from_le_bytes(trace.carried[border])), u64::from(backend) << 1 | u64::from(has_inputs)]);
 
@@ -220,47 +167,65 @@ impl Traced<'_> {
         words
     }
 
-    fn owners(&self, border: usize, live: &[Live]) -> Option<Vec<Owner>> {
-        let mut owners = Vec::with_capacity(live.len());
-        for (place, owner) in live.iter().enumerate() {
-            let mut source = owner.id;
-            if source.index() >= self.originals {
-                source = self.schedule.trace.copies.get(source.index() - self.originals)?.source;
-            }
-            let outside = source.index() < self.cuts.tensors[0];
-            if !outside && source.index() < self.cuts.tensors[border.saturating_sub(1)] {
-                return None;
-            }
-            let [itself, views] = owner.read.map(u64::from);
-            let flags = u64::from(owner.backend) << 2 | itself << 1 | views;
-            owners.push(Owner { name: self.name(border, owner.id), flags, place });
+    /// Puts in order what has memory at a border, and adds that to its words unless they end with the same; `None` where something
+    /// reaches further than a border tells.
+    pub(super) fn arrange(&self, border: usize, live: &mut Vec<Live>, words: &mut Vec<u64>) -> Option<()> {
+        let named: Option<Vec<_>> = live.iter().map(|&live| Some((self.owner(border, &live)?, live))).collect();
+        let mut named = named?;
+        named.sort_unstable_by_key(|(name, _)| *name);
+        let told: Vec<u64> = [u64::MAX].into_iter().chain(named.iter().flat_map(|(name, _)| *name)).collect();
+        if !words.ends_with(&told) {
+            words.extend(told);
         }
-        owners.sort_unstable_by_key(|owner| (owner.name, owner.flags));
-        Some(owners)
+        *live = named.into_iter().map(|(_, live)| live).collect();
+        Some(())
     }
 
-    /// What lies before each border, and behind the last; peaks aside.
-    pub(super) fn pieces(&self) -> Vec<Piece> {
+    /// The name of what has memory at a border, and what will become of it.
+    fn owner(&self, border: usize, live: &Live) -> Option<[u64; 2]> {
+        let mut source = live.id;
+        if source.index() >= self.originals {
+            source = self.schedule.trace.copies.get(source.index() - self.originals)?.source;
+        }
+        let outside = source.index() < self.cuts.tensors[0];
+        if !outside && source.index() < self.cuts.tensors[border.saturating_sub(1)] {
+            return None;
+        }
+        let [itself, views] = live.read.map(u64::from);
+        Some([self.name(border, live.id), u64::from(live.backend) << 2 | itself << 1 | views])
+    }
+
+    /// True where a device copies quantised weights: their types then decide sizes.
+    pub(super) fn copies_quantized(&self) -> bool {
         let graph = &self.builder.graph;
-        let ends = self.cuts.nodes.iter().copied().chain([graph.nodes.len()]);
-        let starts = [0].into_iter().chain(self.cuts.nodes.iter().copied());
+        self.schedule.trace.copies.iter().any(|copy| {
+            let weight = graph.tensor(graph.root(copy.source));
+            matches!(weight.memory, Memory::Weights { .. }) && weight.ty.is_quantized()
+        })
+    }
+
+    /// What lies between the cuts of the layout: before each border and behind the last, or all of it.
+    pub(super) fn counts(&self) -> Vec<Counts> {
+        let graph = &self.builder.graph;
+        let cuts = if self.schedule.layout.cuts.is_empty() { &[][..] } else { &self.cuts.nodes };
+        let ends = cuts.iter().copied().chain([graph.nodes.len()]);
+        let starts = [0].into_iter().chain(cuts.iter().copied());
         let trace = &self.schedule.trace;
-        let mut leafs = vec![0; self.cuts.nodes.len() + 1];
+        let mut leafs = vec![0; cuts.len() + 1];
         for leaf in &graph.leafs {
             let read = self.cuts.first_read[leaf.index()];
-            leafs[if read == usize::MAX { 0 } else { self.cuts.nodes.partition_point(|&cut| cut <= read) }] += 1;
+            leafs[if read == usize::MAX { 0 } else { cuts.partition_point(|&cut| cut <= read) }] += 1;
         }
-        let piece = |(index, (start, end)): (usize, (usize, usize))| {
+        let counts = |(index, (start, end)): (usize, (usize, usize))| {
             let layer = index.checked_sub(1).and_then(|layer| self.cuts.tensors.get(layer..=index));
-            let inside = |node: Id| layer.is_some_and(|tensors| (tensors[0]..tensors[1]).contains(&node.index()));
-            Piece {
+            let inside = |node: Id| cuts.is_empty() || layer.is_some_and(|tensors| (tensors[0]..tensors[1]).contains(&node.index()));
+            Counts {
                 nodes: (end - start) as u32,
                 leafs: leafs[index],
                 splits: trace.splits.iter().filter(|&&split| start <= split && split < end).count() as u32,
                 astray: astray(self.builder, self.schedule, inside),
-                peaks: Vec::new(),
             }
         };
-        starts.zip(ends).enumerate().map(piece).collect()
+        starts.zip(ends).enumerate().map(counts).collect()
     }
 }

@@ -1,10 +1,10 @@
 //! The tensors of a model's whole graph, layer by layer: what each layer is, apart from where anything lies.
 //!
 //! Contexts of different lengths have graphs of one structure, whose tensors differ in size alone. Where structures are equal,
-//! so are schedule and order of allocation, which [`super::outline`] keeps; the sizes are read here.
+//! so are schedule and order of allocation, which [`super::course`] keeps; the sizes are read here.
 
-use super::allocate::BufferRules;
 use super::borders::Cuts;
+use super::buffer::BufferRules;
 use super::builder::{Border, Builder};
 use super::graph::Graph;
 use super::reorder::inspected;
@@ -33,7 +33,7 @@ pub(super) struct Catalog {
     /// Tensors before and behind all layers, weights aside: of these there are as many as the placement asks for.
     outside: [Vec<Id>; 2],
     /// Per layer, a number for what it is: equal where all tensors are, types of weights aside.
-    pub(super) contents: Rc<[u32]>,
+    contents: Rc<[u32]>,
     /// Per layer, a number for its tensors without their sizes; and last that of everything outside of layers.
     structures: Vec<u32>,
     sizes: RefCell<Vec<Column>>,
@@ -42,8 +42,8 @@ pub(super) struct Catalog {
 /// Where a tensor stands in graphs of one structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stand {
-    /// In the layer at this position of the graph.
-    Layer { position: u32, index: u32 },
+    /// In the layer so many ahead of the one that is looked from.
+    Layer { ahead: i32, index: u32 },
     /// Before or behind all layers, weights not counted.
     Outside { behind: bool, index: u32 },
     /// A weight: the same in all of them.
@@ -117,11 +117,17 @@ impl Catalog {
         self.structures.get(layer).or(self.structures.last()).copied().unwrap_or(u32::MAX)
     }
 
-    /// The tensor that stands there in a graph of these layers; none for weights.
-    fn tensor(&self, stand: Stand, layers: &[usize]) -> Option<Id> {
+    /// What a layer is, sizes included.
+    pub(super) fn content(&self, layer: usize) -> u32 {
+        self.contents.get(layer).copied().unwrap_or(u32::MAX)
+    }
+
+    /// The tensor that stands there in a graph of these layers, seen from the layer before this border; none for weights.
+    fn tensor(&self, stand: Stand, border: usize, layers: &[usize]) -> Option<Id> {
         match stand {
-            Stand::Layer { position, index } => {
-                let row = *self.rows.get(*layers.get(position as usize)?)?;
+            Stand::Layer { ahead, index } => {
+                let position = border.checked_add_signed(isize::try_from(ahead).ok()?)?.checked_sub(1)?;
+                let row = *self.rows.get(*layers.get(position)?)?;
                 let index = self.borders.get(row)? + index as usize;
                 (index < *self.borders.get(row + 1)?).then_some(Id(index as u32))
             }
@@ -161,9 +167,10 @@ pub(super) struct Sizes<'a> {
 type Column = (BufferRules, Vec<[u64; 2]>);
 
 impl Sizes<'_> {
-    /// What the tensor that stands there takes on this backend; `copied` where it is a copy of it.
-    pub(super) fn of(&mut self, stand: Stand, copied: bool, backend: u8) -> Option<u64> {
-        let id = self.catalog.tensor(stand, self.layers)?;
+    /// What the tensor takes on this backend that stands there, seen from the layer before this border; `copied` where it is a
+    /// copy of it.
+    pub(super) fn of(&mut self, stand: Stand, border: usize, copied: bool, backend: u8) -> Option<u64> {
+        let id = self.catalog.tensor(stand, border, self.layers)?;
         let (rules, sizes) = self.known.get_mut(*self.columns.get(usize::from(backend))?)?;
         let size = &mut sizes.get_mut(id.index())?[usize::from(copied)];
         if *size == UNKNOWN {

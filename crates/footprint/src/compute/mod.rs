@@ -10,23 +10,27 @@
 //! Upstream: `llama_context::sched_reserve` and `graph_reserve`, src/llama-context.cpp:616-770 and 2526-2582 (llama.cpp
 //! v0.6.0-dev, crate llama-cpp-sys-2 0.1.161).
 
-mod allocate;
 mod arch;
+mod arena;
 mod blocks;
 mod borders;
+mod buffer;
 mod builder;
 mod catalog;
+mod course;
 mod decoder;
 mod estimate;
 mod fusions;
 mod graph;
 mod outline;
 mod pieces;
+mod plan;
 mod reorder;
 mod room;
 mod schedule;
 mod shape;
 mod simulations;
+mod steps;
 mod support;
 mod tensor;
 mod weights;
@@ -38,7 +42,7 @@ use crate::kv_cache::cells;
 use crate::output::{hands_out_embeddings, pooling};
 use crate::placement::Placement;
 use crate::{Device, GraphSize, ResolvedContext, Target};
-use allocate::{BufferRules, NO_LIMIT, Scratch};
+use buffer::{BufferRules, NO_LIMIT, Scratch};
 use builder::{Batch, Missing, Options};
 use decoder::{Copies, Decoder};
 use fusions::{Fusion, Fusions};

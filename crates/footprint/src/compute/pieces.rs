@@ -1,167 +1,136 @@
 //! Graphs put together from pieces of others: for searches, which move layers between devices and keep everything else.
 //!
-//! A graph is scheduled and allocated from border to border of its layers ([`super::borders`]). Each step is a function of
-//! the border it starts from, the layer, and the border it ends at, of which some things are decided behind it. So a graph
-//! need not be simulated where each of its steps was taken in another one, with the same borders: the buffers are the
-//! largest of what the steps take, nodes and splits their sums. Where a step is missing, a graph in short with the
-//! same neighbours (each run of equal layers cut down to a few) is simulated for its steps, and then, if that is not
-//! enough, the graph itself. Answers are thus those of whole graphs, whichever steps are known.
+//! A graph is allocated from border to border of its layers. Each piece is a function of the memory that it starts from, the
+//! layer, and what of the schedule lies ahead ([`super::course`]). So nothing is allocated twice where a piece is known: the
+//! buffers are the largest of what the pieces take, nodes and splits their sums. Where one is missing, the allocator runs on from
+//! the border before it. Answers are thus those of whole graphs, whichever pieces are known.
 
 use super::Measured;
-use super::borders::{END, Piece};
+use super::borders::Counts;
+use super::buffer::BufferRules;
+use super::catalog::Catalog;
+use super::course::Course;
 use super::fusions::Fusions;
+use super::plan::Buffers;
+use super::shape::Shape;
+use super::steps::{Sequence, Steps};
 use crate::GraphSize;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Names the step behind the last border.
-const STOP: u64 = u64::MAX;
-/// The longest pattern of layers whose repetitions are cut short.
-const LONGEST_PATTERN: usize = 8;
-
-/// The steps known for graphs that differ only in where layers lie.
-#[derive(Debug)]
+/// The pieces known for graphs that differ only in where layers lie.
 pub(super) struct Pieces {
-    /// A number for what each layer of the model is, apart from where it lies.
-    contents: Rc<[u32]>,
-    /// Types of the host's tensors tell layers apart: devices copy some.
-    pub(super) typed: bool,
-    borders: BTreeMap<Vec<u64>, usize>,
-    /// Steps by the number of the border they start from; the first is the start of all graphs.
-    steps: Vec<Vec<Step>>,
+    catalog: Rc<Catalog>,
+    rules: Vec<BufferRules>,
+    /// Layouts that are allocated: as backends fuse operations, and as they do not.
+    variants: usize,
+    /// Types of the host's tensors tell layers apart, as in the course that these pieces follow.
+    typed: bool,
+    steps: Steps<Piece>,
+    /// By number of the border.
+    borders: Vec<Border>,
 }
 
+/// Where a piece ends and others start.
+struct Border {
+    /// Its number in the course.
+    scheduled: usize,
+    /// By variant, the last for all that follow.
+    memory: Vec<Buffers>,
+}
+
+/// What lies between two borders, or before the first, or behind the last.
 #[derive(Debug)]
-struct Step {
-    /// The layer behind the border it ends at, and what follows.
-    towards: [u64; 2],
-    to: usize,
-    piece: Piece,
+struct Piece {
+    counts: Counts,
+    /// Bytes that are used, by variant, backend, chunk.
+    peaks: Vec<([u8; 3], u64)>,
 }
 
-/// Layers of one graph: what they are and where they lie; per layer and for the end, the kinds of layers from there on.
-#[derive(Debug)]
-pub(super) struct Sequence {
-    pub(super) layers: Vec<u64>,
-    ahead: Vec<u64>,
-}
-
-impl Sequence {
-    /// These layers, with bits for their kinds.
-    pub(super) fn new(layers: Vec<u64>, kinds: impl DoubleEndedIterator<Item = u64>) -> Self {
-        let mut ahead = vec![0];
-        for kind in kinds.rev() {
-            ahead.push(ahead.last().copied().unwrap_or(0) | kind);
-        }
-        ahead.reverse();
-        Self { layers, ahead }
-    }
-
-    fn towards(&self, border: usize) -> [u64; 2] {
-        [self.layers.get(border).copied().unwrap_or(END), self.ahead.get(border).copied().unwrap_or(0)]
-    }
+/// Why a graph cannot be put together.
+pub(super) enum Lack {
+    /// The course has not all of its steps.
+    Step,
+    /// The catalog has not all of its tensors.
+    Tensor,
 }
 
 impl Pieces {
-    /// No step known; `contents` tell what each layer of the model is.
-    pub(super) fn new(contents: Rc<[u32]>) -> Self {
-        Self { contents, typed: false, borders: BTreeMap::new(), steps: vec![Vec::new()] }
+    /// No piece known.
+    pub(super) fn new(catalog: Rc<Catalog>, rules: Vec<BufferRules>, variants: usize) -> Self {
+        let start = Border { scheduled: 0, memory: vec![Buffers::new(&rules)] };
+        Self { catalog, rules, variants, typed: false, steps: Steps::new(), borders: vec![start] }
     }
 
-    /// What a layer of the model is, `place` being a number for where it lies.
-    pub(super) fn layer(&self, index: usize, place: u32) -> u64 {
-        u64::from(self.contents.get(index).copied().unwrap_or(u32::MAX)) << 32 | u64::from(place)
-    }
-
-    /// From now on tells layers by the types of the host's tensors, too; what is known is not.
-    pub(super) fn tell_types(&mut self) {
-        *self = Self { typed: true, ..Self::new(Rc::clone(&self.contents)) };
-    }
-
-    /// Takes the steps of a graph that was simulated.
-    pub(super) fn learn(&mut self, sequence: &Sequence, words: Vec<Vec<u64>>, pieces: Vec<Piece>) {
-        let mut from = 0;
-        let mut pieces = pieces.into_iter();
-        for (border, (words, piece)) in words.into_iter().zip(&mut pieces).enumerate() {
-            let next = self.steps.len();
-            let to = *self.borders.entry(words).or_insert(next);
-            if to == next {
-                self.steps.push(Vec::new());
-            }
-            self.take(from, Step { towards: sequence.towards(border), to, piece });
-            from = to;
+    /// The graph of these layers: all of the model.
+    pub(super) fn join(&mut self, course: &Course, shape: &Shape, layers: &[usize]) -> Result<Measured, Lack> {
+        if self.typed != course.typed {
+            // Numbers of borders are those of another course.
+            *self = Self { typed: course.typed, ..Self::new(Rc::clone(&self.catalog), self.rules.clone(), self.variants) };
         }
-        for piece in pieces {
-            self.take(from, Step { towards: [STOP, 0], to: 0, piece });
-        }
-    }
-
-    fn take(&mut self, from: usize, step: Step) {
-        let steps = &mut self.steps[from];
-        match steps.iter_mut().find(|known| known.towards == step.towards) {
-            Some(known) => *known = step,
-            None => steps.push(step),
-        }
-    }
-
-    fn step(&self, from: usize, towards: [u64; 2]) -> Option<&Step> {
-        self.steps.get(from)?.iter().find(|step| step.towards == towards)
-    }
-
-    /// The layers of a graph in short that takes the first missing step of this one: as far as its steps are known, none
-    /// between two passages of one border; behind that, a few of each run of repeated patterns.
-    pub(super) fn in_short(&self, sequence: &Sequence, repeats: usize) -> Vec<usize> {
+        let contents = shape.sequence(layers, self.typed, |layer| self.catalog.content(layer));
+        let mut structures = None;
+        let mut joined = Joined::new(self.variants, self.rules.len());
         let mut at = 0;
-        let mut passed: Vec<usize> = Vec::new();
-        let mut left: Vec<usize> = Vec::new();
-        let mut border = 0;
-        while border < sequence.layers.len()
-            && let Some(step) = self.step(at, sequence.towards(border))
-        {
-            at = step.to;
-            if let Some(before) = passed.iter().position(|&passed| passed == at) {
-                passed.truncate(before);
-                left.truncate(before);
-            }
-            passed.push(at);
-            left.push(border);
-            border += 1;
-        }
-        // The layer before the first border that is not known lies between two of which one is.
-        left.extend(in_short(&sequence.layers[border..], repeats).into_iter().map(|layer| border + layer));
-        left
-    }
-
-    /// The graph of these layers, if each of its steps is known.
-    pub(super) fn join(&self, sequence: &Sequence, backends: usize, variants: usize) -> Option<Measured> {
-        let mut joined = Joined {
-            chunks: vec![vec![Vec::new(); backends]; variants],
-            size: GraphSize { nodes: 0, tensors: 0, splits: 0 },
-            astray: Fusions::NONE,
-        };
-        let mut at = 0;
-        let mut last: Option<(usize, &Step)> = None;
-        for border in 0..=sequence.layers.len() {
-            let towards = sequence.towards(border);
-            // In a run of equal layers each step is the one before.
-            match last {
-                Some((from, step)) if from == at && step.towards == towards => joined.size_of(&step.piece),
-                _ => {
-                    let step = self.step(at, towards)?;
-                    joined.add(&step.piece);
-                    last = Some((at, step));
-                    at = step.to;
+        for step in 0..contents.steps() {
+            let towards = contents.towards(step);
+            let to = match self.steps.find(at, towards) {
+                Some((to, piece)) => {
+                    joined.add(piece);
+                    to
                 }
-            }
+                None => {
+                    let structures = structures.get_or_insert_with(|| course.sequence(&self.catalog, shape, layers));
+                    let (to, piece) = self.allocate(course, at, step, [&contents, structures], layers)?;
+                    joined.add(&piece);
+                    self.steps.take(at, towards, to, piece);
+                    to
+                }
+            };
+            at = to;
         }
-        joined.add(&self.step(at, [STOP, 0])?.piece);
-        let Joined { chunks, size, astray } = joined;
-        let mut chunks = chunks.into_iter();
-        let (chunks, unfused) = (chunks.next()?, chunks.next());
-        Some(Measured { chunks, unfused, graph: size, astray })
+        Ok(joined.measured())
+    }
+
+    /// One more piece, from the memory at its start; and the number of the border it ends at.
+    fn allocate(
+        &mut self,
+        course: &Course,
+        from: usize,
+        step: usize,
+        [contents, structures]: [&Sequence; 2],
+        layers: &[usize],
+    ) -> Result<(usize, Piece), Lack> {
+        let Border { scheduled, memory } = &self.borders[from];
+        let (scheduled, outline) = course.steps.find(*scheduled, structures.towards(step)).ok_or(Lack::Step)?;
+        let mut memory = memory.clone();
+        let mut sizes = self.catalog.sizes(layers, &self.rules);
+        outline.run(&mut sizes, step, &mut memory).ok_or(Lack::Tensor)?;
+        let mut peaks = Vec::with_capacity(self.variants * self.rules.len());
+        for variant in 0..self.variants {
+            let buffers = memory.get(variant).or(memory.last());
+            let used = buffers.into_iter().flat_map(Buffers::peaks);
+            peaks.extend(used.map(|(backend, chunk, peak)| ([variant as u8, backend, chunk], peak)));
+        }
+        let piece = Piece { counts: outline.counts, peaks };
+        if step + 1 == contents.steps() {
+            return Ok((0, piece));
+        }
+        let mut words = Vec::with_capacity(64);
+        words.push(scheduled as u64);
+        words.extend(contents.around(step));
+        for buffers in &memory {
+            words.push(u64::MAX);
+            buffers.describe(&mut words);
+        }
+        let to = self.steps.border(words);
+        if to == self.borders.len() {
+            self.borders.push(Border { scheduled, memory });
+        }
+        Ok((to, piece))
     }
 }
 
+/// Pieces so far.
 struct Joined {
     /// By variant and backend.
     chunks: Vec<Vec<Vec<u64>>>,
@@ -170,6 +139,11 @@ struct Joined {
 }
 
 impl Joined {
+    fn new(variants: usize, backends: usize) -> Self {
+        let size = GraphSize { nodes: 0, tensors: 0, splits: 0 };
+        Self { chunks: vec![vec![Vec::new(); backends]; variants], size, astray: Fusions::NONE }
+    }
+
     fn add(&mut self, piece: &Piece) {
         for &([variant, backend, chunk], peak) in &piece.peaks {
             let chunks = &mut self.chunks[usize::from(variant)][usize::from(backend)];
@@ -179,48 +153,15 @@ impl Joined {
             }
             chunks[chunk] = chunks[chunk].max(peak);
         }
-        self.astray = self.astray.and(piece.astray);
-        self.size_of(piece);
+        let Counts { nodes, leafs, splits, astray } = piece.counts;
+        self.astray = self.astray.and(astray);
+        self.size.nodes += nodes;
+        self.size.tensors += nodes + leafs;
+        self.size.splits += splits;
     }
 
-    /// What sums up over pieces that are alike.
-    fn size_of(&mut self, piece: &Piece) {
-        self.size.nodes += piece.nodes;
-        self.size.tensors += piece.nodes + piece.leafs;
-        self.size.splits += piece.splits;
-    }
-}
-
-/// Indices of the layers that are left where each run of a repeated pattern of at most [`LONGEST_PATTERN`] layers is cut down
-/// to `repeats`.
-fn in_short(layers: &[u64], repeats: usize) -> Vec<usize> {
-    let mut left = Vec::new();
-    let mut i = 0;
-    while i < layers.len() {
-        let run = |pattern: usize| {
-            let matching = layers[i + pattern..].iter().zip(&layers[i..]).take_while(|(a, b)| a == b).count();
-            let times = 1 + matching / pattern;
-            (times.saturating_sub(repeats) * pattern, pattern, times)
-        };
-        let patterns = 1..=LONGEST_PATTERN.min(layers.len() - i);
-        let (saved, pattern, times) =
-            patterns.map(run).max_by_key(|&(saved, pattern, _)| (saved, std::cmp::Reverse(pattern))).unwrap_or((0, 1, 1));
-        let (taken, kept) = if saved > 0 { (times * pattern, repeats * pattern) } else { (1, 1) };
-        left.extend(i..i + kept);
-        i += taken;
-    }
-    left
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_of_patterns_are_cut_down() {
-        assert_eq!(in_short(&[7, 7, 7, 7, 7, 8], 2), [0, 1, 5]);
-        assert_eq!(in_short(&[1, 2, 3, 2, 3, 2, 3, 2, 4], 2), [0, 1, 2, 3, 4, 7, 8]);
-        assert_eq!(in_short(&[1, 2, 3], 1), [0, 1, 2]);
-        assert_eq!(in_short(&[], 1), [0; 0]);
+    fn measured(self) -> Measured {
+        let mut chunks = self.chunks.into_iter();
+        Measured { chunks: chunks.next().unwrap_or_default(), unfused: chunks.next(), graph: self.size, astray: self.astray }
     }
 }

@@ -1,5 +1,6 @@
 //! What of a placement shapes a graph: layers by where they and their tensors lie, and everything outside of them.
 
+use super::steps::Sequence;
 use crate::placement::{Home, Placement};
 use spec::model::Mixer;
 use spec::{Model, QuantType};
@@ -26,11 +27,21 @@ pub(crate) struct Shapes {
 pub(crate) struct Shape {
     /// Per layer, a number for what it is and where its tensors lie; and one that tells quantised types of the host's, too,
     /// which matter where devices copy such tensors.
-    pub(crate) layers: Vec<[u32; 2]>,
+    layers: Vec<[u32; 2]>,
     /// Per layer, one bit for what it is and its device; others may have the same.
-    pub(crate) kinds: Vec<u64>,
+    kinds: Vec<u64>,
     /// A number for everything outside of layers.
     pub(crate) outside: u32,
+}
+
+impl Shape {
+    /// Some layers as steps tell them apart: by what they are, where they lie and, of the host's tensors, by types where asked.
+    pub(super) fn sequence(&self, layers: &[usize], typed: bool, what: impl Fn(usize) -> u32) -> Sequence {
+        let place = |layer: usize| self.layers.get(layer).map_or(0, |numbers| numbers[usize::from(typed)]);
+        let told = |&layer: &usize| u64::from(what(layer)) << 32 | u64::from(place(layer));
+        let kind = |layer: &usize| self.kinds.get(*layer).copied().unwrap_or(0);
+        Sequence::new(layers.iter().map(told).collect(), layers.iter().map(kind))
+    }
 }
 
 impl Shapes {

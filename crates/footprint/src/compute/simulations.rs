@@ -1,13 +1,15 @@
 //! Simulations of one model's graphs, and what they have in common.
 
-use super::allocate::{BufferRules, chunk_sizes};
-use super::borders::Cuts;
+use super::borders::{Cuts, Traced};
+use super::buffer::BufferRules;
 use super::builder::{Batch, Builder, Missing, Options};
 use super::catalog::{Catalog, Structures};
+use super::course::Course;
 use super::decoder::Decoder;
 use super::fusions::{Fusion, Fusions};
-use super::outline::{Filled, Outline};
-use super::pieces::{Pieces, Sequence};
+use super::outline::Outline;
+use super::pieces::{Lack, Pieces};
+use super::plan::{Buffers, Live, chunk_sizes};
 use super::reorder::Optimizer;
 use super::schedule::{Schedule, Scheduler, schedule};
 use super::tensor::Id;
@@ -16,7 +18,6 @@ use super::{Certainty, ComputeBuffers, Configuration, MAX_LAYERS, Measured, Run,
 use crate::{GraphSize, ResolvedContext};
 use spec::Model;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// The source of compute buffers of one model on one target. What it has simulated serves again, piece by piece.
@@ -25,20 +26,23 @@ pub(crate) struct Simulations<'a> {
     weights: Weights,
     /// The graph of the model's family, where it is declared.
     declared: Option<Decoder>,
-    families: RefCell<Vec<(Frame, Family)>>,
+    families: RefCell<Vec<(Frame, Option<Family>)>>,
     /// None for graphs without pieces.
     catalogs: RefCell<Vec<(Shared, Option<Rc<Catalog>>)>>,
     structures: RefCell<Structures>,
-    /// By what graphs share that differ in the length of the context, and by structure and place of their layers.
-    outlines: RefCell<Vec<(Frame, Outlines)>>,
+    /// By what graphs share that differ in sizes, and the structure of what lies outside of layers; none where layers reach beyond
+    /// their neighbours.
+    courses: RefCell<Vec<(Frame, u32, Option<Course>)>>,
     graphs: Cell<usize>,
 }
 
-/// By structures of the layers, and of what lies outside of them; and where layers lie.
-type Outlines = BTreeMap<Vec<[u32; 2]>, Rc<Outline>>;
-
-/// What is known of graphs that differ only in where layers lie; none of graphs without pieces.
-type Family = Option<(Pieces, Rc<Catalog>)>;
+/// What is known of graphs that differ only in where layers lie.
+struct Family {
+    catalog: Rc<Catalog>,
+    pieces: Pieces,
+    /// Index of their course.
+    course: usize,
+}
 
 /// What decides a graph apart from where anything lies.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,19 +64,19 @@ struct Frame {
 }
 
 impl Shared {
-    /// True where the same but for the length of the context, and so for sizes.
-    fn differs_in_length(&self, other: &Self) -> bool {
-        let Options { cells, cells_window, n_ctx_seq, .. } = self.options;
-        let options = Options { cells, cells_window, n_ctx_seq, ..other.options.clone() };
+    /// True where the same but for the length of the context and the types of its caches, and so for sizes.
+    fn differs_in_size(&self, other: &Self) -> bool {
+        let Options { cells, cells_window, n_ctx_seq, type_k, type_v, .. } = self.options;
+        let options = Options { cells, cells_window, n_ctx_seq, type_k, type_v, ..other.options.clone() };
         (self.batch, self.run) == (other.batch, other.run) && self.options == options
     }
 }
 
 impl Frame {
-    /// True where the same but for the length of the context.
-    fn differs_in_length(&self, other: &Self) -> bool {
+    /// True where the same but for the length of the context and the types of its caches.
+    fn differs_in_size(&self, other: &Self) -> bool {
         (self.outside, self.scheduler, &self.rules) == (other.outside, other.scheduler, &other.rules)
-            && self.shared.differs_in_length(&other.shared)
+            && self.shared.differs_in_size(&other.shared)
     }
 }
 
@@ -91,9 +95,20 @@ impl<'a> Simulations<'a> {
             families: RefCell::default(),
             catalogs: RefCell::default(),
             structures: RefCell::default(),
-            outlines: RefCell::default(),
+            courses: RefCell::default(),
             graphs: Cell::new(0),
         }
+    }
+
+    /// The index of the course of such graphs.
+    fn course(&self, frame: &Frame, catalog: &Catalog) -> usize {
+        let outside = catalog.structure(usize::MAX);
+        let mut courses = self.courses.borrow_mut();
+        let known = courses.iter().position(|(known, structure, _)| *structure == outside && known.differs_in_size(frame));
+        known.unwrap_or_else(|| {
+            courses.push((frame.clone(), outside, Some(Course::new(false))));
+            courses.len() - 1
+        })
     }
 
     /// How many graphs have been simulated.
@@ -158,6 +173,10 @@ impl<'a> Graph<'a> {
         model.layers.len().min(model.n_layer() as usize)
     }
 
+    fn all(&self) -> Vec<usize> {
+        (0..self.n_layer()).collect()
+    }
+
     fn count(&self) {
         let graphs = &self.setup.simulations.graphs;
         graphs.set(graphs.get() + 1);
@@ -176,7 +195,7 @@ impl<'a> Graph<'a> {
 
     fn whole(&self) -> Result<Measured, Missing> {
         self.count();
-        let mut builder = self.build(&(0..self.n_layer()).collect::<Vec<_>>())?;
+        let mut builder = self.build(&self.all())?;
         let mut scheduler = self.setup.scheduler;
         for optimizer in scheduler.optimizers.iter_mut().flatten() {
             if let Optimizer::Metal { dry } = optimizer {
@@ -205,44 +224,62 @@ impl<'a> Graph<'a> {
 
     /// The same, scheduled as in a context of another length, where it is known.
     fn in_outline(&self, shape: &Shape) -> Result<Measured, Missing> {
-        let frame = self.frame(shape);
-        let all: Vec<usize> = (0..self.n_layer()).collect();
+        let (frame, all) = (self.frame(shape), self.all());
         let Some(catalog) = self.catalog(&frame.shared, &all)? else { return self.whole() };
         self.count();
-        Ok(self.outline(&frame, &catalog, shape, &all)?.1.measured)
+        let simulations = self.setup.simulations;
+        let course = simulations.course(&frame, &catalog);
+        let mut courses = simulations.courses.borrow_mut();
+        let Some(Course { wholes, .. }) = &mut courses[course].2 else { return self.whole() };
+        let layers = shape.sequence(&all, true, |layer| catalog.structure(layer));
+        if !wholes.contains_key(&layers) {
+            let outlines = self.scheduled(&all, |traced| self.outlines(traced, &catalog, &all, |_, _| ()))?;
+            let Some(outline) = outlines.and_then(|mut outlines| outlines.pop()) else { return self.whole() };
+            wholes.insert(layers.clone(), outline);
+        }
+        let mut memory = vec![Buffers::new(&self.setup.rules)];
+        let outline =
+            wholes.get(&layers).filter(|outline| outline.run(&mut catalog.sizes(&all, &self.setup.rules), 0, &mut memory).is_some());
+        let Some(&Outline { counts, .. }) = outline else { return self.whole() };
+        let mut chunks = (0..self.variants()).filter_map(|variant| memory.get(variant).or(memory.last()).map(Buffers::chunk_sizes));
+        let (chunks, unfused) = (chunks.next().unwrap_or_default(), chunks.next());
+        Ok(Measured { chunks, unfused, graph: counts.size(), astray: counts.astray })
     }
 
     /// The same from the pieces of graphs of one family; what is missing is simulated.
     fn in_pieces(&self, shape: &Shape) -> Result<Measured, Missing> {
-        let setup = self.setup;
-        let frame = self.frame(shape);
-        let mut families = setup.simulations.families.borrow_mut();
+        let (frame, all) = (self.frame(shape), self.all());
+        let simulations = self.setup.simulations;
+        let mut families = simulations.families.borrow_mut();
         let known = families.iter().position(|(known, _)| *known == frame);
-        let all: Vec<usize> = (0..self.n_layer()).collect();
         let known = match known {
             Some(known) => known,
             None => {
-                let catalog = self.catalog(&frame.shared, &all)?;
-                families.push((frame, catalog.map(|catalog| (Pieces::new(Rc::clone(&catalog.contents)), catalog))));
+                let family = self.catalog(&frame.shared, &all)?.map(|catalog| Family {
+                    pieces: Pieces::new(Rc::clone(&catalog), self.setup.rules.clone(), self.variants()),
+                    course: simulations.course(&frame, &catalog),
+                    catalog,
+                });
+                families.push((frame, family));
                 families.len() - 1
             }
         };
-        let (frame, family) = &mut families[known];
-        let (backends, variants) = (setup.rules.len(), self.variants());
+        let Some(Family { catalog, pieces, course }) = &mut families[known].1 else { return self.whole() };
+        let (.., course) = &mut simulations.courses.borrow_mut()[*course];
         for attempt in 0..=ATTEMPTS {
-            let Some((pieces, _)) = family else { return self.whole() };
-            // Simulating may have taught that types tell layers apart.
-            let sequence = sequence(pieces, shape, &all);
-            if let Some(measured) = pieces.join(&sequence, backends, variants) {
-                return Ok(measured);
+            let Some(known) = course else { return self.whole() };
+            match pieces.join(known, shape, &all) {
+                Ok(measured) => return Ok(measured),
+                Err(Lack::Tensor) => return self.whole(),
+                Err(Lack::Step) if attempt < ATTEMPTS => {
+                    let sequence = known.sequence(catalog, shape, &all);
+                    let short = if attempt + 1 < ATTEMPTS { known.steps.in_short(&sequence, REPEATS) } else { all.clone() };
+                    self.learn(course, catalog, shape, &short)?;
+                }
+                Err(Lack::Step) => {}
             }
-            let short = pieces.in_short(&sequence, REPEATS);
-            if attempt == ATTEMPTS || short.len() == all.len() {
-                break;
-            }
-            self.learn(frame, family, shape, &short)?;
         }
-        self.learn(frame, family, shape, &all)
+        self.whole()
     }
 
     fn catalog(&self, shared: &Shared, all: &[usize]) -> Result<Option<Rc<Catalog>>, Missing> {
@@ -252,7 +289,7 @@ impl<'a> Graph<'a> {
             return Ok(catalog.clone());
         }
         let structures = &mut simulations.structures.borrow_mut();
-        let other = known.iter().find(|(known, _)| known.differs_in_length(shared)).and_then(|(_, other)| other.as_ref());
+        let other = known.iter().find(|(known, _)| known.differs_in_size(shared)).and_then(|(_, other)| other.as_ref());
         let short = match other {
             Some(other) => {
                 let chosen = other.representatives(&self.setup.model.layers);
@@ -274,53 +311,51 @@ impl<'a> Graph<'a> {
         if self.setup.scheduler.fuses() { 2 } else { 1 }
     }
 
-    /// Simulates the graph of these layers for its pieces. There are none any more once layers turn out to reach beyond their
+    /// Schedules the graph of these layers for its steps. There is no course any more once layers turn out to reach beyond their
     /// neighbours.
-    fn learn(&self, frame: &Frame, family: &mut Family, shape: &Shape, layers: &[usize]) -> Result<Measured, Missing> {
-        let Some((pieces, catalog)) = family else { return self.whole() };
+    fn learn(&self, course: &mut Option<Course>, catalog: &Catalog, shape: &Shape, layers: &[usize]) -> Result<(), Missing> {
+        let Some(known) = course else { return Ok(()) };
         self.count();
-        let (outline, filled) = self.outline(frame, catalog, shape, layers)?;
-        if outline.copies_quantized && !pieces.typed {
-            pieces.tell_types();
+        let learnt = self.scheduled(layers, |traced| {
+            if traced.copies_quantized() && !known.typed {
+                known.tell_types();
+            }
+            let sequence = known.sequence(catalog, shape, layers);
+            let mut borders = traced.borders(&sequence);
+            let mut within = !traced.fuses_over_borders();
+            let outlines = self.outlines(traced, catalog, layers, |border, live| {
+                within &= traced.arrange(border, live, &mut borders[border]).is_some();
+            })?;
+            within.then(|| known.learn(&sequence, borders, outlines))
+        })?;
+        if learnt.is_none() {
+            *course = None;
         }
-        let sequence = sequence(pieces, shape, layers);
-        match outline.words(&filled, &sequence.layers) {
-            Some((words, between)) => pieces.learn(&sequence, words, between),
-            None => *family = None,
-        }
-        Ok(filled.measured)
+        Ok(())
     }
 
-    /// The graph of these layers, scheduled and laid out: from that of a context of another length, or built.
-    fn outline(&self, frame: &Frame, catalog: &Catalog, shape: &Shape, layers: &[usize]) -> Result<(Rc<Outline>, Filled), Missing> {
-        let rules = &self.setup.rules;
-        let mut groups = self.setup.simulations.outlines.borrow_mut();
-        let group = match groups.iter().position(|(known, _)| known.differs_in_length(frame)) {
-            Some(known) => known,
-            None => {
-                groups.push((frame.clone(), Outlines::new()));
-                groups.len() - 1
-            }
-        };
-        let place = |&layer: &usize| [catalog.structure(layer), shape.layers.get(layer).map_or(0, |numbers| numbers[1])];
-        let key: Vec<_> = layers.iter().map(place).chain([[catalog.structure(usize::MAX), 0]]).collect();
-        let outlines = &mut groups[group].1;
-        if let Some(known) = outlines.get(&key)
-            && let Some(filled) = known.filled_from(catalog, layers, rules)
-        {
-            return Ok((Rc::clone(known), filled));
-        }
+    /// What the graph of these layers tells once it is scheduled; `None` where layers reach beyond their neighbours.
+    fn scheduled<T>(&self, layers: &[usize], tell: impl FnOnce(&Traced<'_>) -> Option<T>) -> Result<Option<T>, Missing> {
         let mut builder = self.build(layers)?;
-        let cuts = Cuts::of(&builder);
+        let Some(cuts) = Cuts::of(&builder) else { return Ok(None) };
         let originals = builder.graph.len();
-        let at = cuts.as_ref().filter(|_| self.setup.scheduler.copies == 1).map(|cuts| cuts.nodes.clone()).unwrap_or_default();
+        let at = if self.setup.scheduler.copies == 1 { cuts.nodes.clone() } else { Vec::new() };
         let schedule = schedule(&mut builder.graph, self.setup.scheduler, at);
-        let outline = Rc::new(Outline::of(&builder, cuts.as_ref(), originals, &schedule, rules, self.variants()));
-        if outline.is_in(catalog, layers, rules) {
-            outlines.insert(key, Rc::clone(&outline));
-        }
-        let filled = outline.filled(rules);
-        Ok((outline, filled))
+        Ok(tell(&Traced { builder: &builder, cuts: &cuts, originals, schedule: &schedule }))
+    }
+
+    /// The outlines of a graph of these layers; `None` where the catalog of its own context has not each tensor as it is.
+    fn outlines(
+        &self,
+        traced: &Traced<'_>,
+        catalog: &Catalog,
+        layers: &[usize],
+        arrange: impl FnMut(usize, &mut Vec<Live>),
+    ) -> Option<Vec<Outline>> {
+        let rules = &self.setup.rules;
+        let outlines = Outline::of(traced, rules, arrange);
+        let mut sizes = catalog.sizes(layers, rules);
+        outlines.iter().enumerate().all(|(step, outline)| outline.is_in(&mut sizes, step)).then_some(outlines)
     }
 }
 
@@ -329,12 +364,6 @@ pub(super) fn astray(builder: &Builder<'_>, schedule: &Schedule, among: impl Fn(
     let elsewhere = |&&(_, layer, node): &&(Fusion, usize, Id)| schedule.backend(node) != Some(builder.layer_backend(layer));
     let nodes = builder.fused.iter().filter(|&&(_, _, node)| among(node)).filter(elsewhere);
     nodes.fold(Fusions::NONE, |all, &(fusion, ..)| all.with(fusion))
-}
-
-fn sequence(pieces: &Pieces, shape: &Shape, layers: &[usize]) -> Sequence {
-    let place = |layer: usize| shape.layers.get(layer).map_or(0, |numbers| numbers[usize::from(pieces.typed)]);
-    let kind = |layer: &usize| shape.kinds.get(*layer).copied().unwrap_or(0);
-    Sequence::new(layers.iter().map(|&layer| pieces.layer(layer, place(layer))).collect(), layers.iter().map(kind))
 }
 
 fn size(builder: &Builder<'_>, splits: u32) -> GraphSize {

@@ -7,6 +7,7 @@
 // LM_PRETENDED_PLUGIN it is a loadable backend for other programs (GGML_BACKEND_PATH), which reads
 //   PRETENDED_GPUS=24GiB,8192      memory of each device; a bare number is in MiB
 //   PRETENDED_USED=300,0           what others hold of it, likewise
+//   PRETENDED_NAME=FAKE            the devices are FAKE0, FAKE1, ...; GPU0, GPU1, ... by default
 //   PRETENDED_PIPELINE=1           asynchronous copies and events, so that several devices form a pipeline
 //   PRETENDED_HOST_BUFFER=1        a pinned host buffer type
 //   PRETENDED_INTEGRATED=1         integrated instead of discrete
@@ -330,8 +331,9 @@ int number(const char * variable, int otherwise) {
 ggml_backend_reg_t plugin() {
     static lm_pretended_set * set = [] {
         const std::vector<size_t> memory = sizes("PRETENDED_GPUS"), used = sizes("PRETENDED_USED");
+        const char *              name = getenv("PRETENDED_NAME");
         std::vector<std::string>  names;
-        for (size_t i = 0; i < memory.size(); ++i) names.push_back("GPU" + std::to_string(i));
+        for (size_t i = 0; i < memory.size(); ++i) names.push_back((name && *name ? name : "GPU") + std::to_string(i));
         std::vector<lm_pretended> wanted;
         for (size_t i = 0; i < memory.size(); ++i) {
             lm_pretended one = {};

@@ -34,6 +34,7 @@ pub mod savings;
 mod scratch;
 pub mod search;
 pub mod state;
+mod tally;
 pub mod target;
 mod tensor_parallel;
 pub mod weights;

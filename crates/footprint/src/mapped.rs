@@ -5,7 +5,7 @@
 //! has such a range of its own and keeps all of it in memory; that of the host is only addresses, of which it reads its tensors.
 
 use crate::placement::{Home, Placement};
-use crate::target::Target;
+use crate::target::{Device, Target};
 use spec::model::Tensor;
 use spec::{Bytes, Model};
 use std::collections::BTreeMap;
@@ -16,13 +16,13 @@ struct Span(BTreeMap<usize, (Bytes, Bytes)>);
 
 impl Span {
     fn of<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Self {
-        let mut ranges: BTreeMap<usize, (Bytes, Bytes)> = BTreeMap::new();
-        for tensor in tensors {
-            let end = tensor.offset + tensor.bytes;
-            let range = ranges.entry(tensor.file).or_insert((tensor.offset, end));
-            *range = (range.0.min(tensor.offset), range.1.max(end));
-        }
-        Self(ranges)
+        let mut span = Self::default();
+        tensors.for_each(|tensor| span.add(tensor.file, tensor.offset, tensor.offset + tensor.bytes));
+        span
+    }
+    fn add(&mut self, file: usize, first: Bytes, end: Bytes) {
+        let range = self.0.entry(file).or_insert((first, end));
+        *range = (range.0.min(first), range.1.max(end));
     }
     fn bytes(&self) -> Bytes {
         self.0.values().map(|(first, end)| end.saturating_sub(*first)).sum()
@@ -48,28 +48,63 @@ pub struct Mapped {
     pub devices: Vec<Option<Bytes>>,
 }
 
+/// What the host maps of some tensors.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OnHost {
+    /// From the first to the last that it uses in place.
+    span: Span,
+    /// Tables that are mapped whatever the load mode.
+    lazy: Bytes,
+    touched: Bytes,
+}
+
+impl OnHost {
+    /// Adds a tensor in its home.
+    pub(crate) fn add(&mut self, tensor: &Tensor, home: Home) {
+        match home {
+            Home::Host => self.span.add(tensor.file, tensor.offset, tensor.offset + tensor.bytes),
+            Home::HostLazy => self.lazy += tensor.bytes,
+            _ => {}
+        }
+        if matches!(home, Home::Host | Home::HostLazy | Home::HostRepacked | Home::HostAmx) {
+            self.touched += tensor.bytes;
+        }
+    }
+
+    /// Adds all of these.
+    pub(crate) fn join(&mut self, others: &Self) {
+        others.span.0.iter().for_each(|(&file, &(first, end))| self.span.add(file, first, end));
+        self.lazy += others.lazy;
+        self.touched += others.touched;
+    }
+}
+
 /// What is mapped under a placement with [`Placement::mapped`] set; without it only tables that are mapped in any case.
 pub fn mapped(model: &Model, target: &Target, placement: &Placement) -> Mapped {
-    let placed = || model.tensors.iter().zip(&placement.homes);
-    let lazy = || placed().filter(|(_, home)| **home == Home::HostLazy).map(|(tensor, _)| tensor.bytes);
+    let mut on_host = OnHost::default();
+    model.tensors.iter().zip(&placement.homes).for_each(|(tensor, &home)| on_host.add(tensor, home));
+    mapped_by(model, target, placement, &on_host)
+}
+
+/// The same with what the host maps of all tensors.
+pub(crate) fn mapped_by(model: &Model, target: &Target, placement: &Placement, on_host: &OnHost) -> Mapped {
+    let OnHost { span, lazy, touched } = on_host;
     if !placement.mapped {
-        let lazy = lazy().sum();
-        return Mapped { span: lazy, touched: lazy, shared: Bytes::ZERO, devices: vec![None; target.devices.len()] };
+        return Mapped { span: *lazy, touched: *lazy, shared: Bytes::ZERO, devices: vec![None; target.devices.len()] };
     }
-    let touched = |home: Home| matches!(home, Home::Host | Home::HostLazy | Home::HostRepacked | Home::HostAmx);
-    let spans: Vec<Option<Span>> = target
-        .devices
-        .iter()
-        .enumerate()
-        .map(|(device, on)| on.backend.maps_weights.then(|| Span::of(on_device(model, placement, device))))
-        .collect();
+    let of_device = |(index, device): (usize, &Device)| device.backend.maps_weights.then(|| Span::of(on_device(model, placement, index)));
+    let spans: Vec<Option<Span>> = target.devices.iter().enumerate().map(of_device).collect();
     let of_the_host: Vec<&Span> =
         spans.iter().zip(&target.devices).filter(|(_, device)| device.shares_host).filter_map(|(span, _)| span.as_ref()).collect();
-    let in_place = placed().filter(|(_, home)| matches!(home, Home::Host | Home::HostLazy)).map(|(tensor, _)| tensor);
+    let shared = |(tensor, home): (&Tensor, &Home)| {
+        let is = matches!(home, Home::Host | Home::HostLazy) && of_the_host.iter().any(|span| span.holds(tensor));
+        is.then_some(tensor.bytes)
+    };
+    let shared = if of_the_host.is_empty() { Bytes::ZERO } else { model.tensors.iter().zip(&placement.homes).filter_map(shared).sum() };
     Mapped {
-        span: Span::of(placed().filter(|(_, home)| **home == Home::Host).map(|(tensor, _)| tensor)).bytes() + lazy().sum(),
-        touched: placed().filter(|(_, home)| touched(**home)).map(|(tensor, _)| tensor.bytes).sum(),
-        shared: in_place.filter(|tensor| of_the_host.iter().any(|span| span.holds(tensor))).map(|tensor| tensor.bytes).sum(),
+        span: span.bytes() + *lazy,
+        touched: *touched,
+        shared,
         devices: spans.iter().map(|span| span.as_ref().map(Span::bytes)).collect(),
     }
 }
@@ -85,7 +120,7 @@ fn on_device<'a>(model: &'a Model, placement: &'a Placement, device: usize) -> i
 mod tests {
     use super::*;
     use crate::fixture;
-    use crate::target::{Backend, Device};
+    use crate::target::Backend;
     use spec::{Known, QuantType};
 
     fn tensor(name: &str, offset: u64, bytes: u64) -> Tensor {

@@ -7,9 +7,11 @@ use crate::error::FootprintError;
 use crate::kv_cache::{self, ByPlace};
 use crate::mapped::{self, Mapped};
 use crate::placement::{self, Home, Placement};
+use crate::repack::Kernels;
 use crate::requirement::{DeviceRequirement, HostRequirement, Requirement};
 use crate::roles::Roles;
-use crate::weights::{self, Weights};
+use crate::tally::Tally;
+use crate::weights::{Loader, Weights};
 use crate::{ComputeBuffers, Device, EngineProfile, ResolvedContext, Target};
 use crate::{compute, context, host, output, scratch, state, tensor_parallel};
 use spec::model::Support;
@@ -112,12 +114,20 @@ pub(crate) struct Placed {
 
 impl Placed {
     pub(crate) fn new(case: &Case<'_>) -> Result<Self, FootprintError> {
-        let placement = placement::place_by(case.roles, case.model, case.settings, case.target, case.profile)?;
-        let weights = weights::weights_by(case.roles, case.model, case.target, case.profile, &placement);
-        let mapped = mapped::mapped(case.model, case.target, &placement);
-        let used = placement.homes.iter().filter(|&&home| home != Home::Unused).count();
-        let loaded = used + placement.copies.len() + usize::from(placement.tied_copy().is_some());
-        Ok(Self { loaded, looked_up: weights::looked_up_by(case.roles, case.model, &placement), mapped, weights, placement })
+        let placement = case.place()?;
+        let tally = Tally::over(&case.loader(), &placement, 0..case.model.tensors.len());
+        Ok(Self::of(case, placement, tally))
+    }
+
+    /// A placement with what is summed over all tensors.
+    pub(crate) fn of(case: &Case<'_>, placement: Placement, tally: Tally) -> Self {
+        let loader = case.loader();
+        let looked_up = tally.looked_up(&loader, &placement);
+        let loaded = tally.loaded + placement.copies.len() + usize::from(placement.tied_copy().is_some());
+        let mut weights = tally.weights;
+        weights.add_copies(&loader, &placement);
+        let mapped = mapped::mapped_by(case.model, case.target, &placement, &tally.on_host);
+        Self { weights, mapped, looked_up, loaded, placement }
     }
 }
 
@@ -148,6 +158,16 @@ impl<'a> Case<'a> {
     ) -> Result<Self, FootprintError> {
         let context = context::resolve_with(model, settings, profile, speculation)?;
         Ok(Self { model, roles, settings, target, profile, context })
+    }
+
+    /// Where everything goes.
+    pub(crate) fn place(&self) -> Result<Placement, FootprintError> {
+        placement::place_by(self.roles, self.model, self.settings, self.target, self.profile)
+    }
+
+    pub(crate) fn loader(&self) -> Loader<'a> {
+        let Case { model, roles, target, profile, .. } = *self;
+        Loader { model, roles, target, kernels: Kernels::of(&target.cpu_arch, &target.cpu_features, profile.amx) }
     }
 
     /// What the engine's own dry run reports; with the shape of the placement, from pieces of what was simulated before.

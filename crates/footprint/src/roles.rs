@@ -75,6 +75,11 @@ impl Roles {
         }
     }
 
+    /// That of one tensor.
+    pub(crate) fn get(&self, tensor: usize) -> Option<&Role> {
+        self.roles.get(tensor)
+    }
+
     /// One per tensor.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Role> {
         self.roles.iter()

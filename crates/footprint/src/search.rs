@@ -6,14 +6,17 @@
 //! had the same neighbours, and simulated where they had not. Answers are those of [`crate::require_with`]: a law, every
 //! recorded model with all its layers, and the engine's recorded answers check it.
 
+mod layers;
+
 use crate::companions::{Companions, Speculation};
-use crate::compute::{Shape, Shapes, Simulations};
+use crate::compute::{Shape, Simulations};
 use crate::error::FootprintError;
 use crate::placement::Placement;
 use crate::require::{Case, Placed, Simulated};
 use crate::requirement::Requirement;
 use crate::roles::Roles;
 use crate::{ComputeBuffers, EngineProfile, Target};
+use layers::Layers;
 use spec::settings::{FlashAttention, LoadMode, SplitMode};
 use spec::{Bytes, Known, Model, Settings};
 use std::borrow::Cow;
@@ -28,7 +31,7 @@ pub struct Requirements<'a> {
     profile: &'a EngineProfile,
     companions: &'a Companions,
     roles: Roles,
-    shapes: Shapes,
+    layers: Layers,
     simulations: Simulations<'a>,
     cache: RefCell<Cache>,
 }
@@ -54,8 +57,8 @@ struct Shaped {
 impl<'a> Requirements<'a> {
     /// A source that knows nothing yet.
     pub fn new(model: &'a Model, target: &'a Target, profile: &'a EngineProfile, companions: &'a Companions) -> Self {
-        let (roles, shapes, simulations) = (Roles::of(model), Shapes::new(model), Simulations::new(model));
-        Self { model, target, profile, companions, roles, shapes, simulations, cache: RefCell::default() }
+        let (roles, layers, simulations) = (Roles::of(model), Layers::new(model), Simulations::new(model));
+        Self { model, target, profile, companions, roles, layers, simulations, cache: RefCell::default() }
     }
 
     /// As [`crate::require_with`].
@@ -102,8 +105,9 @@ impl<'a> Requirements<'a> {
         if let Some(known) = self.cache.borrow().placed.get(&key) {
             return Ok(Rc::clone(known));
         }
-        let placed = Placed::new(case)?;
-        let shape = self.shapes.of(&placed.placement);
+        let placement = case.place()?;
+        let (tally, shape) = self.layers.of(&case.loader(), &placement);
+        let placed = Placed::of(case, placement, tally);
         let mut cache = self.cache.borrow_mut();
         let next = cache.shapes.len() as u32;
         let shaped = u64::from(*cache.shapes.entry(shape.clone()).or_insert(next));

@@ -5,7 +5,7 @@
 //! (`ggml/src/ggml-impl.h`, `TENSOR_ALIGNMENT`).
 
 use crate::EngineProfile;
-use crate::placement::{Home, Placement};
+use crate::placement::{Home, Placement, Rows};
 use crate::repack::Kernels;
 use crate::roles::{Roles, Use};
 use crate::target::Target;
@@ -38,49 +38,74 @@ pub struct Weights {
 
 /// The weights of `model` as placed.
 pub fn weights(model: &Model, target: &Target, profile: &EngineProfile, placement: &Placement) -> Weights {
-    weights_by(&Roles::of(model), model, target, profile, placement)
-}
-
-/// The same with the roles of the model's tensors.
-pub(crate) fn weights_by(roles: &Roles, model: &Model, target: &Target, profile: &EngineProfile, placement: &Placement) -> Weights {
-    let kernels = Kernels::of(&target.cpu_arch, &target.cpu_features, profile.amx);
-    let mut weights = Weights { devices: vec![Bytes::ZERO; target.devices.len()], ..Weights::default() };
-    let own = model.tensors.iter().zip(&placement.homes).zip(roles.iter()).map(|((tensor, &home), role)| (tensor, home, role.used));
-    let copy = |(index, home), used| model.tensors.get(index).map(|tensor| (tensor, home, used));
-    let copies = placement.copies.iter().filter_map(|&shared| copy(shared, Use::Other));
-    let tied = placement.tied_copy().and_then(|tied| copy(tied, Use::MulMat));
-    for (tensor, home, used) in own.chain(copies).chain(tied) {
-        match placement.rows.as_ref().filter(|_| home.device().is_some() && used == Use::MulMat) {
-            Some(rows) => weights.add_rows(&rows.bytes(tensor)),
-            None => weights.add((tensor, used), home, target, kernels),
-        }
+    let loader =
+        Loader { model, roles: &Roles::of(model), target, kernels: Kernels::of(&target.cpu_arch, &target.cpu_features, profile.amx) };
+    let mut weights = Weights::none(target);
+    for index in 0..model.tensors.len() {
+        weights.add_own(&loader, placement, index);
     }
+    weights.add_copies(&loader, placement);
     weights
 }
 
-/// Bytes of tables in anonymous host memory of which a token reads one row.
-pub fn looked_up(model: &Model, placement: &Placement) -> Bytes {
-    looked_up_by(&Roles::of(model), model, placement)
-}
-
-/// The same with the roles of the model's tensors.
-pub(crate) fn looked_up_by(roles: &Roles, model: &Model, placement: &Placement) -> Bytes {
-    let placed = model.tensors.iter().zip(&placement.homes).zip(roles.iter());
-    let tables = placed.filter(|((_, home), role)| **home == Home::Host && !placement.mapped && role.used == Use::GetRows);
-    // A tied output matrix in the same buffer is the same memory, and is read in full.
-    let tied = placement.token_embedding.filter(|_| model.tied_embeddings && placement.tied_copy().is_none());
-    let read = tied.and_then(|index| model.tensors.get(index)).map_or("", |tensor| tensor.name.as_str());
-    tables.map(|((tensor, _), _)| tensor).filter(|tensor| tensor.name != read).map(|tensor| tensor.bytes).sum()
+/// What the sizes of placed tensors follow from.
+#[derive(Clone, Copy)]
+pub(crate) struct Loader<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) roles: &'a Roles,
+    pub(crate) target: &'a Target,
+    pub(crate) kernels: Kernels,
 }
 
 impl Weights {
+    /// Nothing on any device.
+    pub(crate) fn none(target: &Target) -> Self {
+        Self { devices: vec![Bytes::ZERO; target.devices.len()], ..Self::default() }
+    }
+
+    /// Adds a tensor of the file in its own home.
+    pub(crate) fn add_own(&mut self, loader: &Loader<'_>, placement: &Placement, index: usize) {
+        let (tensor, role) = (loader.model.tensors.get(index), loader.roles.get(index));
+        if let (Some(tensor), Some(role), Some(&home)) = (tensor, role, placement.homes.get(index)) {
+            self.add((tensor, role.used), home, loader, placement.rows.as_ref());
+        }
+    }
+
+    /// Adds what the engine makes a second time of tensors.
+    pub(crate) fn add_copies(&mut self, loader: &Loader<'_>, placement: &Placement) {
+        let copies = placement.copies.iter().map(|&(index, home)| (index, home, Use::Other));
+        let tied = placement.tied_copy().map(|(index, home)| (index, home, Use::MulMat));
+        for (index, home, used) in copies.chain(tied) {
+            if let Some(tensor) = loader.model.tensors.get(index) {
+                self.add((tensor, used), home, loader, placement.rows.as_ref());
+            }
+        }
+    }
+
+    /// Adds all of these.
+    pub(crate) fn join(&mut self, others: &Self) {
+        self.devices.iter_mut().zip(&others.devices).for_each(|(device, &bytes)| *device += bytes);
+        let &Self { devices: _, host, host_file, host_lazy, pinned, repacked, amx, row_slices } = others;
+        self.host += host;
+        self.host_file += host_file;
+        self.host_lazy += host_lazy;
+        self.pinned += pinned;
+        self.repacked += repacked;
+        self.amx += amx;
+        self.row_slices += row_slices;
+    }
+
     fn add_rows(&mut self, bytes: &[Bytes]) {
         for (device, &bytes) in self.devices.iter_mut().zip(bytes) {
             *device += bytes;
         }
         self.row_slices += 1;
     }
-    fn add(&mut self, (tensor, used): (&Tensor, Use), home: Home, target: &Target, kernels: Kernels) {
+    fn add(&mut self, (tensor, used): (&Tensor, Use), home: Home, loader: &Loader<'_>, rows: Option<&Rows>) {
+        if let Some(rows) = rows.filter(|_| home.device().is_some() && used == Use::MulMat) {
+            return self.add_rows(&rows.bytes(tensor));
+        }
+        let &Loader { target, kernels, .. } = loader;
         let padded = tensor.bytes.pad_to(HOST_ALIGNMENT);
         match home {
             Home::Device(device) => {

@@ -53,6 +53,11 @@ prop_compose! {
     }
 }
 
+/// A type of cache.
+fn cached() -> impl Strategy<Value = QuantType> {
+    prop_oneof![Just(QuantType::F16), Just(QuantType::BF16), Just(QuantType::Q8_0), Just(QuantType::Q4_0), Just(QuantType::Q5_1)]
+}
+
 prop_compose! {
     /// Where a search puts layers.
     fn place()(
@@ -77,12 +82,14 @@ proptest! {
         frames in prop::collection::vec(frame(), 1..3),
         places in prop::collection::vec(place(), 8),
         times in 2_u32..6,
+        types in [[cached(), cached()], [cached(), cached()]],
     ) {
         let (model, target, profile, none) = (&MODELS[model], target(&gpus), EngineProfile::server_0_7(), Companions::default());
         let search = Requirements::new(model, &target, &profile, &none);
-        // What is known for one length of context serves others.
+        // What is known for one length of context and type of cache serves others.
         let longer = frames.first().map(|frame| Settings { n_ctx: frame.n_ctx.saturating_mul(times), ..frame.clone() });
-        for frame in frames.iter().chain(&longer) {
+        let typed = longer.iter().flat_map(|frame| types.map(|ty| Settings { cache_type_k: ty[0], cache_type_v: ty[1], ..frame.clone() }));
+        for frame in frames.iter().cloned().chain(longer.clone()).chain(typed) {
             for at in &places {
                 let Settings { n_gpu_layers, n_cpu_moe, tensor_split, split_mode, tensor_overrides, .. } = at.clone();
                 let settings = Settings { n_gpu_layers, n_cpu_moe, tensor_split, split_mode, tensor_overrides, ..frame.clone() };
@@ -90,6 +97,20 @@ proptest! {
                 prop_assert_eq!(search.require(&settings), alone, "{:?}", settings);
             }
         }
+    }
+}
+
+/// Shares of rows are no matter of where layers lie: what is known of one placement must not serve another.
+#[test]
+fn shared_rows_are_counted_for_each_placement() {
+    let (model, target, none) = (&MODELS[0], target(&[(24, false), (16, false)]), Companions::default());
+    let profile = EngineProfile::named("llama.cpp-2025-09").unwrap();
+    let search = Requirements::new(model, &target, &profile, &none);
+    for (split_mode, share) in [(SplitMode::Row, 1.0), (SplitMode::Layer, 1.0), (SplitMode::Row, 3.0), (SplitMode::Layer, 3.0)] {
+        let settings = Settings { n_gpu_layers: 99, split_mode, tensor_split: vec![share, 1.0], ..Settings::default() };
+        let alone = require(model, &settings, &target, &profile);
+        assert!(alone.is_ok());
+        assert_eq!(search.require(&settings), alone, "{settings:?}");
     }
 }
 
@@ -151,11 +172,12 @@ fn pieces_make_up_whole_graphs_of_every_model() {
             ..Settings::default()
         };
         for question in 0..12 {
-            // Lengths that are known for one placement serve others.
+            // Lengths and types that are known for one placement serve others.
             let n_ctx = frame.n_ctx << (question % 3);
+            let cache = [QuantType::F16, QuantType::Q8_0, QuantType::Q4_0][random.below(3) as usize];
             let n_gpu_layers = random.below(model.n_layer_all() + 2);
             let n_cpu_moe = if model.has_experts() && random.below(2) == 0 { random.below(model.n_layer_all()) } else { 0 };
-            let settings = Settings { n_gpu_layers, n_cpu_moe, n_ctx, ..frame.clone() };
+            let settings = Settings { n_gpu_layers, n_cpu_moe, n_ctx, cache_type_k: cache, cache_type_v: cache, ..frame.clone() };
             assert_eq!(search.require(&settings), require(&model, &settings, &target, &profile), "{name} {settings:?}");
             answers += 1;
         }

@@ -13,7 +13,6 @@ use super::tensor::{Id, Memory, Tensor};
 use spec::model::Layer;
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 /// Names the stream that a layer reads.
 const STREAM: u64 = 5 << 60;
@@ -33,7 +32,7 @@ pub(super) struct Catalog {
     /// Tensors before and behind all layers, weights aside: of these there are as many as the placement asks for.
     outside: [Vec<Id>; 2],
     /// Per layer, a number for what it is: equal where all tensors are, types of weights aside.
-    contents: Rc<[u32]>,
+    contents: Vec<u32>,
     /// Per layer, a number for its tensors without their sizes; and last that of everything outside of layers.
     structures: Vec<u32>,
     sizes: RefCell<Vec<Column>>,
@@ -77,15 +76,7 @@ impl Catalog {
         numbers.push(number(outside_words(&builder, &cuts, &pinned, &outside)));
         let Builder { graph, .. } = builder;
         let rows = (0..described.len()).collect();
-        Some(Self {
-            graph,
-            borders: cuts.tensors,
-            rows,
-            outside,
-            contents: described.into(),
-            structures: numbers,
-            sizes: RefCell::default(),
-        })
+        Some(Self { graph, borders: cuts.tensors, rows, outside, contents: described, structures: numbers, sizes: RefCell::default() })
     }
 
     /// Layers that stand for all: the first of those that the model describes alike and whose contents are equal. Per layer, its place
@@ -103,13 +94,14 @@ impl Catalog {
         [chosen, rows]
     }
 
-    /// The catalog of a context of another length from a graph of the representatives alone; `None` where it has not the
-    /// same structure.
-    pub(super) fn in_length(&self, builder: Builder<'_>, [chosen, rows]: [Vec<usize>; 2], structures: &mut Structures) -> Option<Self> {
+    /// The catalog of all layers from a graph of the representatives that another catalog has chosen: what is alike in one
+    /// context is in all.
+    pub(super) fn of_representatives(builder: Builder<'_>, rows: Vec<usize>, structures: &mut Structures) -> Option<Self> {
         let short = Self::of(builder, structures)?;
-        let same = chosen.iter().enumerate().all(|(row, &layer)| short.structures.get(row) == self.structures.get(layer));
-        let outside = short.structures.last() == self.structures.last();
-        (same && outside).then(|| Self { rows, contents: Rc::clone(&self.contents), structures: self.structures.clone(), ..short })
+        let outside = short.structures.last().copied();
+        let contents = rows.iter().map(|&row| short.contents.get(row).copied()).collect::<Option<_>>()?;
+        let structures = rows.iter().map(|&row| short.structures.get(row).copied()).chain([outside]).collect::<Option<_>>()?;
+        Some(Self { rows, contents, structures, ..short })
     }
 
     /// The structure of a layer; that of everything outside of layers for an index past the last.

@@ -3,9 +3,11 @@
 //! llama.cpp builds the graph of the largest micro-batch when a context is made, lets its scheduler assign devices and
 //! insert copies, and its allocator find a place for each tensor; the high-water marks are the compute buffers. This
 //! module does the same without the engine: `decoder` builds the graph out of `blocks`, by the declarations of `arch`;
-//! `schedule` cuts it; `allocate` lays it out; `estimate` stands in where none of this applies. For searches, `simulations`
-//! puts graphs together out of `pieces` of others, cut at the `borders` of layers; an `outline` serves contexts of other
-//! lengths, with sizes from their `catalog`.
+//! `schedule` cuts it; a `plan` lays it out in an `arena` per `buffer`; `estimate` stands in where none of this applies.
+//!
+//! For searches, `simulations` cuts graphs at the `borders` of layers. What is scheduled from border to border is a `course` of
+//! `steps`, each the `outline` of a layer, which serves contexts of all lengths with sizes from their `catalog`; what each takes of
+//! memory is one of the `pieces` that make up a graph.
 //!
 //! Upstream: `llama_context::sched_reserve` and `graph_reserve`, src/llama-context.cpp:616-770 and 2526-2582 (llama.cpp
 //! v0.6.0-dev, crate llama-cpp-sys-2 0.1.161).
@@ -48,7 +50,7 @@ use decoder::{Copies, Decoder};
 use fusions::{Fusion, Fusions};
 use reorder::Optimizer;
 use schedule::{MAX_OPTIMIZED, PIPELINE_COPIES, Scheduler};
-pub(crate) use shape::{Shape, Shapes};
+pub(crate) use shape::{LayerShape, Shape, Shapes};
 pub(crate) use simulations::Simulations;
 use spec::settings::{FlashAttention, SplitMode};
 use spec::{Bytes, Known, Model, Settings};

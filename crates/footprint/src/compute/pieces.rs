@@ -71,21 +71,29 @@ impl Pieces {
         let mut structures = None;
         let mut joined = Joined::new(self.variants, self.rules.len());
         let mut at = 0;
+        let mut last = None;
         for step in 0..contents.steps() {
             let towards = contents.towards(step);
+            let this = Some((at, towards));
             let to = match self.steps.find(at, towards) {
                 Some((to, piece)) => {
-                    joined.add(piece);
+                    // In a run of equal layers each piece is the one before.
+                    if last != this {
+                        joined.reach(piece);
+                    }
+                    joined.count(piece);
                     to
                 }
                 None => {
                     let structures = structures.get_or_insert_with(|| course.sequence(&self.catalog, shape, layers));
                     let (to, piece) = self.allocate(course, at, step, [&contents, structures], layers)?;
-                    joined.add(&piece);
+                    joined.reach(&piece);
+                    joined.count(&piece);
                     self.steps.take(at, towards, to, piece);
                     to
                 }
             };
+            last = this;
             at = to;
         }
         Ok(joined.measured())
@@ -144,7 +152,7 @@ impl Joined {
         Self { chunks: vec![vec![Vec::new(); backends]; variants], size, astray: Fusions::NONE }
     }
 
-    fn add(&mut self, piece: &Piece) {
+    fn reach(&mut self, piece: &Piece) {
         for &([variant, backend, chunk], peak) in &piece.peaks {
             let chunks = &mut self.chunks[usize::from(variant)][usize::from(backend)];
             let chunk = usize::from(chunk);
@@ -153,6 +161,9 @@ impl Joined {
             }
             chunks[chunk] = chunks[chunk].max(peak);
         }
+    }
+
+    fn count(&mut self, piece: &Piece) {
         let Counts { nodes, leafs, splits, astray } = piece.counts;
         self.astray = self.astray.and(astray);
         self.size.nodes += nodes;

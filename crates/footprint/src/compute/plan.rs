@@ -175,7 +175,10 @@ impl Walk<'_> {
             self.states[owner.id.index()].slot = slot;
         }
         self.slots = live.len() as u32;
-        Plan { left: live.iter().map(|owner| owner.slot).collect(), ..std::mem::take(&mut self.plan) }
+        // The next stretch is mostly like this one.
+        let (deeds, asked) = (Vec::with_capacity(self.plan.deeds.len()), Vec::with_capacity(self.plan.asked.len()));
+        let plan = std::mem::replace(&mut self.plan, Plan { deeds, asked, left: Vec::new() });
+        Plan { left: live.iter().map(|owner| owner.slot).collect(), ..plan }
     }
 
     /// What has memory.

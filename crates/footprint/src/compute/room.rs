@@ -36,21 +36,35 @@ pub(crate) fn room(model: &Model, loaded: usize, context: &ResolvedContext) -> u
     first_prime_past_a_power(granted)
 }
 
-/// The first prime after the smallest power of two for which that prime is `least` or more.
-fn first_prime_past_a_power(least: u64) -> u64 {
-    // That of the largest power up to `least`, or else that of the next.
-    let mut power = 1 << least.max(1024).ilog2();
-    loop {
-        let prime = (power + 1..).step_by(2).find(|&n| is_prime(n)).unwrap_or(u64::MAX);
-        if prime >= least || power > 1 << 31 {
-            return prime.max(least);
-        }
-        power *= 2;
-    }
-}
+/// The first primes past the powers of two from 1024 on.
+const PRIMES: [u64; 22] = [
+    1031,
+    2053,
+    4099,
+    8209,
+    16_411,
+    32_771,
+    65_537,
+    131_101,
+    262_147,
+    524_309,
+    1_048_583,
+    2_097_169,
+    4_194_319,
+    8_388_617,
+    16_777_259,
+    33_554_467,
+    67_108_879,
+    134_217_757,
+    268_435_459,
+    536_870_923,
+    1_073_741_827,
+    2_147_483_659,
+];
 
-fn is_prime(n: u64) -> bool {
-    (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
+/// The first of these primes that is `least` or more; more than 2^31 tensors are granted as they are.
+fn first_prime_past_a_power(least: u64) -> u64 {
+    PRIMES.into_iter().find(|&prime| prime >= least).unwrap_or(least)
 }
 
 #[cfg(test)]
@@ -59,6 +73,10 @@ mod tests {
 
     #[test]
     fn tables_have_the_engines_sizes() {
+        let is_prime = |n: u64| (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d));
+        for (exponent, prime) in (10..).zip(PRIMES) {
+            assert_eq!((1_u64 << exponent..).skip(1).find(|&n| is_prime(n)), Some(prime));
+        }
         let sizes = [1024, 1031, 1032, 1944, 2053, 2054, 4099, 30_000].map(first_prime_past_a_power);
         assert_eq!(sizes, [1031, 1031, 2053, 2053, 2053, 4099, 4099, 32_771]);
     }

@@ -16,30 +16,38 @@ pub(crate) struct Shapes {
     like: Vec<u32>,
     /// Layer whose cache each reads, where that is another one's.
     shared: Vec<Option<u32>>,
-    /// Per tensor its layer and a number for its part and shape: where a device reads it in place; where it is the host's;
-    /// and there together with its type.
-    tensors: Vec<(usize, [u32; 3])>,
+    /// Per tensor a number for its part and shape: where a device reads it in place; where it is the host's; and there together
+    /// with its type.
+    tensors: Vec<[u32; 3]>,
+    /// Tensors of each layer and, last, those outside of layers.
+    pub(crate) groups: Vec<Vec<usize>>,
     numbers: RefCell<BTreeMap<Vec<u32>, u32>>,
 }
 
 /// One placement.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Shape {
-    /// Per layer, a number for what it is and where its tensors lie; and one that tells quantised types of the host's, too,
-    /// which matter where devices copy such tensors.
-    layers: Vec<[u32; 2]>,
-    /// Per layer, one bit for what it is and its device; others may have the same.
-    kinds: Vec<u64>,
+    layers: Vec<LayerShape>,
     /// A number for everything outside of layers.
     pub(crate) outside: u32,
+}
+
+/// What of a placement shapes one layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LayerShape {
+    /// For what it is and where its tensors lie; and one that tells quantised types of the host's, too, which matter where devices
+    /// copy such tensors.
+    numbers: [u32; 2],
+    /// One bit for what it is and its device; others may have the same.
+    kind: u64,
 }
 
 impl Shape {
     /// Some layers as steps tell them apart: by what they are, where they lie and, of the host's tensors, by types where asked.
     pub(super) fn sequence(&self, layers: &[usize], typed: bool, what: impl Fn(usize) -> u32) -> Sequence {
-        let place = |layer: usize| self.layers.get(layer).map_or(0, |numbers| numbers[usize::from(typed)]);
+        let place = |layer: usize| self.layers.get(layer).map_or(0, |layer| layer.numbers[usize::from(typed)]);
         let told = |&layer: &usize| u64::from(what(layer)) << 32 | u64::from(place(layer));
-        let kind = |layer: &usize| self.kinds.get(*layer).copied().unwrap_or(0);
+        let kind = |layer: &usize| self.layers.get(*layer).map_or(0, |layer| layer.kind);
         Sequence::new(layers.iter().map(told).collect(), layers.iter().map(kind))
     }
 }
@@ -54,47 +62,51 @@ impl Shapes {
             _ => None,
         });
         let mut numbers: BTreeMap<(Option<QuantType>, [u64; 4], &str), u32> = BTreeMap::new();
-        let tensors = model.tensors.iter().map(|tensor| {
+        let mut groups = vec![Vec::new(); layers.len() + 1];
+        let tensors = model.tensors.iter().enumerate().map(|(index, tensor)| {
             let stem = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
             let stem = stem.map_or(tensor.name.as_str(), |(_, stem)| stem);
             let layer = tensor.layer().map(|layer| layer as usize).filter(|&layer| layer < layers.len());
+            groups[layer.unwrap_or(layers.len())].push(index);
             let fused = FUSED.contains(&stem);
-            let kinds = [fused, fused || !tensor.ty.is_quantized(), true].map(|typed| {
+            [fused, fused || !tensor.ty.is_quantized(), true].map(|typed| {
                 let next = numbers.len() as u32;
                 *numbers.entry((typed.then_some(tensor.ty), tensor.shape, stem)).or_insert(next)
-            });
-            (layer.unwrap_or(layers.len()), kinds)
+            })
         });
-        Self { like, shared: shared.collect(), tensors: tensors.collect(), numbers: RefCell::default() }
+        Self { like, shared: shared.collect(), tensors: tensors.collect(), groups, numbers: RefCell::default() }
     }
 
-    /// The shape of one placement of the model.
-    pub(crate) fn of(&self, placement: &Placement) -> Shape {
-        let outside = self.like.len();
+    /// The devices that a layer and its cache are on.
+    pub(crate) fn devices(&self, placement: &Placement, layer: usize) -> [u32; 2] {
         let device = |layer: usize| device_number(placement.layer_devices.get(layer).copied().flatten());
-        let mut parts: Vec<[Vec<u32>; 2]> = Vec::with_capacity(outside + 1);
-        let mut kinds = Vec::with_capacity(outside);
-        for (layer, (&like, shared)) in self.like.iter().zip(&self.shared).enumerate() {
-            let home = shared.map_or(layer, |source| source as usize);
-            parts.push([(); 2].map(|()| {
-                let mut part = Vec::with_capacity(64);
-                part.extend([like, device(layer), device(home)]);
-                part
-            }));
-            kinds.push(1 << ((like * 16 + device(layer)) % 64));
-        }
-        let mut last = vec![device_number(placement.output_device())];
-        for (&(layer, [read, copied, typed]), &home) in self.tensors.iter().zip(&placement.homes) {
-            // Where a device may copy it from.
-            let host = matches!(home, Home::Host | Home::HostLazy | Home::HostPinned(_));
-            match parts.get_mut(layer) {
-                Some(layer) => {
-                    for (part, number) in layer.iter_mut().zip(if host { [copied, typed] } else { [read; 2] }) {
-                        part.extend([number, home_number(home)]);
-                    }
-                }
-                None => last.extend([if host { typed } else { read }, home_number(home)]),
+        let source = self.shared.get(layer).copied().flatten().map_or(layer, |source| source as usize);
+        [device(layer), device(source)]
+    }
+
+    /// What of a placement shapes one layer.
+    pub(crate) fn layer(&self, placement: &Placement, layer: usize) -> LayerShape {
+        let like = self.like.get(layer).copied().unwrap_or(u32::MAX);
+        let [device, source] = self.devices(placement, layer);
+        let mut parts = [(); 2].map(|()| {
+            let mut part = Vec::with_capacity(64);
+            part.extend([like, device, source]);
+            part
+        });
+        for (&[read, copied, typed], home) in self.placed(placement, layer) {
+            let told = if is_copied_from(home) { [copied, typed] } else { [read; 2] };
+            for (part, number) in parts.iter_mut().zip(told) {
+                part.extend([number, home_number(home)]);
             }
+        }
+        LayerShape { numbers: parts.map(|part| self.number(part)), kind: 1 << (like.wrapping_mul(16).wrapping_add(device) % 64) }
+    }
+
+    /// The shape of one placement of the model, with those of its layers.
+    pub(crate) fn of(&self, placement: &Placement, layers: Vec<LayerShape>) -> Shape {
+        let mut last = vec![device_number(placement.output_device())];
+        for (&[read, _, typed], home) in self.placed(placement, self.like.len()) {
+            last.extend([if is_copied_from(home) { typed } else { read }, home_number(home)]);
         }
         last.extend(placement.tied_copy().map(|(_, home)| home_number(home)));
         for &(index, home) in &placement.copies {
@@ -102,14 +114,24 @@ impl Shapes {
         }
         last.push(u32::MAX);
         last.extend(placement.devices.iter().map(|&device| device as u32));
-        let mut numbers = self.numbers.borrow_mut();
-        let mut number = |part: Vec<u32>| {
-            let next = numbers.len() as u32;
-            *numbers.entry(part).or_insert(next)
-        };
-        let outside = number(last);
-        Shape { layers: parts.into_iter().map(|layer| layer.map(&mut number)).collect(), kinds, outside }
+        Shape { layers, outside: self.number(last) }
     }
+
+    fn placed<'a>(&'a self, placement: &'a Placement, group: usize) -> impl Iterator<Item = (&'a [u32; 3], Home)> {
+        let tensors = self.groups.get(group).into_iter().flatten();
+        tensors.filter_map(|&tensor| self.tensors.get(tensor).zip(placement.homes.get(tensor).copied()))
+    }
+
+    fn number(&self, part: Vec<u32>) -> u32 {
+        let mut numbers = self.numbers.borrow_mut();
+        let next = numbers.len() as u32;
+        *numbers.entry(part).or_insert(next)
+    }
+}
+
+/// True where devices may copy tensors from.
+fn is_copied_from(home: Home) -> bool {
+    matches!(home, Home::Host | Home::HostLazy | Home::HostPinned(_))
 }
 
 fn device_number(device: Option<usize>) -> u32 {

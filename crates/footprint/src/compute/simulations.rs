@@ -81,7 +81,7 @@ impl Frame {
 }
 
 /// Repetitions of a pattern of layers that are left of it in a graph that is simulated for its pieces.
-const REPEATS: usize = 2;
+const REPEATS: usize = 3;
 /// Graphs in short that are tried before the graph itself.
 const ATTEMPTS: usize = 6;
 
@@ -289,11 +289,10 @@ impl<'a> Graph<'a> {
             return Ok(catalog.clone());
         }
         let structures = &mut simulations.structures.borrow_mut();
-        let other = known.iter().find(|(known, _)| known.differs_in_size(shared)).and_then(|(_, other)| other.as_ref());
-        let short = match other {
+        let short = match known.iter().find_map(|(_, other)| other.as_ref()) {
             Some(other) => {
-                let chosen = other.representatives(&self.setup.model.layers);
-                other.in_length(self.build(&chosen[0])?, chosen, structures)
+                let [chosen, rows] = other.representatives(&self.setup.model.layers);
+                Catalog::of_representatives(self.build(&chosen)?, rows, structures)
             }
             None => None,
         };

@@ -113,8 +113,8 @@ pub enum Command {
     Memory(MemoryArgs),
     /// Compare the computed memory with an engine's own dry run, buffer by buffer
     Verify(VerifyArgs),
-    /// Predict the speed of every row of a table of measurements, and how far off that is
-    Predict(PredictArgs),
+    /// Predict the speed of a model on a machine over the length of the context, and the time of a request
+    Predict(Box<PredictArgs>),
     /// Choose the settings for a model on a machine, and say why
     Plan(PlanArgs),
     /// Check a configuration file against the machine and the engine's rules
@@ -145,14 +145,33 @@ pub enum Command {
 /// `predict`
 #[derive(Debug, Args)]
 pub struct PredictArgs {
-    /// A table of measurements (CSV): at least the columns device, model, test (`pp512`, `tg128`) and tokens_per_s, the last of which
-    /// may be empty; also quant, device_kind, memory_bandwidth_gbs, backend, engine, depth, flash_attn, ubatch, file_size_gib, ...
-    /// What is missing is looked up by name or taken as unknown
-    #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath)]
-    pub table: PathBuf,
+    /// The model.
+    #[command(flatten)]
+    pub subject: SubjectArgs,
+    /// Instead of a model, a table of measurements (CSV): at least the columns device, model, test (`pp512`, `tg128`) and tokens_per_s, the
+    /// last of which may be empty; also quant, device_kind, memory_bandwidth_gbs, backend, engine, depth, flash_attn, ubatch,
+    /// file_size_gib, ... What is missing is looked up by name or taken as unknown
+    #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath, requires = "output", conflicts_with_all = ["model", "model_size", "svg"])]
+    pub table: Option<PathBuf>,
     /// Where to write the table with p10, p50, p90 (tokens per second), basis and error beside each row
-    #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath)]
-    pub output: PathBuf,
+    #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath, requires = "table", conflicts_with_all = ["model", "model_size"])]
+    pub output: Option<PathBuf>,
+    /// Write the curves as an SVG document
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub svg: Option<PathBuf>,
+    /// The engine whose rules apply: `bundled`, or the path of a llama-server; without it, the llama-server on PATH, or
+    /// the newest one known
+    #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
+    pub engine: Option<String>,
+    /// What the settings are chosen for, and the requests that times are given of.
+    #[command(flatten)]
+    pub wishes: Wishes,
+    /// What is loaded beside the model.
+    #[command(flatten)]
+    pub beside: CompanionArgs,
+    /// Fixed settings.
+    #[command(flatten)]
+    pub pins: PinArgs,
 }
 
 /// `detect`
@@ -604,7 +623,9 @@ fn after_help() -> String {
 
 /// The whole command line as clap sees it: for parsing, help, completions and manual pages.
 pub fn command() -> clap::Command {
-    Cli::command()
+    // A table stands in the place of a model, in this command alone.
+    let predict = |command: clap::Command| command.mut_arg("model", |model| model.required_unless_present("table"));
+    Cli::command().mut_subcommand("predict", predict)
 }
 
 #[cfg(test)]

@@ -18,13 +18,13 @@ mod rewrite;
 mod view;
 
 use args::Cli;
-use clap::{CommandFactory, FromArgMatches};
+use clap::FromArgMatches;
 use exit::Exit;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments = rewrite::rewrite(std::env::args_os(), &Cli::command());
-    let parsed = Cli::command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let arguments = rewrite::rewrite(std::env::args_os(), &args::command());
+    let parsed = args::command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let exit = match parsed {
         Ok(cli) => match command::execute(cli) {
             Ok(exit) => exit,

@@ -565,3 +565,22 @@ fn what_is_no_file_says_what_it_could_be() {
     hint: leave --quant out; `llama-quantize --dry-run` tells the size of another type
     ");
 }
+
+#[test]
+fn a_prediction_of_nothing_or_of_two_things() {
+    let folder = Folder::new();
+    folder.file("t.csv", "device,model,test,tokens_per_s\n");
+    let refused = |line: &str, exit: &str, says: &str| {
+        let told = folder.run(line);
+        assert!(told.starts_with(exit) && told.contains(says), "{line}: {told}");
+    };
+    refused("predict", "exit 2", "<MODEL>");
+    refused("predict --table t.csv", "exit 2", "--output <CSV>");
+    refused("predict qwen3-8b --output o.csv", "exit 2", "cannot be used with");
+    refused("predict qwen3-8b --table t.csv --output o.csv", "exit 2", "cannot be used with");
+    refused("predict qwen3-8b --users 0", "exit 2", "--users");
+    refused("predict nowhere.gguf", "exit 7", "no such file");
+    refused("predict qwen3-8b --machine ram=16GiB,cores=4 --svg nowhere/s.svg", "exit 7", "nowhere");
+    refused("predict llama-3.1-405b --machine ram=1GiB,cores=4 --disk never", "exit 3", "");
+    assert!(!folder.path().join("o.csv").exists());
+}

@@ -35,7 +35,8 @@ fn help_names_every_command_and_exit_code() {
       inspect      Show a model: layers, parameters, quantisation, and what it asks of this machine
       memory       Show how much memory a model needs, per device and component, at load and peak
       verify       Compare the computed memory with an engine's own dry run, buffer by buffer
-      predict      Predict the speed of every row of a table of measurements, and how far off that is
+      predict      Predict the speed of a model on a machine over the length of the context, and the
+                   time of a request
       plan         Choose the settings for a model on a machine, and say why
       validate     Check a configuration file against the machine and the engine's rules
       run          Run a model with settings that fit, and compare what happened with the plan
@@ -487,11 +488,44 @@ fn predictions_stand_beside_the_rows_of_a_table() {
 }
 
 #[test]
+fn speed_is_predicted_over_the_context_and_of_a_request() {
+    let folder = model("llama-3.1-8b", FileType::Q4_K_M);
+    let line = format!("predict m.gguf {WORKSTATION} -c 8192 --prompt-tokens 4000 --output-tokens 500 --svg speed.svg --color never");
+    assert_snapshot!("predict", folder.run(&line));
+    let picture = std::fs::read_to_string(folder.path().join("speed.svg")).unwrap();
+    assert!(picture.starts_with("<svg ") && picture.matches("<polyline").count() == 2, "{picture}");
+}
+
+#[test]
+fn drafts_and_several_users_have_speeds_of_their_own() {
+    let folder = model("llama-3.1-8b", FileType::Q4_K_M);
+    folder.model("d.gguf", "llama-3.2-1b", FileType::Q4_0);
+    let json = |line: &str| -> Value {
+        let output = folder.output(&format!("predict {line} {WORKSTATION} --json"));
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{line}: {error}: {output:?}"))
+    };
+    let (alone, four) = (json("m.gguf --users 1"), json("m.gguf --users 4"));
+    let rate = |view: &Value, which: &str| view["request"][which]["value"].as_f64().unwrap();
+    assert_eq!(rate(&alone, "together_tokens_per_s"), rate(&alone, "decode_tokens_per_s"));
+    assert!(rate(&four, "together_tokens_per_s") > 2.0 * rate(&alone, "together_tokens_per_s"));
+    assert!(rate(&four, "decode_tokens_per_s") <= rate(&alone, "decode_tokens_per_s"));
+    assert!(alone.get("speculation").is_none());
+    let drafted = &json("m.gguf --model-draft d.gguf")["speculation"];
+    let per_step = drafted["tokens_per_step"]["value"].as_f64().unwrap();
+    // Three drafted tokens, each accepted with a probability of 0.6: 1 + 0.6 + 0.36 + 0.216.
+    assert_eq!(drafted["drafted"], 3);
+    assert!((per_step - 2.176).abs() < 1e-9, "{drafted}");
+}
+
+#[test]
 fn outputs_follow_the_published_schemas() {
     let folder = model("qwen3-0.6b", FileType::Q4_K_M);
     folder.model("large.gguf", "deepseek-v3", FileType::Q4_K_M).file("measured.csv", MEASURED);
     for (line, schema) in [
         ("predict --table measured.csv --output predicted.csv", "predict"),
+        ("predict m.gguf", "predict"),
+        ("predict m.gguf --machine rtx4090,ram=32GiB,cores=8 --users 4", "predict"),
+        ("predict large.gguf --machine ram=64GiB,cores=8,gpu=24GiB", "refusal"),
         ("detect", "detect"),
         ("detect --machine ram=8GiB", "detect"),
         ("doctor --machine ram=8GiB,features=sse4_2", "doctor"),

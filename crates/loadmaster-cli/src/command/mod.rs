@@ -49,7 +49,7 @@ pub fn execute(cli: Cli) -> Outcome {
         Command::Inspect(args) => inspect::inspect(&shared, &args),
         Command::Memory(args) => memory::memory(&shared, &args),
         Command::Verify(args) => verify::verify(&shared, &args),
-        Command::Predict(args) => predict::predict(&shared, &args),
+        Command::Predict(args) => predict::predict(&shared, *args),
         Command::Plan(args) => plan::plan(&shared, args),
         Command::Validate(args) => validate::validate(&shared, &args),
         Command::Run(args) => run::run(&shared, args),

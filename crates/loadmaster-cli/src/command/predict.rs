@@ -1,17 +1,78 @@
-//! `predict`: speed beside measured speed, for a table of measurements.
+//! `predict`: the speed of a model on a machine; or speed beside measured speed, for a table of measurements.
 
-use super::Shared;
+use super::{Shared, companions, driver_child, failure, machine_name, mention, pretend, request};
 use crate::args::PredictArgs;
 use crate::exit::{Exit, Failure, Outcome, chain};
-use crate::view::PredictView;
+use crate::view::{ForecastView, Forecasted, ModelName, PredictView};
+use loadmaster::advise::{Advice, Request, survey};
+use loadmaster::known::precision;
+use loadmaster::planner::predict::{Forecast, Question, depths, forecast};
 use loadmaster::roofline::Parameters;
-use loadmaster::{benchmarks, store};
+use loadmaster::{benchmarks, planner, store};
+use std::path::Path;
+
+/// Predicts a model, or every row of a table.
+pub fn predict(shared: &Shared, args: PredictArgs) -> Outcome {
+    match (&args.table, &args.output) {
+        (Some(table), Some(output)) => of_table(shared, table, output),
+        _ => of_model(shared, args),
+    }
+}
 
 /// Writes the table with predictions beside its rows, and shows how far they are off.
-pub fn predict(shared: &Shared, args: &PredictArgs) -> Outcome {
-    let unreadable = |error: &dyn std::fmt::Display| Failure::new(Exit::File, format!("{}: {error}", args.table.display()));
-    let text = std::fs::read_to_string(&args.table).map_err(|error| unreadable(&error))?;
+fn of_table(shared: &Shared, table: &Path, output: &Path) -> Outcome {
+    let unreadable = |error: &dyn std::fmt::Display| Failure::new(Exit::File, format!("{}: {error}", table.display()));
+    let text = std::fs::read_to_string(table).map_err(|error| unreadable(&error))?;
     let annotated = benchmarks::annotate(&text, Parameters::fitted()).map_err(|error| unreadable(&error))?;
-    store::write_atomically(&args.output, annotated.csv.as_bytes()).map_err(|error| Failure::new(Exit::File, chain(&error)))?;
-    shared.output.show(&PredictView::new(&annotated, &args.table, &args.output))
+    store::write_atomically(output, annotated.csv.as_bytes()).map_err(|error| Failure::new(Exit::File, chain(&error)))?;
+    shared.output.show(&PredictView::new(&annotated, table, output))
+}
+
+/// Shows speeds and times under the plan's settings, or the pinned ones.
+fn of_model(shared: &Shared, args: PredictArgs) -> Outcome {
+    let facts = Request {
+        machine: shared.machine.clone(),
+        driver_child: driver_child(),
+        engine: shared.engine(args.engine.as_deref()),
+        quant: args.subject.quant,
+        plan: planner::Request { pins: args.pins.pins.clone(), ..planner::Request::default() },
+        ..Request::new(args.subject.model())
+    };
+    let mut survey = survey(&facts).map_err(|error| failure(&error))?;
+    if let Some(devices) = args.pins.devices() {
+        pretend(&mut survey, devices)?;
+    }
+    mention(&shared.output, &survey.beside);
+    let (model, machine) = (ModelName::new(&survey.model, &survey.path).from(survey.origin), survey.machine.clone());
+    let beside = companions(&args.beside.beside())?;
+    let request = planner::Request { companions: beside.into(), ..request(&args.wishes, args.pins.pins) };
+    let (advice, _) = precision::advise(survey, &request, args.subject.quant.is_some());
+    let advice = match advice {
+        Ok(advice) => advice,
+        Err(error) => return shared.refusal(error, &model, &machine),
+    };
+    let of = Forecasted {
+        model: ModelName::new(&advice.model, &advice.path).from(advice.origin),
+        machine: machine_name(&advice.machine),
+        engine: advice.engine.rules.profile.name.clone(),
+        settings: advice.plan.plan().reasons.first().cloned().unwrap_or_default(),
+    };
+    let view = ForecastView::new(of, &forecast_of(&advice));
+    shared.output.show(&view)?;
+    if let Some(path) = &args.svg {
+        store::write_atomically(path, view.picture().as_bytes()).map_err(|error| failure(&error.into()))?;
+        shared.output.say(format_args!("wrote {}", path.display()));
+    }
+    Ok(Exit::Done)
+}
+
+fn forecast_of(advice: &Advice) -> Forecast {
+    let plan = advice.plan.plan();
+    let question = Question {
+        workload: plan.request.demand().workload,
+        depths: depths(plan.requirement.context.n_ctx_seq),
+        draft: plan.request.companions.draft.as_ref(),
+        parameters: Parameters::fitted(),
+    };
+    forecast(&advice.machine, &advice.model, &advice.target, &plan.settings, &plan.requirement, &question)
 }

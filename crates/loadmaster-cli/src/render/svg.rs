@@ -71,7 +71,7 @@ pub fn svg(title: &str, bars: &[Bar]) -> String {
 }
 
 /// Text that cannot end an element or begin one. Control characters, which XML forbids, are left out.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

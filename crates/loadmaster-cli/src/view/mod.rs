@@ -5,6 +5,7 @@
 
 mod detect;
 mod doctor;
+mod forecast;
 mod hardware;
 mod inspect;
 mod memory;
@@ -19,6 +20,7 @@ mod verify;
 
 pub use detect::DetectView;
 pub use doctor::DoctorView;
+pub use forecast::{ForecastView, Forecasted};
 pub use hardware::{HardwareListView, HardwareMatchView, HardwareShowView};
 pub use inspect::InspectView;
 pub use memory::{MemoryFacts, MemoryView};
@@ -61,7 +63,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("inspect", schema_for!(InspectView).into()),
         ("memory", schema_for!(MemoryView).into()),
         ("plan", schema_for!(PlanView).into()),
-        ("predict", schema_for!(PredictView).into()),
+        ("predict", schema_for!(predict::PredictOutput).into()),
         ("refusal", schema_for!(RefusalView).into()),
         ("receipt", loadmaster::receipt::schema()),
         ("run", schema_for!(RunView).into()),

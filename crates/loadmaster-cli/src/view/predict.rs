@@ -1,6 +1,6 @@
-//! `predict`: how far predictions for a table of measurements are off.
+//! `predict --table`: how far predictions for a table of measurements are off.
 
-use super::View;
+use super::{ForecastView, View};
 use crate::render::{Align, DIM, Table, Text};
 use loadmaster::benchmarks::evaluate::{Outcome, errors};
 use loadmaster::benchmarks::{Annotated, Sample};
@@ -8,6 +8,17 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
+
+/// Result of `loadmaster predict`: of a model, or of a table.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is wanted")]
+pub enum PredictOutput {
+    /// Of a model.
+    Model(Box<ForecastView>),
+    /// Of a table.
+    Table(PredictView),
+}
 
 /// Result of `loadmaster predict --table`.
 #[derive(Clone, Debug, Serialize, JsonSchema)]

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use spec::{Bytes, BytesPerSec, Known, TokensPerSec};
 use std::fmt;
+use std::time::Duration;
 
 /// A size in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -38,6 +39,28 @@ impl fmt::Display for Rate {
         match TokensPerSec::new(self.0) {
             Some(rate) => rate.fmt(f),
             None => f.pad("0 tok/s"),
+        }
+    }
+}
+
+/// A time in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Seconds(pub f64);
+
+impl From<Duration> for Seconds {
+    fn from(time: Duration) -> Self {
+        Self(time.as_secs_f64())
+    }
+}
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            seconds if seconds >= 100.0 => f.pad(&format!("{seconds:.0} s")),
+            seconds if seconds >= 10.0 => f.pad(&format!("{seconds:.1} s")),
+            seconds if seconds >= 0.1 => f.pad(&format!("{seconds:.2} s")),
+            seconds => f.pad(&format!("{seconds:.3} s")),
         }
     }
 }

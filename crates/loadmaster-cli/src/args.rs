@@ -314,8 +314,11 @@ pub struct PlanArgs {
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
     /// The configuration file, or a model whose fixed settings are to be checked
-    #[arg(value_name = "CONFIG|MODEL", value_hint = ValueHint::FilePath)]
-    pub file: PathBuf,
+    #[arg(value_name = "CONFIG|MODEL", value_hint = ValueHint::FilePath, required_unless_present = "rules")]
+    pub file: Option<PathBuf>,
+    /// Show every rule that there is: when it is broken, what shows it, and what to do
+    #[arg(long, conflicts_with_all = ["file", "model"])]
+    pub rules: bool,
     /// The model, where it is another than the configuration names
     #[arg(value_hint = ValueHint::FilePath)]
     pub model: Option<PathBuf>,

@@ -100,6 +100,8 @@ mod tests {
             transfers_per_s: Known::exact(5_600_000_000, "test"),
             width_bits: Known::exact(64, "test"),
         }];
+        ill.facts.memory.swap_total = Known::exact(Bytes::from_gib(8), "test");
+        ill.free.swap = Known::exact(Bytes::from_gib(5), "test");
         ill.limits.cpu_quota = Known::exact(1.5, "cpu.max");
         ill.limits.allowed_cpus = Known::exact((0..4).collect(), "affinity");
         ill.limits.memory = vec![MemoryLimit {
@@ -126,6 +128,7 @@ mod tests {
             "huge-pages-reserved",
             "huge-pages-off",
             "little-memory-free",
+            "swap-in-use",
             "cpu-quota",
             "cpu-set",
             "memory-limit",

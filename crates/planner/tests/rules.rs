@@ -7,7 +7,7 @@ use common::{machine, model, native};
 use planner::emit::{Listen, Program};
 use planner::{Context, EngineRules, Request, Severity, Tool, check, emit, plan, validate};
 use spec::settings::{FlashAttention, LoadMode, SplitMode, TensorOverride};
-use spec::{QuantType, Settings};
+use spec::{Known, QuantType, Settings};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 
@@ -265,4 +265,127 @@ fn a_command_prints_as_a_shell_reads_it_and_removes_what_interferes() {
 
 fn shlex_split(line: &str) -> Vec<String> {
     shlex::split(line).unwrap()
+}
+
+/// Rules that settings break on a machine whose state was changed.
+fn in_a_state(machine: &str, name: &str, change: impl FnOnce(&mut spec::Machine, &mut Settings)) -> Vec<String> {
+    let (mut machine, model) = (common::machine(machine), model(name, "Q4_K_M"));
+    let mut settings = Settings { threads: 4, threads_batch: 4, ..Settings::default() };
+    change(&mut machine, &mut settings);
+    let target = native(&machine);
+    let context = Context { machine: &machine, model: &model, target: &target, engine: &EngineRules::bundled() };
+    check(&context, &settings).violations.iter().map(|violation| violation.rule.to_owned()).collect()
+}
+
+const DESKTOP: &str = "cores=8,ram=64GiB,free=60GiB,gpu=24GiB";
+
+#[test]
+fn every_rule_that_is_broken_stands_in_the_table_with_a_severity() {
+    use planner::validate::{RULES, rule};
+    assert!(RULES.len() >= 45, "{}", RULES.len());
+    assert_eq!(rule("memory-tight").unwrap().severity, Severity::Warning);
+    assert_eq!(rule("no-such-rule"), None);
+    // What emission and exit codes go by.
+    assert_eq!(rule("memory-over-limit").unwrap().severity, Severity::Error);
+}
+
+#[test]
+fn power_and_heat_of_the_processor_count_where_it_computes() {
+    use spec::machine::PowerSource;
+    let ill = |machine: &mut spec::Machine| {
+        machine.conditions.power = Known::exact(PowerSource::Battery(40), "test");
+        machine.conditions.power_profile = Known::exact("power-saver".to_owned(), "test");
+        machine.conditions.cpu_temperature_c = Known::exact(97.0, "test");
+    };
+    assert_eq!(in_a_state("cores=8,ram=64GiB", "qwen3-0.6b", |machine, _| ill(machine)), ["on-battery", "saving-power", "host-throttled"]);
+    let on_gpu = in_a_state(DESKTOP, "qwen3-0.6b", |machine, settings| {
+        ill(machine);
+        settings.n_gpu_layers = 99;
+    });
+    assert!(on_gpu.contains(&"on-battery".to_owned()) && !on_gpu.contains(&"host-throttled".to_owned()), "{on_gpu:?}");
+    let phone = |threads| {
+        in_a_state("cores=8,ram=12GiB", "qwen3-0.6b", |machine, settings| {
+            machine.facts.platform.os = "android".to_owned();
+            settings.threads = threads;
+        })
+    };
+    assert_eq!(phone(8), ["sustained-heat"]);
+    assert!(phone(4).is_empty());
+}
+
+#[test]
+fn links_count_where_weights_of_the_host_pass_them() {
+    use spec::machine::{GpuCondition, PcieLink};
+    let of = |layers: u32, now: PcieLink, best: PcieLink| {
+        in_a_state(DESKTOP, "llama-3.1-8b", |machine, settings| {
+            machine.facts.gpus[0].pcie = Known::exact(best, "test");
+            machine.facts.gpus[0].host_visible = Known::exact(spec::Bytes::from_mib(256), "test");
+            machine.conditions.gpus = vec![GpuCondition { link: Known::exact(now, "test"), ..GpuCondition::unknown("test") }];
+            settings.n_gpu_layers = layers;
+        })
+    };
+    let (x4, x16) = (PcieLink { generation: 4, lanes: 4 }, PcieLink { generation: 4, lanes: 16 });
+    assert_eq!(of(20, x4, x16), ["link-narrow", "bar-small"]);
+    assert_eq!(of(20, x4, x4), ["link-narrow", "bar-small"], "a riser of four lanes");
+    assert_eq!(of(20, x16, x16), ["bar-small"]);
+    assert!(of(33, x4, x16).is_empty(), "nothing of the host passes");
+}
+
+#[test]
+fn a_throttled_gpu_counts_where_it_computes() {
+    use spec::machine::GpuCondition;
+    let of = |layers: u32| {
+        in_a_state(DESKTOP, "qwen3-0.6b", |machine, settings| {
+            machine.conditions.gpus = vec![GpuCondition { throttled: Known::exact("thermal".to_owned(), "test"), ..GpuCondition::unknown("test") }];
+            settings.n_gpu_layers = layers;
+        })
+    };
+    assert_eq!(of(29), ["gpu-throttled"]);
+    assert!(of(0).is_empty());
+}
+
+#[test]
+fn mapped_weights_and_swap_are_told_before_they_hurt() {
+    // 4.6 GiB of weights and little else.
+    let tight = in_a_state("cores=8,ram=16GiB,free=5.1GiB", "llama-3.1-8b", |_, settings| (settings.n_ctx, settings.repack) = (512, false));
+    assert!(tight.contains(&"mapped-tight".to_owned()) && !tight.contains(&"weights-not-resident".to_owned()), "{tight:?}");
+    let swapped = in_a_state("cores=8,ram=16GiB,free=5.6GiB", "llama-3.1-8b", |machine, settings| {
+        machine.facts.memory.swap_total = Known::exact(spec::Bytes::from_gib(8), "test");
+        machine.free.swap = Known::exact(spec::Bytes::from_gib(6), "test");
+        (settings.n_ctx, settings.repack) = (512, false);
+    });
+    assert!(swapped.contains(&"swap-in-use".to_owned()), "{swapped:?}");
+}
+
+#[test]
+fn cores_that_are_masked_out_are_not_counted() {
+    use spec::machine::CoreKind;
+    let kinds = || {
+        let kind = |name: &str, cpus: std::ops::Range<u32>, cores| CoreKind { name: name.to_owned(), cpus: cpus.collect(), physical_cores: cores };
+        vec![kind("performance", 0..8, 4), kind("efficiency", 8..16, 8)]
+    };
+    let of = |allowed: std::ops::Range<u32>, threads: u32| {
+        in_a_state("cores=12,threads=16,ram=64GiB", "qwen3-0.6b", |machine, settings| {
+            machine.facts.cpu.core_kinds = kinds();
+            machine.limits.allowed_cpus = Known::exact(allowed.collect(), "test");
+            settings.threads = threads;
+            settings.threads_batch = threads;
+        })
+    };
+    assert!(of(0..16, 4).is_empty());
+    assert_eq!(of(0..16, 6), ["threads-on-slow-cores"]);
+    assert_eq!(of(4..16, 3), ["threads-on-slow-cores"], "two fast cores are left");
+    assert_eq!(of(8..16, 4), ["cpus-of-slow-cores-only"]);
+}
+
+#[test]
+fn a_gpu_at_the_limit_of_what_it_may_have_is_told_how_to_get_more() {
+    let apple = common::machine("m3-max-40c-64gb");
+    let model = model("llama-3.1-70b", "Q4_K_M");
+    let target = native(&apple);
+    let context = Context { machine: &apple, model: &model, target: &target, engine: &EngineRules::bundled() };
+    let settings = Settings { threads: 8, threads_batch: 8, n_gpu_layers: 81, n_ctx: 28672, ..Settings::default() };
+    let report = check(&context, &settings);
+    let shared = report.warnings().find(|violation| violation.rule == "shared-limit");
+    assert!(shared.is_some_and(|violation| violation.fix.contains("iogpu.wired_limit_mb")), "{report}");
 }

@@ -6,6 +6,7 @@ mod cpu;
 mod gpu;
 mod limits;
 mod memory;
+mod strain;
 
 pub use conditions::{Conditions, GpuCondition, PowerSource};
 pub use cpu::{Cache, CoreKind, Cpu};

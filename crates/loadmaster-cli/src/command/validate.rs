@@ -3,7 +3,7 @@
 use super::{Shared, companions, driver_child, failure, machine_name, settings, warn_elsewhere};
 use crate::args::ValidateArgs;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::view::{ModelName, ValidateView};
+use crate::view::{ModelName, RulesView, ValidateView};
 use loadmaster::advise::{Request, Survey, survey};
 use loadmaster::beside::Beside;
 use loadmaster::config::{ConfigFile, Metadata};
@@ -16,7 +16,11 @@ use std::path::{Path, PathBuf};
 
 /// Shows every rule that the configuration breaks.
 pub fn validate(shared: &Shared, args: &ValidateArgs) -> Outcome {
-    let (model, wish, beside) = subject(args)?;
+    // Without a file clap asks for --rules.
+    let Some(file) = args.file.as_deref() else {
+        return shared.output.show(&RulesView::new());
+    };
+    let (model, wish, beside) = subject(args, file)?;
     for step in &wish.migrated {
         shared.output.warn(step);
     }
@@ -45,33 +49,33 @@ pub fn validate(shared: &Shared, args: &ValidateArgs) -> Outcome {
         return shared.refusal(refusal, &name, &survey.machine);
     }
     let engine = survey.engine.rules.profile.name.clone();
-    let view = ValidateView::new(args.file.display().to_string(), name, machine_name(&survey.machine), engine, &report);
+    let view = ValidateView::new(file.display().to_string(), name, machine_name(&survey.machine), engine, &report);
     shared.output.show(&view)?;
     Ok(verdict(&report))
 }
 
 /// The model to check with, what is wished and what is loaded beside: the configuration's settings with those of the command line over them.
-fn subject(args: &ValidateArgs) -> Result<(PathBuf, ConfigFile, Beside), Failure> {
+fn subject(args: &ValidateArgs, file: &Path) -> Result<(PathBuf, ConfigFile, Beside), Failure> {
     let pins = args.pins.here("validate")?.clone();
-    if is_model(&args.file) {
+    if is_model(file) {
         if args.model.is_some() {
             return Err(Failure::new(Exit::Usage, "two models given: the first file is a model, not a configuration"));
         }
-        return Ok((args.file.clone(), ConfigFile { settings: pins, ..ConfigFile::default() }, args.beside.beside()));
+        return Ok((file.to_owned(), ConfigFile { settings: pins, ..ConfigFile::default() }, args.beside.beside()));
     }
-    let mut config = ConfigFile::read(&args.file).map_err(|error| failure(&error.into()))?;
+    let mut config = ConfigFile::read(file).map_err(|error| failure(&error.into()))?;
     config.settings = pins.or(std::mem::take::<Pins>(&mut config.settings));
     if args.model.is_some() || config.model.is_some() {
         // A file has the type that it has; that the plan was for another is told.
         config.metadata.assumed = None;
     }
     let assumed = || config.metadata.model.as_ref().filter(|_| config.metadata.assumed.is_some()).map(PathBuf::from);
-    let model = args.model.clone().or_else(|| config.model_path(&args.file)).or_else(assumed).ok_or_else(|| {
+    let model = args.model.clone().or_else(|| config.model_path(file)).or_else(assumed).ok_or_else(|| {
         Failure::new(Exit::Usage, "the configuration names no model")
-            .at(args.file.display())
+            .at(file.display())
             .hint("add model = \"FILE.gguf\" to it, or name the model after it: loadmaster validate CONFIG MODEL")
     })?;
-    let beside = args.beside.beside().or(config.beside_from(&args.file));
+    let beside = args.beside.beside().or(config.beside_from(file));
     Ok((model, config, beside))
 }
 

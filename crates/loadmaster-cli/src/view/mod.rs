@@ -15,6 +15,7 @@ mod predict;
 mod quantity;
 mod receipt;
 mod requirement;
+mod rules;
 mod validate;
 mod verify;
 
@@ -30,6 +31,7 @@ pub use predict::PredictView;
 pub use quantity::{Quantity, Rate, Size};
 pub use receipt::{ReceiptView, RunView};
 pub use requirement::RequirementView;
+pub use rules::RulesView;
 pub use validate::ValidateView;
 pub use verify::VerifyView;
 
@@ -67,6 +69,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("refusal", schema_for!(RefusalView).into()),
         ("receipt", loadmaster::receipt::schema()),
         ("run", schema_for!(RunView).into()),
+        ("rules", schema_for!(RulesView).into()),
         ("validate", schema_for!(ValidateView).into()),
         ("verify", schema_for!(VerifyView).into()),
     ]

@@ -7,16 +7,13 @@ use spec::{Known, Machine};
 /// Other programs hold much of a GPU above this share.
 const TAKEN: f64 = 0.25;
 
-/// Without Resizable BAR the host sees 256 MiB; with it all of the memory, rounded up to a power of two.
-const VISIBLE: f64 = 0.9;
-
 pub(super) fn findings(machine: &Machine, found: &mut Vec<Finding>) {
     for (index, gpu) in machine.facts.gpus.iter().enumerate().filter(|(_, gpu)| gpu.kind != GpuKind::Software) {
         let name = gpu.name.value().map_or_else(|| format!("GPU {index}"), |name| format!("GPU {index} ({name})"));
         usable(machine, index, gpu, &name, found);
         link(machine, index, gpu, &name, found);
         state(machine, index, gpu, &name, found);
-        bar(gpu, &name, found);
+        bar(machine, index, gpu, &name, found);
     }
 }
 
@@ -44,12 +41,7 @@ fn usable(machine: &Machine, index: usize, gpu: &Gpu, name: &str, found: &mut Ve
 }
 
 fn link(machine: &Machine, index: usize, gpu: &Gpu, name: &str, found: &mut Vec<Finding>) {
-    let now = machine.conditions.gpus.get(index).and_then(|now| now.link.get());
-    // An idle link lowers its generation and keeps its lanes; an integrated GPU's link is not a link.
-    if let (Some(best), Some(now)) = (gpu.pcie.get(), now)
-        && gpu.kind == GpuKind::Discrete
-        && now.lanes < best.lanes
-    {
+    if let Some((now, best)) = machine.narrow_link(index) {
         found.push(
             Finding::new(
                 "gpu-lanes",
@@ -64,7 +56,7 @@ fn link(machine: &Machine, index: usize, gpu: &Gpu, name: &str, found: &mut Vec<
 
 fn state(machine: &Machine, index: usize, gpu: &Gpu, name: &str, found: &mut Vec<Finding>) {
     let now = machine.conditions.gpus.get(index);
-    if let Some(why) = now.and_then(|now| now.throttled.value()).filter(|why| !why.is_empty()) {
+    if let Some(why) = machine.gpu_throttled(index) {
         found.push(
             Finding::new("gpu-throttled", Severity::Caution, format!("{name} runs below its clock: {why}"), "driver")
                 .fix("improve its cooling, or raise its power limit"),
@@ -94,11 +86,8 @@ fn state(machine: &Machine, index: usize, gpu: &Gpu, name: &str, found: &mut Vec
     }
 }
 
-fn bar(gpu: &Gpu, name: &str, found: &mut Vec<Finding>) {
-    if let (Some(visible), Some(total)) = (gpu.host_visible.get(), gpu.memory_total.get())
-        && gpu.kind == GpuKind::Discrete
-        && visible.as_f64() < total.as_f64() * VISIBLE
-    {
+fn bar(machine: &Machine, index: usize, gpu: &Gpu, name: &str, found: &mut Vec<Finding>) {
+    if let Some((visible, total)) = machine.small_bar(index) {
         found.push(
             Finding::new(
                 "gpu-bar",

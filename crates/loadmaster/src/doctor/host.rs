@@ -1,8 +1,7 @@
 //! Findings about processor, memory, power and the limits of this process.
 
 use super::{Finding, Severity};
-use spec::Machine;
-use spec::machine::PowerSource;
+use spec::{Bytes, Machine};
 
 /// Little of the memory is free below this share: other programs hold the rest.
 const LITTLE_FREE: f64 = 0.25;
@@ -10,13 +9,14 @@ const LITTLE_FREE: f64 = 0.25;
 /// Huge pages set aside by number above this share of the memory are missed by everything that does not ask for them.
 const MUCH_RESERVED: f64 = 0.05;
 
-/// Processors slow down between 90 and 105 degrees Celsius.
-const HOT: f64 = 92.0;
+/// Swap below this is what systems put aside at their leisure.
+const MUCH_SWAP: Bytes = Bytes::from_mib(512);
 
 pub(super) fn findings(machine: &Machine, found: &mut Vec<Finding>) {
     instruction_sets(machine, found);
     power(machine, found);
     memory(machine, found);
+    swap(machine, found);
     limits(machine, found);
     surroundings(machine, found);
 }
@@ -38,7 +38,7 @@ fn instruction_sets(machine: &Machine, found: &mut Vec<Finding>) {
 
 fn power(machine: &Machine, found: &mut Vec<Finding>) {
     let now = &machine.conditions;
-    if let Some(PowerSource::Battery(left)) = now.power.get() {
+    if let Some(left) = machine.on_battery() {
         found.push(
             Finding::new(
                 "battery",
@@ -49,34 +49,19 @@ fn power(machine: &Machine, found: &mut Vec<Finding>) {
             .fix("plug it in"),
         );
     }
-    if let Some(profile) = now.power_profile.value()
-        && ["low-power", "power-saver", "quiet", "cool"].contains(&profile.as_str())
-    {
+    if let Some((profile, source)) = machine.saving_profile() {
         found.push(
-            Finding::new(
-                "power-profile",
-                Severity::Caution,
-                format!("the power profile is {profile:?}"),
-                now.power_profile.source().to_string(),
-            )
-            .fix("powerprofilesctl set performance"),
+            Finding::new("power-profile", Severity::Caution, format!("the power profile is {profile:?}"), source.to_string())
+                .fix("powerprofilesctl set performance"),
         );
     }
-    // Where the processor chooses its own frequency, `powersave` alone is the usual governor and slows nothing down.
-    if let Some(governor) = now.governor.value()
-        && (governor.ends_with("prefers power") || governor.ends_with("prefers balance_power"))
-    {
+    if let Some((governor, source)) = machine.saving_governor() {
         found.push(
-            Finding::new(
-                "governor",
-                Severity::Caution,
-                format!("the processor is told to save power: {governor}"),
-                now.governor.source().to_string(),
-            )
-            .fix("cpupower set --epp performance, or choose another power profile"),
+            Finding::new("governor", Severity::Caution, format!("the processor is told to save power: {governor}"), source.to_string())
+                .fix("cpupower set --epp performance, or choose another power profile"),
         );
     }
-    if let Some(degrees) = now.cpu_temperature_c.get().filter(|degrees| *degrees >= HOT) {
+    if let Some(degrees) = machine.hot() {
         found.push(
             Finding::new(
                 "hot",
@@ -151,6 +136,20 @@ fn memory(machine: &Machine, found: &mut Vec<Finding>) {
                 machine.free.memory.source().to_string(),
             )
             .fix("end programs that are not needed"),
+        );
+    }
+}
+
+fn swap(machine: &Machine, found: &mut Vec<Finding>) {
+    if let Some(used) = machine.swap_used().filter(|used| *used >= MUCH_SWAP) {
+        found.push(
+            Finding::new(
+                "swap-in-use",
+                Severity::Note,
+                format!("{used} of programs lie in swap: what they wake up for comes back to memory"),
+                machine.free.swap.source().to_string(),
+            )
+            .fix("end programs that are not needed before a large model is loaded"),
         );
     }
 }

@@ -1,6 +1,9 @@
 //! Memory against the machine: limits, margins, residency, growth.
 
-use super::rules::{error, warning};
+use super::table::{
+    ENGINE_REFUSES, LOCK_LIMIT, LOCK_OVER_MEMORY, MAPPED_TIGHT, MEMORY_OVER_LIMIT, MEMORY_TIGHT, PROMPT_CACHE_MAY_GROW, SHARED_LIMIT,
+    WEIGHTS_NOT_RESIDENT,
+};
 use super::{Author, Context, Violation};
 use crate::plan::pools::Pools;
 use crate::plan::{Budget, Margin, Pool};
@@ -22,16 +25,19 @@ pub(super) fn memory(
     let requirement = match footprint::require_with(context.model, settings, context.target, &context.engine.profile, companions) {
         Ok(requirement) => requirement,
         Err(refusal) => {
-            found.push(error("engine-refuses", "memory", refusal.to_string(), "change the setting it names"));
+            found.push(ENGINE_REFUSES.broken("memory", refusal.to_string(), "change the setting it names"));
             return;
         }
     };
     let pools = Pools::of(context.machine, context.target, margin);
-    for budget in pools.budgets(&requirement) {
-        found.extend(pool(&budget, author));
+    let budgets = pools.budgets(&requirement);
+    for budget in &budgets {
+        found.extend(pool(budget, author));
     }
+    shared(context, &budgets, found);
+    super::conditions::conditions(context, settings, &requirement, found);
     let Some(free) = pools.host.free.low().copied() else { return };
-    residency(&requirement, free, found);
+    residency(&requirement, free, pools.host.limit.filter(|_| matches!(author, Author::Planner { .. })), found);
     growth(&requirement, settings, free, found);
     locking(&requirement.host, settings, free, found);
 }
@@ -46,7 +52,7 @@ fn pool(budget: &Budget, author: Author<'_>) -> Option<Violation> {
             Pool::Host => "take a shorter context, --no-repack, or fewer layers on the host",
             _ => "take fewer layers there (-ngl, --n-cpu-moe), a shorter context, or a smaller micro-batch",
         };
-        return Some(error("memory-over-limit", "memory", message, fix));
+        return Some(MEMORY_OVER_LIMIT.broken("memory", message, fix));
     }
     let share = budget.share()?;
     let margin = match author {
@@ -55,17 +61,43 @@ fn pool(budget: &Budget, author: Author<'_>) -> Option<Violation> {
     };
     margin.then(|| {
         let message = format!("{name} is filled to {:.0} %: {needed} of {free} free", share * 100.0);
-        warning("memory-tight", "memory", message, "leave a tenth for peaks and for other programs")
+        MEMORY_TIGHT.broken("memory", message, "leave a tenth for peaks and for other programs")
     })
 }
 
-/// Mapped weights that do not stay in memory.
-fn residency(requirement: &Requirement, free: Bytes, found: &mut Vec<Violation>) {
+/// GPUs in the host's memory against the limit that the system sets them, where the host has more than that.
+fn shared(context: &Context<'_>, budgets: &[Budget], found: &mut Vec<Violation>) {
+    // The limit may be raised to most of the memory that there is, whoever holds it now.
+    let host = context.machine.effective_memory_total().low().copied();
+    for budget in budgets.iter().filter(|budget| budget.shares_host) {
+        let (Some(&free), Some(&needed), Some(host)) = (budget.free.low(), budget.needed.high(), host) else { continue };
+        if needed.as_f64() > free.as_f64() * TIGHT && host.as_f64() * TIGHT > needed.as_f64() {
+            let message = format!("{} takes {needed} of the {free} that it may have of {host}", budget.pool);
+            let fix = match context.machine.facts.platform.os.as_str() {
+                "macos" => format!("sudo sysctl iogpu.wired_limit_mb={}", host.scale(TIGHT).get() >> 20),
+                "linux" => "raise the GPU's share: ttm.pages_limit (amdgpu) on the kernel's command line".to_owned(),
+                _ => SHARED_LIMIT.fix.to_owned(),
+            };
+            found.push(SHARED_LIMIT.broken("memory", message, fix));
+        }
+    }
+}
+
+/// Mapped weights that do not stay in memory, or only as long as nobody else wants any: past `limit`, or a tenth of what is free.
+fn residency(requirement: &Requirement, free: Bytes, limit: Option<Bytes>, found: &mut Vec<Violation>) {
     let (Some(&resident), Some(&mapped)) = (requirement.resident().high(), requirement.host.weights_mapped.high()) else { return };
-    if !mapped.is_zero() && resident > free && requirement.held().high().is_some_and(|&held| held <= free) {
+    if mapped.is_zero() || requirement.held().high().is_none_or(|&held| held > free) {
+        return;
+    }
+    if resident > free {
         let missing = resident.saturating_sub(free);
         let message = format!("{mapped} of mapped weights do not stay in memory ({missing} too many): tokens wait for the disk");
-        found.push(warning("weights-not-resident", "load_mode", message, "take a smaller quantisation, or put more layers on a GPU"));
+        let fix = "take a smaller quantisation, or put more layers on a GPU";
+        found.push(WEIGHTS_NOT_RESIDENT.broken("load_mode", message, fix));
+    } else if resident > limit.unwrap_or(free.scale(TIGHT)) {
+        let left = free.saturating_sub(resident);
+        let message = format!("{mapped} of mapped weights leave {left} of {free}: another program's first need pushes them out");
+        found.push(MAPPED_TIGHT.broken("load_mode", message, MAPPED_TIGHT.fix));
     }
 }
 
@@ -76,7 +108,7 @@ fn growth(requirement: &Requirement, settings: &Settings, free: Bytes, found: &m
         let left = free.saturating_sub(resident);
         let message = format!("prompt cache ({} MiB) and checkpoints may grow to {growth}, and {left} are left", settings.cache_ram_mib);
         let fix = format!("take -cram {} or fewer checkpoints (-ctxcp)", left.scale(0.5).get() >> 20);
-        found.push(warning("prompt-cache-may-grow", "cache_ram_mib", message, fix));
+        found.push(PROMPT_CACHE_MAY_GROW.broken("cache_ram_mib", message, fix));
     }
 }
 
@@ -89,9 +121,9 @@ fn locking(host: &HostRequirement, settings: &Settings, free: Bytes, found: &mut
     let Some(&bytes) = weights.high() else { return };
     if bytes > free {
         let message = format!("{bytes} of weights cannot be locked in {free} of free memory");
-        found.push(error("lock-over-memory", "load_mode", message, "take -lm auto"));
+        found.push(LOCK_OVER_MEMORY.broken("load_mode", message, "take -lm auto"));
     } else {
         let message = format!("locking {bytes} needs a limit on locked memory at least as high (ulimit -l)");
-        found.push(warning("lock-limit", "load_mode", message, "raise the limit, or take -lm auto"));
+        found.push(LOCK_LIMIT.broken("load_mode", message, "raise the limit, or take -lm auto"));
     }
 }

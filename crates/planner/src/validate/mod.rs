@@ -1,8 +1,12 @@
 //! VALIDATE: the rules of engine and machine over settings. Only [`validate()`] makes a [`ValidPlan`], and only that can be
 //! emitted.
 
+mod conditions;
 mod memory;
 mod rules;
+mod table;
+
+pub use table::{RULES, Rule};
 
 use crate::emit::Tool;
 use crate::plan::{Margin, Plan};
@@ -68,7 +72,7 @@ impl fmt::Display for Severity {
 pub struct Violation {
     /// How bad it is.
     pub severity: Severity,
-    /// Stable name of the rule: `context-above-trained`.
+    /// Stable name of the rule in [`RULES`]: `context-above-trained`.
     pub rule: &'static str,
     /// The setting, by its name in [`Settings`]; `memory` where it is their sum.
     pub setting: &'static str,
@@ -153,6 +157,11 @@ pub(crate) enum Author<'a> {
     },
 }
 
+/// The rule of this name.
+pub fn rule(id: &str) -> Option<&'static Rule> {
+    RULES.iter().find(|rule| rule.id == id)
+}
+
 /// Checks settings, a user's own included, against machine, model and engine.
 pub fn check(context: &Context<'_>, settings: &Settings) -> Report {
     check_with(context, settings, &Companions::default())
@@ -163,23 +172,6 @@ pub fn check_with(context: &Context<'_>, settings: &Settings, companions: &Compa
     check_as(context, settings, companions, Author::User, None)
 }
 
-/// Rules about what the engine ignores or makes something else of.
-const QUIET: &[&str] = &[
-    "zero",
-    "ubatch-above-batch",
-    "context-rounded",
-    "gpu-layers-clamped",
-    "main-gpu-range",
-    "no-device",
-    "no-experts",
-    "override-matches-nothing",
-    "override-separator",
-    "rpc-server-unnamed",
-    "tensor-split-length",
-    "tensor-split-unused",
-    "pooling-of-nothing",
-];
-
 /// Settings that the engine ignores without a word, or makes something else of: for results that are no verdict on them.
 pub fn ignored(context: &Context<'_>, settings: &Settings) -> Report {
     let mut violations = Vec::new();
@@ -189,7 +181,7 @@ pub fn ignored(context: &Context<'_>, settings: &Settings) -> Report {
     rules::context_size(context, settings, Author::User, &mut violations);
     rules::placement(context, settings, &mut violations);
     rules::overrides(context, settings, &mut violations);
-    violations.retain(|violation| QUIET.contains(&violation.rule));
+    violations.retain(|violation| rule(violation.rule).is_some_and(|rule| rule.quiet));
     Report { violations }
 }
 

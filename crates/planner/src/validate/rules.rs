@@ -1,5 +1,12 @@
 //! Rules over settings, model and engine. Each names what upstream does.
 
+use super::table::{
+    CACHE_BLOCK_AND_HEAD, COARSE_CACHE, CONTEXT_ABOVE_TRAINED, CONTEXT_ROUNDED, CONTEXT_UNKNOWN, CPUS_OF_SLOW_CORES_ONLY,
+    ENGINE_CANNOT_EXPRESS, GPU_LAYERS_CLAMPED, LATENT_CACHE_TYPES_DIFFER, MAIN_GPU_RANGE, NO_DEVICE, NO_EXPERTS, OVERRIDE_BUFFER,
+    OVERRIDE_MATCHES_NOTHING, OVERRIDE_PATTERN, OVERRIDE_SEPARATOR, POOLING_OF_NOTHING, QUANTISED_V_WITHOUT_FLASH_ATTENTION,
+    RPC_SERVER_UNNAMED, SLOT_CONTEXT_SMALL, SPLIT_MODE_ROW, SPLIT_MODE_TENSOR, TENSOR_SPLIT_EMPTY, TENSOR_SPLIT_LENGTH,
+    TENSOR_SPLIT_UNUSED, THREADS_ABOVE_CORES, THREADS_ABOVE_CPUS, THREADS_ON_SLOW_CORES, TOO_MANY_SLOTS, UBATCH_ABOVE_BATCH, ZERO,
+};
 use super::{Author, Context, Severity, Violation};
 use crate::emit::flags::value_text;
 use crate::emit::{ALL, Expression, Tool, expressions};
@@ -14,14 +21,6 @@ const MAX_SEQUENCES: u32 = 256;
 /// Context of a slot below which a chat is cut off within a few turns.
 const SMALL_SLOT: u32 = 1024;
 
-pub(super) fn error(rule: &'static str, setting: &'static str, message: String, fix: impl Into<String>) -> Violation {
-    Violation { severity: Severity::Error, rule, setting, message, fix: fix.into() }
-}
-
-pub(super) fn warning(rule: &'static str, setting: &'static str, message: String, fix: impl Into<String>) -> Violation {
-    Violation { severity: Severity::Warning, rule, setting, message, fix: fix.into() }
-}
-
 /// Numbers that must be above zero, and their order.
 pub(super) fn numbers(_: &Context<'_>, settings: &Settings, found: &mut Vec<Violation>) {
     let positive = [
@@ -32,21 +31,21 @@ pub(super) fn numbers(_: &Context<'_>, settings: &Settings, found: &mut Vec<Viol
         ("threads_batch", settings.threads_batch),
     ];
     for (setting, _) in positive.into_iter().filter(|(_, value)| *value == 0) {
-        found.push(error("zero", setting, format!("{setting} is 0"), "take 1 or more"));
+        found.push(ZERO.broken(setting, format!("{setting} is 0"), "take 1 or more"));
     }
     let (batch, ubatch) = (settings.n_batch, settings.n_ubatch);
     if ubatch > batch {
         // `src/llama-context.cpp`: n_ubatch = min(n_batch, n_ubatch), in silence.
         let message = format!("micro-batch {ubatch} is above batch {batch}: the engine would cut it");
-        found.push(error("ubatch-above-batch", "n_ubatch", message, format!("take -ub {batch} or -b {ubatch}")));
+        found.push(UBATCH_ABOVE_BATCH.broken("n_ubatch", message, format!("take -ub {batch} or -b {ubatch}")));
     }
     if settings.pooling != Pooling::Model && !settings.embeddings {
         let message = format!("embeddings pooled by {}, but none are handed out", settings.pooling);
-        found.push(warning("pooling-of-nothing", "pooling", message, "take --embedding too"));
+        found.push(POOLING_OF_NOTHING.broken("pooling", message, "take --embedding too"));
     }
     if settings.n_parallel > MAX_SEQUENCES {
         let message = format!("{} slots: the engine takes {MAX_SEQUENCES} at most", settings.n_parallel);
-        found.push(error("too-many-slots", "n_parallel", message, format!("take -np {MAX_SEQUENCES} or fewer")));
+        found.push(TOO_MANY_SLOTS.broken("n_parallel", message, format!("take -np {MAX_SEQUENCES} or fewer")));
     }
 }
 
@@ -60,12 +59,12 @@ pub(super) fn context_size(context: &Context<'_>, settings: &Settings, author: A
             let most = if settings.kv_unified { trained } else { trained.saturating_mul(slots) };
             let fix = format!("take -c {most}, or give the engine a RoPE scaling that the model supports");
             let chosen_by_planner = matches!(author, Author::Planner { pinned } if !pinned.contains(&"n_ctx"));
-            let make = if chosen_by_planner { error } else { warning };
-            found.push(make("context-above-trained", "n_ctx", message, fix));
+            let severity = if chosen_by_planner { Severity::Error } else { CONTEXT_ABOVE_TRAINED.severity };
+            found.push(CONTEXT_ABOVE_TRAINED.broken_as(severity, "n_ctx", message, fix));
         }
         None if settings.n_ctx == 0 => {
             let message = "0 stands for the trained context, which this file does not state".to_owned();
-            found.push(error("context-unknown", "n_ctx", message, "give a number of tokens"));
+            found.push(CONTEXT_UNKNOWN.broken("n_ctx", message, "give a number of tokens"));
         }
         _ => {}
     }
@@ -76,12 +75,12 @@ pub(super) fn context_size(context: &Context<'_>, settings: &Settings, author: A
         // `src/llama-context.cpp`: both the whole and what each sequence gets are padded to 256.
         let per = if slots > 1 && !settings.kv_unified { format!(" for each of {slots} slots") } else { String::new() };
         let message = format!("{} tokens become {}: the engine rounds up to a multiple of 256{per}", settings.n_ctx, resolved.n_ctx);
-        found.push(warning("context-rounded", "n_ctx", message, format!("take -c {}", resolved.n_ctx)));
+        found.push(CONTEXT_ROUNDED.broken("n_ctx", message, format!("take -c {}", resolved.n_ctx)));
     }
     if slots > 1 && !settings.kv_unified && resolved.n_ctx_seq < SMALL_SLOT {
         let message = format!("{} tokens over {slots} slots leave {} for each", resolved.n_ctx, resolved.n_ctx_seq);
         let fix = format!("take -c {} or --kv-unified", SMALL_SLOT.saturating_mul(slots));
-        found.push(warning("slot-context-small", "n_ctx", message, fix));
+        found.push(SLOT_CONTEXT_SMALL.broken("n_ctx", message, fix));
     }
 }
 
@@ -90,12 +89,12 @@ pub(super) fn cache(context: &Context<'_>, settings: &Settings, found: &mut Vec<
     let (k, v) = (settings.cache_type_k, settings.cache_type_v);
     if v.is_quantized() && settings.flash_attn == FlashAttention::Off {
         let message = format!("a V cache in {v} needs flash attention, which is off");
-        found.push(error("quantised-v-without-flash-attention", "cache_type_v", message, "take -fa auto, or -ctv f16"));
+        found.push(QUANTISED_V_WITHOUT_FLASH_ATTENTION.broken("cache_type_v", message, "take -fa auto, or -ctv f16"));
     }
     let latent = context.model.layers.iter().any(|layer| matches!(layer.mixer, Mixer::Mla(_)));
     if latent && k != v {
         let message = format!("multi-head latent attention keeps one cache: K in {k} and V in {v} cannot both be");
-        found.push(error("latent-cache-types-differ", "cache_type_v", message, format!("take -ctv {k}")));
+        found.push(LATENT_CACHE_TYPES_DIFFER.broken("cache_type_v", message, format!("take -ctv {k}")));
     }
     if settings.flash_attn != FlashAttention::Off {
         block_divides(context, "cache_type_k", k, key_width, found);
@@ -104,7 +103,7 @@ pub(super) fn cache(context: &Context<'_>, settings: &Settings, found: &mut Vec<
     for (setting, ty) in [("cache_type_k", k), ("cache_type_v", v)] {
         if ty.is_quantized() && ty.bits_per_weight() < 8.0 {
             let message = format!("a cache in {ty} loses quality, most in K and with tools and long contexts");
-            found.push(warning("coarse-cache", setting, message, "take q8_0 where memory allows"));
+            found.push(COARSE_CACHE.broken(setting, message, "take q8_0 where memory allows"));
         }
     }
 }
@@ -138,7 +137,7 @@ fn block_divides(
     let ragged = context.model.layers.iter().filter_map(|layer| width(&layer.mixer)).find(|width| !width.is_multiple_of(block));
     if let Some(width) = ragged {
         let message = format!("blocks of {block} in {ty} do not divide heads of width {width}");
-        found.push(error("cache-block-and-head", setting, message, "take f16"));
+        found.push(CACHE_BLOCK_AND_HEAD.broken(setting, message, "take f16"));
     }
 }
 
@@ -150,7 +149,7 @@ pub(super) fn placement(context: &Context<'_>, settings: &Settings, found: &mut 
         no_device(settings, found);
     } else if settings.n_gpu_layers > all && settings.n_gpu_layers != ALL {
         let message = format!("{} layers, and the model has {all} with its output: the engine takes all", settings.n_gpu_layers);
-        found.push(warning("gpu-layers-clamped", "n_gpu_layers", message, format!("take -ngl {all}")));
+        found.push(GPU_LAYERS_CLAMPED.broken("n_gpu_layers", message, format!("take -ngl {all}")));
     }
     remote(context, settings, found);
     tensor_split(settings, devices, found);
@@ -159,23 +158,22 @@ pub(super) fn placement(context: &Context<'_>, settings: &Settings, found: &mut 
         let message = format!("GPU {} of {devices}, counted from 0", settings.main_gpu);
         let most = devices - 1;
         let fix = if most == 0 { "take -mg 0".to_owned() } else { format!("take -mg 0 to {most}") };
-        found.push(error("main-gpu-range", "main_gpu", message, fix));
+        found.push(MAIN_GPU_RANGE.broken("main_gpu", message, fix));
     }
     match settings.split_mode {
-        SplitMode::Row if devices > 0 => found.push(warning(
-            "split-mode-row",
+        SplitMode::Row if devices > 0 => found.push(SPLIT_MODE_ROW.broken(
             "split_mode",
             "row split is deprecated, and backends without split buffers refuse it".to_owned(),
             "take -sm layer",
         )),
         SplitMode::Tensor if devices > 0 => {
-            found.push(warning("split-mode-tensor", "split_mode", "tensor split is experimental upstream".to_owned(), "take -sm layer"))
+            found.push(SPLIT_MODE_TENSOR.broken("split_mode", "tensor split is experimental upstream".to_owned(), "take -sm layer"))
         }
         _ => {}
     }
     if settings.n_cpu_moe > 0 && !context.model.has_experts() {
         let message = "experts for the CPU, and the model has none".to_owned();
-        found.push(warning("no-experts", "n_cpu_moe", message, "take --n-cpu-moe 0"));
+        found.push(NO_EXPERTS.broken("n_cpu_moe", message, "take --n-cpu-moe 0"));
     }
 }
 
@@ -184,7 +182,7 @@ fn remote(context: &Context<'_>, settings: &Settings, found: &mut Vec<Violation>
     let remote = context.target.devices.iter().find(|device| device.backend.name == "RPC");
     if let (Some(device), true) = (remote, settings.rpc_servers.is_empty()) {
         let message = format!("{} is a device of an rpc-server, and none is named", device.name);
-        found.push(warning("rpc-server-unnamed", "rpc_servers", message, "add --rpc HOST:PORT"));
+        found.push(RPC_SERVER_UNNAMED.broken("rpc_servers", message, "add --rpc HOST:PORT"));
     }
 }
 
@@ -193,7 +191,7 @@ fn no_device(settings: &Settings, found: &mut Vec<Violation>) {
     let fix = "or take an engine with GPU support on a machine with a GPU that it can use";
     let mut none = |setting, what: &str, instead: &str| {
         let message = format!("{what}, and the engine has no GPU here: everything stays on the CPU");
-        found.push(warning("no-device", setting, message, format!("{instead}, {fix}")));
+        found.push(NO_DEVICE.broken(setting, message, format!("{instead}, {fix}")));
     };
     if settings.n_gpu_layers > 0 {
         none("n_gpu_layers", "layers for a GPU", "take -ngl 0");
@@ -212,18 +210,23 @@ fn tensor_split(settings: &Settings, devices: usize, found: &mut Vec<Violation>)
     let nonsense = shares.iter().any(|share| !share.is_finite() || *share < 0.0) || shares.iter().all(|share| *share == 0.0);
     if !shares.is_empty() && nonsense {
         let message = format!("shares {} give no device anything", value_text(settings, "tensor_split"));
-        found.push(error("tensor-split-empty", "tensor_split", message, "give at least one device a share above 0"));
+        found.push(TENSOR_SPLIT_EMPTY.broken("tensor_split", message, "give at least one device a share above 0"));
     }
     if settings.split_mode == SplitMode::None && !shares.is_empty() && devices > 0 {
         let message = format!("shares {} under split mode none: one GPU takes all", value_text(settings, "tensor_split"));
-        found.push(warning("tensor-split-unused", "tensor_split", message, "leave out -ts, or take -sm layer"));
+        found.push(TENSOR_SPLIT_UNUSED.broken("tensor_split", message, "leave out -ts, or take -sm layer"));
     }
     if shares.len() > devices && devices > 0 {
         let message = format!("{} shares for {devices} devices", shares.len());
-        found.push(error("tensor-split-length", "tensor_split", message, format!("give {devices}, one for each device")));
+        found.push(TENSOR_SPLIT_LENGTH.broken("tensor_split", message, format!("give {devices}, one for each device")));
     } else if !shares.is_empty() && shares.len() < devices && settings.split_mode != SplitMode::None {
         let message = format!("{} shares for {devices} devices: the others get nothing", shares.len());
-        found.push(warning("tensor-split-length", "tensor_split", message, format!("give {devices}, 0 for a device to leave out")));
+        found.push(TENSOR_SPLIT_LENGTH.broken_as(
+            Severity::Warning,
+            "tensor_split",
+            message,
+            format!("give {devices}, 0 for a device to leave out"),
+        ));
     }
 }
 
@@ -234,26 +237,21 @@ pub(super) fn overrides(context: &Context<'_>, settings: &Settings, found: &mut 
     for rule in &settings.tensor_overrides {
         if !buffers.contains(&rule.buffer.as_str()) {
             let message = format!("no buffer {:?} here", rule.buffer);
-            found.push(error("override-buffer", "tensor_overrides", message, format!("take one of {}", buffers.join(", "))));
+            found.push(OVERRIDE_BUFFER.broken("tensor_overrides", message, format!("take one of {}", buffers.join(", "))));
         }
         if rule.pattern.contains(',') || rule.pattern.contains('=') {
             let message = format!("pattern {:?} holds a comma or an equals sign, at which the engine splits", rule.pattern);
-            found.push(error("override-separator", "tensor_overrides", message, "write the pattern without them"));
+            found.push(OVERRIDE_SEPARATOR.broken("tensor_overrides", message, "write the pattern without them"));
         }
         let names = || context.model.tensors.iter().map(|tensor| tensor.name.as_str());
         match Pattern::new(&rule.pattern).and_then(|pattern| names().map(|name| pattern.is_match(name)).collect::<Result<Vec<_>, _>>()) {
             Err(reason) => {
                 let message = format!("pattern {:?} cannot be searched: {reason}", rule.pattern);
-                found.push(error("override-pattern", "tensor_overrides", message, "correct it; \\. stands for a dot"));
+                found.push(OVERRIDE_PATTERN.broken("tensor_overrides", message, "correct it; \\. stands for a dot"));
             }
             Ok(matches) if !matches.contains(&true) => {
                 let message = format!("pattern {:?} matches no tensor", rule.pattern);
-                found.push(warning(
-                    "override-matches-nothing",
-                    "tensor_overrides",
-                    message,
-                    "compare it with the names that `inspect` shows",
-                ));
+                found.push(OVERRIDE_MATCHES_NOTHING.broken("tensor_overrides", message, "compare it with the names that `inspect` shows"));
             }
             Ok(_) => {}
         }
@@ -267,19 +265,34 @@ pub(super) fn threads(context: &Context<'_>, settings: &Settings, found: &mut Ve
     for (setting, flag, threads) in [("threads", "-t", settings.threads), ("threads_batch", "-tb", settings.threads_batch)] {
         if threads > cpus {
             let message = format!("{threads} threads on {cpus} CPUs that may be used: they wait for each other");
-            found.push(warning("threads-above-cpus", setting, message, format!("take {flag} {cores}")));
+            found.push(THREADS_ABOVE_CPUS.broken(setting, message, format!("take {flag} {cores}")));
         } else if threads > cores && setting == "threads" {
             let message = format!("{threads} threads on {cores} physical cores: two on a core share its memory ports");
-            found.push(warning("threads-above-cores", setting, message, format!("take {flag} {cores}")));
+            found.push(THREADS_ABOVE_CORES.broken(setting, message, format!("take {flag} {cores}")));
         }
     }
-    if let [fastest, _, ..] = context.machine.facts.cpu.core_kinds.as_slice()
-        && settings.threads > fastest.physical_cores
-        && settings.threads <= cores
-    {
-        let message =
-            format!("{} threads on {} {} cores: the slower ones hold them up", settings.threads, fastest.physical_cores, fastest.name);
-        found.push(warning("threads-on-slow-cores", "threads", message, format!("take -t {}", fastest.physical_cores)));
+    slow_cores(context, settings, cores, found);
+}
+
+/// Threads against the faster of two kinds of core, as far as this process may use them.
+fn slow_cores(context: &Context<'_>, settings: &Settings, cores: u32, found: &mut Vec<Violation>) {
+    let [fastest, _, ..] = context.machine.facts.cpu.core_kinds.as_slice() else { return };
+    let allowed = context.machine.limits.allowed_cpus.value();
+    let usable = allowed.map_or(fastest.cpus.len(), |allowed| fastest.cpus.intersection(allowed).count());
+    if usable == 0 && !fastest.cpus.is_empty() {
+        let message = format!("none of the {} cores may be used: {} threads compute on slower ones", fastest.name, settings.threads);
+        found.push(CPUS_OF_SLOW_CORES_ONLY.broken("threads", message, CPUS_OF_SLOW_CORES_ONLY.fix));
+        return;
+    }
+    // Of hyperthreads as many as a core has count as one.
+    let per_core = (fastest.cpus.len() / fastest.physical_cores.max(1) as usize).max(1);
+    let fast = match fastest.cpus.is_empty() {
+        true => fastest.physical_cores,
+        false => u32::try_from(usable.div_ceil(per_core)).unwrap_or(u32::MAX),
+    };
+    if settings.threads > fast && settings.threads <= cores {
+        let message = format!("{} threads on {fast} {} cores: the slower ones hold them up", settings.threads, fastest.name);
+        found.push(THREADS_ON_SLOW_CORES.broken("threads", message, format!("take -t {fast}")));
     }
 }
 
@@ -294,7 +307,7 @@ pub(super) fn expressible(context: &Context<'_>, settings: &Settings, found: &mu
         if expression == Expression::Impossible {
             let message = format!("{} ({version}) has no flag for {} {}", engine.tool, flag.setting, value_text(settings, flag.setting));
             let default = value_text(&Settings::default(), flag.setting);
-            found.push(error("engine-cannot-express", flag.setting, message, format!("take its default {default}, or a newer build")));
+            found.push(ENGINE_CANNOT_EXPRESS.broken(flag.setting, message, format!("take its default {default}, or a newer build")));
         }
     }
 }

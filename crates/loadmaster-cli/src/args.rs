@@ -1,8 +1,10 @@
 //! What can be typed: commands, options and their help. Nothing here touches the system.
 
 mod hardware;
+mod recommend;
 
 pub use hardware::{HardwareArgs, HardwareCommand};
+pub use recommend::RecommendArgs;
 
 use crate::exit::Exit;
 use crate::pins::PinArgs;
@@ -115,6 +117,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Predict the speed of a model on a machine over the length of the context, and the time of a request
     Predict(Box<PredictArgs>),
+    /// Rank models for the machine: files at hand, known models, or one model in every quantisation
+    Recommend(RecommendArgs),
     /// Choose the settings for a model on a machine, and say why
     Plan(PlanArgs),
     /// Check a configuration file against the machine and the engine's rules

@@ -37,6 +37,8 @@ fn help_names_every_command_and_exit_code() {
       verify       Compare the computed memory with an engine's own dry run, buffer by buffer
       predict      Predict the speed of a model on a machine over the length of the context, and the
                    time of a request
+      recommend    Rank models for the machine: files at hand, known models, or one model in every
+                   quantisation
       plan         Choose the settings for a model on a machine, and say why
       validate     Check a configuration file against the machine and the engine's rules
       run          Run a model with settings that fit, and compare what happened with the plan

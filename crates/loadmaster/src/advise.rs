@@ -3,7 +3,7 @@
 use crate::engine::{self, EngineError};
 use crate::error::Error;
 use crate::machine::MachineSource;
-use crate::open::Origin;
+use crate::open::{Opened, Origin};
 use footprint::Target;
 use formats::FileType;
 use formats::analysis::Analysis;
@@ -137,18 +137,47 @@ pub fn survey(request: &Request) -> Result<Survey, Error> {
     let opened = crate::open::open_as(&request.model, request.quant)?;
     let servers = request.plan.pins.rpc_servers.as_deref().unwrap_or_default();
     let engine = resolve(&request.engine, &request.machine, servers)?;
-    let analysis = formats::analysis::analyze(&opened.model);
     let target = target(&machine, &engine);
-    Ok(Survey {
-        path: opened.first(),
-        origin: opened.origin,
-        beside: opened.beside,
-        machine,
-        model: opened.model,
-        analysis,
-        target,
-        engine,
-    })
+    Ok(Ground { machine, target, engine }.survey(opened))
+}
+
+/// What does not depend on a model: the machine, and the engine with what it can use of it.
+#[derive(Clone, Debug)]
+pub struct Ground {
+    /// The machine.
+    pub machine: Machine,
+    /// What models can be put on.
+    pub target: Target,
+    /// The engine.
+    pub engine: ResolvedEngine,
+}
+
+impl Ground {
+    /// Machine and engine of a request, whose model is not looked at.
+    ///
+    /// # Errors
+    /// The machine cannot be detected, or there is no engine.
+    pub fn of(request: &Request) -> Result<Self, Error> {
+        let machine = request.machine.load_to(probe::Depth::Waking, &request.driver_child)?;
+        let servers = request.plan.pins.rpc_servers.as_deref().unwrap_or_default();
+        let engine = resolve(&request.engine, &request.machine, servers)?;
+        let target = target(&machine, &engine);
+        Ok(Self { machine, target, engine })
+    }
+
+    /// The facts of a model here.
+    pub fn survey(&self, opened: Opened) -> Survey {
+        Survey {
+            path: opened.first(),
+            origin: opened.origin,
+            beside: opened.beside,
+            machine: self.machine.clone(),
+            analysis: formats::analysis::analyze(&opened.model),
+            model: opened.model,
+            target: self.target.clone(),
+            engine: self.engine.clone(),
+        }
+    }
 }
 
 impl Survey {

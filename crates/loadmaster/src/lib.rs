@@ -17,6 +17,7 @@
 pub mod advise;
 pub mod beside;
 pub mod config;
+pub mod configure;
 pub mod demo;
 pub mod doctor;
 pub mod engine;
@@ -28,6 +29,7 @@ pub mod open;
 pub mod profiles;
 pub mod prove;
 pub mod receipt;
+pub mod recommend;
 pub mod store;
 pub mod system;
 pub mod verify;

@@ -16,6 +16,8 @@ mod remote;
 
 pub use assumed::SIZE;
 pub use error::OpenError;
+pub use hub::is_folder as is_hub_folder;
+pub use ollama::{is_manifest, stores as ollama_stores};
 pub use remote::RemoteError;
 
 use crate::known::KnownModel;

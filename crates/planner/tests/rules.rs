@@ -336,7 +336,8 @@ fn a_throttled_gpu_counts_where_it_computes() {
     use spec::machine::GpuCondition;
     let of = |layers: u32| {
         in_a_state(DESKTOP, "qwen3-0.6b", |machine, settings| {
-            machine.conditions.gpus = vec![GpuCondition { throttled: Known::exact("thermal".to_owned(), "test"), ..GpuCondition::unknown("test") }];
+            machine.conditions.gpus =
+                vec![GpuCondition { throttled: Known::exact("thermal".to_owned(), "test"), ..GpuCondition::unknown("test") }];
             settings.n_gpu_layers = layers;
         })
     };
@@ -361,7 +362,8 @@ fn mapped_weights_and_swap_are_told_before_they_hurt() {
 fn cores_that_are_masked_out_are_not_counted() {
     use spec::machine::CoreKind;
     let kinds = || {
-        let kind = |name: &str, cpus: std::ops::Range<u32>, cores| CoreKind { name: name.to_owned(), cpus: cpus.collect(), physical_cores: cores };
+        let kind =
+            |name: &str, cpus: std::ops::Range<u32>, cores| CoreKind { name: name.to_owned(), cpus: cpus.collect(), physical_cores: cores };
         vec![kind("performance", 0..8, 4), kind("efficiency", 8..16, 8)]
     };
     let of = |allowed: std::ops::Range<u32>, threads: u32| {

@@ -8,6 +8,7 @@ mod inspect;
 mod memory;
 mod plan;
 mod predict;
+mod recommend;
 mod run;
 mod schemas;
 mod serve;
@@ -50,6 +51,7 @@ pub fn execute(cli: Cli) -> Outcome {
         Command::Memory(args) => memory::memory(&shared, &args),
         Command::Verify(args) => verify::verify(&shared, &args),
         Command::Predict(args) => predict::predict(&shared, *args),
+        Command::Recommend(args) => recommend::recommend(&shared, &args),
         Command::Plan(args) => plan::plan(&shared, args),
         Command::Validate(args) => validate::validate(&shared, &args),
         Command::Run(args) => run::run(&shared, args),

@@ -14,6 +14,7 @@ mod precision;
 mod predict;
 mod quantity;
 mod receipt;
+mod recommend;
 mod requirement;
 mod rules;
 mod validate;
@@ -30,6 +31,7 @@ pub use precision::PrecisionView;
 pub use predict::PredictView;
 pub use quantity::{Quantity, Rate, Size};
 pub use receipt::{ReceiptView, RunView};
+pub use recommend::RecommendView;
 pub use requirement::RequirementView;
 pub use rules::RulesView;
 pub use validate::ValidateView;
@@ -68,6 +70,7 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("predict", schema_for!(predict::PredictOutput).into()),
         ("refusal", schema_for!(RefusalView).into()),
         ("receipt", loadmaster::receipt::schema()),
+        ("recommend", schema_for!(RecommendView).into()),
         ("run", schema_for!(RunView).into()),
         ("rules", schema_for!(RulesView).into()),
         ("validate", schema_for!(ValidateView).into()),

@@ -17,6 +17,11 @@ pub(super) fn is_one(path: &Path) -> bool {
     folder.join("config.json").is_file() && (folder.join(INDEX).is_file() || !parts(folder).is_empty())
 }
 
+/// True for a folder with `config.json` and safetensors.
+pub fn is_folder(path: &Path) -> bool {
+    path.is_dir() && is_one(path)
+}
+
 /// The folder of the model that `path` belongs to.
 fn folder(path: &Path) -> &Path {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -7,7 +7,7 @@ use spec::AttachmentKind;
 use std::path::{Path, PathBuf};
 
 /// The stores of this machine: the one that `OLLAMA_MODELS` names, else the user's, then that of the system's service.
-fn stores() -> Vec<PathBuf> {
+pub fn stores() -> Vec<PathBuf> {
     if let Some(store) = std::env::var_os("OLLAMA_MODELS").filter(|store| !store.is_empty()) {
         return vec![store.into()];
     }
@@ -41,7 +41,7 @@ fn store_of(path: &Path) -> Option<PathBuf> {
 }
 
 /// True for the path of a manifest in a store.
-pub(super) fn is_manifest(path: &Path) -> bool {
+pub fn is_manifest(path: &Path) -> bool {
     path.is_file() && store_of(path).is_some()
 }
 

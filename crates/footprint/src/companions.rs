@@ -8,9 +8,9 @@ pub use draft::{Draft, Speculation};
 use crate::error::FootprintError;
 use crate::parts::{Component, Part};
 use crate::placement::Placement;
-use crate::requirement::{Requirement, ResolvedContext};
-use crate::{EngineProfile, Target};
-use spec::{Attachment, Bytes, Known, Model, Settings};
+use crate::require::Case;
+use crate::requirement::Requirement;
+use spec::{Attachment, Bytes, Known, Model};
 
 /// Everything beside a model.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,11 +40,7 @@ impl Companions {
 
 /// One model as it is placed: what companions are placed beside.
 pub(crate) struct Host<'a> {
-    pub(crate) model: &'a Model,
-    pub(crate) settings: &'a Settings,
-    pub(crate) target: &'a Target,
-    pub(crate) profile: &'a EngineProfile,
-    pub(crate) context: ResolvedContext,
+    pub(crate) case: Case<'a>,
     pub(crate) placement: &'a Placement,
 }
 
@@ -75,7 +71,7 @@ impl Beside {
 
 /// What the companions need.
 pub(crate) fn beside(host: &Host<'_>, companions: &Companions) -> Result<Beside, FootprintError> {
-    let mut beside = Beside { host: Vec::new(), devices: vec![Vec::new(); host.target.devices.len()] };
+    let mut beside = Beside { host: Vec::new(), devices: vec![Vec::new(); host.case.target.devices.len()] };
     if let Some(projector) = &companions.projector {
         attached::projector(host, projector, companions.projector_on_host, &mut beside);
     }

@@ -6,7 +6,7 @@ use crate::compute::{Configuration, Run, Shape, Simulations};
 use crate::error::FootprintError;
 use crate::kv_cache::{self, ByPlace};
 use crate::mapped::{self, Mapped};
-use crate::placement::{self, Home, Placement};
+use crate::placement::{self, Home, Placement, Placer};
 use crate::repack::Kernels;
 use crate::requirement::{DeviceRequirement, HostRequirement, Requirement};
 use crate::roles::Roles;
@@ -114,8 +114,9 @@ pub(crate) struct Placed {
 
 impl Placed {
     pub(crate) fn new(case: &Case<'_>) -> Result<Self, FootprintError> {
-        let placement = case.place()?;
-        let tally = Tally::over(&case.loader(), &placement, 0..case.model.tensors.len());
+        let every = || 0..case.model.tensors.len();
+        let placement = case.placer()?.place(vec![Home::Unused; every().len()], every());
+        let tally = Tally::over(&case.loader(), &placement, every());
         Ok(Self::of(case, placement, tally))
     }
 
@@ -160,9 +161,8 @@ impl<'a> Case<'a> {
         Ok(Self { model, roles, settings, target, profile, context })
     }
 
-    /// Where everything goes.
-    pub(crate) fn place(&self) -> Result<Placement, FootprintError> {
-        placement::place_by(self.roles, self.model, self.settings, self.target, self.profile)
+    pub(crate) fn placer(&self) -> Result<Placer<'a>, FootprintError> {
+        Placer::new(self.roles, self.model, self.settings, self.target, self.profile)
     }
 
     pub(crate) fn loader(&self) -> Loader<'a> {
@@ -211,7 +211,7 @@ impl<'a> Case<'a> {
 
     /// The requirement, from its parts.
     pub(crate) fn finish(&self, placed: &Placed, simulated: Simulated, companions: &Companions) -> Result<Requirement, FootprintError> {
-        let Case { model, settings, target, profile, context, .. } = *self;
+        let settings = self.settings;
         // Only the placed graph tells what `auto` becomes, and so whether the engine refuses the cache.
         if settings.cache_type_v.is_quantized() && !simulated.compute.flash_attn {
             return Err(FootprintError::QuantizedVWithoutFlashAttention { ty: settings.cache_type_v });
@@ -222,7 +222,7 @@ impl<'a> Case<'a> {
         }
         let mut requirement = self.assemble(placed, simulated);
         if !companions.is_empty() {
-            let host = Host { model, settings, target, profile, context, placement: &placed.placement };
+            let host = Host { case: *self, placement: &placed.placement };
             requirement.set_beside(beside(&host, companions)?);
         }
         Ok(requirement)

@@ -105,9 +105,7 @@ impl<'a> Requirements<'a> {
         if let Some(known) = self.cache.borrow().placed.get(&key) {
             return Ok(Rc::clone(known));
         }
-        let placement = case.place()?;
-        let (tally, shape) = self.layers.of(&case.loader(), &placement);
-        let placed = Placed::of(case, placement, tally);
+        let (placed, shape) = self.layers.place(case)?;
         let mut cache = self.cache.borrow_mut();
         let next = cache.shapes.len() as u32;
         let shaped = u64::from(*cache.shapes.entry(shape.clone()).or_insert(next));
@@ -138,12 +136,18 @@ impl<'a> Requirements<'a> {
 
 /// Everything of the settings that decides where tensors go.
 fn placement_key(settings: &Settings) -> Vec<u64> {
-    let &Settings { n_gpu_layers, split_mode, ref tensor_split, main_gpu, ref tensor_overrides, n_cpu_moe, load_mode, repack, .. } =
-        settings;
-    let mut key =
-        vec![u64::from(n_gpu_layers), split_mode as u64, u64::from(main_gpu), u64::from(n_cpu_moe), load_mode as u64, repack.into()];
-    key.push(tensor_split.len() as u64);
+    let &Settings { n_gpu_layers, ref tensor_split, n_cpu_moe, .. } = settings;
+    let mut key = frame_key(settings);
+    key.extend([u64::from(n_gpu_layers), u64::from(n_cpu_moe)]);
     key.extend(tensor_split.iter().map(|share| share.to_bits()));
+    key
+}
+
+/// The part of it that moves no layer, and no experts layer by layer.
+fn frame_key(settings: &Settings) -> Vec<u64> {
+    let &Settings { split_mode, main_gpu, ref tensor_overrides, load_mode, repack, .. } = settings;
+    let mut key = Vec::with_capacity(16);
+    key.extend([split_mode as u64, u64::from(main_gpu), load_mode as u64, repack.into(), tensor_overrides.len() as u64]);
     for rule in tensor_overrides {
         for text in [&rule.pattern, &rule.buffer] {
             key.push(text.len() as u64);

@@ -11,7 +11,7 @@ use crate::error::FootprintError;
 use crate::kv_cache::{ByPlace, Shape, Shapes, cells, trunk_layers};
 use crate::parts::Part;
 use crate::placement::{self, Home, Placement};
-use crate::require::require_speculating;
+use crate::require::{Case, require_speculating};
 use crate::requirement::{DeviceRequirement, Requirement};
 use crate::roles::Roles;
 use crate::target::{Backend, Device};
@@ -298,13 +298,14 @@ fn companions_beside(
     if companions.draft.as_ref().is_some_and(|draft| draft.model.is_none()) {
         return Err(refused("how prediction layers that draft are sliced is not known; use layer or none"));
     }
-    let context = joined.context;
+    let roles = Roles::of(model);
+    let case = Case { model, roles: &roles, settings, target, profile, context: joined.context };
     let everywhere = Companions { projector: None, draft: None, ..companions.clone() };
-    let host = Host { model, settings: &joined.settings, target: &joined.target, profile, context, placement: &joined.placement };
+    let host = Host { case: Case { settings: &joined.settings, target: &joined.target, ..case }, placement: &joined.placement };
     let copied = beside(&host, &everywhere)?;
     let single = Companions { adapters: Vec::new(), control_vectors: Vec::new(), ..companions.clone() };
     let all = Placement { devices: (0..target.devices.len()).collect(), ..joined.placement.clone() };
-    let host = Host { model, settings, target, profile, context, placement: &all };
+    let host = Host { case, placement: &all };
     let mut found = beside(&host, &single)?;
     found.host.extend(copied.host);
     let copies: Vec<Part> = copied.devices.into_iter().next().unwrap_or_default();

@@ -20,7 +20,7 @@ const CONTROL: &str = "one F32 row per layer but the first (src/llama-adapter.cp
 impl Host<'_> {
     /// Bytes of a tensor in the memory of a place.
     fn padded(&self, device: Option<usize>, ty: QuantType, width: u64, bytes: Bytes) -> Bytes {
-        match device.and_then(|device| self.target.devices.get(device)) {
+        match device.and_then(|device| self.case.target.devices.get(device)) {
             Some(device) => device.backend.padded(ty, width, bytes),
             None => bytes.pad_to(HOST_ALIGNMENT),
         }
@@ -30,10 +30,10 @@ impl Host<'_> {
 /// A projector lies whole on the first device, or on the host; its scheduler reserves the graph of one image when it is
 /// loaded, and a larger one when a larger image comes (`tools/mtmd/clip.cpp:3735-3815`).
 pub(super) fn projector(host: &Host<'_>, file: &Attachment, on_host: bool, beside: &mut Beside) {
-    let device = host.placement.devices.first().copied().filter(|_| !on_host && host.settings.n_gpu_layers > 0);
+    let device = host.placement.devices.first().copied().filter(|_| !on_host && host.case.settings.n_gpu_layers > 0);
     let bytes = file.tensors.iter().map(|tensor| host.padded(device, tensor.ty, tensor.shape[0], tensor.bytes)).sum();
     beside.fixed(device, Component::Projector, Known::exact(bytes, PROJECTOR));
-    let compute = projector_compute(file, device.and_then(|device| host.target.devices.get(device)));
+    let compute = projector_compute(file, device.and_then(|device| host.case.target.devices.get(device)));
     beside.fixed(device, Component::ProjectorCompute, compute);
 }
 
@@ -96,8 +96,8 @@ fn one_image(vision: &Vision, kind: &str, on: Option<&Device>) -> Known<Bytes> {
 
 /// An adapter's pairs lie where the weights lie that they change; beside repacked weights in plain host memory.
 pub(super) fn adapter(host: &Host<'_>, file: &Attachment, beside: &mut Beside) -> Result<(), FootprintError> {
-    if file.architecture != host.model.architecture {
-        let problem = format!("it is made for {:?}, the model is {:?}", file.architecture, host.model.architecture);
+    if file.architecture != host.case.model.architecture {
+        let problem = format!("it is made for {:?}, the model is {:?}", file.architecture, host.case.model.architecture);
         return Err(FootprintError::Adapter { problem });
     }
     let mut pairs: BTreeMap<&str, [Option<&Tensor>; 2]> = BTreeMap::new();
@@ -114,7 +114,7 @@ pub(super) fn adapter(host: &Host<'_>, file: &Attachment, beside: &mut Beside) -
         pairs.entry(name).or_default()[half] = Some(tensor);
     }
     let homes: BTreeMap<&str, (&Tensor, Home)> =
-        host.model.tensors.iter().zip(&host.placement.homes).map(|(tensor, &home)| (tensor.name.as_str(), (tensor, home))).collect();
+        host.case.model.tensors.iter().zip(&host.placement.homes).map(|(tensor, &home)| (tensor.name.as_str(), (tensor, home))).collect();
     let mut widest: BTreeMap<Option<usize>, u64> = BTreeMap::new();
     for (name, pair) in pairs {
         let refused = |problem: String| Err(FootprintError::Adapter { problem });
@@ -136,7 +136,7 @@ pub(super) fn adapter(host: &Host<'_>, file: &Attachment, beside: &mut Beside) -
     }
     for (device, width) in widest {
         // The graph is reserved anew with the adapters; their products are alive while the gated block has room for one more.
-        let product = QuantType::F32.row_bytes(width).unwrap_or(Bytes::MAX).times(u64::from(host.context.n_ubatch));
+        let product = QuantType::F32.row_bytes(width).unwrap_or(Bytes::MAX).times(u64::from(host.case.context.n_ubatch));
         let compute = Known::estimated(Bytes::ZERO, Bytes::ZERO, product, COMPUTED);
         beside.add(device, Component::AdapterCompute, compute.clone(), compute);
     }
@@ -146,19 +146,19 @@ pub(super) fn adapter(host: &Host<'_>, file: &Attachment, beside: &mut Beside) -
 /// Control vectors are summed: one row per layer from the second on, on the layer's device.
 pub(super) fn control_vectors(host: &Host<'_>, files: &[Attachment], beside: &mut Beside) -> Result<(), FootprintError> {
     for file in files {
-        let other = file.tensors.iter().find(|tensor| tensor.elements() != host.model.n_embd);
+        let other = file.tensors.iter().find(|tensor| tensor.elements() != host.case.model.n_embd);
         if let Some(tensor) = other {
-            let problem = format!("{:?} has {} elements, the model's stream {}", tensor.name, tensor.elements(), host.model.n_embd);
+            let problem = format!("{:?} has {} elements, the model's stream {}", tensor.name, tensor.elements(), host.case.model.n_embd);
             return Err(FootprintError::ControlVector { problem });
         }
     }
     if files.is_empty() {
         return Ok(());
     }
-    let row = QuantType::F32.row_bytes(host.model.n_embd).unwrap_or(Bytes::MAX);
-    for layer in 1..host.model.n_layer() {
+    let row = QuantType::F32.row_bytes(host.case.model.n_embd).unwrap_or(Bytes::MAX);
+    for layer in 1..host.case.model.n_layer() {
         let device = host.placement.layer_device(layer);
-        let bytes = host.padded(device, QuantType::F32, host.model.n_embd, row);
+        let bytes = host.padded(device, QuantType::F32, host.case.model.n_embd, row);
         beside.fixed(device, Component::ControlVectors, Known::exact(bytes, CONTROL));
     }
     Ok(())

@@ -83,11 +83,11 @@ impl Speculation {
 
 /// What the draft needs.
 pub(super) fn draft(host: &Host<'_>, draft: &Draft, beside: &mut Beside) -> Result<(), FootprintError> {
-    let refused = |flag| Err(FootprintError::DraftFlag { engine: host.profile.name.clone(), flag });
-    if draft.n_ctx.is_some() && !host.profile.rules.draft_context {
+    let refused = |flag| Err(FootprintError::DraftFlag { engine: host.case.profile.name.clone(), flag });
+    if draft.n_ctx.is_some() && !host.case.profile.rules.draft_context {
         return refused("--ctx-size-draft");
     }
-    if draft.n_ubatch.is_some() && !host.profile.rules.draft_micro_batch {
+    if draft.n_ubatch.is_some() && !host.case.profile.rules.draft_micro_batch {
         return refused("--spec-draft-n-ubatch");
     }
     match &draft.model {
@@ -100,22 +100,22 @@ pub(super) fn draft(host: &Host<'_>, draft: &Draft, beside: &mut Beside) -> Resu
 /// (`common/speculative.cpp:2527-2590`).
 fn other_model(host: &Host<'_>, draft: &Draft, model: &Model, beside: &mut Beside) -> Result<(), FootprintError> {
     // Older engines translate between vocabularies (pull request 22787).
-    if !host.profile.rules.draft_context {
-        vocabulary(host.model, model)?;
+    if !host.case.profile.rules.draft_context {
+        vocabulary(host.case.model, model)?;
     }
     let all = model.n_layer_all().saturating_add(1);
     let settings = Settings {
-        n_ctx: draft.n_ctx.unwrap_or(host.context.n_ctx),
-        n_ubatch: draft.n_ubatch.unwrap_or(host.settings.n_ubatch),
-        n_gpu_layers: draft.n_gpu_layers.unwrap_or(if host.target.devices.is_empty() { 0 } else { all }),
+        n_ctx: draft.n_ctx.unwrap_or(host.case.context.n_ctx),
+        n_ubatch: draft.n_ubatch.unwrap_or(host.case.settings.n_ubatch),
+        n_gpu_layers: draft.n_gpu_layers.unwrap_or(if host.case.target.devices.is_empty() { 0 } else { all }),
         cache_type_k: draft.cache_type_k,
         cache_type_v: draft.cache_type_v,
         tensor_overrides: Vec::new(),
         n_cpu_moe: 0,
-        ..host.settings.clone()
+        ..host.case.settings.clone()
     };
-    let profile = EngineProfile { outputs: Outputs::PerSequence, prompt_cache: false, ..host.profile.clone() };
-    let need = require(model, &settings, host.target, &profile).map_err(|error| FootprintError::Draft { reason: Box::new(error) })?;
+    let profile = EngineProfile { outputs: Outputs::PerSequence, prompt_cache: false, ..host.case.profile.clone() };
+    let need = require(model, &settings, host.case.target, &profile).map_err(|error| FootprintError::Draft { reason: Box::new(error) })?;
     for (index, device) in need.devices.into_iter().enumerate() {
         beside.fixed(Some(index), Component::DraftWeights, device.weights);
         beside.fixed(Some(index), Component::DraftCache, device.kv_cache.plus(&device.state));
@@ -172,19 +172,19 @@ fn with_sampling(model: &Model, output: Known<Bytes>) -> Known<Bytes> {
 
 /// The model's prediction layers: their weights are loaded, and a context of their own attends over the whole context.
 fn own_layers(host: &Host<'_>, draft: &Draft, beside: &mut Beside) -> Result<(), FootprintError> {
-    let model = host.model;
+    let model = host.case.model;
     if model.n_layer_nextn == 0 {
         return Err(FootprintError::NoPredictionLayers { architecture: model.architecture.clone() });
     }
     let first = model.n_layer();
-    let settings = Settings { cache_type_k: draft.cache_type_k, cache_type_v: draft.cache_type_v, ..host.settings.clone() };
-    let shapes = Shapes::new(model, &settings, &host.context);
-    let cells = kv_cache::cells_shared(model, &settings, &host.context, settings.kv_unified);
+    let settings = Settings { cache_type_k: draft.cache_type_k, cache_type_v: draft.cache_type_v, ..host.case.settings.clone() };
+    let shapes = Shapes::new(model, &settings, &host.case.context);
+    let cells = kv_cache::cells_shared(model, &settings, &host.case.context, settings.kv_unified);
     // Some families load single tensors of these layers in any case.
     let skipped = model.tensors.iter().zip(&host.placement.homes).filter(|(_, home)| **home == Home::Unused);
     for (tensor, _) in skipped.filter(|(tensor, _)| tensor.layer().is_some_and(|layer| layer >= first)) {
         let device = tensor.layer().and_then(|layer| host.placement.layer_device(layer));
-        match device.and_then(|device| host.target.devices.get(device)) {
+        match device.and_then(|device| host.case.target.devices.get(device)) {
             Some(on) => {
                 let bytes = on.backend.padded(tensor.ty, tensor.shape[0], tensor.bytes);
                 beside.fixed(device, Component::DraftWeights, Known::exact(bytes, LAYERS));
@@ -212,7 +212,7 @@ fn own_layers(host: &Host<'_>, draft: &Draft, beside: &mut Beside) -> Result<(),
     }
     let device = host.placement.layer_device(first);
     beside.fixed(device, Component::DraftCompute, prediction_compute(host, draft, u64::from(cells.full)));
-    let logits = Bytes::new(model.n_vocab).times(4).times(u64::from(host.settings.n_parallel.max(1)));
+    let logits = Bytes::new(model.n_vocab).times(4).times(u64::from(host.case.settings.n_parallel.max(1)));
     beside.fixed(None, Component::DraftOutput, with_sampling(model, Known::exact(logits, "llama-context.cpp:2118-2260")));
     Ok(())
 }
@@ -221,15 +221,15 @@ const LAYERS: &str = "tensors of the prediction layers, which are skipped withou
 
 /// One layer over a micro-batch, by the closed form of a dense block with flash attention; found on a logged 520.06 MiB.
 fn prediction_compute(host: &Host<'_>, draft: &Draft, cells: u64) -> Known<Bytes> {
-    let model = host.model;
+    let model = host.case.model;
     let widest = model.layers.iter().skip(model.n_layer() as usize).map(|layer| match &layer.feed_forward {
         FeedForward::Dense { n_ff } => *n_ff,
         FeedForward::Experts(e) => e.n_ff.saturating_mul(u64::from(e.used)).max(e.n_ff_shared),
         FeedForward::None => 0,
     });
     let (n_ff, n_embd) = (widest.max().unwrap_or(0) as f64, model.n_embd as f64);
-    let n_ubatch = draft.n_ubatch.map_or(host.context.n_ubatch, |n_ubatch| n_ubatch.min(host.context.n_batch));
-    let tokens = f64::from(n_ubatch.min(host.context.n_ctx));
+    let n_ubatch = draft.n_ubatch.map_or(host.case.context.n_ubatch, |n_ubatch| n_ubatch.min(host.case.context.n_batch));
+    let tokens = f64::from(n_ubatch.min(host.case.context.n_ctx));
     let value = Bytes::from_f64((3.0 * n_ff + 2.0 * n_embd) * tokens * 4.0 + cells as f64 * tokens * 2.0);
     Known::estimated(value, value.scale(0.6), value.scale(1.6), "closed form of one block (3 n_ff + 2 n_embd) × tokens × 4 B, and the mask")
 }

@@ -78,8 +78,8 @@ impl Shapes {
     }
 
     /// The devices that a layer and its cache are on.
-    pub(crate) fn devices(&self, placement: &Placement, layer: usize) -> [u32; 2] {
-        let device = |layer: usize| device_number(placement.layer_devices.get(layer).copied().flatten());
+    pub(crate) fn devices(&self, layer_devices: &[Option<usize>], layer: usize) -> [u32; 2] {
+        let device = |layer: usize| device_number(layer_devices.get(layer).copied().flatten());
         let source = self.shared.get(layer).copied().flatten().map_or(layer, |source| source as usize);
         [device(layer), device(source)]
     }
@@ -87,7 +87,7 @@ impl Shapes {
     /// What of a placement shapes one layer.
     pub(crate) fn layer(&self, placement: &Placement, layer: usize) -> LayerShape {
         let like = self.like.get(layer).copied().unwrap_or(u32::MAX);
-        let [device, source] = self.devices(placement, layer);
+        let [device, source] = self.devices(&placement.layer_devices, layer);
         let mut parts = [(); 2].map(|()| {
             let mut part = Vec::with_capacity(64);
             part.extend([like, device, source]);

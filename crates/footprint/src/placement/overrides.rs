@@ -53,9 +53,14 @@ impl Overrides {
         self.rules.is_empty() && self.n_cpu_moe == 0
     }
 
+    /// True where the experts of a layer go to the host, unless a rule says otherwise.
+    pub(super) fn moves_experts(&self, layer: u32) -> bool {
+        layer < self.n_cpu_moe
+    }
+
     pub(super) fn place(&self, name: &str, role: &Role) -> Option<Place> {
         let rule = self.rules.iter().find(|(pattern, _)| pattern.is_match(name).unwrap_or(false)).map(|(_, place)| *place);
-        rule.or_else(|| role.experts_of.filter(|&layer| layer < self.n_cpu_moe).map(|_| Place::Host))
+        rule.or_else(|| role.experts_of.filter(|&layer| self.moves_experts(layer)).map(|_| Place::Host))
     }
 }
 

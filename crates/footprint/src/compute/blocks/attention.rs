@@ -1,10 +1,11 @@
-//! Softmax attention, over a KV cache or, in encoders, over the batch alone (`build_qkv`, `build_attn`, `build_attn_mha` in llama-graph.cpp; `cpy_k`, `cpy_v`,
-//! `get_k`, `get_v` in llama-kv-cache.cpp:1296-1500).
+//! Softmax attention of a layer, over a KV cache or, in encoders, over the batch alone (`build_qkv`, `build_attn` in
+//! llama-graph.cpp).
 
 use super::super::builder::{Builder, Missing, Norm};
-use super::super::fusions::Fusion;
 use super::super::tensor::{CacheKind, Id, Memory, Op};
 use super::super::weights::{Part, Suffix};
+use super::attend::{Score, attend};
+use super::cache::{columns_of, hadamard, rotation, rows_of, store, store_transposed};
 use super::compressed::{self, CompressedInputs};
 use super::gated_attention::gated_attention;
 use super::indexer::{self, IndexerInputs};
@@ -171,16 +172,6 @@ fn cache_inputs(b: &mut Builder<'_>, cells: u64, windowed: bool) -> CacheInputs 
         k_rotation: k_rotation.map(|n| b.graph.input(QuantType::F32, [n, n, 1, 1])),
         v_rotation: v_rotation.map(|n| b.graph.input(QuantType::F32, [n, n, 1, 1])),
     }
-}
-
-/// Side of the rotation of a quantised cache: 64, and for keys the largest power of two that divides the head
-/// (llama-kv-cache.cpp:313-358). None where heads differ in width or are no multiple of 64.
-pub(super) fn rotation(ty: QuantType, mut head_dims: impl Iterator<Item = u32>, largest: bool) -> Option<u64> {
-    let first = head_dims.next()?;
-    if !ty.is_quantized() || first == 0 || !first.is_multiple_of(64) || head_dims.any(|dim| dim != first) {
-        return None;
-    }
-    Some(if largest { 1 << first.trailing_zeros() } else { 64 })
 }
 
 /// Attention of one layer, from the normed stream to the block's output.
@@ -430,203 +421,4 @@ pub(super) fn cached(
 
 fn widest_v(model: &Model) -> u64 {
     model.layers.iter().filter_map(attention_of).map(Attention::v_width).max().unwrap_or(1)
-}
-
-/// A product with a small rotation, row block by row block (`llama_mul_mat_hadamard`).
-pub(super) fn hadamard(b: &mut Builder<'_>, x: Id, rotation: Id) -> Id {
-    let n = b.graph.ne(rotation)[0].max(1);
-    let (ne, rows) = (b.graph.ne(x), b.graph.tensor(x).elements() / n);
-    let blocks = [n, rows, 1, 1];
-    let x = if b.graph.tensor(x).is_contiguous() { b.graph.reshape(x, blocks) } else { b.graph.cont_as(x, blocks) };
-    let y = b.graph.mul_mat(rotation, x);
-    b.graph.reshape(y, ne)
-}
-
-/// Writes one row per token into a cache.
-pub(super) fn store(b: &mut Builder<'_>, cache: Id, x: Id, slots: Id) {
-    let (ne, row) = (b.graph.ne(x), b.graph.tensor(x).nb[2]);
-    let width = ne[0].saturating_mul(ne[1]);
-    if !b.options.rules.indexed_store {
-        let target = b.graph.view_1d(cache, width.saturating_mul(ne[2]));
-        let stored = b.graph.copy_into(x, target);
-        b.graph.expand(stored);
-        return;
-    }
-    let x = b.graph.view_2d(x, width, ne[2], row);
-    let [_, cells, n_stream, _] = b.graph.ne(cache);
-    let cache = if n_stream > 1 { b.graph.reshape(cache, [width, cells.saturating_mul(n_stream), 1, 1]) } else { cache };
-    let stored = b.graph.set_rows(cache, x, slots);
-    b.graph.expand(stored);
-}
-
-/// Writes values into a transposed cache, one element per row.
-pub(super) fn store_transposed(b: &mut Builder<'_>, cache: Id, x: Id, slots: Id) {
-    let (ne, row) = (b.graph.ne(x), b.graph.tensor(x).nb[2]);
-    let width = ne[0].saturating_mul(ne[1]);
-    let flat = [width, ne[2], 1, 1];
-    let mut x = if row == width.saturating_mul(4) { b.graph.reshape(x, flat) } else { b.graph.cont_as(x, flat) };
-    if !b.options.rules.indexed_store {
-        let x = b.graph.transpose(x);
-        let column = b.graph.tensor(cache).nb[0].saturating_mul(b.graph.ne(cache)[1]);
-        let target = b.graph.view_2d(cache, ne[2], width, column);
-        let stored = b.graph.copy_into(x, target);
-        b.graph.expand(stored);
-        return;
-    }
-    let cache_width = b.graph.ne(cache)[0];
-    if width < cache_width {
-        x = b.graph.pad_rows(x, cache_width);
-    }
-    let elements = b.graph.tensor(cache).elements();
-    let column = b.graph.reshape(cache, [1, elements, 1, 1]);
-    let elements = b.graph.tensor(x).elements();
-    let x = b.graph.reshape(x, [1, elements, 1, 1]);
-    let stored = b.graph.set_rows(column, x, slots);
-    b.graph.expand(stored);
-}
-
-/// The cache as heads of rows: `[dim, heads, cells, streams]`.
-pub(super) fn rows_of(b: &mut Builder<'_>, cache: Id, dim: u64, heads: u64, cells: u64) -> Id {
-    let tensor = b.graph.tensor(cache);
-    let (ty, [_, row, stream, _], n_stream) = (tensor.ty, tensor.nb, tensor.ne[2]);
-    let head = ty.row_bytes(dim).map_or(row / heads.max(1), |bytes| bytes.get());
-    b.graph.view(cache, [dim, heads, cells, n_stream], [head, row, stream])
-}
-
-/// The transposed cache: `[cells, heads, dim, streams]`.
-pub(super) fn columns_of(b: &mut Builder<'_>, cache: Id, dim: u64, heads: u64, cells: u64) -> Id {
-    let tensor = b.graph.tensor(cache);
-    let (element, stream, n_stream) = (tensor.nb[0], tensor.nb[2], tensor.ne[2]);
-    let column = element.saturating_mul(cells);
-    b.graph.view(cache, [cells, heads, dim, n_stream], [column.saturating_mul(dim), column, stream])
-}
-
-/// How scores are formed and used.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Score {
-    pub(super) mask: Id,
-    pub(super) sinks: Option<Id>,
-    pub(super) soft_cap: bool,
-    pub(super) v_transposed: bool,
-    /// The matrix that brings latent values back to heads.
-    pub(super) decompress: Option<Id>,
-}
-
-/// Attention proper, one output row per token (`build_attn_mha`).
-pub(super) fn attend(b: &mut Builder<'_>, layer: usize, qkv: [Id; 3], score: Score) -> Id {
-    let [q, k, v] = qkv;
-    let n_stream = b.graph.ne(k)[3].max(1);
-    let (ne, nb) = (b.graph.ne(q), b.graph.tensor(q).nb);
-    let tokens = ne[2] / n_stream;
-    let q = b.graph.view(q, [ne[0], ne[1], tokens, n_stream], [nb[1], nb[2], nb[2].saturating_mul(tokens)]);
-    let [q, k, v] = [q, k, v].map(|id| b.graph.permute(id, [0, 2, 1, 3]));
-    let y = if b.options.flash_attn() { fused(b, layer, [q, k, v], score) } else { spelt_out(b, [q, k, v], score) };
-    b.graph.expand(y);
-    y
-}
-
-fn fused(b: &mut Builder<'_>, layer: usize, qkv: [Id; 3], score: Score) -> Id {
-    let [q, k, v] = qkv;
-    let v = if score.v_transposed { b.graph.transpose(v) } else { v };
-    let half = |b: &mut Builder<'_>, id: Id| {
-        if b.graph.tensor(id).ty == QuantType::F32 { b.graph.cast(id, QuantType::F16) } else { id }
-    };
-    let k = half(b, k);
-    let v = half(b, v);
-    let mut y = b.graph.flash_attention(q, k, v, score.mask, score.sinks);
-    b.fused.push((Fusion::Attention, layer, y));
-    if let Some(decompress) = score.decompress {
-        y = b.graph.permute(y, [0, 2, 1, 3]);
-        y = b.graph.mul_mat(decompress, y);
-        y = b.graph.permute(y, [0, 2, 1, 3]);
-        y = b.graph.cont(y);
-    }
-    let ne = b.graph.ne(y);
-    b.graph.reshape(y, [ne[0].saturating_mul(ne[1]), ne[2].saturating_mul(ne[3]), 1, 1])
-}
-
-/// Head by head, where scores of all heads would pass a limit and each query head has keys of its own (`-amb` of
-/// ik_llama.cpp; `llm_build_kqv`, src/llama.cpp:10198-10290, ddceb0a5).
-fn by_head(b: &mut Builder<'_>, [q, k, v]: [Id; 3], score: Score) -> Option<Id> {
-    let limit = b.options.rules.ik.map_or(0, |ik| ik.attn_max_batch);
-    let (nq, nk, nv) = (b.graph.ne(q), b.graph.ne(k), b.graph.ne(v));
-    let size = nk[1].saturating_mul(nq[1]).saturating_mul(nq[2]).saturating_mul(4) >> 20;
-    if limit == 0 || u64::from(limit) >= size || nk[2] != nq[2] || nv[2] != nq[2] {
-        return None;
-    }
-    let one = |b: &mut Builder<'_>, id: Id| {
-        let (ne, nb) = (b.graph.ne(id), b.graph.tensor(id).nb);
-        b.graph.view_3d(id, [ne[0], ne[1], 1], nb[1], nb[2])
-    };
-    let mut sum = None;
-    for _ in 0..nq[2] {
-        let [k, q] = [k, q].map(|id| one(b, id));
-        let scores = b.graph.mul_mat(k, q);
-        let scores = match score.soft_cap {
-            true => b.graph.fused(&[scores, score.mask]),
-            false => b.graph.like(Op::SoftMax, &[scores, score.mask]),
-        };
-        let v = one(b, v);
-        let y = b.graph.mul_mat(v, scores);
-        sum = Some(sum.map_or(y, |sum| b.graph.concat_along(2, sum, y)));
-    }
-    let y = b.graph.permute(sum?, [0, 2, 1, 3]);
-    let ne = b.graph.ne(y);
-    Some(b.graph.cont_as(y, [ne[0].saturating_mul(ne[1]), ne[2].saturating_mul(ne[3]), 1, 1]))
-}
-
-fn spelt_out(b: &mut Builder<'_>, qkv: [Id; 3], score: Score) -> Id {
-    let [q, k, v] = qkv;
-    if let Some(y) = by_head(b, qkv, score) {
-        return y;
-    }
-    let mut scores = b.graph.mul_mat(k, q);
-    let capped_at_once = score.soft_cap && b.options.rules.ik.is_some();
-    if capped_at_once {
-        scores = b.graph.fused(&[scores, score.mask]);
-    } else if score.soft_cap {
-        scores = b.graph.scale(scores);
-        scores = b.graph.function(scores);
-        scores = b.graph.scale(scores);
-    }
-    scores = match score.sinks {
-        _ if capped_at_once => scores,
-        Some(sinks) => b.graph.like(Op::SoftMax, &[scores, score.mask, sinks]),
-        None => b.graph.like(Op::SoftMax, &[scores, score.mask]),
-    };
-    let v = if score.v_transposed {
-        v
-    } else {
-        let v = b.graph.transpose(v);
-        b.graph.cont(v)
-    };
-    let mut y = b.graph.mul_mat(v, scores);
-    if let Some(decompress) = score.decompress {
-        y = b.graph.mul_mat(decompress, y);
-    }
-    let y = b.graph.permute(y, [0, 2, 1, 3]);
-    let ne = b.graph.ne(y);
-    let y = b.graph.cont_as(y, [ne[0].saturating_mul(ne[1]), ne[2].saturating_mul(ne[3]), 1, 1]);
-    if !b.options.kv_offload {
-        let host = b.host();
-        b.graph.pins.push((y, host));
-    }
-    y
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rotations_follow_the_head() {
-        let of = |ty, dims: &[u32], largest| rotation(ty, dims.iter().copied(), largest);
-        assert_eq!(of(QuantType::Q8_0, &[128, 128], true), Some(128));
-        assert_eq!(of(QuantType::Q8_0, &[192], true), Some(64));
-        assert_eq!(of(QuantType::Q8_0, &[128], false), Some(64));
-        assert_eq!(of(QuantType::F16, &[128], true), None);
-        assert_eq!(of(QuantType::Q8_0, &[80], true), None);
-        assert_eq!(of(QuantType::Q8_0, &[128, 64], true), None);
-        assert_eq!(of(QuantType::Q8_0, &[], true), None);
-    }
 }

@@ -4,7 +4,9 @@
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::{CacheKind, Id, Memory, Op};
 use super::super::weights::{Part, Suffix};
-use super::attention::{AttentionInputs, Score, attend, hadamard, rotation, rows_of, store};
+use super::attend::{Score, attend};
+use super::attention::AttentionInputs;
+use super::cache::{hadamard, rotation, rows_of, store};
 use super::compressor::{self, Compressor, Rows, compress};
 use super::indexer::{best, by_stream, mask_of, rotation_side};
 use super::latent::{narrow_queries, queries, turned};

@@ -5,7 +5,7 @@
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::{CacheKind, Id, Memory, Op};
 use super::super::weights::Part;
-use super::attention::{hadamard, store};
+use super::cache::{hadamard, store};
 use crate::compressed::{Pending, rows};
 use spec::QuantType;
 use spec::model::Compression;

@@ -4,7 +4,8 @@
 use super::super::builder::{Builder, Missing, Norm};
 use super::super::tensor::{CacheKind, Id, Memory, Op};
 use super::super::weights::Part;
-use super::attention::{AttentionInputs, rows_of, store};
+use super::attention::AttentionInputs;
+use super::cache::{rows_of, store};
 use spec::QuantType;
 use spec::model::{Indexer, Mixer};
 

@@ -3,9 +3,9 @@
 use super::super::builder::{Builder, Missing};
 use super::super::tensor::{CacheKind, Id, Memory, Op};
 use super::super::weights::{Part, Suffix};
-use super::attention::{
-    AttentionInputs, Rotation, Score, Style, attend, cached, columns_of, rotary_factors, rows_of, store, store_transposed,
-};
+use super::attend::{Score, attend};
+use super::attention::{AttentionInputs, Rotation, Style, cached, rotary_factors};
+use super::cache::{columns_of, rows_of, store, store_transposed};
 use super::indexer::{chosen_cells, mask_of};
 use crate::profile::LatentCache;
 use spec::QuantType;

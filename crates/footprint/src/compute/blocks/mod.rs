@@ -1,7 +1,9 @@
 //! The blocks that graphs of language models are made of, each a function from tensors to tensors.
 
 pub(super) mod altup;
+mod attend;
 pub(super) mod attention;
+mod cache;
 pub(super) mod compressed;
 mod compressor;
 mod delta_net;

@@ -42,7 +42,7 @@ pub struct Global {
     /// Print the result as JSON (schemas are in the project's `schemas` folder)
     #[arg(long, global = true)]
     pub json: bool,
-    /// Pretend another machine: a recording made by `detect --capture`, or a description such as
+    /// Pretend another machine: a recording made by `detect --capture`, an id that `hardware list` shows, or a description such as
     /// `rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x`, `m3-max-40c-64gb`, `ram=64GiB,cores=8,gpu=24GiB,gpu=24GiB`
     #[arg(long, global = true, value_name = "FILE|TEXT", value_hint = ValueHint::FilePath)]
     pub machine: Option<String>,

@@ -52,9 +52,10 @@ fn help_names_every_command_and_exit_code() {
     Options of every command:
           --json                 Print the result as JSON (schemas are in the project's `schemas`
                                  folder)
-          --machine <FILE|TEXT>  Pretend another machine: a recording made by `detect --capture`, or a
-                                 description such as `rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x`,
-                                 `m3-max-40c-64gb`, `ram=64GiB,cores=8,gpu=24GiB,gpu=24GiB`
+          --machine <FILE|TEXT>  Pretend another machine: a recording made by `detect --capture`, an id
+                                 that `hardware list` shows, or a description such as
+                                 `rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x`, `m3-max-40c-64gb`,
+                                 `ram=64GiB,cores=8,gpu=24GiB,gpu=24GiB`
           --ram <SIZE>           Pretend that the machine has this much memory
           --gpu-memory <N=SIZE>  Pretend that a GPU has this much memory, all of it free: `0=8GiB`; once
                                  per GPU
@@ -216,9 +217,10 @@ fn help_of_a_command_shows_the_pins() {
     Options of every command:
           --json                 Print the result as JSON (schemas are in the project's `schemas`
                                  folder)
-          --machine <FILE|TEXT>  Pretend another machine: a recording made by `detect --capture`, or a
-                                 description such as `rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x`,
-                                 `m3-max-40c-64gb`, `ram=64GiB,cores=8,gpu=24GiB,gpu=24GiB`
+          --machine <FILE|TEXT>  Pretend another machine: a recording made by `detect --capture`, an id
+                                 that `hardware list` shows, or a description such as
+                                 `rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x`, `m3-max-40c-64gb`,
+                                 `ram=64GiB,cores=8,gpu=24GiB,gpu=24GiB`
           --ram <SIZE>           Pretend that the machine has this much memory
           --gpu-memory <N=SIZE>  Pretend that a GPU has this much memory, all of it free: `0=8GiB`; once
                                  per GPU

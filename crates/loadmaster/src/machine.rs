@@ -1,6 +1,7 @@
 //! The machine to plan for: this one, a recording, or a short description.
 
 use crate::error::exit;
+use crate::profiles::archetype;
 use spec::Machine;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,17 +18,20 @@ pub enum MachineSource {
     Recording(PathBuf),
     /// A short description: `rtx4090x2,ram=64GiB,cpu=ryzen-9-7950x`, `gb10`, `ram=64GiB,cores=8,gpu=24GiB`.
     Description(String),
+    /// The machine of a hardware profile, by its id: `rtx-4090-24gb`, `laptop-8-core-16gb`. See [`crate::profiles`].
+    Archetype(String),
     /// One of these with another memory or fewer threads. It is planned for like a machine elsewhere: no engine is looked for or started.
     Pretended(Box<Self>, probe::Overrides),
 }
 
 impl FromStr for MachineSource {
     type Err = std::convert::Infallible;
-    /// `live`; a file where one exists; a description where the text has a `=` or is near a name of the tables; else a file.
+    /// `live`; a file where one exists; the id of a hardware profile; a description where the text has a `=` or is near a name of the tables; else a file.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(match text {
             "live" | "" => Self::Live,
             text if Path::new(text).exists() => Self::Recording(PathBuf::from(text)),
+            text if archetype(text).is_some() => Self::Archetype(text.to_owned()),
             text if text.contains('=') || (!looks_like_a_path(text) && probe::names_hardware(text)) => Self::Description(text.to_owned()),
             text => Self::Recording(PathBuf::from(text)),
         })
@@ -151,6 +155,11 @@ impl MachineSource {
                 probe::detect_to(&recording, depth).map_err(|source| MachineError::Replay { path: path.clone(), source })
             }
             Self::Pretended(machine, overrides) => overrides.apply(machine.load_to(depth, child)?).map_err(MachineError::Override),
+            // An id that no profile has any more is read as a description, which says what is near to it.
+            Self::Archetype(id) => match archetype(id) {
+                Some(known) => known.machine().map_err(|source| MachineError::Description { text: id.clone(), source }),
+                None => Self::Description(id.clone()).load_to(depth, child),
+            },
             Self::Description(text) => probe::describe(text).map_err(|source| MachineError::Description { text: text.clone(), source }),
         }
     }
@@ -186,6 +195,11 @@ mod tests {
         assert_eq!(parse("pod.json"), MachineSource::Recording("pod.json".into()));
         for name in ["gb10", "m3-max-40c-64gb", "rtx4091", "jetson-agx-orin-64gb,ram=32GiB"] {
             assert_eq!(parse(name), MachineSource::Description(name.into()));
+        }
+        for id in ["rtx-4090-24gb", "laptop-8-core-16gb", "M1-Max-64GB"] {
+            let machine = parse(id);
+            assert_eq!(machine, MachineSource::Archetype(id.into()));
+            assert!(machine.load().unwrap().effective_memory_total().get().is_some(), "{id}");
         }
         assert_eq!(parse("nothing-like-it"), MachineSource::Recording("nothing-like-it".into()));
         assert_eq!(parse("gb10.json"), MachineSource::Recording("gb10.json".into()));

@@ -243,7 +243,7 @@ fn reasons(ranked: &Ranked, plan: Option<&Plan>, request: &planner::Request) -> 
             if rate(figures) < floor {
                 reasons.push(format!("{} are below the {floor:.1} tok/s that {} needs", figures.decode, request.use_case));
             }
-            reasons.push(plan.binding.to_string());
+            reasons.push(format!("bound by {}", plan.binding));
             reasons
         }
         (Outcome::Refused { why }, _) => vec![why.clone()],

@@ -45,7 +45,9 @@ def cases(count):
         name = draw.choice(LARGE if dry else SMALL)
         size = model(name).stat().st_size // MIB
         if dry:
-            sizes = [1024 * draw.choice(SOLD_GIB) for _ in range(devices)]
+            # The sold size that is nearest to a share of the model, so that most are too small for all of it.
+            wanted = [size / 1024 * draw.uniform(0.1, 1.3) / devices for _ in range(devices)]
+            sizes = [1024 * min(SOLD_GIB, key=lambda gib: abs(gib - want)) for want in wanted]
         else:
             room = min(size * draw.uniform(0.15, 1.5) + 120 * devices, MOST_MIB)
             shares = [draw.uniform(0.4, 1.0) for _ in range(devices)]
@@ -236,7 +238,8 @@ def one(case):
 def main(count):
     kept = OUT / "plans.jsonl"
     OUT.mkdir(parents=True, exist_ok=True)
-    done, version = {row["case"] for row in rows(kept)}, commit()
+    version = commit()
+    done = {row["case"] for row in rows(kept) if row["commit"] == version}
     for case in cases(count):
         if case["case"] in done:
             continue

@@ -76,7 +76,7 @@ def loads():
         title = "Real loads with llama-server" if kind == "load" else "Larger budgets, by llama-fit-params' own dry run"
         head = ["devices", "cases", "plans", "loaded" if kind == "load" else "within every device", "memory needed", "of which 90 % filled", "median filled", "least filled"]
         text += [f"{title}:", "", table(head, lines), ""]
-    text += [against_fit(found)]
+    text += [against_fit(found), "", f"Commit {found[-1]['commit']}."] if found else ["Not run yet."]
     between_marks("loads", "\n".join(text))
     record([row for row in found if "refused" not in row])
     failed = [row for row in found if not row.get("loaded", True)]
@@ -173,6 +173,7 @@ def runs():
     said = f"{some['cpus']} CPUs of {some['cpu']}, {some['memory_gib']} GiB; load per CPU before a request: median {busy:.2f}, highest {max(loads_seen):.2f}."
     if busy > BUSY:
         said += " **Other work was running: these figures show that the command works, and nothing else.**"
+    said = f"Commit {found[-1]['commit']}. " + said
     verdict = f"Significantly slower (the whole interval above 1): {slower} of {2 * len(lines)}."
     between_marks("runs", "\n".join([table(head, lines), "", verdict, "", said]))
     say(verdict)

@@ -91,8 +91,8 @@ def measured(args, n_prompt, n_output, seed):
 def main(pairs, chosen):
     kept = OUT / "runs.jsonl"
     OUT.mkdir(parents=True, exist_ok=True)
-    done = {(row["model"], row["use_case"], row["pair"]) for row in rows(kept)}
     version = commit()
+    done = {(row["model"], row["use_case"], row["pair"]) for row in rows(kept) if row["commit"] == version}
     for number, (name, use_case) in enumerate(CELLS):
         if chosen and number not in chosen:
             continue

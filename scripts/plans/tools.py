@@ -102,10 +102,11 @@ class Draw(random.Random):
 
 
 def commit():
-    """What was run: the commit, with a plus where the tree differs from it."""
+    """What was run: the last commit of the sources, with a plus where the tree differs from it. Rows of another one are not continued."""
     def git(*words):
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    sources = ["crates", "scripts/plans", "Cargo.lock", ":!crates/planner/tests"]
+    return git("log", "-1", "--format=%h", "--", *sources) + ("+" if git("status", "--porcelain", "-uno", "--", *sources) else "")
 
 
 def conditions():
@@ -117,7 +118,9 @@ def conditions():
 
 
 def rows(path):
-    return [json.loads(line) for line in open(path, encoding="utf-8")] if path.exists() else []
+    """Kept rows of what ran last."""
+    kept = [json.loads(line) for line in open(path, encoding="utf-8")] if path.exists() else []
+    return [row for row in kept if row["commit"] == kept[-1]["commit"]]
 
 
 def between_marks(name, text):

@@ -6,6 +6,7 @@ usage: python3 scripts/plans/runs.py [PAIRS [CELL ...]]   appends a row per requ
 A pair is one request to each of the three, every time to a server started anew, in an order that rotates. The time is the client's, from
 sending the request to its end; a short request before it is not counted.
 """
+import csv
 import http.client
 import json
 import re
@@ -15,19 +16,19 @@ import sys
 import tempfile
 import time
 
-from tools import LOADMASTER, OUT, Draw, commit, conditions, engine, model, rows, say
+from tools import LOADMASTER, OUT, ROOT, Draw, commit, conditions, engine, model, rows, say
 
 # Models of exact shape with random weights, and what they are for. Small, so that a pair takes seconds on two cores.
 CELLS = [
-    ("smollm2-135m Q8_0", "general"), ("smollm2-135m Q8_0", "speed"), ("smollm2-135m Q8_0", "long-context"),
-    ("smollm2-360m Q4_K_M", "general"), ("gemma3-270m Q8_0", "general"), ("gemma3-270m Q8_0", "speed"),
-    ("qwen2.5-0.5b Q4_0", "speed"), ("qwen3-0.6b Q4_K_M", "general"), ("qwen3-0.6b Q4_K_M", "speed"), ("qwen3-0.6b Q4_K_M", "quality"),
+    ("smollm2-135m Q8_0", "general"), ("smollm2-135m Q8_0", "chat"), ("smollm2-135m Q8_0", "long-context"),
+    ("smollm2-360m Q4_K_M", "agent"), ("gemma3-270m Q8_0", "general"), ("gemma3-270m Q8_0", "code-completion"),
+    ("qwen2.5-0.5b Q4_0", "speed"), ("qwen3-0.6b Q4_K_M", "rag"), ("qwen3-0.6b Q4_K_M", "speed"), ("qwen3-0.6b Q4_K_M", "quality"),
     ("llama-3.2-1b Q4_0", "speed"), ("mamba-130m Q8_0", "general"), ("qwen3-30b-a3b Q4_K_M n_layer=4", "speed"),
-    ("deepseek-v2-lite Q4_K_M n_layer=4", "speed"),
+    ("deepseek-v2-lite Q4_K_M n_layer=4", "code-completion"),
 ]
-# Tokens in and out of one request where the plan does not say what its use case is made of.
-TYPICAL = {"long-context": (4096, 128), "speed": (512, 128)}
-OTHERWISE = (2048, 128)
+# The workloads of the use cases; one that is longer is cut to these, and the plan is asked for what is measured.
+WORKLOADS = ROOT / "crates/planner/data/use_cases.csv"
+MOST_IN, MOST_OUT = 2048, 256
 PAIRS = 7
 PORT = 18766
 ARMS = ("plan", "defaults", "fit")
@@ -35,15 +36,16 @@ ARMS = ("plan", "defaults", "fit")
 
 def planned(path, use_case):
     """The plan's arguments, tokens in, tokens out."""
+    with open(WORKLOADS, encoding="utf-8") as file:
+        row = next(row for row in csv.DictReader(file) if row["use_case"] == use_case)
+    n_prompt, n_output = min(int(row["prompt"]), MOST_IN), min(int(row["output"]), MOST_OUT)
     command = [LOADMASTER, "plan", path, "--engine", engine("llama-server"), "--use-case", use_case, "--json"]
-    plan = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    n_prompt, n_output = TYPICAL.get(use_case, OTHERWISE)
-    workload = plan.get("workload") or {}
-    n_prompt, n_output = workload.get("prompt_tokens", n_prompt), workload.get("output_tokens", n_output)
-    n_ctx = next(int(setting["value"]) for setting in plan["settings"] if setting["name"] == "n_ctx")
-    # The request must fit into the shortest context; a part of it is still the same request to all three.
-    n_output = min(n_output, 256)
-    return plan["command"]["args"], min(n_prompt, n_ctx - n_output - 8), n_output
+    command += ["--prompt-tokens", str(n_prompt), "--output-tokens", str(n_output)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    # Fits, or fits after a downgrade.
+    if result.returncode not in (0, 4):
+        raise SystemExit(f"plans: no plan for {path.name}, {use_case}: {result.stdout}{result.stderr}")
+    return json.loads(result.stdout)["command"]["args"], n_prompt, n_output
 
 
 def request(n_prompt, n_output, seed):

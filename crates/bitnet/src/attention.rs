@@ -1,0 +1,199 @@
+//! Softmax attention over the cache, without a table of scores: keys are taken some at a time, and what was summed before is scaled
+//! down when a larger score turns up (Milakov and Gimelshein, arXiv 1805.02867).
+
+use crate::cache::Cache;
+use crate::config::Config;
+use kernels::{ColumnsMut, Pool};
+
+/// Keys taken at a time.
+const KEYS: usize = 32;
+/// Tokens that use them while they are near.
+const TOKENS: usize = 32;
+/// Widest head.
+pub(crate) const MAX_HEAD: usize = 256;
+/// Most query heads of one key head.
+pub(crate) const MAX_GROUP: usize = 16;
+
+/// Where the keys are, and which tokens ask.
+pub(crate) struct Attention<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) cache: &'a Cache,
+    pub(crate) layer: usize,
+    /// Position of the first token.
+    pub(crate) start: usize,
+    /// Queries, token by token.
+    pub(crate) queries: &'a [f32],
+}
+
+/// Largest score so far, and the sum of the exponentials below it.
+#[derive(Clone, Copy)]
+struct Running {
+    largest: f32,
+    sum: f32,
+}
+
+/// Rows of keys or values of one head.
+type Rows = [[f32; MAX_HEAD]; KEYS];
+
+impl Attention<'_> {
+    /// Every token over all positions up to its own. `out` is as wide as the queries.
+    pub(crate) fn attend(&self, pool: &mut Pool, out: &mut [f32]) {
+        let group = self.config.n_head / self.config.n_head_kv * self.config.head_dim;
+        pool.split_columns(out, self.config.q_width(), group, |columns| {
+            for head in 0..columns.width() / group {
+                self.head(columns, head * group);
+            }
+        });
+    }
+
+    /// The query heads of one key head, which begin at `column` of `out`'s columns.
+    fn head(&self, out: &mut ColumnsMut<'_>, column: usize) {
+        let head_dim = self.config.head_dim;
+        let first = out.first() + column;
+        let kv_head = first / head_dim / (self.config.n_head / self.config.n_head_kv);
+        let tokens = self.queries.len() / self.config.q_width();
+        let (mut keys, mut values): (Rows, Rows) = ([[0.0; MAX_HEAD]; KEYS], [[0.0; MAX_HEAD]; KEYS]);
+        for panel in (0..tokens).step_by(TOKENS) {
+            let panel = panel..tokens.min(panel + TOKENS);
+            let mut running = [[Running { largest: f32::NEG_INFINITY, sum: 0.0 }; MAX_GROUP]; TOKENS];
+            panel.clone().for_each(|token| self.columns(out, token, column).fill(0.0));
+            let positions = self.start + panel.end;
+            for from in (0..positions).step_by(KEYS) {
+                let count = KEYS.min(positions - from);
+                self.load(kv_head, from, count, &mut keys, &mut values);
+                for token in panel.clone() {
+                    let seen = (self.start + token + 1).saturating_sub(from).min(count);
+                    let queries = &self.queries[token * self.config.q_width() + first..];
+                    let out = self.columns(out, token, column);
+                    let heads = queries.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim));
+                    for ((query, out), running) in heads.zip(&mut running[token - panel.start]) {
+                        self.add(query, &keys[..seen], &values[..seen], running, out);
+                    }
+                }
+            }
+            for token in panel.clone() {
+                let out = self.columns(out, token, column);
+                for (out, running) in out.chunks_exact_mut(head_dim).zip(&running[token - panel.start]) {
+                    out.iter_mut().for_each(|out| *out /= running.sum);
+                }
+            }
+        }
+    }
+
+    /// The heads' part of a token's output.
+    fn columns<'b>(&self, out: &'b mut ColumnsMut<'_>, token: usize, column: usize) -> &'b mut [f32] {
+        let width = self.config.n_head / self.config.n_head_kv * self.config.head_dim;
+        &mut out.row(token)[column..column + width]
+    }
+
+    fn load(&self, kv_head: usize, from: usize, count: usize, keys: &mut Rows, values: &mut Rows) {
+        let (head_dim, ty, row) = (self.config.head_dim, self.cache.ty(), self.cache.row_bytes());
+        let head = kv_head * ty.bytes(head_dim);
+        let (all_keys, all_values) = self.cache.layer(self.layer);
+        for (place, (key, value)) in keys.iter_mut().zip(values).take(count).enumerate() {
+            let place = (from + place) * row + head;
+            ty.load(&all_keys[place..place + ty.bytes(head_dim)], &mut key[..head_dim]);
+            ty.load(&all_values[place..place + ty.bytes(head_dim)], &mut value[..head_dim]);
+        }
+    }
+
+    /// Adds some keys and their values to what a head has summed.
+    fn add(&self, query: &[f32], keys: &[[f32; MAX_HEAD]], values: &[[f32; MAX_HEAD]], running: &mut Running, out: &mut [f32]) {
+        let scale = 1.0 / (self.config.head_dim as f32).sqrt();
+        let mut scores = [f32::NEG_INFINITY; KEYS];
+        scores.iter_mut().zip(keys).for_each(|(score, key)| *score = dot(query, key) * scale);
+        let largest = scores.iter().fold(running.largest, |largest, score| largest.max(*score));
+        if largest > running.largest {
+            let shrink = (running.largest - largest).exp();
+            out.iter_mut().for_each(|out| *out *= shrink);
+            *running = Running { largest, sum: running.sum * shrink };
+        }
+        for (score, value) in scores.iter().zip(values) {
+            let weight = (score - running.largest).exp();
+            running.sum += weight;
+            out.iter_mut().zip(value).for_each(|(out, value)| *out += weight * value);
+        }
+    }
+}
+
+fn dot(query: &[f32], key: &[f32; MAX_HEAD]) -> f32 {
+    let mut lanes = [0.0_f32; 8];
+    for (query, key) in query.chunks(8).zip(key.chunks(8)) {
+        lanes.iter_mut().zip(query).zip(key).for_each(|((lane, query), key)| *lane += query * key);
+    }
+    lanes.iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::CacheType;
+    use crate::config::Activation;
+
+    fn config(n_head: usize, n_head_kv: usize, head_dim: usize) -> Config {
+        Config {
+            n_vocab: 1,
+            n_embd: n_head * head_dim,
+            n_layer: 1,
+            n_ff: 1,
+            n_head,
+            n_head_kv,
+            head_dim,
+            rope_base: 1e4,
+            rms_eps: 1e-5,
+            activation: Activation::Relu2,
+            n_ctx_train: 1024,
+        }
+    }
+
+    fn noise(seed: u32, count: usize) -> Vec<f32> {
+        let mut state = u64::from(seed) | 1;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    /// Attention as it is defined, in double precision.
+    fn plain(config: &Config, start: usize, queries: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
+        let (width, kv, d) = (config.q_width(), config.kv_width(), config.head_dim);
+        let mut out = Vec::new();
+        for token in 0..queries.len() / width {
+            for head in 0..config.n_head {
+                let query = &queries[token * width + head * d..][..d];
+                let kv_head = head / (config.n_head / config.n_head_kv);
+                let row = |rows: &[f32], position: usize, i: usize| f64::from(rows[position * kv + kv_head * d + i]);
+                let score = |position| (0..d).map(|i| f64::from(query[i]) * row(keys, position, i)).sum::<f64>() / (d as f64).sqrt();
+                let weights: Vec<f64> = (0..=start + token).map(|position| score(position).exp()).collect();
+                let sum: f64 = weights.iter().sum();
+                let value = |i| weights.iter().enumerate().map(|(position, weight)| weight * row(values, position, i)).sum::<f64>() / sum;
+                out.extend((0..d).map(|i| value(i) as f32));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn it_is_attention() {
+        for (n_head, n_head_kv, d, start, tokens, threads) in
+            [(4, 1, 8, 0, 1, 1), (4, 2, 16, 5, 3, 2), (6, 3, 32, 70, 40, 2), (3, 3, 64, 31, 33, 4), (20, 5, 128, 100, 2, 3)]
+        {
+            let config = config(n_head, n_head_kv, d);
+            let positions = start + tokens;
+            let (keys, values) = (noise(1, positions * config.kv_width()), noise(2, positions * config.kv_width()));
+            let queries: Vec<f32> = noise(3, tokens * config.q_width()).iter().map(|q| q * 4.0).collect();
+            let mut cache = Cache::new(CacheType::F32, 1, positions, config.kv_width());
+            for position in 0..positions {
+                let row = position * config.kv_width()..(position + 1) * config.kv_width();
+                cache.store(0, position, &keys[row.clone()], &values[row]);
+            }
+            let mut out = vec![f32::NAN; tokens * config.q_width()];
+            let attention = Attention { config: &config, cache: &cache, layer: 0, start, queries: &queries };
+            attention.attend(&mut Pool::new(threads).unwrap(), &mut out);
+            let expected = plain(&config, start, &queries, &keys, &values);
+            let worst = out.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 2e-6, "{n_head} heads: {worst}");
+        }
+    }
+}

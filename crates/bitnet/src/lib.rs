@@ -1,0 +1,28 @@
+//! BitNet b1.58 on the CPU: weights of −1, 0 and 1, activations in 8 bits, everything else in floats.
+//!
+//! * [`Config`]: what the metadata of a model says of its shape
+//! * [`Weights`]: its tensors, in place in a mapped file where their layout allows it
+//! * [`Session`]: a context that reads prompts and generates; its sizes are those of [`memory`]
+//! * [`Sampler`]: the next token from logits
+//!
+//! The model is that of transformers' `BitNetForCausalLM` (5.23.0, `models/bitnet/modeling_bitnet.py`): RMS norms, rotary positions in
+//! halves, grouped-query attention, a norm of its own before the output and down projections, ReLU² (or SiLU, in models of 2024) between
+//! gate and up, and an output head that is dense and often the embedding table itself.
+#![forbid(unsafe_code)]
+
+mod attention;
+mod cache;
+mod config;
+mod layer;
+pub mod memory;
+mod norm;
+mod rope;
+mod sampler;
+mod session;
+mod weights;
+
+pub use cache::CacheType;
+pub use config::{Activation, Config, ConfigError};
+pub use sampler::{Sampler, Sampling};
+pub use session::{Options, Session, SessionError};
+pub use weights::{HeadType, LoadOptions, WeightError, Weights};

@@ -1,0 +1,178 @@
+//! A context: tokens in, logits out.
+
+use crate::cache::{Cache, CacheType};
+use crate::layer::{Buffers, Pass};
+use crate::norm::rms;
+use crate::rope::Rope;
+use crate::weights::Weights;
+use kernels::Pool;
+use std::sync::Arc;
+
+/// Sizes of a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Tokens that it holds at most.
+    pub n_ctx: usize,
+    /// Tokens of a prompt that are computed together.
+    pub n_ubatch: usize,
+    /// How keys and values are stored.
+    pub cache: CacheType,
+    /// Threads, the caller's included.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    /// 4096 tokens, 128 at a time, 16-bit keys and values, one thread.
+    fn default() -> Self {
+        Self { n_ctx: 4096, n_ubatch: 128, cache: CacheType::F16, threads: 1 }
+    }
+}
+
+/// What a context cannot do.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// More tokens than it holds.
+    #[error("{tokens} tokens after {past} are more than the context of {n_ctx} holds")]
+    Full {
+        /// Tokens that were to be added.
+        tokens: usize,
+        /// Tokens there are.
+        past: usize,
+        /// Tokens it holds.
+        n_ctx: usize,
+    },
+    /// No token at all.
+    #[error("no tokens to compute")]
+    Empty,
+    /// A token that is not in the vocabulary.
+    #[error("token {token} is not in a vocabulary of {n_vocab}")]
+    Token {
+        /// The token.
+        token: u32,
+        /// Tokens of the vocabulary.
+        n_vocab: usize,
+    },
+    /// Sizes of zero.
+    #[error("a context of {n_ctx} tokens, {n_ubatch} at a time, cannot be")]
+    Sizes {
+        /// Tokens it would hold.
+        n_ctx: usize,
+        /// Tokens of a micro-batch.
+        n_ubatch: usize,
+    },
+    /// A type of cache that cannot hold heads of this width.
+    #[error("a cache in {cache:?} takes heads of a multiple of 32, not of {head_dim}")]
+    Cache {
+        /// The type.
+        cache: CacheType,
+        /// Width of a head.
+        head_dim: usize,
+    },
+    /// The system starts no thread.
+    #[error("no thread could be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A context of one sequence.
+#[derive(Debug)]
+pub struct Session {
+    weights: Arc<Weights>,
+    options: Options,
+    cache: Cache,
+    rope: Rope,
+    buffers: Buffers,
+    /// The last token's stream, normalised.
+    last: Vec<f32>,
+    logits: Vec<f32>,
+    pool: Pool,
+    past: usize,
+}
+
+impl Session {
+    /// With all its memory: nothing is allocated later.
+    ///
+    /// # Errors
+    /// Sizes that cannot be, or no thread.
+    pub fn new(weights: Arc<Weights>, options: Options) -> Result<Self, SessionError> {
+        let config = weights.config();
+        let Options { n_ctx, n_ubatch, cache, threads } = options;
+        if n_ctx == 0 || n_ubatch == 0 {
+            return Err(SessionError::Sizes { n_ctx, n_ubatch });
+        }
+        if !cache.takes(config.head_dim) {
+            return Err(SessionError::Cache { cache, head_dim: config.head_dim });
+        }
+        Ok(Self {
+            options,
+            cache: Cache::new(cache, config.n_layer, n_ctx, config.kv_width()),
+            rope: Rope::new(n_ctx, config.head_dim, config.rope_base),
+            buffers: Buffers::new(config, n_ubatch.min(n_ctx)),
+            last: vec![0.0; config.n_embd],
+            logits: vec![0.0; config.n_vocab],
+            pool: Pool::new(threads)?,
+            past: 0,
+            weights,
+        })
+    }
+
+    /// The sizes.
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
+    /// Tokens so far.
+    pub fn past(&self) -> usize {
+        self.past
+    }
+
+    /// Forgets the tokens from `past` on.
+    pub fn rewind(&mut self, past: usize) {
+        self.past = self.past.min(past);
+    }
+
+    /// Adds tokens, and returns the logits of the one that follows the last of them. Logits of the others are not computed.
+    ///
+    /// # Errors
+    /// No tokens, one that does not exist, or more than the context holds: then none was added.
+    pub fn extend(&mut self, tokens: &[u32]) -> Result<&[f32], SessionError> {
+        let (past, n_ctx, n_vocab) = (self.past, self.options.n_ctx, self.weights.config.n_vocab);
+        if tokens.is_empty() {
+            return Err(SessionError::Empty);
+        }
+        if tokens.len() > n_ctx - past {
+            return Err(SessionError::Full { tokens: tokens.len(), past, n_ctx });
+        }
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= n_vocab) {
+            return Err(SessionError::Token { token, n_vocab });
+        }
+        for batch in tokens.chunks(self.options.n_ubatch.min(n_ctx)) {
+            self.batch(batch);
+        }
+        let width = self.weights.config.n_embd;
+        let count = (tokens.len() - 1) % self.options.n_ubatch.min(n_ctx) + 1;
+        let stream = &self.buffers.x[(count - 1) * width..count * width];
+        rms(stream, &self.weights.output_norm, self.weights.config.rms_eps, &mut self.last);
+        self.weights.head().multiply(&self.last, self.weights.kernel, &mut self.pool, &mut self.logits);
+        Ok(&self.logits)
+    }
+
+    fn batch(&mut self, tokens: &[u32]) {
+        let weights = Arc::clone(&self.weights);
+        let width = weights.config.n_embd;
+        for (token, x) in tokens.iter().zip(self.buffers.x.chunks_exact_mut(width)) {
+            weights.embedding.row(*token as usize, x);
+        }
+        let mut pass = Pass {
+            config: &weights.config,
+            rope: &self.rope,
+            cache: &mut self.cache,
+            pool: &mut self.pool,
+            start: self.past,
+            tokens: tokens.len(),
+        };
+        for (i, layer) in weights.layers.iter().enumerate() {
+            pass.layer(i, layer, &mut self.buffers);
+        }
+        self.past += tokens.len();
+    }
+}

@@ -1,0 +1,193 @@
+//! Dense matrices times one token: the output head, and the rows of the embedding table.
+
+use crate::kernel::{Half, Kernel, Q8, ROWS};
+use crate::pool::Pool;
+use bytes::Bytes;
+use half::{bf16, f16};
+
+/// Partial sums of a row: column `i` is added to lane `i mod 16`, and the lanes are then summed pairwise. Products and sums are rounded
+/// one after the other, never fused. So a row has one result, whatever computes it.
+pub(crate) const LANES: usize = 16;
+
+/// The sum of the lanes, in pairs that are eight, four, two and one apart.
+pub(crate) fn total(mut lanes: [f32; LANES]) -> f32 {
+    for width in [8, 4, 2, 1] {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+    }
+    lanes[0]
+}
+
+/// How the weights of a dense matrix are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DenseType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// Floats with 8 bits of exponent and 7 of mantissa.
+    Bf16,
+    /// Blocks of 32 integers of 8 bits with a scale in 16 bits.
+    Q8_0,
+}
+
+impl DenseType {
+    /// Weights per block and bytes per block.
+    pub const fn block(self) -> (usize, usize) {
+        match self {
+            Self::F32 => (1, 4),
+            Self::F16 | Self::Bf16 => (1, 2),
+            Self::Q8_0 => (32, 34),
+        }
+    }
+}
+
+/// `rows` outputs of `columns` inputs each, with weights in place.
+#[derive(Clone, Debug)]
+pub struct DenseMatrix {
+    data: Bytes,
+    ty: DenseType,
+    rows: usize,
+    columns: usize,
+}
+
+/// Weights that are no dense matrix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{rows} rows of {columns} weights in {ty:?} do not take {found} bytes")]
+pub struct DenseError {
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub columns: usize,
+    /// Type of the weights.
+    pub ty: DenseType,
+    /// Bytes there are.
+    pub found: usize,
+}
+
+impl DenseMatrix {
+    /// From the bytes of a tensor.
+    ///
+    /// # Errors
+    /// A length that is not that of the shape, or rows that are no whole blocks.
+    pub fn new(data: Bytes, ty: DenseType, rows: usize, columns: usize) -> Result<Self, DenseError> {
+        let (weights, bytes) = ty.block();
+        let needed = rows.checked_mul(columns / weights).and_then(|blocks| blocks.checked_mul(bytes));
+        if columns == 0 || rows == 0 || !columns.is_multiple_of(weights) || needed != Some(data.len()) {
+            return Err(DenseError { rows, columns, ty, found: data.len() });
+        }
+        Ok(Self { data, ty, rows, columns })
+    }
+
+    /// In `q8_0`: per block of 32 the scale max|w| / 127 in 16 bits and round(w / scale), halves away from zero (llama.cpp
+    /// `ggml-quants.c:quantize_row_q8_0_ref`).
+    ///
+    /// # Errors
+    /// Columns that are no whole blocks.
+    pub fn to_q8_0(&self) -> Result<Self, DenseError> {
+        let mut data = Vec::with_capacity(self.rows * (self.columns / 32) * 34);
+        let mut row = vec![0.0; self.columns];
+        for r in 0..self.rows {
+            self.row(r, &mut row);
+            for block in row.as_chunks::<32>().0 {
+                let scale = block.iter().fold(0.0_f32, |largest, w| largest.max(w.abs())) / 127.0;
+                let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+                data.extend(f16::from_f32(scale).to_le_bytes());
+                data.extend(block.iter().map(|w| (w * inverse).round() as i8 as u8));
+            }
+        }
+        Self::new(data.into(), DenseType::Q8_0, self.rows, self.columns)
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// How the weights are stored.
+    pub fn ty(&self) -> DenseType {
+        self.ty
+    }
+
+    /// Bytes of weights.
+    pub fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    fn row_bytes(&self, first: usize, count: usize) -> &[u8] {
+        let bytes = self.data.len() / self.rows;
+        &self.data[first * bytes..(first + count) * bytes]
+    }
+
+    /// The weights of a row as floats: an embedding.
+    ///
+    /// # Panics
+    /// `row` is beyond the matrix.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        let bytes = self.row_bytes(row, 1);
+        match self.ty {
+            DenseType::F32 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, bytes)| *out = f32::from_le_bytes(*bytes)),
+            DenseType::F16 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, bytes)| *out = f16::from_le_bytes(*bytes).to_f32()),
+            DenseType::Bf16 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, bytes)| *out = bf16::from_le_bytes(*bytes).to_f32()),
+            DenseType::Q8_0 => {
+                for (out, block) in out.chunks_mut(32).zip(bytes.as_chunks::<34>().0) {
+                    let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+                    out.iter_mut().zip(&block[2..]).for_each(|(out, weight)| *out = scale * f32::from(*weight as i8));
+                }
+            }
+        }
+    }
+
+    /// All rows times `x`: `out[row] = Σ weight · x`.
+    ///
+    /// # Panics
+    /// `x` or `out` has another length than the matrix asks for.
+    pub fn multiply(&self, x: &[f32], kernel: Kernel, pool: &mut Pool, out: &mut [f32]) {
+        assert!(x.len() == self.columns && out.len() == self.rows, "lengths of another matrix");
+        pool.split(out, ROWS, |first, out| self.multiply_rows(first, x, kernel, out));
+    }
+
+    fn multiply_rows(&self, first: usize, x: &[f32], kernel: Kernel, out: &mut [f32]) {
+        let bytes = self.row_bytes(first, out.len());
+        let functions = kernel.functions();
+        match self.ty {
+            DenseType::F16 => walk(bytes.as_chunks::<2>().0, x, out, functions.f16),
+            DenseType::Q8_0 => walk(bytes.as_chunks::<34>().0, x, out, functions.q8_0),
+            DenseType::F32 => walk(bytes.as_chunks::<4>().0, x, out, |rows, x| rows.map(|row| plain(row, x, f32::from_le_bytes))),
+            DenseType::Bf16 => {
+                let float = |bytes: Half| f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16);
+                walk(bytes.as_chunks::<2>().0, x, out, |rows, x| rows.map(|row| plain(row, x, float)));
+            }
+        }
+    }
+}
+
+/// Rows in tiles; those left over beside copies of the last one, whose results are dropped.
+fn walk<T>(weights: &[T], x: &[f32], out: &mut [f32], dots: impl Fn([&[T]; ROWS], &[f32]) -> [f32; ROWS]) {
+    let length = weights.len() / out.len().max(1);
+    let rows = out.len();
+    for (tile, out) in out.chunks_mut(ROWS).enumerate() {
+        let row = |r: usize| &weights[(tile * ROWS + r).min(rows - 1) * length..][..length];
+        let sums = dots(std::array::from_fn(row), x);
+        out.copy_from_slice(&sums[..out.len()]);
+    }
+}
+
+/// A row of floats, in the order of [`LANES`].
+fn plain<T: Copy>(row: &[T], x: &[f32], float: impl Fn(T) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    for (weights, x) in row.chunks(LANES).zip(x.chunks(LANES)) {
+        for ((lane, weight), x) in lanes.iter_mut().zip(weights).zip(x) {
+            *lane += float(*weight) * x;
+        }
+    }
+    total(lanes)
+}
+
+const _: () = assert!(size_of::<Q8>() == 34 && size_of::<Half>() == 2);

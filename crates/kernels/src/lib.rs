@@ -1,0 +1,27 @@
+//! Linear layers with weights of −1, 0 and 1 on the CPU, as BitNet b1.58 defines them (W1.58A8), and the dense output head.
+//!
+//! * [`TernaryMatrix`]: packed weights, in place in a mapped file where their layout allows it
+//! * [`Activations`]: tokens in 8 bits, each with a scale of its own
+//! * [`Kernel`]: the instructions to compute with, which only exist where the processor has them
+//! * [`QuantizedLinear`]: weights × tokens, over the threads of a [`Pool`]
+//! * [`DenseMatrix`]: f32, f16, bf16 or `q8_0` weights × one token, for the output head
+//!
+//! Sums over 8-bit products are exact integers, so every kernel gives the same bits as the plain one; sums of the dense head are
+//! taken in one fixed order by all of them.
+
+mod activation;
+mod dense;
+mod kernel;
+mod layout;
+mod linear;
+mod matrix;
+mod pool;
+mod simd;
+
+pub use activation::Activations;
+pub use dense::{DenseError, DenseMatrix, DenseType};
+pub use kernel::Kernel;
+pub use layout::Layout;
+pub use linear::QuantizedLinear;
+pub use matrix::{MatrixError, TernaryMatrix};
+pub use pool::{ColumnsMut, Pool};

@@ -1,0 +1,108 @@
+//! A linear layer: packed weights times quantised tokens.
+
+use crate::activation::Activations;
+use crate::kernel::{Functions, Kernel, ROWS, TOKENS};
+use crate::layout::BLOCK_BYTES;
+use crate::matrix::TernaryMatrix;
+use crate::pool::{ColumnsMut, Pool};
+
+/// Tokens that are multiplied with a panel of rows before the next tokens are taken: as many as stay in a core's second cache.
+const TOKEN_PANEL: usize = 16;
+/// Rows of a panel: what they unpack to is used by all tokens of a panel while it is near.
+const ROW_PANEL: usize = 64;
+
+/// `y = s · a⁻¹ · Σ w·q`: ternary weights with their scale `s` times tokens in 8 bits with theirs (W1.58A8, arXiv 2402.17764; rounding as
+/// transformers 5.23.0 `integrations/bitnet.py`).
+///
+/// ```
+/// use kernels::{Activations, Kernel, Pool, QuantizedLinear, TernaryMatrix};
+/// let weights = TernaryMatrix::from_codes(2, 3, 0.5, |row, column| if row == column { 2 } else { 1 })?;
+/// let layer = QuantizedLinear::new(weights, Kernel::best());
+/// let mut activations = Activations::with_room(1, 3);
+/// activations.quantize(&[127.0, -64.0, 3.0], 3);
+/// let mut y = [0.0; 2];
+/// layer.forward(&activations, &mut Pool::new(1)?, &mut y);
+/// assert_eq!(y, [63.5, -32.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct QuantizedLinear {
+    weights: TernaryMatrix,
+    kernel: Kernel,
+}
+
+impl QuantizedLinear {
+    /// With the kernel that it computes with.
+    pub fn new(weights: TernaryMatrix, kernel: Kernel) -> Self {
+        Self { weights, kernel }
+    }
+
+    /// The weights.
+    pub fn weights(&self) -> &TernaryMatrix {
+        &self.weights
+    }
+
+    /// All tokens of `activations`: `out` holds `tokens × rows` floats, token by token. Allocates nothing.
+    ///
+    /// # Panics
+    /// Activations of another width, or `out` of another length: the caller's sizes are wrong.
+    pub fn forward(&self, activations: &Activations, pool: &mut Pool, out: &mut [f32]) {
+        let rows = self.weights.rows();
+        assert!(activations.columns() == self.weights.columns(), "activations of another width");
+        assert!(out.len() == activations.tokens() * rows, "an output of another length");
+        pool.split_columns(out, rows, ROWS, |out| self.multiply(activations, out));
+    }
+
+    /// The rows of `out`, for all tokens.
+    fn multiply(&self, activations: &Activations, out: &mut ColumnsMut<'_>) {
+        let (first, count) = (out.first(), out.width());
+        for tokens in (0..activations.tokens()).step_by(TOKEN_PANEL) {
+            let tokens = tokens..activations.tokens().min(tokens + TOKEN_PANEL);
+            for row in (0..count).step_by(ROW_PANEL) {
+                let rows = ROW_PANEL.min(count - row);
+                let mut sums = [0; ROW_PANEL * TOKEN_PANEL];
+                let sums = &mut sums[..rows * tokens.len()];
+                let values = activations.values(tokens.start, tokens.len());
+                products(self.kernel.functions(), self.weights.packed(first + row, rows), values, rows, sums);
+                for (place, token) in tokens.clone().enumerate() {
+                    let (sum, scale) = (activations.sum(token), activations.scale(token) * self.weights.scale());
+                    // Codes are weights plus one: what the ones add is the sum of the values.
+                    let sums = sums[place..].iter().step_by(tokens.len());
+                    for (out, product) in out.row(token)[row..].iter_mut().zip(sums) {
+                        *out = (product - sum) as f32 * scale;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `sums[row × tokens + token] = Σ code · value` of all rows and tokens.
+fn products(functions: &Functions, codes: &[u8], values: &[i8], rows: usize, sums: &mut [i32]) {
+    let bytes = codes.len() / rows;
+    let tokens = sums.len() / rows;
+    let row = |r: usize| &codes[r * bytes..][..bytes];
+    let token = |t: usize| &values[t * 4 * bytes..][..4 * bytes];
+    let (tall, wide) = (rows - rows % ROWS, tokens - tokens % TOKENS);
+    debug_assert!(bytes.is_multiple_of(BLOCK_BYTES));
+    for r in (0..tall).step_by(ROWS) {
+        let codes: [&[u8]; ROWS] = std::array::from_fn(|i| row(r + i));
+        for t in (0..wide).step_by(TOKENS) {
+            let tile = (functions.wide)(codes, std::array::from_fn(|i| token(t + i)));
+            for (i, part) in tile.iter().enumerate() {
+                sums[(r + i) * tokens + t..][..TOKENS].copy_from_slice(part);
+            }
+        }
+        for t in wide..tokens {
+            for (i, [sum]) in (functions.tall)(codes, [token(t)]).into_iter().enumerate() {
+                sums[(r + i) * tokens + t] = sum;
+            }
+        }
+    }
+    for r in tall..rows {
+        for t in 0..tokens {
+            let [[sum]] = (functions.one)([row(r)], [token(t)]);
+            sums[r * tokens + t] = sum;
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! AVX2: 32 products of 8 bits per instruction, summed in 16 bits and then in 32.
+
+use crate::dense::{LANES, total};
+use crate::kernel::{Functions, Half, Q8};
+use crate::layout::{BLOCK, BLOCK_BYTES};
+use std::arch::x86_64::*;
+
+static FUNCTIONS: Functions = Functions { name: "avx2", wide: checked, tall: checked, one: checked, f16: checked_f16, q8_0: checked_q8_0 };
+
+/// The functions, where the processor has what they were compiled for.
+pub(super) fn detected() -> Option<&'static Functions> {
+    has().then_some(&FUNCTIONS)
+}
+
+/// True where the processor has what this file is compiled for.
+pub(super) fn has() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c")
+}
+
+/// Blocks whose sums 16 bits hold: each adds 4 groups of 2 products of at most 3 · 128 to a lane, and 10 · 3072 < 2¹⁵.
+const FOLD: usize = 10;
+
+fn checked<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {
+    // SAFETY: FUNCTIONS leaves this module only through `detected`, which has found the features.
+    unsafe { tile(codes, values) }
+}
+
+pub(super) fn checked_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
+    // SAFETY: as above; `avx_vnni` hands it out where `has` is true too.
+    unsafe { dots_f16(rows, x) }
+}
+
+pub(super) fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
+    // SAFETY: as above.
+    unsafe { dots_q8_0(rows, x) }
+}
+
+#[target_feature(enable = "avx2")]
+fn tile<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {
+    let codes = codes.map(|codes| codes.as_chunks::<BLOCK_BYTES>().0);
+    let values = values.map(|values| values.as_chunks::<BLOCK>().0);
+    let (two_bits, ones) = (_mm256_set1_epi8(3), _mm256_set1_epi16(1));
+    let mut sums = [[_mm256_setzero_si256(); T]; R];
+    let blocks = codes[0].len();
+    for start in (0..blocks).step_by(FOLD) {
+        let mut narrow = [[_mm256_setzero_si256(); T]; R];
+        for block in start..blocks.min(start + FOLD) {
+            for (narrow, codes) in narrow.iter_mut().zip(codes) {
+                let groups = unpack(&codes[block], two_bits);
+                for (narrow, values) in narrow.iter_mut().zip(values) {
+                    let values = load_groups(&values[block]);
+                    for (codes, values) in groups.into_iter().zip(values) {
+                        *narrow = _mm256_add_epi16(*narrow, _mm256_maddubs_epi16(codes, values));
+                    }
+                }
+            }
+        }
+        for (sums, narrow) in sums.iter_mut().flatten().zip(narrow.iter().flatten()) {
+            *sums = _mm256_add_epi32(*sums, _mm256_madd_epi16(*narrow, ones));
+        }
+    }
+    sums.map(|sums| sums.map(|sum| reduce(sum)))
+}
+
+/// The four groups of codes of a block.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn unpack(bytes: &[u8; BLOCK_BYTES], two_bits: __m256i) -> [__m256i; 4] {
+    // SAFETY: 32 bytes are there; the load needs no alignment.
+    let bytes = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
+    [
+        _mm256_and_si256(_mm256_srli_epi16::<6>(bytes), two_bits),
+        _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), two_bits),
+        _mm256_and_si256(_mm256_srli_epi16::<2>(bytes), two_bits),
+        _mm256_and_si256(bytes, two_bits),
+    ]
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_groups(values: &[i8; BLOCK]) -> [__m256i; 4] {
+    let start: *const __m256i = values.as_ptr().cast();
+    // SAFETY: four times 32 bytes are there; the loads need no alignment.
+    unsafe {
+        [_mm256_loadu_si256(start), _mm256_loadu_si256(start.add(1)), _mm256_loadu_si256(start.add(2)), _mm256_loadu_si256(start.add(3))]
+    }
+}
+
+/// The sum of eight integers.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn reduce(sum: __m256i) -> i32 {
+    let four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+    let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+    _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two)))
+}
+
+/// Lanes 0 to 7 and 8 to 15.
+#[target_feature(enable = "avx2,f16c")]
+fn dots_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
+    let (x, rest) = x.as_chunks::<LANES>();
+    let chunks = rows.map(|row| row.as_chunks::<LANES>());
+    let mut sums = [[_mm256_setzero_ps(); 2]; R];
+    for (place, x) in x.iter().enumerate() {
+        let x = [load_8_floats(&x[..8]), load_8_floats(&x[8..])];
+        for (sums, (row, _)) in sums.iter_mut().zip(chunks) {
+            let bytes = row[place].as_flattened();
+            for ((sum, x), bytes) in sums.iter_mut().zip(x).zip(bytes.chunks(16)) {
+                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(_mm256_cvtph_ps(load_16(bytes)), x));
+            }
+        }
+    }
+    let mut totals = [0.0; R];
+    for ((total_of, sums), (_, row)) in totals.iter_mut().zip(sums).zip(chunks) {
+        *total_of = total(super::with_rest(lanes(sums), row, rest));
+    }
+    totals
+}
+
+#[target_feature(enable = "avx2,f16c")]
+fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
+    let mut sums = [[_mm256_setzero_ps(); 2]; R];
+    for (place, x) in x.as_chunks::<32>().0.iter().enumerate() {
+        let x = [0, 8, 16, 24].map(|start| load_8_floats(&x[start..]));
+        for (sums, row) in sums.iter_mut().zip(rows) {
+            let (scale, integers) = row[place].split_at(2);
+            let scale = _mm256_cvtph_ps(_mm_set1_epi16(i16::from_le_bytes([scale[0], scale[1]])));
+            let product = |i: usize| _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_8(&integers[8 * i..]))), x[i]);
+            for (half, sum) in sums.iter_mut().enumerate() {
+                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(scale, _mm256_add_ps(product(half), product(half + 2))));
+            }
+        }
+    }
+    let mut totals = [0.0; R];
+    for (total_of, sums) in totals.iter_mut().zip(sums) {
+        *total_of = total(lanes(sums));
+    }
+    totals
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn lanes(sums: [__m256; 2]) -> [f32; LANES] {
+    let mut lanes = [[0.0; 8]; 2];
+    for (lanes, sum) in lanes.iter_mut().zip(sums) {
+        // SAFETY: the array has the 32 bytes that are written.
+        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sum) };
+    }
+    std::array::from_fn(|lane| lanes[lane / 8][lane % 8])
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_8_floats(x: &[f32]) -> __m256 {
+    assert!(x.len() >= 8);
+    // SAFETY: 32 bytes are there; the load needs no alignment.
+    unsafe { _mm256_loadu_ps(x.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_16(bytes: &[u8]) -> __m128i {
+    assert!(bytes.len() >= 16);
+    // SAFETY: 16 bytes are there; the load needs no alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_8(bytes: &[u8]) -> __m128i {
+    assert!(bytes.len() >= 8);
+    // SAFETY: 8 bytes are there; the load needs no alignment.
+    unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) }
+}

@@ -1,0 +1,136 @@
+//! AVX-512 with VNNI: 64 products of 8 bits per instruction, summed in 32 bits.
+
+use crate::dense::{LANES, total};
+use crate::kernel::{Functions, Half, Q8};
+use crate::layout::{BLOCK, BLOCK_BYTES};
+use std::arch::x86_64::*;
+
+static FUNCTIONS: Functions =
+    Functions { name: "avx512-vnni", wide: checked, tall: checked, one: checked, f16: checked_f16, q8_0: checked_q8_0 };
+
+/// The functions, where the processor has what they were compiled for.
+pub(super) fn detected() -> Option<&'static Functions> {
+    let has = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni");
+    has.then_some(&FUNCTIONS)
+}
+
+fn checked<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {
+    // SAFETY: FUNCTIONS leaves this module only through `detected`, which has found the features.
+    unsafe { tile(codes, values) }
+}
+
+fn checked_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
+    // SAFETY: as above.
+    unsafe { dots_f16(rows, x) }
+}
+
+fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
+    // SAFETY: as above.
+    unsafe { dots_q8_0(rows, x) }
+}
+
+/// The 32 bytes of a block stand in both halves of a register, each half shifted to another group of codes: two registers hold the
+/// block's 128 codes in the order of its values.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn tile<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {
+    let codes = codes.map(|codes| codes.as_chunks::<BLOCK_BYTES>().0);
+    let values = values.map(|values| values.as_chunks::<BLOCK>().0);
+    let both = |low: i16, high: i16| _mm512_inserti64x4::<1>(_mm512_set1_epi16(low), _mm256_set1_epi16(high));
+    let (front, back, two_bits) = (both(6, 4), both(2, 0), _mm512_set1_epi8(3));
+    let mut sums = [[_mm512_setzero_si512(); T]; R];
+    for block in 0..codes[0].len() {
+        let unpacked = codes.map(|codes| {
+            let bytes = _mm512_broadcast_i64x4(load_32(&codes[block]));
+            let at = |shift| _mm512_and_si512(_mm512_srlv_epi16(bytes, shift), two_bits);
+            (at(front), at(back))
+        });
+        for (t, values) in values.iter().enumerate() {
+            let (first, second) = load_128(&values[block]);
+            for (sums, (front, back)) in sums.iter_mut().zip(unpacked) {
+                sums[t] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sums[t], front, first), back, second);
+            }
+        }
+    }
+    sums.map(|sums| sums.map(|sum| _mm512_reduce_add_epi32(sum)))
+}
+
+#[target_feature(enable = "avx512f")]
+fn dots_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
+    let (x, rest) = x.as_chunks::<LANES>();
+    let chunks = rows.map(|row| row.as_chunks::<LANES>());
+    let mut sums = [_mm512_setzero_ps(); R];
+    for (place, x) in x.iter().enumerate() {
+        let x = load_16_floats(x);
+        for (sum, (row, _)) in sums.iter_mut().zip(chunks) {
+            let weights = _mm512_cvtph_ps(load_32(row[place].as_flattened()));
+            *sum = _mm512_add_ps(*sum, _mm512_mul_ps(weights, x));
+        }
+    }
+    let mut totals = [0.0; R];
+    for ((total_of, sum), (_, row)) in totals.iter_mut().zip(sums).zip(chunks) {
+        *total_of = total(super::with_rest(lanes(sum), row, rest));
+    }
+    totals
+}
+
+#[target_feature(enable = "avx512f")]
+fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
+    let mut sums = [_mm512_setzero_ps(); R];
+    for (place, x) in x.as_chunks::<32>().0.iter().enumerate() {
+        let (front, back) = x.split_at(LANES);
+        let (front, back) = (load_16_floats(front), load_16_floats(back));
+        for (sum, row) in sums.iter_mut().zip(rows) {
+            let (scale, integers) = row[place].split_at(2);
+            let scale = _mm512_cvtph_ps(_mm256_set1_epi16(i16::from_le_bytes([scale[0], scale[1]])));
+            let floats = |bytes: &[u8]| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_16(bytes)));
+            let products = _mm512_add_ps(_mm512_mul_ps(floats(&integers[..16]), front), _mm512_mul_ps(floats(&integers[16..]), back));
+            *sum = _mm512_add_ps(*sum, _mm512_mul_ps(scale, products));
+        }
+    }
+    let mut totals = [0.0; R];
+    for (total_of, sum) in totals.iter_mut().zip(sums) {
+        *total_of = total(lanes(sum));
+    }
+    totals
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn lanes(sum: __m512) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    // SAFETY: the array has the 64 bytes that are written.
+    unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), sum) };
+    lanes
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_16_floats(x: &[f32]) -> __m512 {
+    assert!(x.len() >= LANES);
+    // SAFETY: 64 bytes are there; the load needs no alignment.
+    unsafe { _mm512_loadu_ps(x.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_16(bytes: &[u8]) -> __m128i {
+    assert!(bytes.len() >= 16);
+    // SAFETY: 16 bytes are there; the load needs no alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_32(bytes: &[u8]) -> __m256i {
+    assert!(bytes.len() >= 32);
+    // SAFETY: 32 bytes are there; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_128(values: &[i8; BLOCK]) -> (__m512i, __m512i) {
+    let start: *const __m512i = values.as_ptr().cast();
+    // SAFETY: twice 64 bytes are there; the loads need no alignment.
+    unsafe { (_mm512_loadu_si512(start), _mm512_loadu_si512(start.add(1))) }
+}

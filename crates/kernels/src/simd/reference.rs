@@ -1,0 +1,50 @@
+//! Plain Rust: the meaning of the others, and what processors without them use.
+
+use crate::dense::{LANES, total};
+use crate::kernel::{Functions, Half, Q8};
+use crate::layout::{BLOCK, BLOCK_BYTES};
+use half::f16;
+
+pub(crate) static FUNCTIONS: Functions = Functions { name: "reference", wide: tile, tall: tile, one: tile, f16: dots_f16, q8_0: dots_q8_0 };
+
+fn tile<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {
+    codes.map(|codes| values.map(|values| dot(codes, values)))
+}
+
+fn dot(codes: &[u8], values: &[i8]) -> i32 {
+    let (codes, values) = (codes.as_chunks::<BLOCK_BYTES>().0, values.as_chunks::<BLOCK>().0);
+    codes.iter().zip(values).map(|(codes, values)| block(codes, values)).sum()
+}
+
+fn block(codes: &[u8; BLOCK_BYTES], values: &[i8; BLOCK]) -> i32 {
+    let group = |(values, shift): (&[i8; BLOCK_BYTES], u32)| -> i32 {
+        codes.iter().zip(values).map(|(code, value)| i32::from(code >> shift & 3) * i32::from(*value)).sum()
+    };
+    values.as_chunks().0.iter().zip([6, 4, 2, 0]).map(group).sum()
+}
+
+fn dots_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
+    rows.map(|row| {
+        let mut lanes = [0.0; LANES];
+        for (weights, x) in row.chunks(LANES).zip(x.chunks(LANES)) {
+            for ((lane, weight), x) in lanes.iter_mut().zip(weights).zip(x) {
+                *lane += f16::from_le_bytes(*weight).to_f32() * x;
+            }
+        }
+        total(lanes)
+    })
+}
+
+fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
+    rows.map(|row| {
+        let mut lanes = [0.0; LANES];
+        for (block, x) in row.iter().zip(x.as_chunks::<32>().0) {
+            let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+            for (lane, sum) in lanes.iter_mut().enumerate() {
+                let weight = |i: usize| f32::from(block[2 + i] as i8);
+                *sum += scale * (weight(lane) * x[lane] + weight(LANES + lane) * x[LANES + lane]);
+            }
+        }
+        total(lanes)
+    })
+}

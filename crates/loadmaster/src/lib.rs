@@ -11,7 +11,7 @@
 //!
 //! Everything pure lives in the crates re-exported here. This crate adds what touches the world: files ([`mod@open`],
 //! [`beside`], [`config`], [`demo`], [`store`]), other programs ([`engine`], [`launch`]), and the account of what happened
-//! ([`receipt`]). It prints nothing: facts come back as values and events, errors as types with an exit code and a hint.
+//! ([`receipt`], [`runs`]). It prints nothing: facts come back as values and events, errors as types with an exit code and a hint.
 #![forbid(unsafe_code)]
 
 pub mod advise;
@@ -30,6 +30,7 @@ pub mod profiles;
 pub mod prove;
 pub mod receipt;
 pub mod recommend;
+pub mod runs;
 pub mod store;
 pub mod system;
 pub mod verify;

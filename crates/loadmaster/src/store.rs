@@ -11,6 +11,12 @@ pub fn cache_dir() -> Option<PathBuf> {
     Some(etcetera::choose_base_strategy().ok()?.cache_dir().join("loadmaster"))
 }
 
+/// The folder for what is learned from launches: `$XDG_DATA_HOME/loadmaster` or what the system uses in its place. `None` where the system
+/// names no home folder.
+pub fn data_dir() -> Option<PathBuf> {
+    Some(etcetera::choose_base_strategy().ok()?.data_dir().join("loadmaster"))
+}
+
 /// The user's folder of configuration (`$XDG_CONFIG_HOME`, `~/.config`), shared by all programs.
 pub(crate) fn config_home() -> Option<PathBuf> {
     Some(etcetera::choose_base_strategy().ok()?.config_dir())

@@ -8,7 +8,7 @@ use loadmaster::advise::{Advice, Request, survey};
 use loadmaster::known::precision;
 use loadmaster::planner::predict::{Forecast, Question, depths, forecast};
 use loadmaster::roofline::Parameters;
-use loadmaster::{benchmarks, planner, store};
+use loadmaster::{benchmarks, planner, runs, store};
 use std::path::Path;
 
 /// Predicts a model, or every row of a table.
@@ -57,7 +57,10 @@ fn of_model(shared: &Shared, args: PredictArgs) -> Outcome {
         engine: advice.engine.rules.profile.name.clone(),
         settings: advice.plan.plan().reasons.first().cloned().unwrap_or_default(),
     };
-    let view = ForecastView::new(of, &forecast_of(&advice));
+    // Runs of this machine say nothing of one that is only described.
+    let learned = runs::file().filter(|_| shared.is_live()).map(|file| runs::parameters(&file, &advice));
+    let parameters = learned.map_or_else(|| Parameters::fitted().clone(), |(parameters, _)| parameters);
+    let view = ForecastView::new(of, &forecast_of(&advice, &parameters));
     shared.output.show(&view)?;
     if let Some(path) = &args.svg {
         store::write_atomically(path, view.picture().as_bytes()).map_err(|error| failure(&error.into()))?;
@@ -66,13 +69,13 @@ fn of_model(shared: &Shared, args: PredictArgs) -> Outcome {
     Ok(Exit::Done)
 }
 
-fn forecast_of(advice: &Advice) -> Forecast {
+fn forecast_of(advice: &Advice, parameters: &Parameters) -> Forecast {
     let plan = advice.plan.plan();
     let question = Question {
         workload: plan.request.demand().workload,
         depths: depths(plan.requirement.context.n_ctx_seq),
         draft: plan.request.companions.draft.as_ref(),
-        parameters: Parameters::fitted(),
+        parameters,
     };
     forecast(&advice.machine, &advice.model, &advice.target, &plan.settings, &plan.requirement, &question)
 }

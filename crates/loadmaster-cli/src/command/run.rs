@@ -14,6 +14,7 @@ use loadmaster::launch::server::ServerOptions;
 use loadmaster::launch::{Event, Interrupts};
 use loadmaster::planner::Tool;
 use loadmaster::receipt::receipt;
+use loadmaster::runs;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -113,6 +114,12 @@ fn external(shared: &Shared, advice: &Advice, args: &RunArgs, extra: Vec<OsStrin
 
 /// Result and receipt: as one JSON document, or the receipt as talk after the text.
 fn show(shared: &Shared, advice: &Advice, outcome: &loadmaster::launch::Outcome, args: &RunArgs, text: String) -> Outcome {
+    // A talk has prompts at many depths, of which only sums are told.
+    if let (false, Some(file)) = (args.chat, runs::file())
+        && let Err(error) = runs::remember(&file, advice, outcome)
+    {
+        shared.output.warn(format_args!("what this run measured is not kept for predictions: {}", crate::exit::chain(&error)));
+    }
     if !shared.output.json() {
         return finish(shared, advice, outcome, args.receipt.as_deref());
     }

@@ -80,7 +80,7 @@ impl Folder {
         };
         command.env("PATH", path);
         command.env("XDG_CACHE_HOME", self.path().join(".cache")).env("XDG_CONFIG_HOME", self.path().join(".config"));
-        command.env("HOME", self.path());
+        command.env("XDG_DATA_HOME", self.path().join(".data")).env("HOME", self.path());
         command
     }
 

@@ -164,7 +164,7 @@ pub(super) fn quant(ty: QuantType) -> Quant {
 }
 
 /// The whole model as if it lay on one processor; amounts of nothing are one, so that costs per unit stay finite.
-fn shape(inventory: &Inventory, quant: Quant) -> Shape {
+pub(super) fn shape(inventory: &Inventory, quant: Quant) -> Shape {
     let settings = Settings::default();
     let computed = || inventory.layers.iter().filter(|layer| layer.computed);
     let some = |amount: f64| if amount > 0.0 { amount } else { 1.0 };

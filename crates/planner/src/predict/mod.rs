@@ -4,6 +4,7 @@
 //! backend and system. The processors of a target work one after another, so their times add up; between them lie hops, copies of
 //! host weights to the GPU for large batches, and the disk where weights do not stay in memory.
 
+mod alone;
 mod costs;
 mod forecast;
 mod generation;
@@ -17,6 +18,7 @@ mod state;
 mod times;
 
 use crate::inventory::Inventory;
+pub use alone::{Alone, alone};
 use footprint::{Requirement, Target};
 pub use forecast::{Forecast, Question, RequestTimes, SpeedAt, depths, forecast};
 pub(crate) use load::{Moved, moved_by_overrides};

@@ -131,8 +131,10 @@ impl<'a> Predictor<'a> {
     fn host_costs(&self, settings: &Settings) -> Costs {
         let cores = |threads| processor::cores_at_work(self.machine, threads);
         let mut costs = self.host.1.with_cores(cores(settings.threads), cores(settings.threads_batch));
-        costs.decode.launch *= processor::waiting(settings.threads);
-        costs.prefill.launch *= processor::waiting(settings.threads_batch);
+        // Runs on this machine have told what their threads wait.
+        let [decode, prefill] = self.host.0.measured;
+        costs.decode.launch *= if decode { 1.0 } else { processor::waiting(settings.threads) };
+        costs.prefill.launch *= if prefill { 1.0 } else { processor::waiting(settings.threads_batch) };
         costs
     }
 
@@ -153,7 +155,7 @@ impl<'a> Predictor<'a> {
             let (costs, on_host) = (self.costs(pool, &host), pool == self.devices.len());
             // What comes from disk passes through memory as well, in a time that the disk hides.
             let present = if on_host { 1.0 - missing.mid } else { 1.0 };
-            let slowest = if on_host { self.seconds_per_byte(settings.threads) } else { 0.0 };
+            let slowest = if on_host && !self.host.0.measured[0] { self.seconds_per_byte(settings.threads) } else { 0.0 };
             let many = if pass.tokens > 1 { costs.prefill_arithmetic(f64::from(pass.tokens)) } else { [f64::INFINITY; 2] };
             for (group, many) in many.into_iter().enumerate() {
                 let bytes = load.weights[group] * present;
@@ -220,7 +222,7 @@ impl<'a> Predictor<'a> {
             // Not those in rearranged copies.
             let offloads = on_host && settings.op_offload && pass.tokens >= OFFLOADED_FROM && !self.devices.is_empty();
             let offloaded = if offloads { 1.0 - state.repacked } else { 0.0 };
-            let slowest = if on_host { self.seconds_per_byte(settings.threads_batch) } else { 0.0 };
+            let slowest = if on_host && !self.host.0.measured[1] { self.seconds_per_byte(settings.threads_batch) } else { 0.0 };
             for (group, arithmetic) in costs.prefill_arithmetic(tokens).into_iter().enumerate() {
                 let bytes = load.weights[group] * (1.0 - offloaded) * count;
                 let weights = (bytes * costs.prefill.weights[group]).max(bytes * slowest);
@@ -266,13 +268,15 @@ impl<'a> Predictor<'a> {
     }
 
     fn assumptions(&self, configuration: Configuration<'_>) -> Vec<String> {
-        let assumed = self.used(configuration).filter_map(|processor| processor.assumption.clone());
+        let assumed =
+            self.used(configuration).filter(|processor| !processor.measured[0]).filter_map(|processor| processor.assumption.clone());
         assumed.chain((configuration.state.missing > 0.0).then(|| DISK_ASSUMPTION.to_owned())).collect()
     }
 
     /// That of the processor that least is known of.
     fn basis(&self, configuration: Configuration<'_>) -> Basis {
         let of = |processor: &Processor| match (&processor.assumption, processor.class_known) {
+            _ if processor.measured[0] => Basis::Machine,
             (None, true) => Basis::Class,
             _ => Basis::Prior,
         };
@@ -308,8 +312,11 @@ fn off(processor: &Processor, phase: Phase, times: &PoolTimes) -> Range {
     let attention_read = if phase == Phase::Decode { times.attention } else { 0.0 };
     let read = (times.weights + attention_read) / total;
     let (slow, fast) = processor.bandwidth.logarithms();
+    // What runs have told is no longer a question of the bandwidth.
+    let known = processor.measured[usize::from(phase == Phase::Prefill)];
+    let (slow, fast) = if known { (0.0, 0.0) } else { (slow, fast) };
     // Where the units are not known, their rate follows from the class and the bandwidth.
-    let computed = if processor.device.vector.is_none() { 0.7 * (1.0 - read - times.launch / total).max(0.0) } else { 0.0 };
+    let computed = if processor.device.vector.is_none() && !known { 0.7 * (1.0 - read - times.launch / total).max(0.0) } else { 0.0 };
     let side = |formula: f64, bandwidth: f64| (formula.powi(2) + (read * bandwidth).powi(2) + computed.powi(2)).sqrt();
     Range::around(1.0, -side(formula.low, fast), side(formula.high, slow))
 }

@@ -10,7 +10,7 @@ use spec::{Machine, Model, Settings};
 /// One processor with all of a model's work.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alone {
-    /// The processor, its units being those of the threads at work in decode; of identity [`Alone::identity`].
+    /// The processor, its units being those of the threads at work in decode; its identity is this machine's.
     pub decode: Device,
     /// The same in prefill.
     pub prefill: Device,

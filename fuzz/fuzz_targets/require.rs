@@ -3,7 +3,7 @@
 #![no_main]
 
 use footprint::target::Backend;
-use footprint::{Device, EngineProfile, Target, dry_run, require};
+use footprint::{Companions, Device, Draft, EngineProfile, Requirements, Target, dry_run, require_with};
 use formats::{describe, gguf};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
@@ -36,9 +36,16 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let Ok(file) = outline_file(&model, *u.choose(FILE_TYPES)?, &options) else { return Ok(()) };
     let Ok(header) = gguf::read(&file.header, file.size) else { return Ok(()) };
     let Ok(model) = describe(&[header]) else { return Ok(()) };
-    let (settings, target) = (settings(u)?, target(u)?);
-    let profile = if u.arbitrary()? { EngineProfile::bundled() } else { EngineProfile::bench_0_7() };
-    if let Ok(need) = require(&model, &settings, &target, &profile) {
+    let (mut settings, mut target) = (settings(u)?, target(u)?);
+    let mut profile = if u.arbitrary()? { EngineProfile::bundled() } else { EngineProfile::bench_0_7() };
+    let companions = rarer(u, &mut settings, &mut target, &mut profile)?;
+    let alone = require_with(&model, &settings, &target, &profile, &companions).ok();
+    // A search that has seen neighbours says the same.
+    let search = Requirements::new(&model, &target, &profile, &companions);
+    let _ = search.require(&Settings { n_gpu_layers: settings.n_gpu_layers + 1, ..settings.clone() });
+    let _ = search.require(&Settings { n_ctx: settings.n_ctx / 2, ..settings.clone() });
+    assert_eq!(search.require(&settings).ok(), alone);
+    if let Some(need) = alone {
         assert_eq!(need.devices.len(), target.devices.len());
         for figure in need.devices.iter().map(|device| device.total()).chain([need.host.resident(), need.host.anonymous_at_load()]) {
             if let (Some(low), Some(high)) = (figure.low(), figure.high()) {
@@ -48,6 +55,26 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     }
     let _ = dry_run(&model, &settings, &target, &profile);
     Ok(())
+}
+
+/// What older inputs do not say: memory of the host's, split modes, older engines, drafts. Nothing of it where they end.
+fn rarer(u: &mut Unstructured<'_>, settings: &mut Settings, target: &mut Target, profile: &mut EngineProfile) -> Result<Companions> {
+    let mut rare = || -> Result<bool> { Ok(u.arbitrary::<u8>()? > 200) };
+    for device in &mut target.devices {
+        device.shares_host = rare()?;
+    }
+    match [rare()?, rare()?] {
+        [true, true] => settings.split_mode = SplitMode::Tensor,
+        [true, false] => settings.split_mode = SplitMode::Row,
+        _ => {}
+    }
+    let (older, drafts) = (rare()?, rare()?);
+    if older {
+        let names = EngineProfile::names();
+        *profile = EngineProfile::named(u.choose(&names)?).unwrap_or_else(EngineProfile::bundled);
+    }
+    let draft = drafts.then(|| Draft { n_max: 2, ..Draft::new(None) });
+    Ok(Companions { draft, ..Companions::default() })
 }
 
 /// Changes a key or a tensor, or takes one out.
@@ -141,8 +168,8 @@ fn target(u: &mut Unstructured<'_>) -> Result<Target> {
             2 => Backend::metal(),
             _ => Backend::pretended(u.arbitrary()?),
         };
-        devices.push(Device { name: format!("FAKE{index}"), backend, total: memory(), free: memory() });
+        devices.push(Device { name: format!("FAKE{index}"), backend, total: memory(), free: memory(), shares_host: false });
     }
     let cpu_features = ["avx2", "avx512f", "amx_int8"].into_iter().take(u.int_in_range(0..=3)?).map(str::to_owned).collect();
-    Ok(Target { devices, cpu_features, cpu_arch: "x86_64".into() })
+    Ok(Target { devices, idle: Vec::new(), cpu_features, cpu_arch: "x86_64".into() })
 }

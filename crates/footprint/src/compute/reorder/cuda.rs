@@ -58,6 +58,7 @@ pub(super) fn inspected(graph: &Graph, node: Id, mut name: impl FnMut(Id)) {
             products.flat_map(|&product| graph.tensor(product).sources()).copied().for_each(name);
         }
         Op::SoftMax if tensor.sources().len() == 1 => tensor.sources().iter().copied().for_each(name),
+        Op::Unary if is_compiled(tensor.ne[0]) => tensor.sources().iter().copied().for_each(name),
         Op::View if tensor.sources().first().is_some_and(|&source| graph.tensor(source).op == Op::Mul) => name(node),
         _ => {}
     }
@@ -227,16 +228,22 @@ impl Split<'_> {
         [(a, b), (b, a)].into_iter().find(|&(full, factor)| is(full, tensor.ne) && is(factor, weights))
     }
 
-    /// The number of nodes of a choice of experts that begins here: softmax or sigmoid, sorting, and the chosen weights.
+    /// The number of nodes of a choice of experts that begins here: softmax, sigmoid or the root of softplus, sorting, and the
+    /// chosen weights. A softmax over chosen experts only is fused too, but keeps nothing.
     fn top_k(&self, i: usize) -> Option<usize> {
-        let probabilities = (self.op(i) == Some(Op::SoftMax)).then(|| self.node(i))?;
-        let plain = self.graph.tensor(probabilities).sources().len() == 1;
-        if !plain || !self.follows(i + 1, Op::Reshape) {
+        let bent = match self.op(i)? {
+            Op::SoftMax if self.graph.tensor(self.node(i)).sources().len() == 1 => i,
+            Op::Unary if self.follows(i + 1, Op::Root) => i + 1,
+            // Of what a product is fused with, routers take only sigmoid.
+            Op::Unary => i,
+            _ => return None,
+        };
+        if !self.follows(bent + 1, Op::Reshape) {
             return None;
         }
-        let reshaped = self.node(i + 1);
-        let biased = self.op(i + 2) == Some(Op::Add) && self.source(self.node(i + 2), 0) == Some(probabilities);
-        let sorted = i + 2 + usize::from(biased);
+        let (logits, probabilities, reshaped) = (self.source(self.node(i), 0)?, self.node(bent), self.node(bent + 1));
+        let biased = self.op(bent + 2) == Some(Op::Add) && self.source(self.node(bent + 2), 0) == Some(probabilities);
+        let sorted = bent + 2 + usize::from(biased);
         let sorts = self.op(sorted) == Some(Op::ArgSort)
             && self.source(self.node(sorted), 0) == Some(if biased { self.node(sorted - 1) } else { probabilities });
         if !sorts || !self.follows(sorted + 1, Op::View) || self.op(sorted + 2) != Some(Op::GetRows) {
@@ -256,9 +263,8 @@ impl Split<'_> {
         }
         let nodes = &self.graph.nodes[i..end];
         let n_experts = self.graph.ne(self.node(sorted))[0];
-        let known = (n_experts.is_power_of_two() && n_experts <= 512) || matches!(n_experts, 288 | 576);
-        let dense = self.graph.tensor(self.source(probabilities, 0)?).is_contiguous();
-        (known && dense && self.closed(nodes, &[chosen, *nodes.last()?])).then_some(end - i)
+        let dense = self.graph.tensor(logits).is_contiguous();
+        (is_compiled(n_experts) && dense && self.closed(nodes, &[chosen, *nodes.last()?])).then_some(end - i)
     }
 
     /// Weights divided by their sum, from here.
@@ -270,6 +276,11 @@ impl Split<'_> {
             && self.graph.tensor(self.node(i + 3)).sources() == [self.node(i), self.node(i + 2)].as_slice()
             && self.follows(i + 4, Op::Reshape)
     }
+}
+
+/// True for numbers of experts that the kernel is compiled for.
+const fn is_compiled(n_experts: u64) -> bool {
+    (n_experts.is_power_of_two() && n_experts <= 512) || matches!(n_experts, 288 | 576)
 }
 
 #[cfg(test)]
@@ -313,6 +324,37 @@ mod tests {
         let mut graph = Graph::default();
         let [_, experts, factors, sum] = reduction(&mut graph, 3);
         assert_eq!(fused(&mut graph).until(sum), [experts, factors]);
+    }
+
+    /// A choice of two among `n_experts`, with probabilities made by `bend`; what is kept until the node after it.
+    fn kept_by_choice(n_experts: u64, bend: impl Fn(&mut Graph, Id) -> Id) -> usize {
+        let mut graph = Graph::default();
+        let logits = graph.input(F32, [n_experts, 4, 1, 1]);
+        let probabilities = bend(&mut graph, logits);
+        let column = graph.reshape(probabilities, [1, n_experts, 4, 1]);
+        graph.expand(column);
+        let chosen = graph.top_k(probabilities, 2);
+        let weights = graph.get_rows(column, chosen);
+        graph.expand(weights);
+        let scaled = graph.scale(weights);
+        let after = graph.unary(scaled);
+        graph.expand(after);
+        fused(&mut graph).until(after).len()
+    }
+
+    #[test]
+    fn choices_by_softmax_sigmoid_and_the_root_of_softplus_are_kept_until_the_next_node() {
+        assert_eq!(kept_by_choice(8, |graph, logits| graph.like(Op::SoftMax, &[logits])), 7);
+        assert_eq!(kept_by_choice(8, Graph::unary), 7);
+        assert_eq!(
+            kept_by_choice(8, |graph, logits| {
+                let bent = graph.unary(logits);
+                graph.square_root(bent)
+            }),
+            8
+        );
+        assert_eq!(kept_by_choice(10, Graph::unary), 0, "no kernel for ten experts");
+        assert_eq!(kept_by_choice(8, Graph::square_root), 0, "no router");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Companions {
     pub projector: Option<Attachment>,
     /// The projector stays on the host (`--no-mmproj-offload`).
     pub projector_on_host: bool,
+    /// The device of the projector (`--mmproj-device`); `None`: the first that the model uses.
+    pub projector_device: Option<String>,
     /// Adapters (`--lora`).
     pub adapters: Vec<Attachment>,
     /// Control vectors (`--control-vector`): several are summed and take the memory of one.
@@ -73,7 +75,7 @@ impl Beside {
 pub(crate) fn beside(host: &Host<'_>, companions: &Companions) -> Result<Beside, FootprintError> {
     let mut beside = Beside { host: Vec::new(), devices: vec![Vec::new(); host.case.target.devices.len()] };
     if let Some(projector) = &companions.projector {
-        attached::projector(host, projector, companions.projector_on_host, &mut beside);
+        attached::projector(host, projector, companions, &mut beside)?;
     }
     for adapter in &companions.adapters {
         attached::adapter(host, adapter, &mut beside)?;

@@ -5,7 +5,7 @@
 use crate::companions::Speculation;
 use crate::error::FootprintError;
 use crate::output::{hands_out_embeddings, pooling};
-use crate::profile::{EngineProfile, Outputs};
+use crate::profile::{EngineProfile, Outputs, Rules};
 use crate::requirement::ResolvedContext;
 use spec::model::Mixer;
 use spec::settings::{CACHE_TYPES, FlashAttention, Pooling};
@@ -90,7 +90,10 @@ pub fn resolve_with(
         n_rows: if embeddings { n_outputs_max } else { n_rows.min(n_outputs_max) },
         n_states: speculation.kept_states.saturating_add(1),
         flash_attn: flash_attention(model, settings),
-        rules: profile.rules.resolved(flash_attention(model, settings)),
+        rules: Rules {
+            early_outputs: profile.rules.early_outputs && !speculation.reads_stream,
+            ..profile.rules.resolved(flash_attention(model, settings))
+        },
     })
 }
 

@@ -106,12 +106,21 @@ fn attention(mixer: &Mixer) -> Option<&Attention> {
 /// Why the caches of an architecture cannot be computed; `None` where they can.
 pub fn unsupported(model: &Model) -> Option<&'static str> {
     match model.architecture.as_str() {
-        "glm5-next" | "hy-v4" | "dots3note" | "minimax-m3" | "qwen4exp" => {
-            Some("this architecture keeps an indexer cache beside its attention cache, which is not modelled")
+        "glm5-next" | "hy_v4" | "dots3note" | "minimax-m3" | "qwen4exp" => {
+            Some("this architecture keeps an indexer's cache beside its attention cache, and in which layers is not modelled")
         }
-        "dflash" => Some("this architecture keeps compressed caches, which are not modelled"),
+        "dflash" => Some("this architecture may keep compressed caches, which are not modelled"),
         _ => None,
     }
+}
+
+/// Most that the indexers of an architecture of [`unsupported`] cache: a key per cell in every layer, in the type of K
+/// (`src/llama-kv-cache-dsa.cpp:41-57`, `src/llama-model.cpp:2382-2575`).
+pub(crate) fn undescribed_indexers(model: &Model, settings: &Settings, context: &ResolvedContext) -> Bytes {
+    let width = model.arch_uint("attention.indexer.key_length").unwrap_or(0);
+    let cells = cells(model, settings, context);
+    let rows = u64::from(cells.full).saturating_mul(cells.streams.into()).saturating_mul(model.n_layer_all().into());
+    settings.cache_type_k.row_bytes(width).unwrap_or(Bytes::ZERO).times(rows)
 }
 
 /// Bytes of all attention caches. In ik_llama.cpp a row of keys is a head, and values are one row (src/llama.cpp:3576-3606,

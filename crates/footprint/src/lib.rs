@@ -24,6 +24,7 @@ pub mod mapped;
 pub mod output;
 pub mod parts;
 pub mod placement;
+pub mod process;
 pub mod profile;
 pub mod recommend;
 mod repack;

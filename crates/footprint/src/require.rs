@@ -13,7 +13,7 @@ use crate::roles::Roles;
 use crate::tally::Tally;
 use crate::weights::{Loader, Weights};
 use crate::{ComputeBuffers, Device, EngineProfile, ResolvedContext, Target};
-use crate::{compute, context, host, output, scratch, state, tensor_parallel};
+use crate::{compute, context, host, output, process, scratch, state, tensor_parallel};
 use spec::model::Support;
 use spec::settings::{Devices, LoadMode, SplitMode};
 use spec::{Bytes, Known, Model, Settings};
@@ -275,7 +275,7 @@ fn devices(case: &Case<'_>, parts: &Parts<'_>) -> Vec<DeviceRequirement> {
             name: device.name.clone(),
             weights: device_weights(parts.placed, index),
             weights_mapped: mapped_on(&parts.placed.mapped, index),
-            kv_cache: known_cache(case.model, parts.kv_cache.devices[index]),
+            kv_cache: known_cache(case, parts.kv_cache.devices[index]),
             state: known_state(case.model, parts.state.devices[index]),
             compute: rows_compute(case.settings, simulated(&parts.simulated.compute.devices)),
             runtime: if used { device.backend.runtime.clone() } else { none() },
@@ -330,12 +330,13 @@ fn host(case: &Case<'_>, parts: &Parts<'_>) -> HostRequirement {
         mapped_shared: Known::exact(parts.placed.mapped.shared, SPAN),
         weights_anonymous: Known::exact(plain + weights.pinned, WEIGHTS),
         weights_repacked: Known::exact(weights.repacked + weights.amx, WEIGHTS),
-        kv_cache: known_cache(model, parts.kv_cache.host),
+        kv_cache: known_cache(case, parts.kv_cache.host),
         state: known_state(model, parts.state.host),
         compute: compute.clone(),
         output: Known::exact(output, OUTPUT),
         output_growth: Known::exact(output::output(model, settings, context.n_rows).saturating_sub(output), OUTPUT),
         runtime: runtime(model, target, context, placement),
+        in_use: process::in_use(model, context, placement.layer_devices.iter().any(Option::is_none), compute),
         prompt_cache: host::prompt_cache(settings, profile),
         checkpoints: host::checkpoints(model, settings, profile, context),
         weights_rarely_read: Known::exact(parts.placed.looked_up, WEIGHTS),
@@ -363,13 +364,18 @@ fn pinned(target: &Target, placement: &Placement, weights: Bytes, compute: &Know
 fn runtime(model: &Model, target: &Target, context: &ResolvedContext, placement: &Placement) -> Known<Bytes> {
     let backends = placement.devices.iter().map(|&device| &target.devices[device].backend);
     let drivers: BTreeMap<_, _> = backends.map(|backend| (backend.name.as_str(), &backend.runtime_host)).collect();
-    drivers.into_values().fold(host::runtime(model, context), |sum, driver| sum.plus(driver))
+    drivers.into_values().fold(process::runtime(model, context, placement.devices.len()), |sum, driver| sum.plus(driver))
 }
 
-fn known_cache(model: &Model, bytes: Bytes) -> Known<Bytes> {
-    match kv_cache::unsupported(model) {
-        Some(reason) => Known::unknown(reason),
-        None => by_support(model, bytes, KV_CACHE),
+/// Caches of one place. Of architectures whose indexers are not described, from a quarter of the inferred caches to half more than
+/// them and an indexer in every layer, all on one place.
+fn known_cache(case: &Case<'_>, bytes: Bytes) -> Known<Bytes> {
+    match kv_cache::unsupported(case.model) {
+        Some(reason) if !bytes.is_zero() => {
+            let indexers = kv_cache::undescribed_indexers(case.model, case.settings, &case.context);
+            Known::estimated(bytes, bytes.scale(0.25), bytes.scale(1.5) + indexers, reason)
+        }
+        _ => by_support(case.model, bytes, KV_CACHE),
     }
 }
 

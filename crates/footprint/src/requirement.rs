@@ -156,6 +156,8 @@ pub struct HostRequirement {
     pub output_growth: Known<Bytes>,
     /// The program itself: code, vocabulary, graph metadata, driver libraries.
     pub runtime: Known<Bytes>,
+    /// What full micro-batches of tokens write of the compute buffer, and take beside it ([`crate::process::in_use`]).
+    pub in_use: Known<Bytes>,
     /// Most that the server's prompt cache may grow to later.
     pub prompt_cache: Known<Bytes>,
     /// Most that the server's context checkpoints may grow to later.
@@ -186,6 +188,19 @@ impl HostRequirement {
     /// Anonymous memory in full use: cannot be dropped, only swapped. What a host must have.
     pub fn anonymous(&self) -> Known<Bytes> {
         let own = self.anonymous_at_load_alone().plus(&self.compute).plus(&self.output_growth);
+        self.beside_anonymous().fold(own, |sum, part| sum.plus(&part.peak))
+    }
+    /// Anonymous memory as the system counts it once micro-batches of full size have run, or, with a share below one, smaller ones:
+    /// pages of the compute buffer that nothing writes are reserved and not counted.
+    pub fn anonymous_in_use(&self, share: f64) -> Known<Bytes> {
+        let scaled = |bytes: &Bytes| bytes.scale(share.clamp(0.0, 1.0));
+        let in_use = match (self.in_use.get(), self.in_use.low(), self.in_use.high()) {
+            (Some(value), Some(low), Some(high)) => {
+                Known::estimated(scaled(&value), scaled(low), *high, "what batches of this size write (footprint::process)")
+            }
+            _ => self.in_use.clone(),
+        };
+        let own = self.anonymous_at_load_alone().plus(&in_use).plus(&self.output_growth);
         self.beside_anonymous().fold(own, |sum, part| sum.plus(&part.peak))
     }
     /// Anonymous memory right after load, before the first token. Caches are cleared and so touched; the compute buffer is

@@ -89,15 +89,20 @@ impl Target {
         if names.iter().eq(self.devices.iter().map(|device| &device.name)) {
             return Ok(Cow::Borrowed(self));
         }
-        let known = || {
-            let names: Vec<&str> = self.devices.iter().chain(&self.idle).map(|device| device.name.as_str()).collect();
-            if names.is_empty() { "there is none".to_owned() } else { format!("there are {}", names.join(", ")) }
-        };
         let find = |name: &String| {
             let found = self.devices.iter().chain(&self.idle).find(|device| device.name == *name).cloned();
-            found.ok_or_else(|| FootprintError::NoSuchDevice { name: name.clone(), known: known() })
+            found.ok_or_else(|| self.no_such(name))
         };
         let devices = names.iter().map(find).collect::<Result<_, _>>()?;
         Ok(Cow::Owned(Self { devices, idle: Vec::new(), ..self.clone() }))
+    }
+    /// Index of the device of this name among those in use.
+    pub(crate) fn device(&self, name: &str) -> Result<usize, FootprintError> {
+        self.devices.iter().position(|device| device.name == name).ok_or_else(|| self.no_such(name))
+    }
+    fn no_such(&self, name: &str) -> FootprintError {
+        let names: Vec<&str> = self.devices.iter().chain(&self.idle).map(|device| device.name.as_str()).collect();
+        let known = if names.is_empty() { "there is none".to_owned() } else { format!("there are {}", names.join(", ")) };
+        FootprintError::NoSuchDevice { name: name.to_owned(), known }
     }
 }

@@ -98,6 +98,13 @@ fn a_projector_lies_whole_on_the_first_device_or_on_the_host() {
     // 612 bytes a row, and one padded row of CUDA's: 14 blocks of 34.
     assert_eq!(part(&with(false).parts(Some(0)), Component::Projector), (6120_u64 + 14 * 34).next_multiple_of(128));
     assert_eq!(part(&with(true).parts(None), Component::Projector), 6144);
+    let named = |name: &str| {
+        let companions =
+            Companions { projector: Some(projector.clone()), projector_device: Some(name.to_owned()), ..Companions::default() };
+        need(&model(), &Settings { n_gpu_layers: 0, ..Settings::default() }, &companions)
+    };
+    assert_eq!(named("CUDA0").unwrap().devices[0].beside, with(false).devices[0].beside, "the model's layers do not matter then");
+    assert_eq!(named("CUDA1").unwrap_err().to_string(), "no device is called \"CUDA1\"; there are CUDA0");
     let compute = with(false).devices[0].beside.iter().find(|part| part.component == Component::ProjectorCompute).unwrap().peak.clone();
     assert!(!compute.is_exact() && compute.low() < compute.high());
 }
@@ -203,7 +210,7 @@ fn flags_of_drafts_that_an_engine_lacks_are_refused() {
 fn a_draft_of_another_vocabulary_is_refused_as_the_engine_does() {
     let draft = |change: fn(&mut Model)| {
         let mut small = recorded::model::model("qwen3-0.6b Q4_K_M n_layer=2");
-        small.tokenizer = Some(spec::model::Tokenizer { model: "gpt2".into(), n_tokens: 151_936, chat_template: false });
+        small.tokenizer = Some(spec::model::Tokenizer { model: "gpt2".into(), n_tokens: 151_936, n_merges: 151_387, chat_template: false });
         let mut model = model();
         model.tokenizer = small.tokenizer.clone();
         for of in [&mut model, &mut small] {
@@ -274,4 +281,77 @@ fn reservations_of_projectors_are_within_their_intervals() {
         equal += usize::from((value - reserved).abs() < 0.006);
     }
     assert!(equal >= 9, "{equal} of {} are the central value", PROJECTORS.len());
+}
+
+/// Loads of llama-completion 0.7.0 with synthetic adapters (`-c 1024`, one pretended GPU of 8 GiB) over Llama 3.2 1B of four layers and
+/// 2048 tokens, so that a block and not the logits decides: layers on the GPU, type, rank, what is adapted, whether a control vector was
+/// loaded too; "LoRA buffer size" of GPU and host in MiB of two decimals, and "compute buffer size is" of both in MiB.
+const ADAPTERS: &[(u32, QuantType, u64, &str, bool, [f64; 2], [f64; 2])] = &[
+    (2, QuantType::F16, 0, "", false, [0.0, 0.0], [73.2539, 17.0195]),
+    (2, QuantType::F16, 0, "", true, [0.0, 0.0], [73.2539, 17.0195]),
+    (2, QuantType::F16, 16, "blk.0.attn_q blk.3.ffn_down", false, [0.31, 0.12], [73.2539, 17.0195]),
+    (2, QuantType::F32, 64, "blk.1.ffn_gate blk.2.ffn_up", true, [0.0, 5.0], [73.2539, 17.0195]),
+    (2, QuantType::F16, 512, "blk.3.ffn_down", false, [10.0, 0.0], [73.2539, 17.0195]),
+    (2, QuantType::F16, 256, "blk.1.ffn_gate", false, [0.0, 5.0], [73.2539, 17.0195]),
+    (2, QuantType::F16, 32, "all", true, [2.69, 8.06], [73.2539, 17.0195]),
+    (2, QuantType::F16, 512, "all", false, [43.0, 129.0], [77.2539, 17.0195]),
+    (99, QuantType::F16, 0, "", false, [0.0, 0.0], [65.0156, 17.0195]),
+    (99, QuantType::F16, 0, "", true, [0.0, 0.0], [65.0156, 17.0195]),
+    (99, QuantType::F16, 16, "blk.0.attn_q blk.3.ffn_down", false, [0.44, 0.0], [65.0156, 17.0195]),
+    (99, QuantType::F32, 64, "blk.1.ffn_gate blk.2.ffn_up", true, [5.0, 0.0], [65.0156, 17.0195]),
+    (99, QuantType::F16, 512, "blk.3.ffn_down", false, [10.0, 0.0], [65.0156, 17.0195]),
+    (99, QuantType::F16, 256, "blk.1.ffn_gate", false, [5.0, 0.0], [65.0156, 17.0195]),
+    (99, QuantType::F16, 32, "all", true, [10.75, 0.0], [65.0156, 17.0195]),
+    (99, QuantType::F16, 512, "all", false, [172.0, 0.0], [65.0156, 17.0195]),
+    (0, QuantType::F16, 0, "", false, [0.0, 0.0], [73.2539, 17.0195]),
+    (0, QuantType::F16, 0, "", true, [0.0, 0.0], [73.2539, 17.0195]),
+    (0, QuantType::F16, 16, "blk.0.attn_q blk.3.ffn_down", false, [0.0, 0.44], [73.2539, 17.0195]),
+    (0, QuantType::F32, 64, "blk.1.ffn_gate blk.2.ffn_up", true, [0.0, 5.0], [73.2539, 17.0195]),
+    (0, QuantType::F16, 512, "blk.3.ffn_down", false, [0.0, 10.0], [73.2539, 17.0195]),
+    (0, QuantType::F16, 256, "blk.1.ffn_gate", false, [0.0, 5.0], [73.2539, 17.0195]),
+    (0, QuantType::F16, 32, "all", true, [0.0, 10.75], [73.2539, 17.0195]),
+    (0, QuantType::F16, 512, "all", false, [0.0, 172.0], [77.2539, 17.0195]),
+];
+
+#[test]
+fn recorded_loads_with_adapters_and_control_vectors_take_what_is_computed() {
+    let name = "llama-3.2-1b Q8_0 n_layer=4 n_vocab=2048";
+    let model = recorded::model::model(name);
+    let gib = Known::exact(Bytes::from_gib(8), "recorded");
+    let devices = vec![Device::of_its_own("GPU0", Backend::pretended(false), gib)];
+    let features = ["avx2", "avx512f", "avx512_vnni"].map(str::to_owned).into();
+    let target = Target { devices, idle: Vec::new(), cpu_features: features, cpu_arch: "x86_64".into() };
+    let (mut wrong, mut equal) = (Vec::new(), 0);
+    for &(n_gpu_layers, ty, rank, what, control, loaded, computed) in ADAPTERS {
+        let adapted = |tensor: &&Tensor| {
+            tensor.layer().is_some() && tensor.shape[1] > 1 && (what == "all" || what.split(' ').any(|part| tensor.name.contains(part)))
+        };
+        let half = |tensor: &Tensor, end: &str, shape| self::tensor(&format!("{}.lora_{end}", tensor.name), ty, shape);
+        let pair = |t: &Tensor| [half(t, "a", [t.shape[0], rank, 1, 1]), half(t, "b", [rank, t.shape[1], 1, 1])];
+        let tensors: Vec<Tensor> = model.tensors.iter().filter(adapted).flat_map(pair).collect();
+        let vector =
+            attachment(AttachmentKind::ControlVector, "controlvector", vec![tensor("direction.1", QuantType::F32, [2048, 1, 1, 1])]);
+        let companions = Companions {
+            adapters: if rank > 0 { vec![attachment(AttachmentKind::Lora, "llama", tensors)] } else { Vec::new() },
+            control_vectors: if control { vec![vector] } else { Vec::new() },
+            ..Companions::default()
+        };
+        let settings = Settings { n_ctx: 1024, n_gpu_layers, ..Settings::default() };
+        let need = require_with(&model, &settings, &target, &EngineProfile::bench_0_7(), &companions).unwrap();
+        for (place, parts) in [need.parts(Some(0)), need.parts(None)].iter().enumerate() {
+            let mib = |component| Bytes::new(part(parts, component)).as_mib();
+            let (adapters, own) = (mib(Component::Adapters), mib(Component::Compute));
+            let more = parts.iter().find(|part| part.component == Component::AdapterCompute);
+            let most = own + more.and_then(|part| part.peak.high()).map_or(0.0, |most| most.as_mib());
+            equal += usize::from((own - computed[place]).abs() < 0.0001);
+            if (adapters - loaded[place]).abs() > 0.006 || !(own - 0.0001..=most + 0.0001).contains(&computed[place]) {
+                wrong.push(format!(
+                    "{n_gpu_layers} {ty} {rank} {what:?} {control}, {place}: {adapters:.2} {own:.4} instead of {loaded:?} {computed:?}"
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Adapters of rank 512 on every matrix took one product more than the model alone.
+    assert_eq!(equal, 2 * ADAPTERS.len() - 2);
 }

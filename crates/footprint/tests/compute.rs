@@ -99,6 +99,49 @@ fn a_load_is_the_engines_to_the_byte() {
     }
 }
 
+/// What llama-fit-params 0.7.0 said of models on one pretended GPU with a context of 4096: nodes and splits, and the compute buffers of
+/// host and GPU in whole MiB, rounded down (`llama-fit-params -c 4096 --fit-print on -v`).
+const OF_0_7: &[(&str, [u32; 2], [u64; 2])] = &[
+    ("qwen3.5-2b Q4_K_M n_layer=4", [249, 2], [20, 505]),
+    ("qwen3.5-35b-a3b Q4_K_M n_layer=4", [318, 2], [16, 501]),
+    ("qwen3-next-80b Q4_K_M n_layer=4", [434, 2], [20, 316]),
+    ("gpt-oss-20b MXFP4_MOE n_layer=4", [233, 2], [27, 420]),
+    ("gemma4-e2b Q4_K_M", [1501, 2], [34, 546]),
+    ("nemotron-h-8b Q4_K_M", [1515, 2], [36, 292]),
+    ("step-3.5-flash Q4_K_M n_layer=4", [208, 2], [37, 288]),
+    ("hy3 Q4_K_M n_layer=4", [184, 2], [36, 272]),
+    ("cohere2moe-like Q4_K_M n_layer=4", [179, 2], [56, 568]),
+    ("gemma4-26b-a4b Q4_K_M n_layer=6", [540, 2], [27, 539]),
+    ("llama-3.2-1b Q4_0 n_layer=4", [133, 2], [20, 270]),
+    ("glm-4.5-air Q4_K_M n_layer=4", [179, 2], [36, 332]),
+    ("mimo-v2-flash Q4_K_M n_layer=4", [216, 2], [36, 334]),
+];
+
+#[test]
+fn graphs_of_0_7_have_the_nodes_and_buffers_that_it_prints() {
+    let host = recordings(DRY_RUNS).remove(0).host;
+    let mut wrong = Vec::new();
+    for &(name, graph, theirs) in OF_0_7 {
+        let case = Case {
+            backend: None,
+            model: name.into(),
+            devices: vec![24576],
+            pipeline: false,
+            host_buffer: false,
+            args: "--ctx 4096 --ngl 999".into(),
+        };
+        let (settings, _) = case.settings();
+        let target = case.target(&host);
+        let (_, ours) = simulate(&recorded::model::model(name), &settings, &target, &EngineProfile::fit_params_0_7());
+        let found = ours.graph.map(|graph| [graph.nodes, graph.splits]);
+        let mib: Vec<u64> = std::iter::once(&ours.host).chain(&ours.devices).filter_map(|size| Some(size.get()?.get() >> 20)).collect();
+        if found != Some(graph) || mib != theirs {
+            wrong.push(format!("{name}: {found:?} {mib:?} instead of {graph:?} {theirs:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Host compute buffers in MiB and nodes that llama-server 0.7.0 logged with `--embedding` over Qwen3-0.6B of four layers.
 const POOLED: &[(&str, f64, u32)] = &[
     ("--ctx 2048 --seqs 1 --outputs 1 --embeddings 1 --pooling none", 310.7695, 149),

@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::pins::PinArgs;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
-use loadmaster::beside::{Beside, OWN_DRAFT};
+use loadmaster::beside::{Beside, OWN_DRAFT, draft_layers};
 use loadmaster::footprint::EngineProfile;
 use loadmaster::formats::{FileType, ParseFileTypeError};
 use loadmaster::known::ModelSize;
@@ -515,6 +515,9 @@ pub struct CompanionArgs {
     /// Keep the projector on the host
     #[arg(long)]
     pub no_mmproj_offload: bool,
+    /// [-mmdev] device of the projector, or none; without it, the first
+    #[arg(long, value_name = "NAME")]
+    pub mmproj_device: Option<String>,
     /// LoRA adapter; may be repeated
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub lora: Vec<PathBuf>,
@@ -531,7 +534,7 @@ pub struct CompanionArgs {
     #[arg(long, value_name = "N", visible_alias = "spec-draft-n-max", allow_negative_numbers = true, value_parser = count())]
     pub draft_max: Option<u32>,
     /// [-ngld] layers of the draft model on GPUs; without it, all
-    #[arg(long, value_name = "N", visible_aliases = ["gpu-layers-draft", "spec-draft-ngl"], allow_negative_numbers = true, value_parser = count())]
+    #[arg(long, value_name = "N", visible_aliases = ["gpu-layers-draft", "spec-draft-ngl"], allow_negative_numbers = true, value_parser = draft_layers)]
     pub n_gpu_layers_draft: Option<u32>,
     /// [-cd] context of the draft model; without it, that of the model
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = count())]
@@ -551,6 +554,7 @@ impl CompanionArgs {
     /// llama-server's short spellings of more than one letter, with the long ones that stand for them here.
     pub const SHORT: &'static [(&'static str, &'static str)] = &[
         ("-mm", "--mmproj"),
+        ("-mmdev", "--mmproj-device"),
         ("-md", "--model-draft"),
         ("-ngld", "--n-gpu-layers-draft"),
         ("-cd", "--ctx-size-draft"),
@@ -563,6 +567,7 @@ impl CompanionArgs {
         Beside {
             mmproj: self.mmproj.clone(),
             mmproj_offload: self.no_mmproj_offload.then_some(false),
+            mmproj_device: self.mmproj_device.clone(),
             lora: self.lora.clone(),
             control_vector: self.control_vector.clone(),
             model_draft: self.model_draft.clone(),

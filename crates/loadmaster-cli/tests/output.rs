@@ -118,6 +118,7 @@ fn help_of_a_command_shows_the_pins() {
     What is loaded beside the model, as llama-server spells it:
           --mmproj <FILE>              [-mm] projector of a multimodal model
           --no-mmproj-offload          Keep the projector on the host
+          --mmproj-device <NAME>       [-mmdev] device of the projector, or none; without it, the first
           --lora <FILE>                LoRA adapter; may be repeated
           --control-vector <FILE>      Control vector; may be repeated
           --model-draft <FILE>         [-md] model that drafts tokens [alias: --spec-draft-model]

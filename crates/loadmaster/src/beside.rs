@@ -2,6 +2,7 @@
 
 use crate::open::{OpenError, open, open_attachment};
 use footprint::{Companions, Draft};
+use planner::emit::ALL;
 use spec::{AttachmentKind, QuantType};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ pub struct Beside {
     pub mmproj: Option<PathBuf>,
     /// Whether the projector may lie on a GPU (false: `--no-mmproj-offload`).
     pub mmproj_offload: Option<bool>,
+    /// The device of the projector (`--mmproj-device`); `none`: the host.
+    pub mmproj_device: Option<String>,
     /// Adapters (`--lora`).
     pub lora: Vec<PathBuf>,
     /// Control vectors (`--control-vector`).
@@ -23,7 +26,7 @@ pub struct Beside {
     pub own_draft: bool,
     /// Tokens drafted at once at most (`--spec-draft-n-max`).
     pub draft_max: Option<u32>,
-    /// Layers of the draft model on GPUs (`--n-gpu-layers-draft`).
+    /// Layers of the draft model on GPUs (`--n-gpu-layers-draft`); [`ALL`]: every one.
     pub n_gpu_layers_draft: Option<u32>,
     /// Context of the draft model (`--ctx-size-draft`).
     pub ctx_size_draft: Option<u32>,
@@ -35,8 +38,25 @@ pub struct Beside {
     pub cache_type_v_draft: Option<QuantType>,
 }
 
+/// What is said instead of a device to keep to the host.
+const NONE: &str = "none";
+
 /// The only way of drafting without another model whose memory is known.
 pub const OWN_DRAFT: &str = "draft-mtp";
+
+/// The layers of a draft as llama-server takes them: a number, `all`, or `auto`, which is all for a draft.
+///
+/// # Errors
+/// What the text is not, for people.
+pub fn draft_layers(text: &str) -> Result<u32, String> {
+    match text {
+        "all" | "auto" => Ok(ALL),
+        _ => match text.parse::<i32>() {
+            Ok(count) => Ok(u32::try_from(count).unwrap_or(ALL)),
+            Err(_) => Err(format!("{text:?} is not a whole number up to {}, auto or all", i32::MAX)),
+        },
+    }
+}
 
 impl Beside {
     /// True where nothing is to be loaded beside the model.
@@ -56,7 +76,7 @@ impl Beside {
         if self.model_draft.is_some() && self.own_draft {
             return Err(format!("two drafts: --model-draft and --spec-type {OWN_DRAFT}; one of them"));
         }
-        if self.mmproj.is_none() && self.mmproj_offload.is_some() {
+        if self.mmproj.is_none() && (self.mmproj_offload.is_some() || self.mmproj_device.is_some()) {
             return Err("where the projector lies is said, and none is loaded: --mmproj names one".to_owned());
         }
         if self.drafts() {
@@ -91,6 +111,7 @@ impl Beside {
         Self {
             mmproj: self.mmproj.or(base.mmproj),
             mmproj_offload: self.mmproj_offload.or(base.mmproj_offload),
+            mmproj_device: self.mmproj_device.or(base.mmproj_device),
             lora: list(self.lora, base.lora),
             control_vector: list(self.control_vector, base.control_vector),
             model_draft,
@@ -126,7 +147,7 @@ impl Beside {
         let all = |paths: &[PathBuf], kind| paths.iter().map(|path| open_attachment(path, kind)).collect::<Result<Vec<_>, _>>();
         let default = Draft::new(self.model_draft.as_ref().map(|path| open(path)).transpose()?);
         let draft = Draft {
-            n_gpu_layers: self.n_gpu_layers_draft,
+            n_gpu_layers: self.n_gpu_layers_draft.filter(|&count| count != ALL),
             n_ctx: self.ctx_size_draft,
             cache_type_k: self.cache_type_k_draft.unwrap_or(default.cache_type_k),
             cache_type_v: self.cache_type_v_draft.unwrap_or(default.cache_type_v),
@@ -136,7 +157,8 @@ impl Beside {
         };
         Ok(Companions {
             projector: self.mmproj.as_ref().map(|path| open_attachment(path, AttachmentKind::Projector)).transpose()?,
-            projector_on_host: self.mmproj_offload == Some(false),
+            projector_on_host: self.mmproj_offload == Some(false) || self.mmproj_device.as_deref() == Some(NONE),
+            projector_device: self.mmproj_device.clone().filter(|name| name != NONE),
             adapters: all(&self.lora, AttachmentKind::Lora)?,
             control_vectors: all(&self.control_vector, AttachmentKind::ControlVector)?,
             draft: self.drafts().then_some(draft),
@@ -167,6 +189,9 @@ impl Beside {
         if self.mmproj_offload == Some(false) {
             add(&["--no-mmproj-offload"], None)?;
         }
+        if let Some(device) = &self.mmproj_device {
+            add(&["--mmproj-device"], Some(device.as_ref()))?;
+        }
         if self.own_draft {
             add(&["--spec-type"], Some(OWN_DRAFT.as_ref()))?;
         }
@@ -176,7 +201,7 @@ impl Beside {
         let counts = [
             // Engines have had several defaults.
             (&["--spec-draft-n-max", "--draft-max"][..], Some(self.draft_max.unwrap_or(Draft::new(None).n_max))),
-            (&["--n-gpu-layers-draft", "--gpu-layers-draft", "--spec-draft-ngl"], self.n_gpu_layers_draft),
+            (&["--n-gpu-layers-draft", "--gpu-layers-draft", "--spec-draft-ngl"], self.n_gpu_layers_draft.filter(|&count| count != ALL)),
             (&["--ctx-size-draft"], self.ctx_size_draft),
             (&["--spec-draft-n-ubatch"], self.ubatch_draft),
         ];
@@ -221,6 +246,14 @@ mod tests {
     }
 
     #[test]
+    fn layers_of_a_draft_are_read_as_the_engine_reads_them() {
+        assert_eq!(["0", "12", "-1", "auto", "all"].map(draft_layers), [Ok(0), Ok(12), Ok(ALL), Ok(ALL), Ok(ALL)]);
+        assert_eq!(draft_layers("most"), Err("\"most\" is not a whole number up to 2147483647, auto or all".to_owned()));
+        let beside = Beside { model_draft: Some("d".into()), n_gpu_layers_draft: Some(ALL), ..Beside::default() };
+        assert_eq!(beside.arguments(&|_| true).map(|words| words.len()), Ok(4), "all is the engine's default");
+    }
+
+    #[test]
     fn what_is_said_first_counts_and_one_draft_replaces_another() {
         let config = Beside { own_draft: true, draft_max: Some(5), lora: vec!["a".into()], ..Beside::default() };
         let typed = Beside { model_draft: Some("d".into()), ..Beside::default() };
@@ -234,6 +267,7 @@ mod tests {
     fn nothing_is_said_of_what_is_not_loaded() {
         let cases = [
             Beside { mmproj_offload: Some(false), ..Beside::default() },
+            Beside { mmproj_device: Some("CUDA1".to_owned()), ..Beside::default() },
             Beside { draft_max: Some(1), ..Beside::default() },
             Beside { ctx_size_draft: Some(1), ..Beside::default() },
             Beside { cache_type_v_draft: Some(QuantType::F16), ..Beside::default() },

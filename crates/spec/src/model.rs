@@ -264,6 +264,8 @@ pub struct Tokenizer {
     pub model: String,
     /// Entries of the token list; 0 where there is none.
     pub n_tokens: u64,
+    /// Entries of the list of merges; 0 where there is none.
+    pub n_merges: u64,
     /// True where the file has a chat template.
     pub chat_template: bool,
 }

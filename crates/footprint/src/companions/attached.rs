@@ -1,6 +1,6 @@
 //! Projectors, adapters and control vectors: tensors of their own files.
 
-use super::{Beside, Host};
+use super::{Beside, Companions, Host};
 use crate::error::FootprintError;
 use crate::parts::Component;
 use crate::placement::Home;
@@ -27,14 +27,19 @@ impl Host<'_> {
     }
 }
 
-/// A projector lies whole on the first device, or on the host; its scheduler reserves the graph of one image when it is
-/// loaded, and a larger one when a larger image comes (`tools/mtmd/clip.cpp:3735-3815`).
-pub(super) fn projector(host: &Host<'_>, file: &Attachment, on_host: bool, beside: &mut Beside) {
-    let device = host.placement.devices.first().copied().filter(|_| !on_host && host.case.settings.n_gpu_layers > 0);
+/// A projector lies whole on the device that is named for it, else on the first, or on the host; its scheduler reserves the graph of
+/// one image when it is loaded, and a larger one when a larger image comes (`tools/mtmd/clip.cpp:3735-3815`).
+pub(super) fn projector(host: &Host<'_>, file: &Attachment, companions: &Companions, beside: &mut Beside) -> Result<(), FootprintError> {
+    let device = match &companions.projector_device {
+        _ if companions.projector_on_host => None,
+        Some(name) => Some(host.case.target.device(name)?),
+        None => host.placement.devices.first().copied().filter(|_| host.case.settings.n_gpu_layers > 0),
+    };
     let bytes = file.tensors.iter().map(|tensor| host.padded(device, tensor.ty, tensor.shape[0], tensor.bytes)).sum();
     beside.fixed(device, Component::Projector, Known::exact(bytes, PROJECTOR));
     let compute = projector_compute(file, device.and_then(|device| host.case.target.devices.get(device)));
     beside.fixed(device, Component::ProjectorCompute, compute);
+    Ok(())
 }
 
 /// Projectors that see one image or tile of the trained size at a time, and of whose reservation loads of llama.cpp 0.7.0 were
@@ -131,8 +136,12 @@ pub(super) fn adapter(host: &Host<'_>, file: &Attachment, beside: &mut Beside) -
         let device = home.device();
         let bytes = [a, b].map(|half| host.padded(device, half.ty, half.shape[0], half.bytes));
         beside.fixed(device, Component::Adapters, Known::exact(bytes.iter().sum(), ADAPTER));
-        let width = widest.entry(device).or_default();
-        *width = (*width).max(b.shape[1]);
+        // Products of matrices on the host are computed by the first device where batches are offloaded to it.
+        let offloaded = host.placement.devices.first().copied().filter(|_| device.is_none() && host.case.settings.op_offload);
+        for place in std::iter::once(device).chain(offloaded.map(Some)) {
+            let width = widest.entry(place).or_default();
+            *width = (*width).max(b.shape[1]);
+        }
     }
     for (device, width) in widest {
         // The graph is reserved anew with the adapters; their products are alive while the gated block has room for one more.

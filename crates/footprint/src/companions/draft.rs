@@ -7,7 +7,7 @@ use crate::parts::Component;
 use crate::placement::Home;
 use crate::profile::Outputs;
 use crate::weights::HOST_ALIGNMENT;
-use crate::{EngineProfile, host as program, require};
+use crate::{EngineProfile, process, require};
 use spec::model::{FeedForward, MetaValue, Mixer};
 use spec::{Bytes, Known, Model, QuantType, Settings};
 
@@ -48,7 +48,7 @@ impl Draft {
     pub(super) fn speculation(&self, model: &Model) -> Speculation {
         // Only drafts by prediction layers roll state back (common/common.h:399-406).
         let rollback = self.model.is_none() && ROLLBACK.contains(&model.architecture.as_str());
-        Speculation { n_max: self.n_max, kept_states: if rollback { self.n_max } else { 0 } }
+        Speculation { n_max: self.n_max, kept_states: if rollback { self.n_max } else { 0 }, reads_stream: self.model.is_none() }
     }
 }
 
@@ -74,11 +74,13 @@ pub struct Speculation {
     pub n_max: u32,
     /// Recurrent states kept beside the current one (`n_rs_seq`).
     pub kept_states: u32,
+    /// The drafts are made of the model's stream, so that it is computed for every token.
+    pub reads_stream: bool,
 }
 
 impl Speculation {
     /// No speculation.
-    pub const NONE: Self = Self { n_max: 0, kept_states: 0 };
+    pub const NONE: Self = Self { n_max: 0, kept_states: 0, reads_stream: false };
 }
 
 /// What the draft needs.
@@ -121,7 +123,7 @@ fn other_model(host: &Host<'_>, draft: &Draft, model: &Model, beside: &mut Besid
         beside.fixed(Some(index), Component::DraftCache, device.kv_cache.plus(&device.state));
         beside.fixed(Some(index), Component::DraftCompute, device.compute);
     }
-    let own = program::runtime(model, &need.context);
+    let own = process::runtime(model, &need.context, host.case.target.devices.len());
     let it = need.host;
     beside.fixed(None, Component::DraftMapped, it.weights_mapped);
     beside.fixed(None, Component::DraftWeights, it.weights_anonymous.plus(&it.weights_repacked));

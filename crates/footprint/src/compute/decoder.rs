@@ -169,10 +169,11 @@ impl Decoder {
     /// Builds the graph of these layers: all, or some in their order for a graph in short ([`super::pieces`]).
     pub(super) fn build(&self, b: &mut Builder<'_>, layers: &[usize]) -> Result<(), Missing> {
         b.norm = self.norm;
+        let rows = per_layer::looked_up_first(b);
         let embedded = embedding(b, self.embedding, self.deepstack)?;
         let mut inputs = Inputs { attention: attention::inputs(b, self.attention), recurrent: recurrent::inputs(b), per_layer: None };
         let mut x = position(b, embedded.x, inputs.attention.positions)?;
-        inputs.per_layer = per_layer::inputs(b, x)?;
+        inputs.per_layer = per_layer::inputs(b, x, rows)?;
         match self.copies {
             Copies::One => {}
             Copies::Alternating => x = altup::spread(b, x)?,
@@ -236,11 +237,12 @@ impl Decoder {
         }
         let mut logits = if self.routing.reads_stream { Some(experts::router(b, index, x)?) } else { None };
         let mut y = if alone { self.transform(b, index, layer, None, read)? } else { self.mixer(b, index, layer, inputs, [x, read])? };
-        let post_normed = self.outputs == Outputs::AfterPostNorm;
+        let dropped = self.outputs(b);
+        let post_normed = dropped == Outputs::AfterPostNorm;
         if post_normed {
             y = self.post_norm(b, index, y)?;
         }
-        if last && matches!(self.outputs, Outputs::InLastLayer | Outputs::AfterPostNorm) {
+        if last && matches!(dropped, Outputs::InLastLayer | Outputs::AfterPostNorm) {
             y = b.graph.get_rows(y, stream.outputs);
             x = b.graph.get_rows(x, stream.outputs);
             normed = normed.map(|normed| b.graph.get_rows(normed, stream.outputs));
@@ -259,7 +261,7 @@ impl Decoder {
                 if layer.feed_forward == FeedForward::None || alone {
                     return Ok(x);
                 }
-                if last && self.outputs == Outputs::AfterAttention {
+                if last && dropped == Outputs::AfterAttention {
                     x = b.graph.get_rows(x, stream.outputs);
                 }
                 if let (FeedForward::Experts(shape), Dense::First) = (&layer.feed_forward, self.routing.dense) {
@@ -267,7 +269,8 @@ impl Decoder {
                 }
                 let y = self.feed_forward(b, index, layer, Streams { x, normed, logits })?;
                 let x = if second { b.graph.add(x, y) } else { b.graph.add(y, x) };
-                per_layer::finish(b, index, inputs.per_layer, x)
+                let left = (last && dropped == Outputs::InLastLayer).then_some(stream.outputs);
+                per_layer::finish(b, index, inputs.per_layer, x, left)
             }
             Residual::Normed => {
                 let sum = b.graph.add(y, x);
@@ -475,16 +478,27 @@ impl Decoder {
         Ok(b.graph.add(routed, dense))
     }
 
+    /// Where rows are dropped under the rules of the engine.
+    fn outputs(&self, b: &Builder<'_>) -> Outputs {
+        match self.outputs {
+            Outputs::BeforeOutputNorm | Outputs::AfterOutputNorm if b.options.rules.early_outputs => Outputs::InLastLayer,
+            outputs => outputs,
+        }
+    }
+
     fn head(&self, b: &mut Builder<'_>, stream: &Stream) -> Result<(), Missing> {
         let mut x = stream.x;
+        let dropped = self.outputs(b);
         if self.outputs == Outputs::BeforeOutputNorm {
             b.graph.tensor_mut(x).output = true;
+        }
+        if dropped == Outputs::BeforeOutputNorm {
             x = b.graph.get_rows(x, stream.outputs);
         }
         let norm = if b.has_norm(None, Part::OutputNorm) { Part::OutputNorm } else { Part::TokenEmbdNorm };
         x = b.norm(None, norm, x, None)?;
         b.graph.tensor_mut(x).output = true;
-        if self.outputs == Outputs::AfterOutputNorm {
+        if dropped == Outputs::AfterOutputNorm {
             x = b.graph.get_rows(x, stream.outputs);
             b.graph.tensor_mut(x).output = true;
         }

@@ -84,6 +84,13 @@ pub struct Rules {
     pub draft_context: bool,
     /// The micro-batch of a draft can be set (`--spec-draft-n-ubatch`).
     pub draft_micro_batch: bool,
+    /// Rows without wanted logits are dropped in the last layer of every family, unless the model's own prediction layers read
+    /// the stream (0.7.0); without this, families with such layers drop them after it.
+    pub early_outputs: bool,
+    /// Qwen3-Next's gates are bent where they lie between others (0.7.0); without this, a copy of them is.
+    pub strided_gates: bool,
+    /// Gemma 4 looks up the embeddings of its layers before those of the stream, and scales them where they are read (0.7.0).
+    pub per_layer_first: bool,
     /// True where the source was read and every rule is confirmed by recorded dry runs; compute buffers under other rules
     /// are estimates.
     pub confirmed: bool,
@@ -112,11 +119,22 @@ impl Rules {
         reorders: true,
         draft_context: false,
         draft_micro_batch: false,
+        early_outputs: false,
+        strided_gates: false,
+        per_layer_first: false,
         confirmed: true,
     };
 
-    /// 0.7.0, of whose source nothing was read: told apart by logged loads (`tests/compute.rs`).
-    pub const OF_0_7: Self = Self { logits_beside_pooled: false, draft_micro_batch: true, ..Self::CURRENT };
+    /// 0.7.0, of whose source nothing was read: told apart by logged loads (`tests/compute.rs`), and by the nodes that its scheduler
+    /// prints (`GGML_SCHED_DEBUG=2 llama-fit-params -v`).
+    pub const OF_0_7: Self = Self {
+        logits_beside_pooled: false,
+        draft_micro_batch: true,
+        early_outputs: true,
+        strided_gates: true,
+        per_layer_first: true,
+        ..Self::CURRENT
+    };
 
     /// These rules once it is known whether attention is fused: what ik_llama.cpp caches depends on it.
     #[must_use]

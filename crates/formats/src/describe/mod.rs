@@ -110,12 +110,13 @@ fn file_type(keys: &Keys<'_>, tensors: &[Tensor]) -> Option<&'static str> {
 
 fn tokenizer(keys: &Keys<'_>) -> Result<Option<Tokenizer>, DescribeError> {
     let Some(model) = keys.text("tokenizer.ggml.model")? else { return Ok(None) };
-    let n_tokens = match keys.get("tokenizer.ggml.tokens") {
-        Some(Value::Array(tokens)) => tokens.length,
+    let entries = |key| match keys.get(key) {
+        Some(Value::Array(list)) => list.length,
         _ => 0,
     };
+    let (n_tokens, n_merges) = (entries("tokenizer.ggml.tokens"), entries("tokenizer.ggml.merges"));
     let chat_template = keys.get("tokenizer.chat_template").is_some();
-    Ok(Some(Tokenizer { model: model.to_owned(), n_tokens, chat_template }))
+    Ok(Some(Tokenizer { model: model.to_owned(), n_tokens, n_merges, chat_template }))
 }
 
 /// The token list's length, else the key `vocab_size`, else the rows of the embedding.

@@ -156,6 +156,7 @@ const SUGGESTED: &[(&str, &str)] = &[
     ("cache_type", "--cache-type-k, --cache-type-v"),
     ("mmproj", "--mmproj"),
     ("mmproj_offload", "--no-mmproj-offload"),
+    ("mmproj_device", "--mmproj-device"),
     ("model_draft", "--model-draft"),
     ("spec_type", "--spec-type"),
     ("ctx_size_draft", "--ctx-size-draft"),

@@ -212,7 +212,8 @@ prop_compose! {
         let drafts = own_draft || draft.is_some();
         Beside {
             mmproj: projector.as_ref().map(|(path, _)| path.into()),
-            mmproj_offload: projector.and_then(|(_, offload)| offload),
+            mmproj_offload: projector.as_ref().and_then(|(_, offload)| *offload),
+            mmproj_device: projector.map(|_| "CUDA1".to_owned()),
             lora: lora.into_iter().map(PathBuf::from).collect(),
             own_draft: own_draft && draft.is_none(),
             model_draft: draft.map(PathBuf::from),

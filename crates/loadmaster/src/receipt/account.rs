@@ -15,7 +15,7 @@ use spec::{Bytes, Known, TokensPerSec};
 pub fn receipt(advice: &Advice, outcome: &Outcome) -> Receipt {
     let plan = advice.plan.plan();
     let places = places(advice, outcome);
-    let process = process(&plan.requirement.host, outcome);
+    let process = process(&plan.requirement, outcome);
     let disagreements = disagreements(&places, &process);
     Receipt {
         schema_version: SCHEMA_VERSION,
@@ -190,11 +190,12 @@ fn size_line(component: &str, planned: &Known<Bytes>, reported: Option<u64>) -> 
     SizeLine { component: component.to_owned(), planned, reported, relative_error }
 }
 
-fn process(host: &HostRequirement, outcome: &Outcome) -> ProcessLine {
-    let memory = outcome.memory;
+fn process(requirement: &Requirement, outcome: &Outcome) -> ProcessLine {
+    let (host, memory) = (&requirement.host, outcome.memory);
+    let share = outcome.prefill.tokens as f64 / f64::from(requirement.context.n_ubatch.max(1));
     ProcessLine {
         anonymous_at_load: size_line("anonymous_at_load", &host.anonymous_at_load(), outcome.memory_at_load.anonymous.map(Bytes::get)),
-        anonymous: size_line("anonymous", &host.anonymous(), memory.anonymous_peak.map(Bytes::get)),
+        anonymous: size_line("anonymous", &host.anonymous_in_use(share), memory.anonymous_peak.map(Bytes::get)),
         mapped: size_line("mapped", &host.mapped_touched.plus(&program_pages()), memory.mapped.map(Bytes::get)),
         peak: memory.peak.map(Bytes::get),
     }

@@ -164,8 +164,7 @@ pub struct PlaceLine {
 pub struct ProcessLine {
     /// Anonymous memory right after loading, before the first prompt.
     pub anonymous_at_load: SizeLine,
-    /// Anonymous memory: the plan for full batches against the highest value seen, which is less where no prompt filled a
-    /// batch.
+    /// Anonymous memory: the plan for the tokens of the prompts, at most for a full micro-batch, against the highest value seen.
     pub anonymous: SizeLine,
     /// Mapped file pages. What is touched is resident: less than planned where weights were never read.
     pub mapped: SizeLine,

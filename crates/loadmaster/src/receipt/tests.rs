@@ -89,6 +89,22 @@ fn more_than_planned_is_a_disagreement_and_less_is_none() {
 }
 
 #[test]
+fn a_short_prompt_touches_part_of_the_compute_buffer() {
+    let (_folder, advice) = advice("ram=16GiB,cores=4");
+    let requirement = &advice.plan.plan().requirement;
+    let planned = |tokens| {
+        let outcome = Outcome { prefill: Timing { tokens, time: Duration::from_secs(1) }, ..outcome(&advice, 1.0) };
+        receipt(&advice, &outcome).process.anonymous.planned.unwrap()
+    };
+    let n_ubatch = u64::from(requirement.context.n_ubatch);
+    let in_use = requirement.host.in_use.get().unwrap();
+    assert_eq!(planned(n_ubatch), planned(7 * n_ubatch));
+    assert_eq!(planned(n_ubatch).value - planned(n_ubatch / 2).value, in_use.scale(0.5).get());
+    assert_eq!(planned(1).high, planned(n_ubatch).high);
+    assert!(planned(1).low < planned(n_ubatch).low);
+}
+
+#[test]
 fn what_was_not_reported_is_unknown_and_not_zero() {
     let (_folder, advice) = advice("ram=16GiB,cores=4");
     let receipt = receipt(&advice, &Outcome::default());

@@ -75,7 +75,10 @@ pub(super) fn context_size(context: &Context<'_>, settings: &Settings, author: A
         // `src/llama-context.cpp`: both the whole and what each sequence gets are padded to 256.
         let per = if slots > 1 && !settings.kv_unified { format!(" for each of {slots} slots") } else { String::new() };
         let message = format!("{} tokens become {}: the engine rounds up to a multiple of 256{per}", settings.n_ctx, resolved.n_ctx);
-        found.push(CONTEXT_ROUNDED.broken("n_ctx", message, format!("take -c {}", resolved.n_ctx)));
+        // Engines read the size as an `int`: the next whole size below where the one above is no such number.
+        let step = if settings.kv_unified { 256 } else { slots.saturating_mul(256) };
+        let whole = i32::try_from(resolved.n_ctx).map_or(settings.n_ctx - settings.n_ctx % step, |_| resolved.n_ctx);
+        found.push(CONTEXT_ROUNDED.broken("n_ctx", message, format!("take -c {whole}")));
     }
     if slots > 1 && !settings.kv_unified && resolved.n_ctx_seq < SMALL_SLOT {
         let message = format!("{} tokens over {slots} slots leave {} for each", resolved.n_ctx, resolved.n_ctx_seq);

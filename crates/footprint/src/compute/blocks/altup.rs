@@ -77,7 +77,7 @@ pub(in super::super) fn layer(
     let active = slice(b, corrected);
     let scale = b.weight(Some(index), Part::AltupCorrectScale)?;
     let active = b.graph.mul(active, scale);
-    let gated = per_layer::gated(b, index, per_layer, active)?;
+    let gated = per_layer::gated(b, index, per_layer, active, None)?;
     let first = slice(b, corrected);
     let others = rest(b, corrected);
     let others = b.graph.add(others, gated);

@@ -94,7 +94,7 @@ fn gates(b: &mut Builder<'_>, layer: usize, shape: Shape, x: Id) -> Result<(Id, 
         let both = b.graph.reshape(both, shape.by_head(each.saturating_mul(2), k_heads));
         let nb = b.graph.tensor(both).nb;
         let [beta, alpha] = [(); 2].map(|()| b.graph.view(both, shape.by_head(each, k_heads), [nb[1], nb[2], nb[3]]));
-        let beta = b.graph.cont(beta);
+        let beta = if b.options.rules.strided_gates { beta } else { b.graph.cont(beta) };
         let beta = b.graph.unary(beta);
         (b.graph.reshape(beta, scalars), b.graph.cont_as(alpha, by_token))
     } else {

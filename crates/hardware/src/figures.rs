@@ -82,6 +82,33 @@ pub fn half_precision(rows: &[&Accelerator]) -> Known<OpsPerSec> {
     }
 }
 
+/// What a core reads at the least while others of its machine do so too, in bytes per second.
+const OF_A_CORE: f64 = 5e9;
+
+/// Bandwidth of a virtual machine with `threads` hardware threads on a processor that is one of `rows`, which it shares with others: at
+/// the least the share of its threads, or what its cores read in any case; at the most all that the processors have which so many
+/// threads need. The value is the mean of their orders of magnitude.
+pub fn guest_bandwidth(rows: &[&Processor], threads: u32) -> Known<BytesPerSec> {
+    let threads = threads.max(1);
+    let each = rows.iter().filter_map(|row| {
+        let packages = threads.div_ceil(row.threads.max(1));
+        let known = processor_bandwidth(row, packages);
+        let share = f64::from(threads) / f64::from(row.threads.max(1).saturating_mul(packages));
+        let (value, low, high) = (known.get()?.get(), known.low()?.get(), known.high()?.get());
+        let low = (low * share).max(OF_A_CORE * f64::from(threads)).min(value);
+        Some(((low * value).sqrt(), low, high))
+    });
+    let known = span(each).and_then(|(value, low, high)| Some((BytesPerSec::new(value)?, BytesPerSec::new(low)?, BytesPerSec::new(high)?)));
+    match (known, rows) {
+        (Some((value, low, high)), [row]) => Known::estimated(value, low, high, format!("a share of table row {}", row.name)),
+        (Some((value, low, high)), rows) => {
+            let first = rows.first().map_or("", |row| row.name.as_str());
+            Known::estimated(value, low, high, format!("a share of one of {} table rows such as {first}", rows.len()))
+        }
+        (None, _) => Known::unknown("no row of the processor has memory"),
+    }
+}
+
 /// Peak bandwidth of `packages` processors, every channel in use. Which memory sits in the slots is not in the table: the interval goes
 /// from one channel of two with the slowest kind to a quarter above the fastest that the maker supports, where memory is bought apart.
 pub fn processor_bandwidth(row: &Processor, packages: u32) -> Known<BytesPerSec> {

@@ -2,9 +2,10 @@
 
 use crate::accelerator::Accelerator;
 use crate::names::{self, Name};
-use crate::processor::Processor;
+use crate::processor::{Processor, Segment};
 use crate::tables::Tables;
 use spec::Bytes;
+use std::collections::BTreeSet;
 
 /// Series that a short name leaves out: `4090`, `7950x`, `i7-12700k`.
 const SERIES: [&str; 4] = ["rtx", "gtx", "rx", "gt"];
@@ -15,6 +16,9 @@ const PROCESSOR_SERIES: [&str; 14] =
 /// GiB), tables of the driver take up to another two per cent, and a label may count in units of 10^9.
 const SHOWN_LOW: f64 = 0.91;
 const SHOWN_HIGH: f64 = 1.02;
+
+/// `xeon` and `epyc`; shorter words are parts of models.
+const SHORTEST_FAMILY: usize = 4;
 
 /// An accelerator that a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,8 +58,8 @@ impl Tables {
     /// Every row with a PCI id (`10de:2684`, any case) whose memory agrees with what a driver shows; all rows of the id where the
     /// memory is not known or agrees with none. Several rows share an id where the maker gave cards of one chip one id.
     pub fn by_pci_id(&self, id: &str, memory: Option<Bytes>) -> Vec<&Accelerator> {
-        let rows: Vec<&Accelerator> =
-            self.accelerators().iter().filter(|row| row.pci_ids.iter().any(|known| known.eq_ignore_ascii_case(id.trim()))).collect();
+        let has_it = |row: &&Accelerator| row.pci_ids.iter().any(|known| known.eq_ignore_ascii_case(id.trim()));
+        let rows: Vec<&Accelerator> = self.accelerators_with(id.trim()).into_iter().filter(has_it).collect();
         let Some(memory) = memory else { return rows };
         let off = |size: &Bytes| (memory.as_f64() / size.as_f64() - 1.0).abs();
         let agrees = |size: &Bytes| (SHOWN_LOW..=SHOWN_HIGH).contains(&(memory.as_f64() / size.as_f64()));
@@ -80,7 +84,9 @@ impl Tables {
         let rows: Vec<&Accelerator> = ranked.into_iter().filter(|&(rank, _)| rank == best).map(|(_, row)| row).collect();
         match rows.as_slice() {
             [row] => Ok(Choice { row, memory: memory(&asked, row) }),
-            rows => Err(FindError::Several { text: text.to_owned(), candidates: rows.iter().map(|row| row.title()).collect() }),
+            rows => {
+                Err(FindError::Several { text: text.to_owned(), candidates: rows.iter().map(|row| written(row, asked.memory)).collect() })
+            }
         }
     }
 
@@ -90,19 +96,51 @@ impl Tables {
     /// # Errors
     /// No row, or several.
     pub fn processor(&self, text: &str) -> Result<&Processor, FindError> {
-        let asked = names::processor(text);
-        let rows = |fits: &dyn Fn(&Vec<String>) -> bool| -> Vec<&Processor> {
-            self.named_processors().filter(|(_, names)| names.iter().any(fits)).map(|(row, _)| row).collect()
-        };
-        let mut rows_found = rows(&|name| *name == asked);
-        if rows_found.is_empty() {
-            rows_found = rows(&|name| misses_only(&asked, name, &PROCESSOR_SERIES));
-        }
-        match rows_found.as_slice() {
+        match self.processors_named(text).as_slice() {
             [] => Err(self.not_found(text, self.processors().iter().map(|row| (row.name.clone(), row.name.clone())))),
             [row] => Ok(row),
             rows => Err(FindError::Several { text: text.to_owned(), candidates: rows.iter().map(|row| row.name.clone()).collect() }),
         }
+    }
+
+    /// The processor that a system's name stands for, where there is one: what [`Tables::processor`] finds, in microseconds.
+    pub fn one_processor(&self, text: &str) -> Option<&Processor> {
+        match self.processors_named(text).as_slice() {
+            [row] => Some(row),
+            _ => None,
+        }
+    }
+
+    /// The server processors that a virtual machine may run on which names the family only (`AMD EPYC`, `Intel Xeon Processor (Icelake)`) or
+    /// a model that is sold to one cloud: those with these words in their name and no extension that `features` lacks, and of them the ones
+    /// with the most extensions. Empty where no word of the name is a family's.
+    pub fn processor_family(&self, text: &str, features: &BTreeSet<String>) -> Vec<&Processor> {
+        let mut words = names::processor(text);
+        words.retain(|word| word.len() >= SHORTEST_FAMILY && word.bytes().all(|byte| byte.is_ascii_lowercase()));
+        let Some(longest) = words.iter().max_by_key(|word| word.len()) else { return Vec::new() };
+        let named = |names: &[Vec<String>]| names.iter().any(|name| words.iter().all(|word| name.contains(word)));
+        let mut rows: Vec<&Processor> = self
+            .processors_with(longest)
+            .into_iter()
+            .filter(|(row, names)| row.segment == Segment::Server && row.features.is_subset(features) && named(names))
+            .map(|(row, _)| row)
+            .collect();
+        let most = rows.iter().map(|row| row.features.len()).max().unwrap_or(0);
+        rows.retain(|row| row.features.len() == most);
+        rows
+    }
+
+    /// The processors that a name may stand for.
+    fn processors_named(&self, text: &str) -> Vec<&Processor> {
+        let asked = names::processor(text);
+        // Every word of the name stands in the row that is meant.
+        let rarest = asked.iter().filter(|word| word.is_ascii()).max_by_key(|word| word.len());
+        let rows = self.processors_with(rarest.map_or("", String::as_str));
+        let that = |fits: &dyn Fn(&Vec<String>) -> bool| -> Vec<&Processor> {
+            rows.iter().filter(|(_, names)| names.iter().any(fits)).map(|(row, _)| *row).collect()
+        };
+        let same = that(&|name| *name == asked);
+        if same.is_empty() { that(&|name| misses_only(&asked, name, &PROCESSOR_SERIES)) } else { same }
     }
 
     /// The error with the titles of the rows whose names are nearest.
@@ -115,6 +153,14 @@ impl Tables {
         near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
         near.dedup_by(|a, b| a.1 == b.1);
         FindError::NotFound { text: text.to_owned(), nearest: near.into_iter().take(3).map(|(_, name)| name).collect() }
+    }
+}
+
+/// A row's title, with the size that was asked for where it is sold with several.
+fn written(row: &Accelerator, memory: Option<Bytes>) -> String {
+    match memory.filter(|memory| row.memory.len() > 1 && row.memory.contains(memory)) {
+        Some(memory) => format!("{} {}GB", row.name, memory.as_gib()),
+        None => row.title(),
     }
 }
 
@@ -221,6 +267,7 @@ mod tests {
             "m3-max-40c-64gb",
             "m3-max-64gb",
             "m4-16gb",
+            "m2-16gb",
             "m3 max 30c",
             "Apple M4 Max 12P+4E+40GPU",
             "jetson-agx-orin-64gb",
@@ -252,5 +299,47 @@ mod tests {
         assert_eq!(names("10de:2236", 23028), ["A10 24 GiB"]);
         assert_eq!(names("1002:73bf", 16368).len(), 3);
         assert!(names("dead:beef", 1).is_empty());
+    }
+    #[test]
+    fn one_row_alone_is_the_row_of_the_whole_table() {
+        let whole = Tables::built_in();
+        assert!(whole.processors().len() > 700);
+        for row in whole.processors().iter().step_by(61) {
+            let tables = Tables::default();
+            assert_eq!(tables.one_processor(&row.name), whole.processor(&row.name).ok(), "{}", row.name);
+        }
+        let tables = Tables::default();
+        for name in ["AMD Ryzen 9 7950X 16-Core Processor", "Intel(R) Xeon(R) CPU E5-2690 0 @ 2.90GHz", "7950x", "AMD EPYC", "banana", ""] {
+            assert_eq!(tables.one_processor(name), whole.processor(name).ok(), "{name}");
+        }
+        for (id, mib) in [("10DE:2684", 24564), ("1002:744c", 20464), ("1002:73bf", 16368), ("dead:beef", 1), ("", 1)] {
+            let memory = Some(Bytes::from_mib(mib));
+            assert_eq!(tables.by_pci_id(id, memory), Tables::built_in().by_pci_id(id, memory), "{id}");
+        }
+    }
+    #[test]
+    fn a_family_is_that_of_its_newest_extensions() {
+        let tables = Tables::built_in();
+        let features = |text: &str| text.split(' ').map(str::to_owned).collect::<BTreeSet<String>>();
+        let zen4 = features("avx avx2 f16c fma avx512f avx512_vnni avx512_bf16");
+        let zen5 = features("avx avx2 f16c fma avx512f avx512_vnni avx512_bf16 avx_vnni sse4_2");
+        let rates = |text: &str, features: &BTreeSet<String>| {
+            let rows = tables.processor_family(text, features);
+            rows.iter()
+                .filter_map(|row| row.bandwidth)
+                .map(|rate| format!("{rate}"))
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(
+            (rates("AMD EPYC", &zen5), rates("AMD EPYC 9R14", &zen4)),
+            ("576.0 GB/s".to_owned(), "230.4 GB/s 460.8 GB/s".to_owned())
+        );
+        assert!(tables.processor_family("Intel Xeon Processor (Icelake)", &zen4).iter().all(|row| row.name.starts_with("Xeon")));
+        for name in ["QEMU Virtual CPU version 2.5+", "Common KVM processor", "", "7950x"] {
+            assert!(tables.processor_family(name, &zen5).is_empty(), "{name}");
+        }
     }
 }

@@ -88,6 +88,18 @@ pub(crate) fn read<T>(
     row: impl Fn(&Row<'_>) -> Result<T, RowError>,
     problems: &mut Vec<RowError>,
 ) -> Vec<T> {
+    let mut rows = Vec::new();
+    for read in read_each(table, text, row) {
+        match read {
+            Ok(value) => rows.push(value),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    rows
+}
+
+/// Each row of a table, in its order.
+pub(crate) fn read_each<T>(table: &'static str, text: &str, row: impl Fn(&Row<'_>) -> Result<T, RowError>) -> Vec<Result<T, RowError>> {
     let broken = |error: &csv::Error| RowError {
         table,
         line: error.position().map_or(0, csv::Position::line),
@@ -98,24 +110,16 @@ pub(crate) fn read<T>(
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let columns: BTreeMap<String, usize> = match reader.headers() {
         Ok(header) => header.iter().enumerate().map(|(place, name)| (name.to_owned(), place)).collect(),
-        Err(error) => {
-            problems.push(broken(&error));
-            return Vec::new();
-        }
+        Err(error) => return vec![Err(broken(&error))],
     };
     let (mut rows, mut record) = (Vec::new(), csv::StringRecord::new());
     loop {
-        let read = match reader.read_record(&mut record) {
-            Ok(false) => break,
+        rows.push(match reader.read_record(&mut record) {
+            Ok(false) => return rows,
             Ok(true) => row(&Row { table, columns: &columns, record: &record }),
             Err(error) => Err(broken(&error)),
-        };
-        match read {
-            Ok(value) => rows.push(value),
-            Err(problem) => problems.push(problem),
-        }
+        });
     }
-    rows
 }
 
 #[cfg(test)]

@@ -7,11 +7,13 @@ use crate::row::{self, Row, RowError};
 use std::sync::OnceLock;
 
 /// Accelerators, processors and architectures. Each table is read when it is first asked for, in some milliseconds, and kept: a memo of
-/// constants.
+/// constants. One row, by PCI id or a processor's name, is found without reading the others.
 #[derive(Debug, Default)]
 pub struct Tables {
     accelerators: OnceLock<Table<Accelerator>>,
     processors: OnceLock<Table<Processor>>,
+    accelerator_lines: Lines<Accelerator>,
+    processor_lines: Lines<Processor>,
     architectures: OnceLock<Table<Architecture>>,
     /// Names and aliases of each accelerator, taken apart.
     names: OnceLock<Vec<Vec<Name>>>,
@@ -33,6 +35,43 @@ impl<T> Table<T> {
     }
 }
 
+/// A table whose rows are read one by one, as they are asked for.
+#[derive(Debug)]
+struct Lines<T>(OnceLock<Vec<(&'static str, OnceLock<Option<T>>)>>);
+
+impl<T> Default for Lines<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T> Lines<T> {
+    /// The rows in whose line these ASCII letters or digits stand together, in any case.
+    fn holding(&self, word: &str, text: &'static str, read: impl Fn(&Row<'_>) -> Result<T, RowError>) -> Vec<&T> {
+        let mut all = text.lines();
+        let header = all.next().unwrap_or_default();
+        let lines = self.0.get_or_init(|| all.map(|line| (line, OnceLock::new())).collect());
+        let held: Vec<_> = lines.iter().filter(|(line, _)| holds(line.as_bytes(), word.as_bytes())).collect();
+        let open: Vec<_> = held.iter().filter(|(_, row)| row.get().is_none()).collect();
+        if !open.is_empty() {
+            let text: String = open.iter().map(|(line, _)| format!("{line}\n")).collect();
+            let rows = row::read_each("", &format!("{header}\n{text}"), read);
+            for ((_, row), read) in open.into_iter().zip(rows) {
+                // Another thread may have been first, with the same row.
+                let _ = row.set(read.ok());
+            }
+        }
+        held.into_iter().filter_map(|(_, row)| row.get()?.as_ref()).collect()
+    }
+}
+
+fn holds(line: &[u8], word: &[u8]) -> bool {
+    word.is_empty() || line.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
+}
+
+const ACCELERATORS: &str = include_str!("../data/accelerators.csv");
+const PROCESSORS: &str = include_str!("../data/cpus.csv");
+
 impl Tables {
     /// The tables of this build.
     pub fn built_in() -> &'static Self {
@@ -41,13 +80,11 @@ impl Tables {
     }
 
     fn accelerator_table(&self) -> &Table<Accelerator> {
-        const TEXT: &str = include_str!("../data/accelerators.csv");
-        self.accelerators.get_or_init(|| Table::read("accelerators.csv", TEXT, Accelerator::read))
+        self.accelerators.get_or_init(|| Table::read("accelerators.csv", ACCELERATORS, Accelerator::read))
     }
 
     fn processor_table(&self) -> &Table<Processor> {
-        const TEXT: &str = include_str!("../data/cpus.csv");
-        self.processors.get_or_init(|| Table::read("cpus.csv", TEXT, Processor::read))
+        self.processors.get_or_init(|| Table::read("cpus.csv", PROCESSORS, Processor::read))
     }
 
     fn architecture_table(&self) -> &Table<Architecture> {
@@ -79,6 +116,26 @@ impl Tables {
     pub fn problems(&self) -> Vec<&RowError> {
         let (accelerators, processors) = (&self.accelerator_table().problems, &self.processor_table().problems);
         accelerators.iter().chain(processors).chain(&self.architecture_table().problems).collect()
+    }
+
+    /// The accelerators in whose row a word stands; all of them where they have been read.
+    pub(crate) fn accelerators_with(&self, word: &str) -> Vec<&Accelerator> {
+        match self.accelerators.get() {
+            Some(table) => table.rows.iter().collect(),
+            None => self.accelerator_lines.holding(word, ACCELERATORS, Accelerator::read),
+        }
+    }
+
+    /// Processors with their names taken apart: those in whose row a word stands; all of them where they have been read.
+    pub(crate) fn processors_with(&self, word: &str) -> Vec<(&Processor, Vec<Vec<String>>)> {
+        let take_apart = |row: &Processor| row.names().map(names::processor).collect::<Vec<_>>();
+        match self.processors.get() {
+            Some(_) => self.named_processors().map(|(row, names)| (row, names.to_vec())).collect(),
+            None => {
+                let rows = self.processor_lines.holding(word, PROCESSORS, Processor::read);
+                rows.into_iter().map(|row| (row, take_apart(row))).collect()
+            }
+        }
     }
 
     pub(crate) fn named_accelerators(&self) -> impl Iterator<Item = (&Accelerator, &[Name])> {

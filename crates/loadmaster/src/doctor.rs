@@ -110,6 +110,7 @@ mod tests {
             used: Known::exact(Bytes::ZERO, "test"),
             reclaimable: Known::exact(Bytes::ZERO, "test"),
             swap: Known::unknown("test"),
+            mapped_files: true,
         }];
         ill.conditions.power = Known::exact(PowerSource::Battery(41), "test");
         ill.conditions.power_profile = Known::exact("low-power".into(), "test");

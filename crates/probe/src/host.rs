@@ -27,6 +27,9 @@ pub trait Host {
     fn ask(&self, question: &Question) -> Result<Answer, Refusal>;
 }
 
+/// What [`Question::Start`] reads at most: room for the first of the CPUs in `/proc/cpuinfo`, whose lists of flags grow by the year.
+pub const START: usize = 8 << 10;
+
 /// One question about a machine. Its text form is its key in a recording.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -43,6 +46,8 @@ pub enum Question {
     Env(String),
     /// `read PATH`: the text of a file.
     Read(String),
+    /// `start PATH`: the first [`START`] bytes of a file, for one that the kernel writes as it is read, some microseconds for each CPU.
+    Start(String),
     /// `list PATH`: the names in a folder, sorted.
     List(String),
     /// `link PATH`: where a symbolic link points.
@@ -230,6 +235,7 @@ impl fmt::Display for Question {
             Self::Affinity => f.write_str("affinity"),
             Self::Env(name) => write!(f, "env {name}"),
             Self::Read(path) => write!(f, "read {path}"),
+            Self::Start(path) => write!(f, "start {path}"),
             Self::List(path) => write!(f, "list {path}"),
             Self::Link(path) => write!(f, "link {path}"),
             Self::Cpuid { leaf, subleaf } => write!(f, "cpuid {leaf:#x} {subleaf:#x}"),
@@ -262,13 +268,14 @@ impl fmt::Display for NvmlQuestion {
 }
 
 /// The first words of all questions, to tell a typing error in a recording from a question.
-pub(crate) const QUESTION_WORDS: [&str; 22] = [
+pub(crate) const QUESTION_WORDS: [&str; 23] = [
     "os",
     "arch",
     "page-size",
     "affinity",
     "env",
     "read",
+    "start",
     "list",
     "link",
     "cpuid",
@@ -465,6 +472,7 @@ mod tests {
             Question::List("/a".into()),
             Question::Link("/a".into()),
             Question::Cpuid { leaf: 0x8000_0000, subleaf: 1 },
+            Question::Start("/a".into()),
             Question::Xcr0,
             Question::CpuidOf { cpu: 1, leaf: 4, subleaf: 0 },
             Question::AmxPermission,
@@ -483,9 +491,9 @@ mod tests {
             assert!(QUESTION_WORDS.contains(&text.split(' ').next().unwrap()), "{text}");
         }
         assert_eq!(questions[8].to_string(), "cpuid 0x80000000 0x1");
-        assert_eq!(questions[13].to_string(), "nvml 0 name");
-        assert_eq!(questions[16].to_string(), "metal 0 working-set");
-        assert_eq!(questions[20].to_string(), "dxgi 1");
+        assert_eq!(questions[14].to_string(), "nvml 0 name");
+        assert_eq!(questions[17].to_string(), "metal 0 working-set");
+        assert_eq!(questions[21].to_string(), "dxgi 1");
     }
 
     #[test]

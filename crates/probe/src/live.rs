@@ -2,12 +2,14 @@
 
 mod child;
 mod files;
+mod mounts;
 mod resident;
 
 use crate::ffi;
-use crate::host::{Answer, DxgiQuestion, Host, MetalQuestion, Question, Refusal};
+use crate::host::{Answer, DxgiQuestion, Host, MetalQuestion, Question, Refusal, START};
 pub use child::serve;
 use files::{DeviceFiles, SystemFiles};
+use mounts::Mounts;
 pub(crate) use resident::Ask;
 use resident::{Budget, Resident};
 use std::ffi::OsString;
@@ -30,9 +32,12 @@ const PAGE: usize = 4096;
 pub struct Live {
     budget: Budget,
     files: DeviceFiles,
+    mounts: Mounts,
     patience: Budget,
     system_files: SystemFiles,
     nvml: Resident<Question>,
+    /// Whether NVIDIA's library is worth asking.
+    nvidia: fn() -> bool,
     vulkan: Resident<Question>,
     metal: Resident<MetalQuestion>,
     dxgi: Resident<DxgiQuestion>,
@@ -60,9 +65,11 @@ impl Live {
         Self {
             budget: Budget::new(deadline),
             files: DeviceFiles::default(),
+            mounts: Mounts::default(),
             patience: Budget::new(files::PATIENCE),
             system_files: SystemFiles::default(),
             nvml: Resident::new("nvml", nvml(&ffi::nvml::LIBRARIES)),
+            nvidia: child::nvidia_may_be_here,
             vulkan: Resident::new("vulkan", || Ok(Box::new(|_| ffi::vulkan::devices(&ffi::vulkan::LIBRARIES)))),
             metal: Resident::new("metal", ffi::macos::open_metal),
             dxgi: Resident::new("dxgi", ffi::windows::open_dxgi),
@@ -73,14 +80,9 @@ impl Live {
     /// The libraries of NVIDIA's driver and of Vulkan are asked in child processes, so that one that crashes takes no more than its
     /// child along. `command` is a program and its arguments that call [`serve`] with standard input and output.
     #[must_use]
-    pub fn with_child(self, command: Vec<OsString>) -> Self {
-        self.with_child_where(command, child::nvidia_may_be_here)
-    }
-
-    /// As [`Live::with_child`], starting a child for NVIDIA's library only where `needed`.
-    fn with_child_where(mut self, command: Vec<OsString>, needed: fn() -> bool) -> Self {
-        let (nvml, nvml_slot) = child::open(command.clone(), needed);
-        let (vulkan, vulkan_slot) = child::open(command, || true);
+    pub fn with_child(mut self, command: Vec<OsString>) -> Self {
+        let (nvml, nvml_slot) = child::open(command.clone());
+        let (vulkan, vulkan_slot) = child::open(command);
         self.nvml = Resident::new("nvml", nvml);
         self.vulkan = Resident::new("vulkan", vulkan);
         self.children = vec![nvml_slot, vulkan_slot];
@@ -107,14 +109,20 @@ impl Host for Live {
     fn ask(&self, question: &Question) -> Result<Answer, Refusal> {
         let whenever = Duration::MAX;
         match question {
-            Question::Read(path) | Question::List(path) if files::of_a_device(path) => self.files.ask(question, path, &self.budget),
+            Question::Read(path) | Question::List(path) if files::of_a_device(path) => {
+                if self.mounts.lacks(path) {
+                    Err(Refusal::NotFound)
+                } else {
+                    self.files.ask(question, path, &self.budget)
+                }
+            }
             Question::Os => Ok(Answer::text(std::env::consts::OS)),
             Question::Arch => Ok(Answer::text(std::env::consts::ARCH)),
             Question::PageSize => page_size().map(|bytes| Answer::text(bytes.to_string())),
             Question::Affinity => affinity().map(Answer::text),
             Question::Env(name) => std::env::var_os(name).map(|value| Answer::text(value.to_string_lossy())).ok_or(Refusal::NotFound),
-            Question::Read(path) | Question::List(path) | Question::Link(path) | Question::Bytes(path) => {
-                self.system_files.ask(question, path, &self.patience)
+            Question::Read(path) | Question::Start(path) | Question::List(path) | Question::Link(path) | Question::Bytes(path) => {
+                self.system_files.ask(question, path, &self.mounts, &self.patience)
             }
             Question::Cpuid { leaf, subleaf } => {
                 ffi::cpuid::cpuid(*leaf, *subleaf).map(|registers| Answer::text(registers.to_string())).ok_or(Refusal::NotSupported)
@@ -124,6 +132,7 @@ impl Host for Live {
                 .ok_or(Refusal::NotSupported),
             Question::Xcr0 => ffi::cpuid::xcr0().map(|bits| Answer::text(format!("{bits:x}"))).ok_or(Refusal::NotSupported),
             Question::AmxPermission => ffi::amx::request().map(|()| Answer::text("granted")),
+            Question::Nvml(_) if self.nvml.is_idle() && !(self.nvidia)() => Err(Refusal::NotFound),
             Question::Nvml(_) => self.nvml.ask(question.clone(), &self.budget, whenever).map(Answer::text),
             Question::Vulkan => self.vulkan.ask(question.clone(), &self.budget, whenever).map(Answer::text),
             Question::Sysctl(name) => ffi::macos::sysctl(name).map(Answer::text),
@@ -158,6 +167,12 @@ fn bytes(path: &str) -> Result<Vec<u8>, Refusal> {
         file.take(MAX_FILE).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
+}
+
+fn start(path: &str) -> Result<String, Refusal> {
+    let mut bytes = Vec::with_capacity(START);
+    std::fs::File::open(path)?.take(START as u64).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn read(path: &str) -> Result<String, Refusal> {
@@ -244,6 +259,7 @@ mod tests {
     fn live_with(libraries: &'static [&'static str], deadline: Duration) -> Live {
         let mut live = Live::with_deadline(deadline);
         live.nvml = Resident::new("nvml", nvml(libraries));
+        live.nvidia = || true;
         live
     }
 

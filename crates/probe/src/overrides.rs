@@ -199,6 +199,7 @@ mod tests {
             used: Known::unknown("test"),
             reclaimable: Known::unknown("test"),
             swap: Known::unknown("test"),
+            mapped_files: true,
         });
         let machine = ram(16).apply(contained).unwrap();
         assert_eq!(machine.effective_memory_total(), Known::exact(Bytes::from_gib(16), "override"));

@@ -301,6 +301,6 @@ mod tests {
         insta::assert_snapshot!(error(r#"{"schema": "loadmaster.recording/7", "shape": "new"}"#), @"the recording has version 7, this program reads up to version 1; update loadmaster, or record the machine again with this one: loadmaster detect --capture FILE");
         insta::assert_snapshot!(error(&file("\"os\": \"linux\",\n\"arch\": 7")), @r#"line 5, column 9: not a machine recording: invalid type: integer `7`, expected a text, a list of names, {"lines": [...]} or {"refused": "..."}"#);
         insta::assert_snapshot!(error(&file("\"os\": {\"line\": []}")), @r#"line 4, column 13: not a machine recording: expected "lines" or "refused", found "line""#);
-        insta::assert_snapshot!(error(&file("\"raed /proc/cpuinfo\": \"\"")), @r#"line 4: not a question: "raed /proc/cpuinfo"; the first word must be one of: os, arch, page-size, affinity, env, read, list, link, cpuid, cpuid-of, xcr0, amx-permission, bytes, nvml, vulkan, sysctl, mac, metal, windows, registry, registry-keys, dxgi"#);
+        insta::assert_snapshot!(error(&file("\"raed /proc/cpuinfo\": \"\"")), @r#"line 4: not a question: "raed /proc/cpuinfo"; the first word must be one of: os, arch, page-size, affinity, env, read, start, list, link, cpuid, cpuid-of, xcr0, amx-permission, bytes, nvml, vulkan, sysctl, mac, metal, windows, registry, registry-keys, dxgi"#);
     }
 }

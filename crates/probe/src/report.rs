@@ -310,6 +310,8 @@ pub struct MemoryLimitReport {
     pub reclaimable: Option<u64>,
     /// Swap beside it; null where nothing limits it.
     pub swap: Option<u64>,
+    /// True where pages of mapped files count against it, false where they lie beside it.
+    pub mapped_files: bool,
 }
 
 /// What slows the machine down at this moment.

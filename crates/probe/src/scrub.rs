@@ -102,6 +102,7 @@ impl Scrubber {
         match question {
             Question::Read(path) if path.starts_with(BUS) => format!("read {}", self.text(path)),
             Question::Read(path) => format!("read {}", self.path(path)),
+            Question::Start(path) => format!("start {}", self.path(path)),
             Question::List(path) if path.starts_with(BUS) => format!("list {}", self.text(path)),
             Question::List(path) => format!("list {}", self.path(path)),
             Question::Link(path) => format!("link {}", self.path(path)),

@@ -136,7 +136,7 @@ impl Host for Closed<'_> {
     }
     fn ask(&self, question: &Question) -> Result<Answer, Refusal> {
         match question {
-            Question::Read(path) | Question::List(path) if (self.closed)(path) => Err(self.refusal.clone()),
+            Question::Read(path) | Question::Start(path) | Question::List(path) if (self.closed)(path) => Err(self.refusal.clone()),
             question => self.tree.ask(question),
         }
     }

@@ -62,6 +62,7 @@ fn a_laptop_on_its_battery() {
     assert_eq!(laptop.free.gpu_memory[card].get(), Some(Bytes::new(7_400_000_000)));
     // What Windows has promised leaves less than what is free.
     assert_eq!(laptop.effective_memory_available().get(), Some(Bytes::new(14_000_000_000)));
+    assert_eq!(laptop.effective_memory_with_files(), laptop.free.memory);
 }
 
 #[test]

@@ -100,9 +100,19 @@ impl Machine {
         }
     }
 
-    /// The host memory this process can take now: what is available, cut by the headroom of every limit.
+    /// The host memory this process can take now for itself: what is available, cut by the headroom of every limit.
     pub fn effective_memory_available(&self) -> Known<Bytes> {
-        let tightest = self.limits.memory.iter().min_by_key(|limit| limit.headroom());
+        self.available_within(|_| true)
+    }
+
+    /// The host memory in which what this process takes and the pages of files that it has mapped can stay together: what is available,
+    /// cut by the headroom of the limits that such pages count against.
+    pub fn effective_memory_with_files(&self) -> Known<Bytes> {
+        self.available_within(|limit| limit.mapped_files)
+    }
+
+    fn available_within(&self, counts: impl Fn(&MemoryLimit) -> bool) -> Known<Bytes> {
+        let tightest = self.limits.memory.iter().filter(|limit| counts(limit)).min_by_key(|limit| limit.headroom());
         match (self.free.memory.get(), tightest) {
             (Some(free), Some(limit)) if limit.headroom() < free => Known::exact(limit.headroom(), limit.source.clone()),
             (None, Some(limit)) => Known::exact(limit.headroom(), limit.source.clone()),
@@ -164,9 +174,28 @@ mod tests {
             used: Known::exact(Bytes::from_gib(used), "test"),
             reclaimable: Known::exact(Bytes::from_gib(cache), "test"),
             swap: Known::unknown("test"),
+            mapped_files: true,
         };
         let machine = machine(2, 2, None, vec![limit(8, 5, 4), limit(32, 30, 0)]);
         assert_eq!(machine.effective_memory_total().get(), Some(Bytes::from_gib(8)));
         assert_eq!(machine.effective_memory_available().get(), Some(Bytes::from_gib(2)));
+        assert_eq!(machine.effective_memory_with_files(), machine.effective_memory_available());
+    }
+
+    #[test]
+    fn files_lie_beside_a_limit_that_counts_promises() {
+        let limit = |gib, mapped_files| MemoryLimit {
+            source: format!("g{gib}"),
+            limit: Bytes::from_gib(gib),
+            used: Known::unknown("test"),
+            reclaimable: Known::unknown("test"),
+            swap: Known::unknown("test"),
+            mapped_files,
+        };
+        let commit = machine(2, 2, None, vec![limit(8, false)]);
+        let with_files = commit.effective_memory_with_files().get();
+        assert_eq!((commit.effective_memory_available().get(), with_files), (Some(Bytes::from_gib(8)), Some(Bytes::from_gib(60))));
+        let both = machine(2, 2, None, vec![limit(8, false), limit(16, true)]);
+        assert_eq!(both.effective_memory_with_files(), Known::exact(Bytes::from_gib(16), "g16"));
     }
 }

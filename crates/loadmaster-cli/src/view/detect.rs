@@ -125,7 +125,8 @@ fn memory(machine: &Machine, text: &mut Text) {
     for limit in &machine.limits.memory {
         let used = text.quantity(&size(&limit.used));
         let swap = limit.swap.get().map(|swap| format!(", swap {swap}")).unwrap_or_default();
-        fields.push(("limit", format!("{} ({}), in use {used}{swap}", limit.limit, limit.source)));
+        let files = if limit.mapped_files { "" } else { ", mapped files not counted" };
+        fields.push(("limit", format!("{} ({}), in use {used}{swap}{files}", limit.limit, limit.source)));
     }
     for module in &memory.modules {
         let speed = module.transfers_per_s.get().map(|rate| format!(" at {} MT/s", rate / 1_000_000)).unwrap_or_default();

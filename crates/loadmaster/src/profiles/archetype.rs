@@ -80,6 +80,7 @@ impl Archetype {
                 used: Known::exact(Bytes::ZERO, "an empty container"),
                 reclaimable: Known::exact(Bytes::ZERO, "an empty container"),
                 swap: Known::unknown("nothing limits it"),
+                mapped_files: true,
             }];
         }
         Ok(machine)

@@ -38,6 +38,12 @@ pub(super) fn find(text: &str) -> Result<Named, FindError> {
         Err(FindError::NotFound { text, nearest }) => FindError::NotFound { text, nearest },
         found => return found,
     };
+    // A bare number at the end may be a size: `m4-max-64`, `strix-halo-128`.
+    if let Ok(Named::Accelerator(part)) = one(tables, &format!("{text}gb"), 1)
+        && part.memory.is_some_and(|memory| part.row.memory.contains(&memory) && text.ends_with(&format!("{}", memory.as_gib())))
+    {
+        return Ok(Named::Accelerator(Part { asked: text.to_owned(), ..part }));
+    }
     let name = text.trim_end_matches(|letter: char| letter.is_ascii_digit());
     let count = text.get(name.len()..).and_then(|digits| digits.parse::<u32>().ok()).filter(|count| (1..=MAX_COUNT).contains(count));
     let Some(count) = count else { return Err(first) };

@@ -145,6 +145,7 @@ pub(crate) fn memory_limits(host: &dyn Host, groups: &Groups, total: Option<Byte
             used: nothing(),
             reclaimable: nothing(),
             swap: nothing(),
+            mapped_files: true,
         });
     }
     limits.retain(binds);
@@ -195,6 +196,7 @@ fn limit_of(
         used: Known::from_option(used, usage, "the group does not tell its use"),
         reclaimable: Known::from_option(reclaimable, format!("{stat_file} inactive_file"), "the group does not tell its page cache"),
         swap,
+        mapped_files: true,
     }
 }
 

@@ -1,6 +1,56 @@
 //! The text of `/proc/cpuinfo`, which every architecture writes in its own way.
 
+use crate::host::{Host, Question, Refusal, START};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
+
+/// The file.
+const PATH: &str = "/proc/cpuinfo";
+
+/// `/proc/cpuinfo` as far as it is needed. On x86 the first CPU tells name and flags, and `/sys` the rest; the kernel writes the others,
+/// 10 ms for 256, only where they are asked for.
+pub(crate) struct CpuInfoFile<'a> {
+    host: &'a dyn Host,
+    first: CpuInfo,
+    all: OnceCell<CpuInfo>,
+}
+
+impl<'a> CpuInfoFile<'a> {
+    /// The file behind a host. Other architectures tell every CPU's kind there.
+    pub(crate) fn read(host: &'a dyn Host, x86: bool) -> Self {
+        let start = if x86 { host.text(&Question::Start(PATH.to_owned())) } else { Err(Refusal::NotRecorded) };
+        match &start {
+            Ok(text) if text.len() < START - PADDING => Self::of(host, parse(text)),
+            Ok(text) if let Some(first) = first_cpu(text) => Self { host, first: parse(first), all: OnceCell::new() },
+            Err(Refusal::TimedOut | Refusal::Denied) => Self::of(host, CpuInfo::default()),
+            // A recording from elsewhere has the file as a whole only.
+            _ => Self::of(host, host.read(PATH).map(|text| parse(&text)).unwrap_or_default()),
+        }
+    }
+
+    /// A file that has been read as a whole.
+    pub(crate) fn of(host: &'a dyn Host, info: CpuInfo) -> Self {
+        Self { host, first: info.clone(), all: OnceCell::from(info) }
+    }
+
+    /// What the first CPU tells; of other architectures than x86 all of it.
+    pub(crate) fn first(&self) -> &CpuInfo {
+        &self.first
+    }
+
+    /// What all CPUs tell.
+    pub(crate) fn all(&self) -> &CpuInfo {
+        self.all.get_or_init(|| self.host.read(PATH).map_or_else(|_| self.first.clone(), |text| parse(&text)))
+    }
+}
+
+/// White space at the end of a text is no part of an answer.
+const PADDING: usize = 16;
+
+/// The paragraph of the first CPU; `None` where it does not end.
+fn first_cpu(start: &str) -> Option<&str> {
+    start.get(..start.find("\n\n")?)
+}
 
 /// What `/proc/cpuinfo` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -128,6 +178,32 @@ fn hexadecimal(text: &str) -> Option<u32> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_others_are_read_only_where_they_are_asked_for() {
+        let cpu = |number: u32| {
+            format!(
+                "processor\t: {number}\nmodel name\t: Test\nphysical id\t: 0\ncore id\t\t: {number}\nflags\t\t:{}\n\n",
+                " avx2".repeat(300)
+            )
+        };
+        let text: String = (0..16).map(cpu).collect();
+        let start = || Question::Start(PATH.into());
+        let mut host = crate::Recording::new("");
+        host.set(&start(), Ok(crate::Answer::text(&text[..START])));
+        let file = CpuInfoFile::read(&host, true);
+        assert_eq!((file.first().model.as_deref(), file.first().processors), (Some("Test"), 1));
+        // Nothing better is known where the rest cannot be read.
+        assert_eq!(file.all().processors, 1);
+        host.set(&Question::Read(PATH.into()), Ok(crate::Answer::text(&*text)));
+        assert_eq!(CpuInfoFile::read(&host, true).all().processors, 16);
+        assert_eq!(CpuInfoFile::read(&host, false).first().processors, 16);
+        // A short file is whole at once, and a file that hangs is not asked for again.
+        host.set(&start(), Ok(crate::Answer::text(cpu(7))));
+        assert_eq!(CpuInfoFile::read(&host, true).all().processors, 1);
+        host.set(&start(), Err(Refusal::TimedOut));
+        assert_eq!(CpuInfoFile::read(&host, true).all(), &CpuInfo::default());
+    }
 
     #[test]
     fn x86() {

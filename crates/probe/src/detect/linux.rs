@@ -1,9 +1,11 @@
 //! A machine under Linux: asks each part in turn and puts the three layers together.
 
 use super::Depth;
-use super::cpuinfo::{self, CpuInfo};
+use super::cpuinfo::{CpuInfo, CpuInfoFile};
 use super::topology::Topology;
-use super::{caches, cgroup, conditions, cpulist, dmi, features, frequency, gpus, kinds, memory, numa, pages, system, topology, x86};
+use super::{
+    caches, cgroup, conditions, cpulist, dmi, features, frequency, gpus, kinds, memory, numa, pages, promises, system, topology, x86,
+};
 use crate::host::{Host, Question, Refusal};
 use spec::machine::{Cpu, Facts, Free, Limits, Machine, Memory, NumaNode, Platform};
 use spec::{Bytes, Known};
@@ -14,8 +16,9 @@ const MEMINFO: &str = "/proc/meminfo";
 pub(super) fn detect(host: &dyn Host, os: String, arch: String, depth: Depth) -> Machine {
     let x86 = matches!(arch.as_str(), "x86_64" | "x86");
     let mut warnings = Vec::new();
-    let info = host.read("/proc/cpuinfo").map(|text| cpuinfo::parse(&text)).unwrap_or_default();
-    let mut topology = topology::read(host, &os, &arch, &info);
+    let file = CpuInfoFile::read(host, x86);
+    let mut topology = topology::read(host, &os, &arch, &file);
+    let info = file.first();
     let places = if x86 { complete(host, &mut topology) } else { None };
     if !topology.offline.is_empty() {
         warnings.push(format!("CPUs {} are present and switched off", cpulist::format(&topology.offline)));
@@ -37,7 +40,10 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String, depth: Depth) ->
         },
         allowed_cpus: allowed,
         cpu_quota: cgroup::cpu_quota(host, &groups),
-        memory: cgroup::memory_limits(host, &groups, total.get()),
+        memory: {
+            let promised = promises::limits(host, meminfo.as_ref().ok(), total.get());
+            cgroup::memory_limits(host, &groups, total.get()).into_iter().chain(promised).collect()
+        },
         visible_gpus: gpus.visible,
     };
     let free = Free { memory: available, swap: field(&meminfo, "SwapFree", |info| info.swap_free), gpu_memory: gpus.free };
@@ -50,7 +56,7 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String, depth: Depth) ->
     };
     let facts = Facts {
         numa: nodes(numa.nodes, &topology, &memory.total),
-        cpu: cpu(host, &arch, &info, (&topology, places.as_ref()), &mut warnings),
+        cpu: cpu(host, &arch, info, (&topology, places.as_ref()), &mut warnings),
         platform: Platform { os, arch, inside: system::inside(host, &version, info.flags.as_deref().filter(|_| x86)), version },
         memory,
         gpus: gpus.gpus,
@@ -93,6 +99,12 @@ fn cpu(
         (physical_cores, logical_cpus) = package;
     }
     let (mut sockets, mut dies) = (topology.sockets(), topology.dies());
+    if x86
+        && dies.is_unknown()
+        && let Some(known) = sockets.get().and_then(|packages| x86::dies(host, packages))
+    {
+        dies = known;
+    }
     if topology.source == x86::PART {
         (physical_cores, logical_cpus) = (x86::at_least(&physical_cores), x86::at_least(&logical_cpus));
         (sockets, dies) = (x86::at_least(&sockets), x86::at_least(&dies));
@@ -105,15 +117,15 @@ fn cpu(
         dies,
         physical_cores,
         logical_cpus,
-        core_kinds,
         base_frequency_hz: frequency::base_hz(host, topology, info),
         max_frequency_hz: frequency::max_hz(host, topology),
         vector_bits: features::vector_bits(host, &features),
-        caches: match caches::read(host, &topology.cpus) {
+        caches: match caches::read(host, &topology.cpus, &core_kinds, &topology.cores) {
             none if none.is_empty() && x86 => x86::caches(host, places),
             caches => caches,
         },
         features,
+        core_kinds,
         memory_bandwidth: Known::unknown("not measured"),
     }
 }

@@ -15,6 +15,10 @@ pub(crate) struct MemInfo {
     /// Size of the huge pages that are set aside by number.
     pub(crate) huge_page: Option<Bytes>,
     pub(crate) huge_pages: Option<u64>,
+    /// What may be promised to programs, where the system promises no more than it has.
+    pub(crate) commit_limit: Option<Bytes>,
+    /// What is promised.
+    pub(crate) committed: Option<Bytes>,
 }
 
 /// The fields of a text in the form of `/proc/meminfo`.
@@ -28,6 +32,8 @@ pub(crate) fn parse(text: &str) -> MemInfo {
         swap_total: field("SwapTotal:"),
         swap_free: field("SwapFree:"),
         huge_page: field("Hugepagesize:").filter(|size| !size.is_zero()),
+        commit_limit: field("CommitLimit:"),
+        committed: field("Committed_AS:"),
         huge_pages: text.lines().find_map(|line| line.strip_prefix("HugePages_Total:")?.trim().parse().ok()),
     }
 }

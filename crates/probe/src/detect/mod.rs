@@ -31,6 +31,7 @@ pub(crate) mod pages;
 mod paper;
 pub(crate) mod pci;
 pub(crate) mod phone;
+mod promises;
 pub(crate) mod system;
 pub(crate) mod topology;
 pub(crate) mod visible;

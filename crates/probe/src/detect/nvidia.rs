@@ -15,7 +15,7 @@ use spec::{Bytes, BytesPerSec, Known};
 /// More devices than any machine holds; a larger count is a broken answer.
 const MAX_DEVICES: u32 = 64;
 
-const LATE: &str = "the driver did not answer in time";
+const LATE: &str = "timed out: the driver did not answer";
 
 /// A device or a part of one, as the library counts them.
 #[derive(Clone, Copy, Debug)]

@@ -33,9 +33,11 @@ pub(crate) fn complete(machine: &mut Machine) {
     }
     if machine.facts.cpu.memory_bandwidth.is_unknown() {
         let virtual_machine = machine.facts.platform.inside.iter().any(|word| VIRTUAL.contains(&word.to_ascii_lowercase().as_str()));
-        let of_processor = || match processor_memory(tables, &machine.facts.cpu, &machine.facts.memory.modules) {
-            Some(known) if !virtual_machine => known,
-            _ => machine.facts.cpu.memory_bandwidth.clone(),
+        let cpu = &machine.facts.cpu;
+        let of_processor = || {
+            let known =
+                if virtual_machine { in_a_guest(tables, cpu) } else { processor_memory(tables, cpu, &machine.facts.memory.modules) };
+            known.unwrap_or_else(|| cpu.memory_bandwidth.clone())
         };
         machine.facts.cpu.memory_bandwidth = shared_memory.unwrap_or_else(of_processor);
     }
@@ -100,9 +102,20 @@ fn difference(index: usize, gpu: &Gpu, rows: &[&Accelerator]) -> Option<String> 
     })
 }
 
+/// What a virtual machine has of the bandwidth of the processor that it names, or of its family. What the firmware says of memory modules
+/// is made up there.
+fn in_a_guest(tables: &Tables, cpu: &Cpu) -> Option<Known<BytesPerSec>> {
+    let model = cpu.model.value()?;
+    // A family's name without a number stands for no row.
+    let row = model.bytes().any(|byte| byte.is_ascii_digit()).then(|| tables.one_processor(model)).flatten();
+    let rows = row.map_or_else(|| tables.processor_family(model, &cpu.features), |row| vec![row]);
+    let known = figures::guest_bandwidth(&rows, cpu.logical_cpus.get()?);
+    (!known.is_unknown()).then_some(known)
+}
+
 /// Bandwidth of the processors' memory: from the modules where the firmware names them, else from what the maker supports.
 fn processor_memory(tables: &Tables, cpu: &Cpu, modules: &[MemoryModule]) -> Option<Known<BytesPerSec>> {
-    let row = tables.processor(cpu.model.value()?).ok()?;
+    let row = tables.one_processor(cpu.model.value()?)?;
     let packages = cpu.sockets.get().unwrap_or(1);
     let channels = f64::from(row.channels?.saturating_mul(packages));
     let rates = modules.iter().map(|module| Some(module.transfers_per_s.get()? as f64 * f64::from(module.width_bits.get()?) / 8.0));
@@ -229,5 +242,26 @@ mod tests {
         let paper = named("AMD Ryzen 9 7950X 16-Core Processor", 0);
         assert_eq!((paper.get(), paper.source().as_str()), (BytesPerSec::from_gb(83.2), "table row Ryzen 9 7950X"));
         assert!(named("QEMU Virtual CPU version 2.5+", 2).is_unknown());
+    }
+
+    #[test]
+    fn a_virtual_machine_has_a_share_of_its_processor_or_of_the_family() {
+        let guest = |model: &str, features: &str| {
+            let mut machine = describe("ram=16GiB,cores=4").unwrap();
+            machine.facts.platform.inside = vec!["kvm".into()];
+            machine.facts.cpu.model = Known::exact(model.to_owned(), "test");
+            machine.facts.cpu.features = features.split(' ').map(str::to_owned).collect();
+            complete(&mut machine);
+            machine.facts.cpu.memory_bandwidth
+        };
+        let zen5 = "avx avx2 f16c fma avx512f avx512_vnni avx512_bf16 avx_vnni";
+        let (named, family) = (guest("AMD EPYC 9965 192-Core Processor", zen5), guest("AMD EPYC", zen5));
+        for known in [&named, &family] {
+            // Four cores read 20 GB/s in any case, and no more than the package has.
+            assert_eq!((known.low().copied(), known.high().copied()), (BytesPerSec::from_gb(20.0), BytesPerSec::from_gb(576.0)), "{known}");
+            assert!(known.get().unwrap().get() > 20e9 && known.get().unwrap().get() < 288e9, "{known}");
+        }
+        assert_eq!(named.source().as_str(), "a share of table row EPYC 9965");
+        assert!(guest("QEMU Virtual CPU version 2.5+", zen5).is_unknown());
     }
 }

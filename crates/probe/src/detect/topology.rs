@@ -1,6 +1,6 @@
 //! CPUs, cores and packages from `/sys/devices/system/cpu`, with `/proc/cpuinfo` where that is missing.
 
-use super::cpuinfo::CpuInfo;
+use super::cpuinfo::CpuInfoFile;
 use super::{cpulist, x86};
 use crate::host::{Host, Refusal};
 use spec::Known;
@@ -82,7 +82,7 @@ fn count(number: usize) -> u32 {
 }
 
 /// The topology behind a host. Reads one list per core and one per package, not one per CPU.
-pub(crate) fn read(host: &dyn Host, os: &str, arch: &str, info: &CpuInfo) -> Topology {
+pub(crate) fn read(host: &dyn Host, os: &str, arch: &str, info: &CpuInfoFile<'_>) -> Topology {
     let arm = matches!(arch, "aarch64" | "arm");
     let (cpus, source, offline) = cpus(host, arm, info);
     let mut topology = Topology { cpus, source, offline, ..Topology::default() };
@@ -128,7 +128,7 @@ pub(crate) fn read(host: &dyn Host, os: &str, arch: &str, info: &CpuInfo) -> Top
 }
 
 /// The CPUs of the machine, where they were read, and those that are switched off.
-fn cpus(host: &dyn Host, arm: bool, info: &CpuInfo) -> (BTreeSet<u32>, &'static str, BTreeSet<u32>) {
+fn cpus(host: &dyn Host, arm: bool, info: &CpuInfoFile<'_>) -> (BTreeSet<u32>, &'static str, BTreeSet<u32>) {
     let list = |name: &str| host.read(&format!("{CPU}/{name}")).ok().and_then(|text| cpulist::parse(&text)).filter(|cpus| !cpus.is_empty());
     let present = match (list("present"), list("possible")) {
         (Some(present), Some(possible)) => Some(present.intersection(&possible).copied().collect::<BTreeSet<_>>()),
@@ -152,7 +152,7 @@ fn cpus(host: &dyn Host, arm: bool, info: &CpuInfo) -> (BTreeSet<u32>, &'static 
             }
             match &present {
                 Some(present) => (present.clone(), "/sys/devices/system/cpu/present", BTreeSet::new()),
-                None => ((0..info.processors.min(cpulist::MAX_CPU)).collect(), "/proc/cpuinfo", BTreeSet::new()),
+                None => ((0..info.all().processors.min(cpulist::MAX_CPU)).collect(), "/proc/cpuinfo", BTreeSet::new()),
             }
         }
     }
@@ -166,7 +166,7 @@ fn folders(host: &dyn Host) -> BTreeSet<u32> {
 }
 
 /// The CPUs that share a core with this one, and where that was read.
-fn core(host: &dyn Host, cpu: u32, info: &CpuInfo) -> (BTreeSet<u32>, Option<&'static str>) {
+fn core(host: &dyn Host, cpu: u32, info: &CpuInfoFile<'_>) -> (BTreeSet<u32>, Option<&'static str>) {
     const LISTS: [&str; 2] = ["core_cpus_list", "thread_siblings_list"];
     if let Some((cpus, which)) = first_set(host, cpu, &LISTS, "thread_siblings") {
         let source = match which {
@@ -176,8 +176,9 @@ fn core(host: &dyn Host, cpu: u32, info: &CpuInfo) -> (BTreeSet<u32>, Option<&'s
         };
         return (cpus, Some(source));
     }
-    match info.ids.get(&cpu) {
-        Some(ids) => (info.ids.iter().filter(|(_, other)| *other == ids).map(|(&cpu, _)| cpu).collect(), Some("/proc/cpuinfo core id")),
+    let all = &info.all().ids;
+    match all.get(&cpu) {
+        Some(ids) => (all.iter().filter(|(_, other)| *other == ids).map(|(&cpu, _)| cpu).collect(), Some("/proc/cpuinfo core id")),
         None => (BTreeSet::from([cpu]), None),
     }
 }
@@ -188,7 +189,7 @@ enum Package {
 }
 
 /// The package of a CPU: its CPUs, or its number where only that is known.
-fn package(host: &dyn Host, cpu: u32, info: &CpuInfo) -> Option<Package> {
+fn package(host: &dyn Host, cpu: u32, info: &CpuInfoFile<'_>) -> Option<Package> {
     // Kernels that know no package write -1 here, and every CPU is a package of its own in the lists.
     let id = host.read(&format!("{CPU}/cpu{cpu}/topology/physical_package_id")).ok().and_then(|text| text.trim().parse::<i64>().ok());
     match id {
@@ -197,7 +198,7 @@ fn package(host: &dyn Host, cpu: u32, info: &CpuInfo) -> Option<Package> {
             Some((cpus, _)) => Some(Package::Cpus(cpus)),
             None => u64::try_from(id).ok().map(Package::Id),
         },
-        None => info.ids.get(&cpu).map(|(package, _)| Package::Id(u64::from(*package))),
+        None => info.all().ids.get(&cpu).map(|(package, _)| Package::Id(u64::from(*package))),
     }
 }
 
@@ -220,6 +221,12 @@ mod tests {
     use super::*;
     use crate::{Answer, Question, Recording};
 
+    use crate::detect::cpuinfo::{self, CpuInfo};
+
+    fn topology_of(host: &Recording, os: &str, arch: &str, info: CpuInfo) -> Topology {
+        read(host, os, arch, &CpuInfoFile::of(host, info))
+    }
+
     fn machine(files: &[(&str, &str)]) -> Recording {
         let mut recording = Recording::new("");
         for (path, text) in files {
@@ -238,7 +245,7 @@ mod tests {
             ("cpu0/topology/physical_package_id", "0"),
             ("cpu0/topology/package_cpus_list", "0-3"),
         ]);
-        let topology = read(&host, "linux", "x86_64", &CpuInfo::default());
+        let topology = topology_of(&host, "linux", "x86_64", CpuInfo::default());
         assert_eq!(topology.physical_cores().get(), Some(2));
         assert_eq!(topology.logical_cpus().get(), Some(2));
         assert_eq!(topology.sockets().get(), Some(1));
@@ -248,21 +255,21 @@ mod tests {
     #[test]
     fn cores_unplugged_to_save_power_belong_to_the_machine() {
         let host = machine(&[("online", "0"), ("present", "0-3"), ("possible", "0-3"), ("cpu0/topology/thread_siblings_list", "0")]);
-        let topology = read(&host, "android", "aarch64", &CpuInfo::default());
+        let topology = topology_of(&host, "android", "aarch64", CpuInfo::default());
         assert_eq!((topology.physical_cores().get(), topology.sockets().get()), (Some(4), Some(1)));
         assert_eq!(topology.logical_cpus().get(), Some(4));
     }
 
     #[test]
     fn without_sysfs_the_text_says() {
-        let info = super::super::cpuinfo::parse("processor: 0\nphysical id: 0\ncore id: 0\n\nprocessor: 1\nphysical id: 0\ncore id: 0\n");
-        let topology = read(&Recording::new(""), "linux", "x86_64", &info);
+        let info = cpuinfo::parse("processor: 0\nphysical id: 0\ncore id: 0\n\nprocessor: 1\nphysical id: 0\ncore id: 0\n");
+        let topology = topology_of(&Recording::new(""), "linux", "x86_64", info);
         assert_eq!((topology.logical_cpus().get(), topology.physical_cores().get(), topology.sockets().get()), (Some(2), Some(1), Some(1)));
     }
 
     #[test]
     fn nothing_known_is_nothing_claimed() {
-        let topology = read(&Recording::new(""), "linux", "x86_64", &CpuInfo::default());
+        let topology = topology_of(&Recording::new(""), "linux", "x86_64", CpuInfo::default());
         assert!(topology.physical_cores().is_unknown() && topology.logical_cpus().is_unknown() && topology.sockets().is_unknown());
     }
 }

@@ -54,7 +54,7 @@ impl Slot {
 }
 
 /// True where something speaks for a GPU of NVIDIA: its driver, Windows' driver under WSL, a Jetson's, or a device on the bus whose
-/// driver starts on demand. A child that would find nothing is not worth its start.
+/// driver starts on demand. Neither a thread nor a child that would find nothing is worth its start.
 pub(super) fn nvidia_may_be_here() -> bool {
     const SIGNS: [&str; 6] = ["/proc/driver/nvidia", "/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu", "/dev/nvmap"];
     let on_the_bus = |address: &String| {
@@ -65,17 +65,11 @@ pub(super) fn nvidia_may_be_here() -> bool {
         || super::list("/sys/bus/pci/devices").unwrap_or_default().iter().any(on_the_bus)
 }
 
-/// A library behind a child that starts with the first question, where it is needed.
-pub(super) fn open(
-    command: Vec<OsString>,
-    needed: fn() -> bool,
-) -> (impl Fn() -> Result<Ask<Question>, Refusal> + Send + Sync + 'static, Slot) {
+/// A library behind a child that starts with the first question.
+pub(super) fn open(command: Vec<OsString>) -> (impl Fn() -> Result<Ask<Question>, Refusal> + Send + Sync + 'static, Slot) {
     let slot = Slot::default();
     let shared = slot.clone();
     let open = move || {
-        if !needed() {
-            return Err(Refusal::NotFound);
-        }
         let pipes = RefCell::new(Ok(start(&command, &shared)?));
         let slot = shared.clone();
         let ask = move |question: Question| {
@@ -214,6 +208,13 @@ mod tests {
         }
     }
 
+    /// The same, whether or not there is a sign of NVIDIA here.
+    #[cfg(target_os = "linux")]
+    fn asking(mut live: super::super::Live) -> super::super::Live {
+        live.nvidia = || true;
+        live
+    }
+
     /// This machine, with a library built from `code` in the place of NVIDIA's, in a child.
     #[cfg(target_os = "linux")]
     fn live(folder: &std::path::Path, code: &str, deadline: Duration) -> Option<super::super::Live> {
@@ -227,7 +228,7 @@ mod tests {
         let own = std::env::current_exe().unwrap();
         let named = format!("{FAKE}={}", library.display());
         let words = ["env", &named, own.to_str().unwrap(), "--exact", "live::child::tests::serves", "--nocapture"];
-        Some(super::super::Live::with_deadline(deadline).with_child_where(words.map(OsString::from).into(), || true))
+        Some(asking(super::super::Live::with_deadline(deadline).with_child(words.map(OsString::from).into())))
     }
 
     #[cfg(target_os = "linux")]
@@ -286,9 +287,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_program_that_is_not_there_is_a_refusal() {
-        let live = super::super::Live::new().with_child_where(vec!["/nowhere/program".into()], || true);
+        let live = asking(super::super::Live::new().with_child(vec!["/nowhere/program".into()]));
         assert!(name(&live, 0).unwrap_err().to_string().contains("cannot start"));
-        let live = super::super::Live::new().with_child_where(Vec::new(), || true);
+        let live = asking(super::super::Live::new().with_child(Vec::new()));
         assert_eq!(name(&live, 0), Err(Refusal::NotSupported));
     }
 }

@@ -1,6 +1,7 @@
 //! Files whose answer may not come: those of a device that has broken down, those that firmware or a file system in user space
 //! answers. None may take the detection with it.
 
+use super::mounts::Mounts;
 use super::resident::{Budget, Resident};
 use crate::host::{Answer, Question, Refusal, to_hexadecimal};
 use std::collections::BTreeMap;
@@ -54,6 +55,7 @@ fn device(path: &str) -> &str {
 pub(super) fn read(question: &Question) -> Result<Answer, Refusal> {
     match question {
         Question::Read(path) => super::read(path).map(Answer::text),
+        Question::Start(path) => super::start(path).map(Answer::text),
         Question::List(path) => super::list(path).map(Answer::Names),
         Question::Bytes(path) => super::bytes(path).map(|bytes| Answer::Text(to_hexadecimal(&bytes))),
         Question::Link(path) => Ok(Answer::text(std::fs::read_link(path)?.to_string_lossy())),
@@ -67,10 +69,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long one may take, so that one that hangs leaves time for others.
 const MOST_OF_ONE: Duration = Duration::from_millis(500);
-
-/// What the kernel answers from memory: thousands of files on large machines, for which a thread would cost more than they do.
-const AT_ONCE: [&str; 5] =
-    ["/proc/self/", "/sys/bus/pci/devices/", "/sys/devices/system/cpu/cpu", "/sys/devices/system/node/", "/sys/fs/cgroup/"];
 
 /// Files of the system on a thread, which is left behind with the file that it waits for.
 #[derive(Debug)]
@@ -95,18 +93,19 @@ fn new_thread() -> Resident<Question, Answer> {
 
 impl SystemFiles {
     /// The answer of the system, in time.
-    pub(super) fn ask(&self, question: &Question, path: &str, budget: &Budget) -> Result<Answer, Refusal> {
+    pub(super) fn ask(&self, question: &Question, path: &str, mounts: &Mounts, budget: &Budget) -> Result<Answer, Refusal> {
+        // A thread costs ten times what such a file does, and large machines have thousands.
+        if mounts.answer_at_once(question, path) {
+            return read(question);
+        }
         let mut threads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let place = place(path);
         if let Some(stuck) = threads.stuck.get(place) {
             return stuck.ask(question.clone(), budget, MOST_OF_ONE);
         }
-        if AT_ONCE.iter().any(|folder| path.starts_with(folder)) {
-            return if threads.stuck.keys().any(|stuck| path.starts_with(stuck.as_str())) {
-                Err(Refusal::TimedOut)
-            } else {
-                read(question)
-            };
+        // Where a folder hangs, what is below it is not asked.
+        if threads.stuck.keys().any(|stuck| path.strip_prefix(stuck.as_str()).is_some_and(|rest| rest.starts_with('/'))) {
+            return Err(Refusal::TimedOut);
         }
         let answer = threads.free.ask(question.clone(), budget, MOST_OF_ONE);
         if answer == Err(Refusal::TimedOut) {
@@ -156,19 +155,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let Some(pipe) = pipe(folder.path()) else { return };
         let files = SystemFiles::default();
+        let mounts = Mounts::listed("");
         let budget = Budget::new(PATIENCE);
         let hangs = Question::Read(pipe.to_string_lossy().into_owned());
         let sound = Question::List(folder.path().to_string_lossy().into_owned());
         let there = Ok(Answer::Names(vec!["pipe".into()]));
-        assert_eq!(files.ask(&sound, "/proc/meminfo", &budget), there);
-        assert_eq!(files.ask(&hangs, "/proc/cpuinfo", &budget), Err(Refusal::TimedOut));
+        assert_eq!(files.ask(&sound, "/proc/meminfo", &mounts, &budget), there);
+        assert_eq!(files.ask(&hangs, "/proc/cpuinfo", &mounts, &budget), Err(Refusal::TimedOut));
         // The next file has a thread of its own, the same file is not waited for again.
-        assert_eq!(files.ask(&sound, "/proc/meminfo", &budget), there);
-        assert_eq!(files.ask(&sound, "/proc/cpuinfo", &budget), Err(Refusal::TimedOut));
+        assert_eq!(files.ask(&sound, "/proc/meminfo", &mounts, &budget), there);
+        assert_eq!(files.ask(&sound, "/proc/cpuinfo", &mounts, &budget), Err(Refusal::TimedOut));
         // Where a folder hangs, what is below it is not asked.
-        assert_eq!(files.ask(&hangs, "/sys/devices/system/cpu/online", &budget), Err(Refusal::TimedOut));
-        assert_eq!(files.ask(&sound, "/sys/devices/system/cpu/cpu0/topology/core_id", &budget), Err(Refusal::TimedOut));
-        assert_eq!(files.ask(&sound, "/sys/devices/system/node/online", &budget), there);
+        assert_eq!(files.ask(&hangs, "/sys/devices/system/cpu/online", &mounts, &budget), Err(Refusal::TimedOut));
+        assert_eq!(files.ask(&sound, "/sys/devices/system/cpu/cpu0/topology/core_id", &mounts, &budget), Err(Refusal::TimedOut));
+        assert_eq!(files.ask(&sound, "/sys/devices/system/node/online", &mounts, &budget), there);
         // Lets the threads go.
         drop(std::fs::OpenOptions::new().write(true).open(&pipe));
     }

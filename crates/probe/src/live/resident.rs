@@ -70,6 +70,11 @@ impl<Q: Send + 'static, A: Send + 'static> Resident<Q, A> {
         Self { name, open: Arc::new(open), worker: Mutex::new(Worker::Idle) }
     }
 
+    /// True before the first question.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(*self.worker.lock().unwrap_or_else(PoisonError::into_inner), Worker::Idle)
+    }
+
     /// The answer to one question, waited for at most this long and no longer than the budget has left.
     ///
     /// # Errors

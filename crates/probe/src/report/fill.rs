@@ -235,6 +235,7 @@ fn limits_report(p: &mut Provenance, machine: &Machine) -> LimitsReport {
         used: p.bytes(format!("limits.memory.{index}.used"), &limit.used),
         reclaimable: p.bytes(format!("limits.memory.{index}.reclaimable"), &limit.reclaimable),
         swap: p.bytes(format!("limits.memory.{index}.swap"), &limit.swap),
+        mapped_files: limit.mapped_files,
     });
     let memory = memory.collect();
     LimitsReport {

@@ -69,12 +69,13 @@ pub fn render(machine: &Machine) -> String {
         line(
             "limit",
             format!(
-                "{} used {} reclaimable {} headroom {} swap {} [{}]",
+                "{} used {} reclaimable {} headroom {} swap {}{} [{}]",
                 limit.limit,
                 limit.used,
                 limit.reclaimable,
                 limit.headroom(),
                 limit.swap,
+                if limit.mapped_files { "" } else { " beside files" },
                 limit.source
             ),
         );
@@ -90,6 +91,9 @@ pub fn render(machine: &Machine) -> String {
     line("throttled", known(&now.cpu_throttled));
     line("=> cpus, cores", format!("{}, {}", machine.effective_cpus(), machine.effective_cores()));
     line("=> memory", format!("{} of {}", known(&machine.effective_memory_available()), known(&machine.effective_memory_total())));
+    if machine.effective_memory_with_files() != machine.effective_memory_available() {
+        line("=> with files", known(&machine.effective_memory_with_files()));
+    }
     for warning in &machine.warnings {
         line("warning", warning.clone());
     }

@@ -1,5 +1,6 @@
 //! A captured machine as a host, held in memory.
 
+use probe::host::START;
 use probe::{Answer, Host, Question, Recording, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -82,6 +83,10 @@ impl Host for Tree {
             Question::Read(path) => {
                 let bytes = self.files.get(&self.resolve(path)).ok_or(Refusal::NotFound)?;
                 Ok(Answer::text(String::from_utf8_lossy(bytes)))
+            }
+            Question::Start(path) => {
+                let bytes = self.files.get(&self.resolve(path)).ok_or(Refusal::NotFound)?;
+                Ok(Answer::text(String::from_utf8_lossy(bytes.get(..START).unwrap_or(bytes))))
             }
             Question::List(path) => {
                 let names = self.folders.get(&self.resolve(path)).ok_or(Refusal::NotFound)?;

@@ -13,7 +13,7 @@ pub struct Limits {
     pub cpu_quota: Known<f64>,
     /// Physical cores among the allowed CPUs.
     pub allowed_physical_cores: Known<u32>,
-    /// Each limit on memory that applies, from the innermost control group outwards.
+    /// Each limit on memory that applies, the innermost first.
     pub memory: Vec<MemoryLimit>,
     /// Indices into [`Facts::gpus`](super::Facts::gpus) that this process may use.
     pub visible_gpus: Vec<usize>,
@@ -32,6 +32,9 @@ pub struct MemoryLimit {
     pub reclaimable: Known<Bytes>,
     /// Swap that the group may use beside it; unknown where nothing limits it.
     pub swap: Known<Bytes>,
+    /// True where pages of mapped files count against it (control groups, address space). False where only memory that a program asks
+    /// for does (Windows' commit and job limits, `RLIMIT_DATA`, strict overcommit): weights in a mapped file lie beside it.
+    pub mapped_files: bool,
 }
 
 impl MemoryLimit {

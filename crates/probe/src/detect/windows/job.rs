@@ -1,4 +1,5 @@
-//! The job object that a process is in: Windows's limits on memory and processor time.
+//! The job object that a process is in: Windows's limits on memory and processor time. Those on memory count what is promised
+//! (committed): pages of a mapped file lie beside them.
 //!
 //! `JOBOBJECT_EXTENDED_LIMIT_INFORMATION`, `JOBOBJECT_CPU_RATE_CONTROL_INFORMATION` of `winnt.h`.
 
@@ -46,7 +47,8 @@ impl Job {
             let limit = self.number(field).filter(|bytes| flags & flag != 0 && *bytes > 0).map(Bytes::new)?;
             let none = "Windows counts no cache against it";
             let swap = Known::unknown("the limit holds for memory and swap together");
-            Some(MemoryLimit { source: format!("job object: {name}"), limit, used, reclaimable: Known::exact(Bytes::ZERO, none), swap })
+            let (source, reclaimable) = (format!("job object: {name}"), Known::exact(Bytes::ZERO, none));
+            Some(MemoryLimit { source, limit, used, reclaimable, swap, mapped_files: false })
         };
         let used = Known::from_option(self.number("used").map(Bytes::new), "JobObjectMemoryUsageInformation", "Windows does not say");
         let own = Known::unknown("this process is small");

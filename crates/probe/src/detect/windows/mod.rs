@@ -81,7 +81,8 @@ pub(super) fn detect(host: &dyn Host, os: String, arch: String, depth: Depth) ->
     Machine { origin: host.origin(), facts, limits, free, conditions, warnings }
 }
 
-/// What may be promised to programs: memory and page files. Windows refuses an allocation beyond, however much memory is free.
+/// What may be promised to programs: memory and page files. Windows refuses an allocation beyond, however much memory is free; pages of
+/// a mapped file are promised by the file.
 fn commit(limit: &Known<Bytes>, available: &Known<Bytes>) -> Option<MemoryLimit> {
     let (limit, available) = (limit.get()?, available.get()?);
     Some(MemoryLimit {
@@ -90,6 +91,7 @@ fn commit(limit: &Known<Bytes>, available: &Known<Bytes>) -> Option<MemoryLimit>
         used: Known::exact(limit.saturating_sub(available), MEMORY),
         reclaimable: Known::exact(Bytes::ZERO, "promised memory is not taken back"),
         swap: Known::unknown("the limit holds for memory and page files together"),
+        mapped_files: false,
     })
 }
 

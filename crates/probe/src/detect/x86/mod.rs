@@ -94,6 +94,12 @@ pub(crate) fn package(host: &dyn Host) -> Option<(Known<u32>, Known<u32>)> {
     Some((cores, estimate(package.threads)))
 }
 
+/// Dies of this many packages, as AMD's processors tell them; for kernels that name no dies.
+pub(crate) fn dies(host: &dyn Host, packages: u32) -> Option<Known<u32>> {
+    let dies = places::dies_of_package(Cpuid::new(host)?)?;
+    Some(Known::exact(dies.saturating_mul(packages), "CPUID leaves 0x80000026, 0x8000001E"))
+}
+
 /// A count over some CPUs as the lower end of that of the machine.
 pub(crate) fn at_least(count: &Known<u32>) -> Known<u32> {
     match count.get() {

@@ -38,7 +38,9 @@ enum Id {
 impl Layout {
     fn of(cpuid: Cpuid<'_>) -> Option<Self> {
         let levels = |leaf| Self::levels(cpuid, leaf);
-        levels(0x1f).or_else(|| levels(0xb)).or_else(|| Self::amd(cpuid)).or_else(|| Self::initial(cpuid))
+        let layout = levels(0x1f).or_else(|| levels(0xb)).or_else(|| Self::amd(cpuid)).or_else(|| Self::initial(cpuid))?;
+        let die = layout.die.or_else(|| amd_die(cpuid, layout.package).map(|(bits, _)| bits));
+        Some(Self { die, ..layout })
     }
 
     /// Leaves 0x1F and 0xB: a list of levels, each with the bits below the next.
@@ -98,6 +100,31 @@ impl Layout {
             Id::Initial => cpuid.leaf(1, 0).map(|registers| registers.ebx >> 24),
         }
     }
+}
+
+/// Bits of an APIC id below the number of the die on AMD's processors, and dies in a package of so many `package` bits. Leaf 0x80000026
+/// (family 19h, model 10h and later) lists the levels, the third being the die; before, leaf 0x8000001E counts nodes, which are dies
+/// where there are several.
+pub(super) fn amd_die(cpuid: Cpuid<'_>, package: u32) -> Option<(u32, u32)> {
+    const DIE: u32 = 3;
+    const SOCKET: u32 = 4;
+    if !cpuid.amd() {
+        return None;
+    }
+    let levels: Vec<Registers> =
+        (0..MOST_LEVELS).map_while(|subleaf| cpuid.leaf(0x8000_0026, subleaf)).take_while(|level| level.ebx & 0xffff > 0).collect();
+    let level = |kind: u32| levels.iter().find(|level| level.ecx >> 8 & 0xff == kind);
+    if let (Some(die), Some(socket)) = (level(DIE), level(SOCKET)) {
+        return Some((die.eax & 31, (socket.ebx & 0xffff).div_ceil(die.ebx & 0xffff)));
+    }
+    let nodes = (cpuid.leaf(0x8000_001e, 0).filter(|_| cpuid.topology_extensions())?.ecx >> 8 & 7) + 1;
+    // One node says nothing: since family 17h, model 30h, it is several dies.
+    (nodes > 1).then(|| (package.saturating_sub(super::bits(nodes)), nodes))
+}
+
+/// Dies in the package of the CPU that answers, where it is AMD's and tells.
+pub(super) fn dies_of_package(cpuid: Cpuid<'_>) -> Option<u32> {
+    amd_die(cpuid, Layout::of(cpuid)?.package).map(|(_, dies)| dies)
 }
 
 /// The package of a CPU as that CPU knows it.
@@ -201,5 +228,31 @@ mod tests {
         assert!(Places::read(&machine(&[0, 1]), &(0..3).collect()).is_none());
         assert!(Places::read(&machine(&[0, 1, 1]), &(0..3).collect()).is_none());
         assert!(Places::read(&Recording::new(""), &(0..3).collect()).is_none());
+    }
+    fn amd(leaves: &[(u32, u32, &str)]) -> Recording {
+        let mut host = Recording::new("");
+        let always = [(0, 0, "1 68747541 444d4163 69746e65"), (0x8000_0001, 0, "0 0 400000 0")];
+        for (leaf, subleaf, text) in always.iter().chain(leaves) {
+            host.set(&Question::Cpuid { leaf: *leaf, subleaf: *subleaf }, Ok(Answer::text(*text)));
+        }
+        host
+    }
+
+    #[test]
+    fn dies_of_amd_are_its_third_level_or_several_nodes() {
+        let newer = "80000026 0 0 0";
+        let dies = |leaves: &[(u32, u32, &str)]| amd_die(Cpuid::new(&amd(leaves)).unwrap(), 6);
+        // EPYC 9654, Ryzen AI 9 HX 370 and EPYC 7451 as hwloc's dumps have them.
+        let genoa = [(0, "1 2 100 0"), (1, "4 10 201 0"), (2, "4 10 302 0"), (3, "8 c0 403 0"), (4, "0 0 4 0")];
+        let strix = [(0, "60000001 2 100 0"), (1, "c0000004 8 201 0"), (2, "40000005 18 302 0"), (3, "5 18 403 0"), (4, "0 0 4 0")];
+        let listed = |levels: [(u32, &'static str); 5]| {
+            let mut leaves = vec![(0x8000_0000, 0, newer)];
+            leaves.extend(levels.map(|(subleaf, text)| (0x8000_0026, subleaf, text)));
+            leaves
+        };
+        assert_eq!((dies(&listed(genoa)), dies(&listed(strix))), (Some((4, 12)), Some((5, 1))));
+        let nodes = |text| dies(&[(0x8000_0000, 0, "8000001f 0 0 0"), (0x8000_001e, 0, text)]);
+        assert_eq!((nodes("0 100 300 0"), nodes("0 100 0 0"), dies(&[(0x8000_0000, 0, "8000001f 0 0 0")])), (Some((4, 4)), None, None));
+        assert_eq!(amd_die(Cpuid::new(&machine(&[0])).unwrap(), 6), None);
     }
 }

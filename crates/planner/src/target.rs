@@ -33,15 +33,20 @@ pub struct ListedDevice {
 /// What an engine with this GPU support can place a model on, on this machine.
 ///
 /// A GPU that shares the host's memory is a device like any other, and what it holds counts in the host's memory as well. Beside a GPU
-/// with memory of its own the engine leaves it alone unless it is named (`src/llama.cpp:273-277`): [`Target::idle`].
+/// with memory of its own the engine leaves it alone unless it is named (`src/llama.cpp:273-277`): [`Target::idle`]. So does it with a GPU
+/// that it has through its maker's backend already, where it lists it a second time through Vulkan (`src/llama.cpp:235-253`).
 pub fn target(machine: &Machine, support: &GpuSupport) -> Target {
     let devices = match support {
         GpuSupport::None => Vec::new(),
         GpuSupport::Native => native(machine),
         GpuSupport::Listed(listed) => listed.iter().map(|device| listed_device(machine, device)).collect(),
     };
+    let again = match support {
+        GpuSupport::Listed(listed) => listed_again(listed),
+        _ => Vec::new(),
+    };
     let own_memory = devices.iter().any(|device| !device.shares_host && device.backend.name != "RPC");
-    let (idle, devices) = devices.into_iter().partition(|device| own_memory && device.shares_host);
+    let (idle, devices) = devices.into_iter().partition(|device| own_memory && device.shares_host || again.contains(&device.name.as_str()));
     Target { devices, idle, cpu_features: machine.facts.cpu.features.clone(), cpu_arch: machine.facts.platform.arch.clone() }
 }
 
@@ -114,6 +119,38 @@ fn listed_device(machine: &Machine, listed: &ListedDevice) -> Device {
     Device { name: listed.name.clone(), backend, total: listed.total.clone(), free: listed.free.clone(), shares_host }
 }
 
+/// What one driver counts as the device's memory differs from what another does by less than this share.
+const SAME_MEMORY: f64 = 0.05;
+
+/// The names under which the engine lists a GPU through Vulkan that it lists through its maker's backend as well.
+fn listed_again(listed: &[ListedDevice]) -> Vec<&str> {
+    let of = |prefixes: &[&str]| -> Vec<&ListedDevice> {
+        listed.iter().filter(|device| prefixes.contains(&device.name.trim_end_matches(|c: char| c.is_ascii_digit()))).collect()
+    };
+    let mut open = of(&["Vulkan"]);
+    let mut again = Vec::new();
+    for native in of(&["CUDA", "ROCm", "SYCL", "Metal", "MTL"]) {
+        let free =
+            |device: &ListedDevice| device.free.get().zip(native.free.get()).map_or(Bytes::MAX, |(a, b)| a.max(b).saturating_sub(a.min(b)));
+        let same = open.iter().enumerate().filter(|(_, device)| is_same(native, device)).min_by_key(|(_, device)| free(device));
+        if let Some(place) = same.map(|(place, _)| place) {
+            again.push(open.remove(place).name.as_str());
+        }
+    }
+    again
+}
+
+/// True where name and memory of two devices agree. Vulkan's drivers add their own name behind the device's.
+fn is_same(native: &ListedDevice, vulkan: &ListedDevice) -> bool {
+    let named =
+        !native.description.is_empty() && vulkan.description.to_ascii_lowercase().contains(&native.description.to_ascii_lowercase());
+    let memory = match (native.total.get(), vulkan.total.get()) {
+        (Some(a), Some(b)) => a.max(b).saturating_sub(a.min(b)) <= a.max(b).scale(SAME_MEMORY),
+        _ => true,
+    };
+    named && memory
+}
+
 /// Whether a listed device computes in the host's memory: what the machine's GPU of that name says; where no name fits, what all GPUs
 /// say that the backend can be for; where they differ, the one whose memory is nearest.
 fn shares_host(machine: &Machine, prefix: &str, listed: &ListedDevice) -> bool {
@@ -143,5 +180,29 @@ mod tests {
         assert_eq!(backend_of(&unknown).name, "Vulkan");
         let known = Gpu { architecture: Known::exact("gfx1100".into(), "test"), ..unknown };
         assert_eq!(backend_of(&known).name, "ROCm");
+    }
+    #[test]
+    fn a_gpu_that_is_listed_twice_counts_once_through_its_makers_backend() {
+        let machine = probe::describe("rtx4090x2,ram=64GiB,cores=8").unwrap();
+        let listed = |name: &str, description: &str, gib: f64| {
+            let memory = Known::exact(Bytes::from_f64(gib * 1073741824.0), "--list-devices");
+            ListedDevice { name: name.into(), description: description.into(), total: memory.clone(), free: memory }
+        };
+        let names = |listed: Vec<ListedDevice>| {
+            let target = target(&machine, &GpuSupport::Listed(listed));
+            let names = |devices: &[Device]| devices.iter().map(|device| device.name.clone()).collect::<Vec<_>>().join(" ");
+            (names(&target.devices), names(&target.idle))
+        };
+        let cuda = |index| listed(&format!("CUDA{index}"), "NVIDIA GeForce RTX 4090", 23.5);
+        let vulkan = |index| listed(&format!("Vulkan{index}"), "NVIDIA GeForce RTX 4090", 24.0);
+        let both = |devices: &str, idle: &str| (devices.to_owned(), idle.to_owned());
+        assert_eq!(names(vec![cuda(0), cuda(1), vulkan(0), vulkan(1)]), both("CUDA0 CUDA1", "Vulkan0 Vulkan1"));
+        // One is hidden from CUDA: Vulkan has it alone.
+        assert_eq!(names(vec![vulkan(0), vulkan(1), cuda(0)]), both("Vulkan1 CUDA0", "Vulkan0"));
+        assert_eq!(names(vec![vulkan(0), vulkan(1)]), both("Vulkan0 Vulkan1", ""));
+        let radeon = listed("Vulkan2", "AMD Radeon RX 7900 XTX (RADV NAVI31)", 24.0);
+        let same = listed("ROCm0", "AMD Radeon RX 7900 XTX", 24.0);
+        assert_eq!(names(vec![cuda(0), same, vulkan(0), radeon]), both("CUDA0 ROCm0", "Vulkan0 Vulkan2"));
+        assert_eq!(names(vec![cuda(0), listed("Vulkan0", "NVIDIA GeForce RTX 4090", 16.0)]), both("CUDA0 Vulkan0", ""));
     }
 }

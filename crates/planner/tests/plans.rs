@@ -71,6 +71,7 @@ fn a_container_of_four_gib_and_one_cpu_is_obeyed() {
         limit: Bytes::from_gib(4),
         used: Known::exact(Bytes::from_mib(100), "memory.current"),
         swap: Known::unknown("test"),
+        mapped_files: true,
         reclaimable: Known::exact(Bytes::from_mib(60), "memory.stat"),
     }];
     let target = native(&machine);
@@ -147,4 +148,22 @@ fn unknown_memory_is_said_and_not_enforced() {
     machine.free.memory = Known::unknown("not told");
     let plan = plan(&machine, &model("qwen3-0.6b", "Q4_K_M"), &native(&machine), &Request::default()).unwrap();
     assert!(plan.warnings.iter().any(|warning| warning.contains("free memory of host is not known")), "{:?}", plan.warnings);
+}
+
+#[test]
+fn under_windows_mapped_weights_lie_beside_a_limit_on_what_is_promised() {
+    // A job object of 4 GiB, of which 3 are left, on a machine with 20 GB free: the weights' pages belong to the file.
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../probe/tests/machines/windows-job.json");
+    let job = probe::detect(&probe::Recording::parse(&std::fs::read_to_string(path).unwrap()).unwrap()).unwrap();
+    let (model, target) = (model("llama-3.1-8b", "Q4_K_M"), native(&job));
+    let mut container = job.clone();
+    container.limits.memory.iter_mut().for_each(|limit| limit.mapped_files = true);
+    let [beside, inside] = [&job, &container].map(|machine| plan(machine, &model, &target, &Request::default()).unwrap());
+    let held = *beside.requirement.held().high().unwrap();
+    let from_disk = |plan: &planner::Plan| plan.verdict.downgrades().iter().any(|step| step.setting == "residency");
+    assert!(!from_disk(&beside), "{:?}", beside.verdict);
+    assert!(held < Bytes::from_gib(3) && *beside.requirement.resident().high().unwrap() > Bytes::from_gib(4), "{held}");
+    // The same limit over files as well: the weights come from the disk.
+    assert!(from_disk(&inside), "{:?}", inside.verdict);
+    assert!(inside.prediction.decode.get() < beside.prediction.decode.get());
 }

@@ -114,7 +114,7 @@ impl Site<'_> {
             return None;
         }
         let resident = candidate.requirement.resident();
-        let limit = self.pools.host.limit.unwrap_or(Bytes::ZERO);
+        let limit = self.pools.host.with_files.unwrap_or(Bytes::ZERO);
         let missing = resident.high().copied().unwrap_or(Bytes::MAX).saturating_sub(limit);
         Some(Downgrade {
             setting: "residency",

@@ -69,7 +69,8 @@ impl Site<'_> {
             "flash_attn" if settings.cache_type_v.is_quantized() => rule("a quantised V cache needs it".to_owned()),
             "n_ubatch" if settings.n_ubatch > 512 => searched("each micro-batch copies the host's weights to the GPU once".to_owned()),
             "n_ubatch" if settings.n_ubatch < 512 => rule("never above context or batch".to_owned()),
-            "threads" | "threads_batch" => rule(self.threads_reason()),
+            "threads" => rule(self.threads_reason(self.fastest_cores())),
+            "threads_batch" => rule(self.threads_reason(None)),
             "n_parallel" | "kv_unified" if self.needs.workload.users > 1 => {
                 rule(format!("{} requests at once share the context", self.needs.workload.users))
             }
@@ -117,11 +118,15 @@ impl Site<'_> {
         }
     }
 
-    fn threads_reason(&self) -> String {
-        let cores = match self.cores() {
-            Some(1) => "the one physical core that may be used".to_owned(),
-            Some(cores) => format!("{cores} physical cores that may be used"),
-            None => "cores of the machine not known".to_owned(),
+    /// Why so many threads: all cores that may be used, or only the `fastest` of them.
+    fn threads_reason(&self, fastest: Option<u32>) -> String {
+        let cores = match (fastest, self.cores()) {
+            (Some(fastest), Some(cores)) => {
+                format!("the {fastest} fastest of {cores} physical cores that may be used: a token waits for the slowest")
+            }
+            (_, Some(1)) => "the one physical core that may be used".to_owned(),
+            (_, Some(cores)) => format!("{cores} physical cores that may be used"),
+            (_, None) => "cores of the machine not known".to_owned(),
         };
         match self.request.preferences.power {
             Power::Saver => format!("half, to save power: {cores}"),
@@ -236,7 +241,7 @@ impl Site<'_> {
         if candidate.residency == Residency::Resident {
             return None;
         }
-        let missing = candidate.requirement.resident().high()?.saturating_sub(self.pools.host.limit?);
+        let missing = candidate.requirement.resident().high()?.saturating_sub(self.pools.host.with_files?);
         let decode = self.resident_speed(candidate);
         Some(Change {
             what: format!("{missing} more host memory"),

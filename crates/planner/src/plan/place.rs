@@ -114,7 +114,7 @@ impl Site<'_> {
         let output = if self.inventory.tied { Bytes::ZERO } else { self.inventory.output };
         let on_devices = if self.wants_devices() { self.pools.own_device_limit() } else { Bytes::ZERO };
         let needs = (layers + output + self.inventory.input + cache).saturating_sub(on_devices);
-        let limit = self.pools.host.limit.filter(|&limit| needs > limit)?;
+        let limit = self.pools.host.with_files.filter(|&limit| needs > limit)?;
         Some(self.rejected_anywhere(base, Rejection::DoesNotFit { pool: Pool::Host, needs, limit }))
     }
 

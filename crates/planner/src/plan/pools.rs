@@ -14,6 +14,8 @@ pub(crate) struct Allowance {
     pub(crate) margin: Bytes,
     /// Free less margin; `None` where free memory is not known.
     pub(crate) limit: Option<Bytes>,
+    /// The same for what is taken and mapped files together. On the host more than `limit` where a limit leaves files out.
+    pub(crate) with_files: Option<Bytes>,
     /// A device whose memory is the host's.
     pub(crate) shares_host: bool,
 }
@@ -35,6 +37,8 @@ impl Pools {
         let host = allowance(Pool::Host, machine.effective_memory_total(), machine.effective_memory_available(), |total| {
             chosen(margin, total).unwrap_or(host_margin(total))
         });
+        let with_files = machine.effective_memory_with_files().low().map(|free| free.saturating_sub(host.margin));
+        let host = Allowance { with_files, ..host };
         Self { devices: devices.collect(), host }
     }
 
@@ -97,7 +101,8 @@ fn allowance(pool: Pool, total: Known<Bytes>, free: Known<Bytes>, margin: impl F
     // The lower end of what may be free; where the total is not known, the margin is taken from what is free.
     let usable = free.low().copied();
     let margin = margin(total.get().or(usable).unwrap_or(Bytes::ZERO));
-    Allowance { limit: usable.map(|free| free.saturating_sub(margin)), pool, total, free, margin, shares_host: false }
+    let limit = usable.map(|free| free.saturating_sub(margin));
+    Allowance { limit, with_files: limit, pool, total, free, margin, shares_host: false }
 }
 
 #[cfg(test)]

@@ -124,7 +124,7 @@ impl Site<'_> {
         };
         let plenty = Bytes::from_gib(16 * 1024);
         match &pool {
-            Pool::Host => site.pools.host.limit = Some(plenty),
+            Pool::Host => (site.pools.host.limit, site.pools.host.with_files) = (Some(plenty), Some(plenty)),
             _ => site.pools.devices.iter_mut().for_each(|device| device.limit = Some(plenty)),
         }
         let placed = site.place(&rung).ok()?;
@@ -133,7 +133,12 @@ impl Site<'_> {
             Pool::AllDevices => return None,
             Pool::Host => (*placed.requirement.resident().high()?, &self.pools.host),
         };
-        Some(NearestChange::MoreMemory { pool, free: needs + allowance.margin, have: allowance.free.get()? })
+        // As for the limit, the lower end of what may be free.
+        let have = match &pool {
+            Pool::Host => *self.machine.effective_memory_with_files().low()?,
+            _ => *allowance.free.low()?,
+        };
+        Some(NearestChange::MoreMemory { pool, free: needs + allowance.margin, have })
     }
 
     /// The size of tensors that would leave room for the rest.

@@ -6,7 +6,7 @@ use super::request::DiskPolicy;
 use super::site::{Candidate, Reach, Residency, Rung, Site};
 use spec::model::Mixer;
 use spec::settings::FlashAttention;
-use spec::{Bytes, QuantType, Settings};
+use spec::{Bytes, Known, QuantType, Settings};
 
 /// The plan's settings, and the rung on which they were found.
 pub(crate) struct Found {
@@ -132,11 +132,13 @@ impl Site<'_> {
 
     /// Host memory under the limit that nothing of the plan needs to stay in; unlimited where the limit is not known.
     pub(crate) fn spare_host(&self, candidate: &Candidate) -> Bytes {
-        let Some(limit) = self.pools.host.limit else { return Bytes::MAX };
-        let used = match candidate.residency {
-            Residency::Resident => candidate.requirement.resident(),
-            Residency::FromDisk => return Bytes::ZERO,
+        if candidate.residency == Residency::FromDisk {
+            return Bytes::ZERO;
+        }
+        let left = |limit: Option<Bytes>, used: Known<Bytes>| {
+            limit.map_or(Bytes::MAX, |limit| limit.saturating_sub(used.high().copied().unwrap_or(Bytes::MAX)))
         };
-        limit.saturating_sub(used.high().copied().unwrap_or(Bytes::MAX))
+        let (host, requirement) = (&self.pools.host, &candidate.requirement);
+        left(host.with_files, requirement.resident()).min(left(host.limit, requirement.held()))
     }
 }

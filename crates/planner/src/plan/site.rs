@@ -185,14 +185,20 @@ impl<'a> Site<'a> {
     /// each to save power.
     fn threads(&self) -> (u32, u32) {
         let cores = self.cores().unwrap_or(UNKNOWN_CORES);
-        let kinds = &self.machine.facts.cpu.core_kinds;
-        let fastest = match kinds.as_slice() {
-            [fastest, _, ..] if fastest.physical_cores > 0 => fastest.physical_cores.min(cores),
-            _ => cores,
-        };
+        let fastest = self.fastest_cores().unwrap_or(cores);
         match self.request.preferences.power {
             Power::Saver => (fastest.div_ceil(2), cores.div_ceil(2)),
             Power::Balanced | Power::Performance => (fastest, cores),
+        }
+    }
+
+    /// Cores of the fastest kind that may be used, where there are fewer of them than of all.
+    pub(crate) fn fastest_cores(&self) -> Option<u32> {
+        match self.machine.facts.cpu.core_kinds.as_slice() {
+            [fastest, _, ..] if fastest.physical_cores > 0 => {
+                Some(fastest.physical_cores).filter(|&fastest| self.cores().is_some_and(|all| fastest < all))
+            }
+            _ => None,
         }
     }
 
@@ -219,7 +225,7 @@ impl<'a> Site<'a> {
             return Err(Rejection::DoesNotFit { pool: budget.pool.clone(), needs, limit: budget.limit.unwrap_or(Bytes::ZERO) });
         }
         let resident = requirement.resident();
-        match (self.pools.host.limit, resident.high()) {
+        match (self.pools.host.with_files, resident.high()) {
             (Some(limit), Some(&needs)) if needs > limit && rung.disk => Ok(Residency::FromDisk),
             (Some(limit), Some(&needs)) if needs > limit => Err(Rejection::DoesNotFit { pool: Pool::Host, needs, limit }),
             _ => Ok(Residency::Resident),
@@ -231,7 +237,7 @@ impl<'a> Site<'a> {
         let prediction = self.predict(&settings, &requirement);
         if let (Residency::FromDisk, DiskPolicy::Auto, Some(&decode)) = (residency, self.request.preferences.disk, prediction.decode.high())
         {
-            let missing = HostState::of(self.pools.host.limit, &requirement).missing;
+            let missing = HostState::of(self.pools.host.with_files, &requirement).missing;
             if decode.get() < SLOWEST && missing > MISSING {
                 return Err(Rejection::TooSlow { at_most: decode });
             }
@@ -243,7 +249,7 @@ impl<'a> Site<'a> {
     /// Speed of settings, decode at the depth of the use case's typical request.
     pub(crate) fn predict(&self, settings: &Settings, requirement: &Requirement) -> Prediction {
         let depth = self.depth(settings);
-        let state = HostState::of(self.pools.host.limit, requirement);
+        let state = HostState::of(self.pools.host.with_files, requirement);
         self.predictor.speed(settings, &requirement.layer_devices, &self.moved, &state, depth)
     }
 

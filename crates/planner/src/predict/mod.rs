@@ -139,6 +139,6 @@ pub fn predict(
 ) -> Prediction {
     let inventory = Inventory::of(model);
     let moved = moved_by_overrides(model, target, settings);
-    let state = HostState::of(machine.effective_memory_available().get(), requirement);
+    let state = HostState::of(machine.effective_memory_with_files().get(), requirement);
     Predictor::new(machine, target, &inventory).speed(settings, &requirement.layer_devices, &moved, &state, depth)
 }

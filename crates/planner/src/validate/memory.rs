@@ -37,9 +37,11 @@ pub(super) fn memory(
     shared(context, &budgets, found);
     super::conditions::conditions(context, settings, &requirement, found);
     let Some(free) = pools.host.free.low().copied() else { return };
-    residency(&requirement, free, pools.host.limit.filter(|_| matches!(author, Author::Planner { .. })), found);
-    growth(&requirement, settings, free, found);
-    locking(&requirement.host, settings, free, found);
+    // Where a limit leaves mapped files out, they lie beside it.
+    let with_files = context.machine.effective_memory_with_files().low().copied().unwrap_or(free);
+    residency(&requirement, (free, with_files), pools.host.with_files.filter(|_| matches!(author, Author::Planner { .. })), found);
+    growth(&requirement, settings, (free, with_files), found);
+    locking(&requirement.host, settings, with_files, found);
 }
 
 fn pool(budget: &Budget, author: Author<'_>) -> Option<Violation> {
@@ -84,28 +86,29 @@ fn shared(context: &Context<'_>, budgets: &[Budget], found: &mut Vec<Violation>)
 }
 
 /// Mapped weights that do not stay in memory, or only as long as nobody else wants any: past `limit`, or a tenth of what is free.
-fn residency(requirement: &Requirement, free: Bytes, limit: Option<Bytes>, found: &mut Vec<Violation>) {
+fn residency(requirement: &Requirement, (free, with_files): (Bytes, Bytes), limit: Option<Bytes>, found: &mut Vec<Violation>) {
     let (Some(&resident), Some(&mapped)) = (requirement.resident().high(), requirement.host.weights_mapped.high()) else { return };
     if mapped.is_zero() || requirement.held().high().is_none_or(|&held| held > free) {
         return;
     }
-    if resident > free {
-        let missing = resident.saturating_sub(free);
+    if resident > with_files {
+        let missing = resident.saturating_sub(with_files);
         let message = format!("{mapped} of mapped weights do not stay in memory ({missing} too many): tokens wait for the disk");
         let fix = "take a smaller quantisation, or put more layers on a GPU";
         found.push(WEIGHTS_NOT_RESIDENT.broken("load_mode", message, fix));
-    } else if resident > limit.unwrap_or(free.scale(TIGHT)) {
-        let left = free.saturating_sub(resident);
-        let message = format!("{mapped} of mapped weights leave {left} of {free}: another program's first need pushes them out");
+    } else if resident > limit.unwrap_or(with_files.scale(TIGHT)) {
+        let left = with_files.saturating_sub(resident);
+        let message = format!("{mapped} of mapped weights leave {left} of {with_files}: another program's first need pushes them out");
         found.push(MAPPED_TIGHT.broken("load_mode", message, MAPPED_TIGHT.fix));
     }
 }
 
 /// What a server takes later.
-fn growth(requirement: &Requirement, settings: &Settings, free: Bytes, found: &mut Vec<Violation>) {
+fn growth(requirement: &Requirement, settings: &Settings, (free, with_files): (Bytes, Bytes), found: &mut Vec<Violation>) {
     let (Some(&growth), Some(&resident)) = (requirement.host.growth_limit().high(), requirement.resident().high()) else { return };
-    if resident <= free && resident + growth > free {
-        let left = free.saturating_sub(resident);
+    let held = requirement.held().high().copied().unwrap_or(resident);
+    let left = with_files.saturating_sub(resident).min(free.saturating_sub(held));
+    if resident <= with_files && held <= free && growth > left {
         let message = format!("prompt cache ({} MiB) and checkpoints may grow to {growth}, and {left} are left", settings.cache_ram_mib);
         let fix = format!("take -cram {} or fewer checkpoints (-ctxcp)", left.scale(0.5).get() >> 20);
         found.push(PROMPT_CACHE_MAY_GROW.broken("cache_ram_mib", message, fix));

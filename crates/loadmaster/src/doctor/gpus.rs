@@ -1,11 +1,18 @@
 //! Findings about GPUs.
 
 use super::{Finding, Severity};
-use spec::machine::{Gpu, GpuKind};
-use spec::{Known, Machine};
+use spec::machine::{Gpu, GpuKind, GpuVendor};
+use spec::{Bytes, Known, Machine};
 
 /// Other programs hold much of a GPU above this share.
 const TAKEN: f64 = 0.25;
+
+/// What a Mac keeps for the system where the GPU may use the rest: an eighth, but not less than 4 GiB (what macOS 26 leaves on Macs of 128
+/// GiB is a sixth, on those of 16 a quarter).
+const KEPT: (f64, Bytes) = (0.125, Bytes::from_gib(4));
+
+/// Less than this share more is not worth a setting that is gone after the next start.
+const WORTH_IT: f64 = 1.05;
 
 pub(super) fn findings(machine: &Machine, found: &mut Vec<Finding>) {
     for (index, gpu) in machine.facts.gpus.iter().enumerate().filter(|(_, gpu)| gpu.kind != GpuKind::Software) {
@@ -14,7 +21,34 @@ pub(super) fn findings(machine: &Machine, found: &mut Vec<Finding>) {
         link(machine, index, gpu, &name, found);
         state(machine, index, gpu, &name, found);
         bar(machine, index, gpu, &name, found);
+        wired(machine, gpu, &name, found);
     }
+}
+
+/// macOS lets the GPU use a part of the memory, which the user may raise (`iogpu.wired_limit_mb`, until the next start).
+fn wired(machine: &Machine, gpu: &Gpu, name: &str, found: &mut Vec<Finding>) {
+    let (Some(limit), Some(total)) = (gpu.memory_total.get(), machine.facts.memory.total.get()) else { return };
+    if gpu.vendor != GpuVendor::Apple || !gpu.unified_memory {
+        return;
+    }
+    let kept = total.scale(KEPT.0).max(KEPT.1);
+    let most = total.saturating_sub(kept);
+    if most.as_f64() < limit.as_f64() * WORTH_IT {
+        return;
+    }
+    let share = limit.as_f64() / total.as_f64() * 100.0;
+    found.push(
+        Finding::new(
+            "gpu-wired-limit",
+            Severity::Note,
+            format!("{name} may use {limit} of the Mac's {total} ({share:.0} %): a model that needs more does not stay on the GPU"),
+            gpu.memory_total.source().to_string(),
+        )
+        .fix(format!(
+            "where nothing else needs the memory: sudo sysctl iogpu.wired_limit_mb={} ({total} less {kept} for the system; until the next start)",
+            most.get() >> 20
+        )),
+    );
 }
 
 fn usable(machine: &Machine, index: usize, gpu: &Gpu, name: &str, found: &mut Vec<Finding>) {

@@ -37,7 +37,14 @@ impl<T> Table<T> {
 
 /// A table whose rows are read one by one, as they are asked for.
 #[derive(Debug)]
-struct Lines<T>(OnceLock<Vec<(&'static str, OnceLock<Option<T>>)>>);
+struct Lines<T>(OnceLock<Vec<Line<T>>>);
+
+/// A line of a table, and its row once it has been read; `None` in it where it cannot be.
+#[derive(Debug)]
+struct Line<T> {
+    text: &'static str,
+    row: OnceLock<Option<T>>,
+}
 
 impl<T> Default for Lines<T> {
     fn default() -> Self {
@@ -50,18 +57,18 @@ impl<T> Lines<T> {
     fn holding(&self, word: &str, text: &'static str, read: impl Fn(&Row<'_>) -> Result<T, RowError>) -> Vec<&T> {
         let mut all = text.lines();
         let header = all.next().unwrap_or_default();
-        let lines = self.0.get_or_init(|| all.map(|line| (line, OnceLock::new())).collect());
-        let held: Vec<_> = lines.iter().filter(|(line, _)| holds(line.as_bytes(), word.as_bytes())).collect();
-        let open: Vec<_> = held.iter().filter(|(_, row)| row.get().is_none()).collect();
+        let lines = self.0.get_or_init(|| all.map(|text| Line { text, row: OnceLock::new() }).collect());
+        let held: Vec<&Line<T>> = lines.iter().filter(|line| holds(line.text.as_bytes(), word.as_bytes())).collect();
+        let open: Vec<&Line<T>> = held.iter().copied().filter(|line| line.row.get().is_none()).collect();
         if !open.is_empty() {
-            let text: String = open.iter().map(|(line, _)| format!("{line}\n")).collect();
+            let text: String = open.iter().map(|line| format!("{}\n", line.text)).collect();
             let rows = row::read_each("", &format!("{header}\n{text}"), read);
-            for ((_, row), read) in open.into_iter().zip(rows) {
+            for (line, read) in open.into_iter().zip(rows) {
                 // Another thread may have been first, with the same row.
-                let _ = row.set(read.ok());
+                let _ = line.row.set(read.ok());
             }
         }
-        held.into_iter().filter_map(|(_, row)| row.get()?.as_ref()).collect()
+        held.into_iter().filter_map(|line| line.row.get()?.as_ref()).collect()
     }
 }
 

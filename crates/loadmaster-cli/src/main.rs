@@ -23,8 +23,9 @@ use exit::Exit;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments = rewrite::rewrite(std::env::args_os(), &args::command());
-    let parsed = args::command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let command = args::command();
+    let arguments = rewrite::rewrite(std::env::args_os(), &command);
+    let parsed = command.try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let exit = match parsed {
         Ok(cli) => match command::execute(cli) {
             Ok(exit) => exit,

@@ -153,8 +153,8 @@ fn unknown_memory_is_said_and_not_enforced() {
 #[test]
 fn under_windows_mapped_weights_lie_beside_a_limit_on_what_is_promised() {
     // A job object of 4 GiB, of which 3 are left, on a machine with 20 GB free: the weights' pages belong to the file.
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../probe/tests/machines/windows-job.json");
-    let job = probe::detect(&probe::Recording::parse(&std::fs::read_to_string(path).unwrap()).unwrap()).unwrap();
+    let recording = include_str!("../../probe/tests/machines/windows-job.json");
+    let job = probe::detect(&probe::Recording::parse(recording).unwrap()).unwrap();
     let (model, target) = (model("llama-3.1-8b", "Q4_K_M"), native(&job));
     let mut container = job.clone();
     container.limits.memory.iter_mut().for_each(|limit| limit.mapped_files = true);

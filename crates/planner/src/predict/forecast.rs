@@ -89,7 +89,7 @@ pub fn forecast(
 ) -> Forecast {
     let inventory = Inventory::of(model);
     let moved = moved_by_overrides(model, target, settings);
-    let state = HostState::of(machine.effective_memory_available().get(), requirement);
+    let state = HostState::of(machine.effective_memory_with_files().get(), requirement);
     let predictor = Predictor::with_parameters(machine, target, &inventory, question.parameters);
     let configuration = Configuration { settings, layer_devices: &requirement.layer_devices, moved: &moved, state: &state };
     let workload = &question.workload;

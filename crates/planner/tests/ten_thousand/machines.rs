@@ -136,6 +136,7 @@ fn limit(machine: &mut Machine, draw: &mut Draw, note: &mut dyn FnMut(String)) {
             used: known(draw, used),
             reclaimable: known(draw, reclaimable),
             swap: Known::unknown("test"),
+            mapped_files: true,
         };
         note(format!("limit {} used {} of which cache {}", limit.limit, limit.used, limit.reclaimable));
         machine.limits.memory.push(limit);

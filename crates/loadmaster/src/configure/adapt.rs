@@ -150,7 +150,7 @@ fn without(machine: &Machine, running: &DeviceConfig) -> Machine {
 fn reduced(machine: &Machine, model: &Path, metrics: &Metrics) -> Option<Adapted> {
     let running = &metrics.running;
     let before: u64 = running.memory.iter().filter_map(|held| held.needed.get()).map(spec::Bytes::get).sum();
-    for margin in [0.1, 0.15, 0.2, 0.3, 0.4, 0.5] {
+    for margin in [0.15, 0.3, 0.5] {
         let preferences = Preferences { margin: Some(Margin::Fraction(margin)), ..Preferences::default() };
         // Never more than there is: the context and slots that run are upper ends.
         let request = Request { preferences, ..Request::default() };

@@ -189,14 +189,14 @@ fn speed(cell: &str) -> Option<Known<TokensPerSec>> {
     Some(Known::estimated(value, low, high, SOURCE))
 }
 
-/// Three significant digits, never rounded to zero.
+/// Three significant digits, never rounded to zero. The limits are those of the rounded number, so that what is read is written alike.
 fn digits(rate: f64) -> String {
     match rate {
-        rate if rate >= 100.0 => format!("{rate:.0}"),
-        rate if rate >= 10.0 => format!("{rate:.1}"),
-        rate if rate >= 1.0 => format!("{rate:.2}"),
-        rate if rate >= 0.01 => format!("{rate:.3}"),
-        rate => format!("{rate:e}"),
+        rate if rate >= 99.95 => format!("{rate:.0}"),
+        rate if rate >= 9.995 => format!("{rate:.1}"),
+        rate if rate >= 0.9995 => format!("{rate:.2}"),
+        rate if rate >= 0.009_995 => format!("{rate:.3}"),
+        rate => format!("{rate:.2e}"),
     }
 }
 

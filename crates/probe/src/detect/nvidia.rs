@@ -1,6 +1,6 @@
 //! NVIDIA GPUs, from the answers of the management library, and where it is silent from the kernel.
 //!
-//! Memory and identity of every device are asked before anything else: a driver that is slow to tell a sensor's value then
+//! Address, memory and identity of every device are asked before anything else: a driver that is slow to tell a sensor's value then
 //! costs no plan. Devices that sleep are not asked: the library would wake them.
 
 use super::gpus::{Found, HostMemory, Source, bytes};
@@ -111,10 +111,11 @@ fn first(host: &dyn Host, index: u32) -> Device {
     let ask = |field| handle.ask(host, field);
     Device {
         index,
+        // First of all: where the driver hangs or crashes over the rest, the card on the bus is still this one.
+        address: ask(NvmlField::PciAddress),
         memory: (ask(NvmlField::MemoryTotal), ask(NvmlField::MemoryFree)),
         name: ask(NvmlField::Name),
         uuid: ask(NvmlField::Uuid).ok(),
-        address: ask(NvmlField::PciAddress),
         capability: ask(NvmlField::ComputeCapability).ok().and_then(|text| parse_capability(&text)),
         split: handle.number(host, NvmlField::Mig) == Some(1),
     }

@@ -299,6 +299,9 @@ pub struct PlanArgs {
     /// Write the plan as a configuration file for `run --config` and `validate`
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
+    /// Say of every setting what it would cost to change it
+    #[arg(long)]
+    pub explain: bool,
     /// Accept no downgrade: exit with 4 where the wish does not fit as it is
     #[arg(long)]
     pub strict: bool,

@@ -3,7 +3,7 @@
 use super::{Shared, arguments, companions, driver_child, failure, machine_name, mention, pretend, proof, request};
 use crate::args::PlanArgs;
 use crate::exit::{Exit, Outcome};
-use crate::view::{ModelName, PlanView, PrecisionView, Subject};
+use crate::view::{ModelName, PlanView, PrecisionView, Subject, alternatives};
 use loadmaster::advise::{Advice, CommandOptions, Request, survey};
 use loadmaster::config::ConfigFile;
 use loadmaster::known::precision;
@@ -58,7 +58,14 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
     };
     let disputed = proof.as_ref().is_some_and(|proof| !proof.agrees);
     let precision = choice.as_ref().map(PrecisionView::new);
-    shared.output.show(&PlanView { proof, precision, ..view(&advice, &invocation) })?;
+    let plan = advice.plan.plan();
+    let others = planner::plan::alternatives(&advice.machine, &advice.model, &advice.target, plan);
+    let alternatives = alternatives(&others, &plan.settings);
+    let knobs = args.explain.then(|| {
+        let knobs = planner::plan::explain(&advice.machine, &advice.model, &advice.target, plan);
+        knobs.iter().map(Into::into).collect()
+    });
+    shared.output.show(&PlanView { proof, precision, alternatives, knobs, ..view(&advice, &invocation) })?;
     if let Some(path) = &args.output {
         let config = ConfigFile {
             beside: files.with_paths(|file| from_folder_of(path, file)),

@@ -26,7 +26,7 @@ pub use forecast::{ForecastView, Forecasted};
 pub use hardware::{HardwareListView, HardwareMatchView, HardwareShowView};
 pub use inspect::InspectView;
 pub use memory::{MemoryFacts, MemoryView};
-pub use plan::{PlanView, RefusalView, Subject};
+pub use plan::{PlanView, RefusalView, Subject, alternatives};
 pub use precision::PrecisionView;
 pub use predict::PredictView;
 pub use quantity::{Quantity, Rate, Size};

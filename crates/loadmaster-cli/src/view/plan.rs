@@ -3,12 +3,15 @@
 use super::requirement::central;
 use super::{ModelName, PrecisionView, Quantity, Rate, RequirementView, SCHEMA_VERSION, SettingView, Size, View};
 use crate::render::{Align, BAD, CAUTION, COMMAND, Cell, DIM, GOOD, HEADING, Table, Text, styled};
+use loadmaster::planner;
 use loadmaster::planner::emit::Invocation;
-use loadmaster::planner::plan::{Alternative, Budget, Change, Downgrade, NearestChange, NoPlan, Plan, Rejected, Rejection};
+use loadmaster::planner::plan::{
+    Alternative, Aspect, Budget, Change, Deviation, Downgrade, Gate, Knob, NearestChange, NoPlan, Plan, Rejected, Rejection,
+};
 use loadmaster::planner::predict::Bottleneck;
 use loadmaster::planner::validate::Violation;
 use loadmaster::receipt::Proof;
-use loadmaster::spec::Bytes;
+use loadmaster::spec::{Bytes, Settings};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -45,8 +48,14 @@ pub struct PlanView {
     pub reasons: Vec<String>,
     /// What would change the choice.
     pub changes: Vec<ChangeView>,
-    /// Other plans that fit, best first.
+    /// Other plans that fit, each better than this one in something.
     pub alternatives: Vec<AlternativeView>,
+    /// What the engine would do itself, and how the plan compares; null where that cannot be followed.
+    pub gate: Option<GateView>,
+    /// Every setting with what it would cost to change it, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default)]
+    pub knobs: Option<Vec<KnobView>>,
     /// What the user should know.
     pub warnings: Vec<String>,
     /// The command that starts it.
@@ -172,10 +181,105 @@ pub struct ChangeView {
 pub struct AlternativeView {
     /// What it is.
     pub what: String,
+    /// In what it is better: `speed`, `speed to the first token`, `context`, `quality`, `memory left`, ...
+    pub better: Vec<String>,
+    /// In what it is worse.
+    pub worse: Vec<String>,
+    /// Its settings that differ from the plan's.
+    pub settings: Vec<SettingView>,
     /// Its decode speed.
     pub decode_tokens_per_s: Quantity<Rate>,
-    /// Why it was not taken.
+    /// Seconds of a typical request to its first token.
+    pub first_token_s: f64,
+    /// Seconds of a typical request.
+    pub request_s: f64,
+    /// By how much it is better and worse.
     pub why_not: String,
+}
+
+/// What the engine would do itself with the plan's context, and how the plan compares.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct GateView {
+    /// True where the plan is the engine's own choice.
+    pub kept: bool,
+    /// Seconds of a typical request under the plan.
+    pub plan_request_s: f64,
+    /// Seconds of the same request under the engine's own choice; null where a limit or a floor rules that out.
+    pub default_request_s: Option<f64>,
+    /// Why it is ruled out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default)]
+    pub default_ruled_out: Option<String>,
+    /// Share of the time by which a plan must win to be taken instead.
+    pub margin: f64,
+    /// Settings in which the plan differs.
+    pub deviations: Vec<DeviationView>,
+}
+
+/// A setting in which a plan differs from what the engine would do itself.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct DeviationView {
+    /// Its name and the plan's value.
+    #[serde(flatten)]
+    pub setting: SettingView,
+    /// The engine's value.
+    pub default: String,
+}
+
+/// A setting of a plan, and what it would cost to change it.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct KnobView {
+    /// Its name and value.
+    #[serde(flatten)]
+    pub setting: SettingView,
+    /// `pinned`, `searched`, `rule`, `engine default`.
+    pub origin: String,
+    /// Why it has that value.
+    pub because: String,
+    /// Other values, each evaluated anew.
+    pub others: Vec<OtherView>,
+}
+
+/// Another value of a setting.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct OtherView {
+    /// The value.
+    pub value: String,
+    /// Seconds of a typical request over those of the plan; null where the value cannot be had.
+    pub time_ratio: Option<f64>,
+    /// What it costs, or why it cannot be had.
+    pub cost: String,
+}
+
+impl From<&Knob> for KnobView {
+    fn from(knob: &Knob) -> Self {
+        let other = |other: &planner::plan::Other| OtherView {
+            value: other.value.clone(),
+            time_ratio: other.cost.as_ref().ok().map(|cost| cost.time),
+            cost: other.cost.as_ref().map_or_else(Clone::clone, ToString::to_string),
+        };
+        Self {
+            setting: SettingView::new(knob.setting, knob.value.clone()),
+            origin: knob.origin.to_string(),
+            because: knob.because.clone(),
+            others: knob.others.iter().map(other).collect(),
+        }
+    }
+}
+
+fn gate(gate: &Gate) -> GateView {
+    let deviation = |deviation: &Deviation| DeviationView {
+        setting: SettingView::new(deviation.setting, deviation.chosen.clone()),
+        default: deviation.default.clone(),
+    };
+    GateView {
+        kept: gate.kept(),
+        plan_request_s: gate.plan_seconds,
+        default_request_s: gate.seconds.as_ref().ok().copied(),
+        default_ruled_out: gate.seconds.as_ref().err().cloned(),
+        margin: gate.margin,
+        deviations: gate.deviations.iter().map(deviation).collect(),
+    }
 }
 
 /// A command.
@@ -262,7 +366,9 @@ impl PlanView {
             binding: plan.binding.to_string(),
             reasons: plan.reasons.clone(),
             changes: plan.changes.iter().map(change).collect(),
-            alternatives: plan.alternatives.iter().map(alternative).collect(),
+            alternatives: Vec::new(),
+            gate: plan.gate.as_ref().map(gate),
+            knobs: None,
             warnings: plan.warnings.iter().cloned().chain(subject.warnings.iter().map(violation_line)).collect(),
             command: invocation.into(),
             precision: None,
@@ -304,8 +410,26 @@ fn change(change: &Change) -> ChangeView {
     ChangeView { what: change.what.clone(), then: change.then.clone(), decode_tokens_per_s: Quantity::of(&change.decode) }
 }
 
-fn alternative(other: &Alternative) -> AlternativeView {
-    AlternativeView { what: other.what.clone(), decode_tokens_per_s: Quantity::of(&other.decode), why_not: other.why_not.clone() }
+/// Alternatives to a plan.
+pub fn alternatives(alternatives: &[Alternative], plan: &Settings) -> Vec<AlternativeView> {
+    alternatives.iter().map(|other| alternative(other, plan)).collect()
+}
+
+fn alternative(other: &Alternative, plan: &Settings) -> AlternativeView {
+    let words = |aspects: &[Aspect]| aspects.iter().map(ToString::to_string).collect();
+    let value = |settings: &Settings, setting| planner::emit::flags::value_text(settings, setting);
+    let settings = planner::emit::flags::flags().iter().map(|flag| flag.setting);
+    let differs = settings.filter(|setting| value(plan, setting) != value(&other.settings, setting));
+    AlternativeView {
+        what: other.what.clone(),
+        better: words(&other.better),
+        worse: words(&other.worse),
+        settings: differs.map(|setting| SettingView::new(setting, value(&other.settings, setting))).collect(),
+        decode_tokens_per_s: Quantity::of(&other.decode),
+        first_token_s: other.first_token,
+        request_s: other.seconds,
+        why_not: other.why_not.clone(),
+    }
 }
 
 /// What a phase waits for, for people.
@@ -444,9 +568,21 @@ impl PlanView {
             text.section("What would change it");
             text.notes(self.changes.iter().map(|change| format!("{}: {}", change.what, change.then)));
         }
-        if text.verbose() && !self.alternatives.is_empty() {
+        if !self.alternatives.is_empty() {
             text.section("Also possible");
-            text.notes(self.alternatives.iter().map(|other| format!("{}, {}: {}", other.what, other.decode_tokens_per_s, other.why_not)));
+            text.notes(self.alternatives.iter().map(|other| format!("{}: {}", other.what, other.why_not)));
+        }
+        if let Some(knobs) = &self.knobs {
+            text.section("What changing a setting costs");
+            let mut table = Table::new([Align::Left, Align::Left, Align::Left, Align::Left]);
+            table.header(["setting", "planned", "instead", "the same request"]);
+            for knob in knobs {
+                for (i, other) in knob.others.iter().enumerate() {
+                    let (flag, value) = if i == 0 { (knob.setting.flag.as_str(), knob.setting.value.as_str()) } else { ("", "") };
+                    table.row([flag.to_owned(), value.to_owned(), other.value.clone(), other.cost.clone()]);
+                }
+            }
+            text.table(&table);
         }
     }
 }
@@ -548,7 +684,6 @@ impl View for RefusalView {
 mod tests {
     use super::*;
     use loadmaster::planner::plan::Pool;
-    use spec::{Bytes, Settings};
 
     #[test]
     fn candidates_that_read_the_same_are_one_row() {

@@ -99,7 +99,9 @@ impl Site<'_> {
     fn offload_step(&self, found: &Found) -> Option<Downgrade> {
         let settings = &found.candidate.settings;
         let chosen = !settings.op_offload && self.request.pins.op_offload.is_none() && self.wants_devices();
-        chosen.then(|| Downgrade {
+        // Where it is slower, nothing is given up.
+        let short = chosen && self.evaluate(&Settings { op_offload: true, ..settings.clone() }, &found.rung).outcome.is_err();
+        short.then(|| Downgrade {
             setting: "op_offload",
             from: "on".to_owned(),
             to: "off".to_owned(),
@@ -122,7 +124,7 @@ impl Site<'_> {
             to: "weights read from disk".to_owned(),
             why: format!(
                 "{missing} more host memory would keep them; every token waits for the disk: decode {}",
-                candidate.prediction.decode
+                self.prediction(candidate).decode
             ),
             saves: Some((Pool::Host, missing)),
         })
@@ -130,8 +132,7 @@ impl Site<'_> {
 
     fn first_token_step(&self, found: &Found) -> Option<Downgrade> {
         let bound = self.needs.first_token?;
-        let rate = found.candidate.prediction.prefill.get()?.get();
-        let seconds = f64::from(self.needs.workload.computed()) / rate;
+        let seconds = found.candidate.timing.first_token;
         (seconds > bound).then(|| Downgrade {
             setting: "ttft",
             from: format!("at most {bound} s"),
@@ -143,11 +144,11 @@ impl Site<'_> {
 
     fn decode_step(&self, found: &Found) -> Option<Downgrade> {
         let bound = self.needs.min_decode?;
-        let rate = found.candidate.prediction.decode.get()?;
-        (rate.get() < bound).then(|| Downgrade {
+        let rate = 1.0 / found.candidate.timing.token;
+        (rate < bound).then(|| Downgrade {
             setting: "min_tps",
             from: format!("at least {bound} tok/s"),
-            to: format!("~{rate}"),
+            to: format!("~{rate:.1} tok/s"),
             why: "no plan that fits is faster".to_owned(),
             saves: None,
         })

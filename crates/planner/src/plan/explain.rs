@@ -1,14 +1,15 @@
 //! Why a plan is as it is, and what would change it: computed, not guessed.
 
+use super::objective::Goal;
 use super::request::{DevicePreference, Power};
 use super::search::Found;
 use super::shared::{more_of_the_host, tighter_is_the_host};
 use super::site::{Candidate, Reach, Residency, Rung, Site};
-use super::verdict::{Alternative, Binding, Change, Choice, Origin, Pool, Strategy};
+use super::verdict::{Binding, Change, Choice, Origin, Pool, Strategy};
 use crate::emit::flags::{flags, value_text};
 use crate::predict::HostState;
 use spec::settings::{LoadMode, SplitMode};
-use spec::{Bytes, Known, QuantType, Settings};
+use spec::{Bytes, Known, Settings};
 
 /// Repacked copies that the host would hold with repacking on; `None` where there are none.
 pub(crate) fn repacked_with(site: &Site<'_>, settings: &Settings) -> Option<Bytes> {
@@ -21,14 +22,19 @@ impl Site<'_> {
     /// Which processors compute.
     pub(crate) fn strategy(&self, candidate: &Candidate) -> Strategy {
         let devices = &candidate.requirement.layer_devices;
-        let on_host = devices.iter().any(Option::is_none)
-            || (candidate.settings.n_cpu_moe > 0 && self.inventory.has_experts())
-            || self.moved.iter().any(|moved| moved.to.is_none());
+        let on_host = self.on_host(candidate);
         match (devices.iter().any(Option::is_some), on_host) {
             (false, _) => Strategy::CpuOnly,
             (true, false) => Strategy::GpuOnly,
             (true, true) => Strategy::Hybrid,
         }
+    }
+
+    /// True where layers, or parts of them, are on the host.
+    pub(crate) fn on_host(&self, candidate: &Candidate) -> bool {
+        candidate.requirement.layer_devices.iter().any(Option::is_none)
+            || (candidate.settings.n_cpu_moe > 0 && self.inventory.has_experts())
+            || self.moved_by(&candidate.settings).iter().any(|moved| moved.to.is_none())
     }
 
     /// Where each setting comes from.
@@ -60,14 +66,21 @@ impl Site<'_> {
         let rule = |why: String| Some((Origin::Rule, why));
         match setting {
             "n_ctx" => searched(self.context_reason(settings)),
-            "n_gpu_layers" | "tensor_split" | "split_mode" | "main_gpu" | "n_cpu_moe" if self.wants_devices() => {
-                self.placement_reason(setting, found).and_then(searched)
+            "n_gpu_layers" | "tensor_split" | "split_mode" | "main_gpu" | "n_cpu_moe" | "tensor_overrides" if self.wants_devices() => {
+                let kept = found.gate.as_ref().filter(|gate| gate.kept() && self.on_host(&found.candidate));
+                match kept {
+                    Some(gate) => kept_reason(setting, settings, gate.margin),
+                    None => self.placement_reason(setting, found).and_then(searched),
+                }
             }
             "n_gpu_layers" if self.target.devices.is_empty() => rule("no GPU that the engine can use".to_owned()),
             "n_gpu_layers" => rule("the CPU was asked for".to_owned()),
             "cache_type_k" | "cache_type_v" if settings.cache_type_k.is_quantized() => searched("f16 does not fit".to_owned()),
             "flash_attn" if settings.cache_type_v.is_quantized() => rule("a quantised V cache needs it".to_owned()),
-            "n_ubatch" if settings.n_ubatch > 512 => searched("each micro-batch copies the host's weights to the GPU once".to_owned()),
+            "n_ubatch" if settings.n_ubatch > 512 && self.on_host(&found.candidate) => {
+                searched("each micro-batch copies the host's weights to the GPU once".to_owned())
+            }
+            "n_ubatch" if settings.n_ubatch > 512 => searched("each micro-batch reads the experts that its tokens visit once".to_owned()),
             "n_ubatch" if settings.n_ubatch < 512 => rule("never above context or batch".to_owned()),
             "threads" => rule(self.threads_reason(self.fastest_cores())),
             "threads_batch" => rule(self.threads_reason(None)),
@@ -85,7 +98,12 @@ impl Site<'_> {
             "op_offload" if !settings.op_offload => {
                 let off = "the GPU was not asked for";
                 let short = "copies of host weights do not fit on the GPU";
-                if self.wants_devices() { searched(short.to_owned()) } else { rule(off.to_owned()) }
+                let fits = self.evaluate(&Settings { op_offload: true, ..settings.clone() }, &found.rung).outcome.is_ok();
+                match (self.wants_devices(), fits) {
+                    (true, true) => searched("the CPU reads prompts faster over its own weights than the GPU over copies".to_owned()),
+                    (true, false) => searched(short.to_owned()),
+                    (false, _) => rule(off.to_owned()),
+                }
             }
             "cache_ram_mib" => rule(format!("at most half of the {} that the host has left", self.spare_host(&found.candidate))),
             _ => None,
@@ -109,11 +127,12 @@ impl Site<'_> {
         let settings = &found.candidate.settings;
         let all = self.inventory.offloadable();
         match setting {
+            "n_gpu_layers" if settings.n_gpu_layers == 0 => Some("the CPU alone is faster, or the GPU holds nothing".to_owned()),
             "n_gpu_layers" if settings.n_gpu_layers >= all => Some(format!("all {} layers and the output fit", all - 1)),
             "n_gpu_layers" => Some(format!("the most of {all} that fits")),
             "n_cpu_moe" if settings.n_cpu_moe > 0 => Some("experts leave the GPU first: a token reads few of them".to_owned()),
             "split_mode" | "main_gpu" if settings.split_mode == SplitMode::None => Some("the fastest GPU holds it alone".to_owned()),
-            "tensor_split" if !settings.tensor_split.is_empty() => Some("layers per GPU, by the memory of each".to_owned()),
+            "tensor_split" if !settings.tensor_split.is_empty() => Some("layers per GPU, as much as fits on the fastest".to_owned()),
             _ => None,
         }
     }
@@ -167,8 +186,10 @@ impl Site<'_> {
         if let Some(first) = found.tried.first() {
             reasons.push(format!("tried first: {}: {}", first.what, first.rejection));
         }
-        let slowest = candidate.prediction.decode_parts.first();
-        reasons.extend(slowest.map(|part| format!("decode is limited by {}: {}", candidate.prediction.decode_bottleneck, part.what)));
+        reasons.extend(found.gate.as_ref().map(ToString::to_string));
+        let prediction = self.prediction(candidate);
+        let slowest = prediction.decode_parts.first();
+        reasons.extend(slowest.map(|part| format!("decode is limited by {}: {}", prediction.decode_bottleneck, part.what)));
         reasons
     }
 
@@ -204,23 +225,24 @@ impl Site<'_> {
             // Nobody adds that much to this machine.
             return None;
         }
+        let decode = self.prediction(&whole).decode;
         let where_ = if self.pools.devices.len() == 1 { "on" } else { "in all over" };
         let of_the_host = more_of_the_host(self.machine, &self.pools, extra);
         Some(Change {
             what: of_the_host.unwrap_or_else(|| format!("{extra} more {where_} {}", self.device_pool())),
             then: format!(
                 "all layers on the GPU: decode {} instead of {}",
-                central(&whole.prediction.decode),
-                central(&found.candidate.prediction.decode)
+                central(&decode),
+                central(&self.prediction(&found.candidate).decode)
             ),
-            decode: whole.prediction.decode,
+            decode,
         })
     }
 
     /// The least extra device memory with which a rung's whole placement fits, found by placing on larger devices.
     fn with_more_memory(&self, rung: &Rung) -> Option<(Bytes, Candidate)> {
         let plenty = self.roomy(Bytes::from_gib(4096));
-        let whole = plenty.place(rung).ok()?;
+        let whole = plenty.place_with(rung, |frame| frame.changes == 0).ok()?;
         let needs: Bytes = whole.requirement.devices.iter().filter_map(|device| device.total().high().copied()).sum();
         let limit = self.pools.device_limit();
         (needs > limit).then(|| (needs.saturating_sub(limit), whole))
@@ -245,7 +267,11 @@ impl Site<'_> {
         let decode = self.resident_speed(candidate);
         Some(Change {
             what: format!("{missing} more host memory"),
-            then: format!("the weights stay in memory: decode {} instead of {}", central(&decode), central(&candidate.prediction.decode)),
+            then: format!(
+                "the weights stay in memory: decode {} instead of {}",
+                central(&decode),
+                central(&self.prediction(candidate).decode)
+            ),
             decode,
         })
     }
@@ -274,63 +300,9 @@ impl Site<'_> {
         })
     }
 
-    fn placed_by_user(&self) -> bool {
+    pub(crate) fn placed_by_user(&self) -> bool {
         let pins = &self.request.pins;
         pins.n_gpu_layers.is_some() || pins.n_cpu_moe.is_some() || pins.tensor_overrides.is_some()
-    }
-
-    /// Other plans that fit.
-    pub(crate) fn alternatives(&self, found: &Found) -> Vec<Alternative> {
-        let candidate = &found.candidate;
-        let mut alternatives: Vec<Alternative> = Vec::new();
-        if self.strategy(candidate) == Strategy::Hybrid && !candidate.settings.cache_type_k.is_quantized() {
-            let rung = Rung {
-                cache: QuantType::Q8_0,
-                reach: Reach::Devices,
-                n_ctx: self.needs.floor.max(4096).min(candidate.settings.n_ctx),
-                ..found.rung
-            };
-            if self.needs.cache_floor != QuantType::F16
-                && self.request.pins.n_ctx.is_none()
-                && let Ok(other) = self.place(&rung)
-            {
-                let why_not = "a shorter context and a quantised cache are a downgrade; pin them to have it".to_owned();
-                alternatives.push(self.alternative(other, why_not));
-            }
-        }
-        let may_use_cpu = self.request.preferences.device == DevicePreference::Auto && !self.placed_by_user();
-        if self.strategy(candidate) != Strategy::CpuOnly && may_use_cpu {
-            let rung = Rung { reach: Reach::Anywhere, ..found.rung };
-            let settings = Settings {
-                n_gpu_layers: 0,
-                n_cpu_moe: 0,
-                n_ubatch: 512,
-                op_offload: false,
-                split_mode: SplitMode::Layer,
-                main_gpu: 0,
-                tensor_split: Vec::new(),
-                ..candidate.settings.clone()
-            };
-            let settings = self.pinned(settings);
-            let evaluated = self.evaluate(&settings, &rung);
-            if let (Some(requirement), Ok(residency)) = (evaluated.requirement, evaluated.outcome)
-                && let Ok(other) = self.candidate(settings, requirement, residency)
-            {
-                let (its, ours) = (&other.prediction, &candidate.prediction);
-                let mut why_not = format!("slower: decode {} instead of {}", central(&its.decode), central(&ours.decode));
-                if its.decode.get() >= ours.decode.get() {
-                    // A GPU in the host's memory reads no faster; what it gains is the prompt.
-                    why_not =
-                        format!("slower over a typical request: prompt {} instead of {}", central(&its.prefill), central(&ours.prefill));
-                }
-                alternatives.push(self.alternative(other, why_not));
-            }
-        }
-        alternatives
-    }
-
-    fn alternative(&self, other: Candidate, why_not: String) -> Alternative {
-        Alternative { what: self.describe(&other.settings), settings: other.settings, decode: other.prediction.decode, why_not }
     }
 
     /// A site of its own over the same problem.
@@ -340,12 +312,33 @@ impl Site<'_> {
         site
     }
 
+    /// The same with another goal.
+    pub(crate) fn with_goal(&self, goal: Goal) -> Site<'_> {
+        let mut site = self.again();
+        site.goal = goal;
+        site
+    }
+
     /// Speed of a candidate if its weights stayed in memory.
     fn resident_speed(&self, candidate: &Candidate) -> Known<spec::TokensPerSec> {
         let state = HostState::of(None, &candidate.requirement);
         let devices = &candidate.requirement.layer_devices;
-        self.predictor.speed(&candidate.settings, devices, &self.moved, &state, candidate.prediction.depth).decode
+        self.predictor
+            .speed(&candidate.settings, devices, &self.moved_by(&candidate.settings), &state, self.depth(&candidate.settings))
+            .decode
     }
+}
+
+/// Why a placement is the engine's own; `None` for settings that it has left alone.
+fn kept_reason(setting: &str, settings: &Settings, margin: f64) -> Option<(Origin, String)> {
+    let left_alone = match setting {
+        "n_gpu_layers" => false,
+        "tensor_split" => settings.tensor_split.is_empty(),
+        "tensor_overrides" => settings.tensor_overrides.is_empty(),
+        _ => true,
+    };
+    let why = format!("as the engine's own --fit places it: nothing is better by {:.0} %", margin * 100.0);
+    (!left_alone).then_some((Origin::EngineDefault, why))
 }
 
 fn placement_pins(names: &[&'static str]) -> Vec<&'static str> {

@@ -1,35 +1,4 @@
-//! Layers over devices: which counts fit, and the tensor split that makes the engine place them so.
-
-/// Splits consecutive `loads` over devices with these `capacities`, in order, so that the fullest device is as empty as it
-/// can be. `None` where they do not fit. The last load (the output) must be on a device as all others.
-pub(crate) fn balanced(loads: &[f64], capacities: &[f64]) -> Option<Vec<usize>> {
-    let mut best = greedy(loads, capacities, 1.0)?;
-    let (mut low, mut high) = (0.0, 1.0);
-    // 24 halvings resolve a share to less than a layer of any model.
-    for _ in 0..24 {
-        let share = (low + high) / 2.0;
-        match greedy(loads, capacities, share) {
-            Some(counts) => (best, high) = (counts, share),
-            None => low = share,
-        }
-    }
-    Some(best)
-}
-
-/// Fills each device up to `share` of its capacity before the next one.
-pub(crate) fn greedy(loads: &[f64], capacities: &[f64], share: f64) -> Option<Vec<usize>> {
-    let mut counts = vec![0; capacities.len()];
-    let mut next = 0;
-    for (count, capacity) in counts.iter_mut().zip(capacities) {
-        let mut left = capacity * share;
-        while let Some(load) = loads.get(next).filter(|load| **load <= left) {
-            left -= load;
-            next += 1;
-            *count += 1;
-        }
-    }
-    (next == loads.len()).then_some(counts)
-}
+//! Layers over devices as the engine assigns them.
 
 /// The device of each of `n` layers and, last, of the output, as the engine assigns them (`src/llama-model.cpp:1558-1603`):
 /// the last `n_gpu_layers` of them, by cumulative shares in single precision. No share means that the device gets nothing.
@@ -74,13 +43,5 @@ mod tests {
         assert_eq!(assign(4, 2, &[1.0]), [None, None, Some(0), Some(0)]);
         assert_eq!(assign(3, 0, &[1.0]), [None; 3]);
         assert_eq!(assign(2, 9, &[1.0]), [Some(0); 2]);
-    }
-
-    #[test]
-    fn balance_follows_capacity() {
-        assert_eq!(balanced(&[1.0; 12], &[8.0, 16.0]), Some(vec![4, 8]));
-        assert_eq!(balanced(&[1.0; 24], &[8.0, 16.0]), Some(vec![8, 16]));
-        assert_eq!(balanced(&[1.0; 25], &[8.0, 16.0]), None);
-        assert_eq!(balanced(&[5.0], &[4.0, 6.0]), Some(vec![0, 1]));
     }
 }

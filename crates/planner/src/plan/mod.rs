@@ -1,11 +1,19 @@
 //! PLAN: which settings to run a model with on a machine, why, and what would change the choice.
 //!
-//! A bounded search: closed sums propose a placement, the exact requirement decides, and predictions rank what fits.
+//! A joint search: all that a tier of the ladder leaves open is chosen together, by the predicted time of the workload's request. Closed
+//! sums bound and propose, the exact requirement decides, and what the engine would do itself is kept unless a plan wins by a margin.
 
+mod chain;
+mod costs;
 mod downgrade;
+mod exhaustive;
 mod explain;
+mod gate;
+mod joint;
 mod layers;
 mod needs;
+mod objective;
+mod pareto;
 mod place;
 pub(crate) mod pools;
 mod refusal;
@@ -16,9 +24,12 @@ mod shared;
 pub(crate) mod site;
 mod verdict;
 
+pub use costs::{Cost, Knob, Other, alternatives, explain};
+pub use exhaustive::{Optimum, exhaustive, searched};
+pub use gate::{Deviation, Gate};
 pub use refusal::{NearestChange, NoPlan, Rejected, Rejection};
 pub use request::{DevicePreference, DiskPolicy, Margin, Power, Preferences, Priority, Request};
-pub use verdict::{Alternative, Binding, Budget, Change, Choice, Downgrade, Origin, Pool, Strategy, Verdict};
+pub use verdict::{Alternative, Aspect, Binding, Budget, Change, Choice, Downgrade, Origin, Pool, Strategy, Verdict};
 
 pub use crate::workload::UseCase;
 
@@ -52,12 +63,14 @@ pub struct Plan {
     pub binding: Binding,
     /// Why this plan, in sentences for people.
     pub reasons: Vec<String>,
+    /// How it compares with what the engine would do itself; `None` where that cannot be followed.
+    pub gate: Option<Gate>,
     /// What would change the choice, each re-planned and not guessed.
     pub changes: Vec<Change>,
-    /// Other plans that fit, best first.
-    pub alternatives: Vec<Alternative>,
     /// What the user should know: assumed figures, costs, risks.
     pub warnings: Vec<String>,
+    /// Placements of the search's space, each weighed or ruled out by a bound together with others.
+    pub considered: usize,
     /// The request that was planned for.
     pub request: Request,
 }
@@ -127,6 +140,7 @@ fn plan_over(
     let site = Site::new(machine, model, target, request, &inventory, require);
     let found = site.search().map_err(|tried| Box::new(site.refuse(tried)))?;
     Ok(Plan {
+        considered: site.considered.get(),
         choices: site.choices(&found),
         verdict: site.verdict(&found),
         strategy: site.strategy(&found.candidate),
@@ -134,11 +148,11 @@ fn plan_over(
         binding: site.binding(&found),
         reasons: site.reasons(&found),
         changes: site.changes(&found),
-        alternatives: site.alternatives(&found),
         warnings: site.warnings(&found),
+        gate: found.gate,
         request: request.clone(),
+        prediction: site.prediction(&found.candidate),
         settings: found.candidate.settings,
         requirement: found.candidate.requirement,
-        prediction: found.candidate.prediction,
     })
 }

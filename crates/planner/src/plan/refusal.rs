@@ -47,6 +47,17 @@ pub enum Rejection {
     NotPossible(String),
 }
 
+impl Rejection {
+    /// The memory that is too small; `None` where something else is in the way.
+    pub(crate) fn place(&self) -> Option<&Pool> {
+        if let Self::DoesNotFit { pool, .. } = self { Some(pool) } else { None }
+    }
+    /// Bytes that are missing; nothing where something else is in the way.
+    pub(crate) fn missing(&self) -> Bytes {
+        if let Self::DoesNotFit { needs, limit, .. } = self { needs.saturating_sub(*limit) } else { Bytes::ZERO }
+    }
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -68,7 +68,7 @@ impl Site<'_> {
                 let mut request = self.request.clone();
                 remove(&mut request.pins, name);
                 let site = Site::new(self.machine, self.model, self.target, &request, self.inventory, self.require());
-                let found = site.search().ok()?;
+                let found = site.find().ok()?;
                 let pinned = self.pinned(Settings::default());
                 Some(NearestChange::Unpin {
                     setting: name,
@@ -89,7 +89,7 @@ impl Site<'_> {
         let mut request = self.request.clone();
         costly.iter().for_each(|name| remove(&mut request.pins, name));
         let site = Site::new(self.machine, self.model, self.target, &request, self.inventory, self.require());
-        if site.search().is_ok() { costly } else { Vec::new() }
+        if site.find().is_ok() { costly } else { Vec::new() }
     }
 
     /// The plan that reads from disk, where it was refused as too slow or was not allowed.
@@ -100,8 +100,8 @@ impl Site<'_> {
         }
         request.preferences.disk = DiskPolicy::Allow;
         let site = Site::new(self.machine, self.model, self.target, &request, self.inventory, self.require());
-        let found = site.search().ok()?;
-        Some(NearestChange::FromDisk { decode: found.candidate.prediction.decode })
+        let found = site.find().ok()?;
+        Some(NearestChange::FromDisk { decode: site.prediction(&found.candidate).decode })
     }
 
     /// The least modest rung without disk: the one whose memory is asked for.
@@ -127,7 +127,7 @@ impl Site<'_> {
             Pool::Host => (site.pools.host.limit, site.pools.host.with_files) = (Some(plenty), Some(plenty)),
             _ => site.pools.devices.iter_mut().for_each(|device| device.limit = Some(plenty)),
         }
-        let placed = site.place(&rung).ok()?;
+        let placed = site.place_with(&rung, |frame| frame.changes == 0).ok()?;
         let (needs, allowance) = match &pool {
             Pool::Device { index, .. } => (*placed.requirement.devices.get(*index)?.total().high()?, self.pools.devices.get(*index)?),
             Pool::AllDevices => return None,

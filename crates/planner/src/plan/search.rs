@@ -1,5 +1,7 @@
-//! The ladder: from what the use case wants down to what still makes sense, the first rung on which the model fits.
+//! The ladder: from what the use case wants down to what still makes sense. The first tier on which the model fits has the plan, and
+//! within a tier everything is chosen together.
 
+use super::gate::Gate;
 use super::needs::Needs;
 use super::refusal::Rejected;
 use super::request::DiskPolicy;
@@ -14,72 +16,84 @@ pub(crate) struct Found {
     pub(crate) rung: Rung,
     /// What did not fit before.
     pub(crate) tried: Vec<Rejected>,
+    /// What the engine itself would do, where that is known.
+    pub(crate) gate: Option<Gate>,
 }
 
+/// Types that a cache is quantised to, finest first. Two types of one size are not both there: the one with fewer artefacts is.
+const QUANTISED: [QuantType; 5] = [QuantType::Q8_0, QuantType::Q5_1, QuantType::Q5_0, QuantType::Q4_1, QuantType::Q4_0];
+
 impl Site<'_> {
-    /// The first rung with a plan that keeps the bounds on speed, finished; where none does, the one that comes nearest; else everything
-    /// that was tried.
+    /// The first tier with a plan that keeps the bounds on speed; where none does, the first with a plan. Finished, and the engine's own
+    /// choice where that is as good. Else everything that was tried.
     pub(crate) fn search(&self) -> Result<Found, Vec<Rejected>> {
+        let found = self.gated(self.find()?);
+        Ok(Found { candidate: self.finish(found.candidate, &found.rung), ..found })
+    }
+
+    /// The same without looking at the engine's own choice.
+    pub(crate) fn find(&self) -> Result<Found, Vec<Rejected>> {
         let mut tried = Vec::new();
-        let mut nearest: Option<(f64, Found)> = None;
-        for rung in self.rungs() {
-            match self.place(&rung) {
+        let mut first: Option<Found> = None;
+        for tier in self.tiers() {
+            match self.settled(&tier) {
                 Ok(candidate) => {
-                    let behind = self.behind(&candidate);
-                    if nearest.as_ref().is_none_or(|(least, _)| behind < *least) {
-                        nearest = Some((behind, Found { candidate, rung, tried: tried.clone() }));
+                    let keeps = candidate.worth.behind <= 1.0;
+                    if keeps || first.is_none() {
+                        let rung = self.rung_of(&tier, &candidate);
+                        first = Some(Found { candidate, rung, tried: tried.clone(), gate: None });
                     }
-                    if behind <= 1.0 {
+                    if keeps {
                         break;
                     }
                 }
                 Err(more) => tried.extend(more),
             }
         }
-        let (_, found) = nearest.ok_or(tried)?;
-        Ok(Found { candidate: self.finish(found.candidate, &found.rung), ..found })
+        first.ok_or(tried)
     }
 
-    /// By which factor a candidate misses the bound on speed that it misses most; 1 where it keeps all.
-    fn behind(&self, candidate: &Candidate) -> f64 {
-        let of = |rate: &spec::Known<spec::TokensPerSec>| rate.get().map_or(0.0, |rate| rate.get());
-        let read = f64::from(self.needs.workload.computed()) / of(&candidate.prediction.prefill);
-        let first = self.needs.first_token.map_or(1.0, |bound| read / bound);
-        let slow = self.needs.min_decode.map_or(1.0, |bound| bound / of(&candidate.prediction.decode));
-        first.max(slow).max(1.0)
+    /// The rung of a tier that a candidate is on.
+    fn rung_of(&self, tier: &[Rung], candidate: &Candidate) -> Rung {
+        let n_ctx = candidate.settings.n_ctx;
+        let found = tier.iter().find(|rung| rung.n_ctx == n_ctx).or(tier.last());
+        found.copied().unwrap_or(Rung { n_ctx, cache: candidate.settings.cache_type_k, reach: Reach::Anywhere, disk: false })
     }
 
-    /// Rungs in order, none twice.
+    /// Every rung in order, none twice.
     pub(crate) fn rungs(&self) -> Vec<Rung> {
+        self.tiers().into_iter().flatten().collect()
+    }
+
+    /// What is given up, tier by tier: nothing; then precision of the cache, as far as the use case allows; then context; then weights in
+    /// memory. Where the GPU alone is wished for, the first three come before layers on the CPU.
+    pub(crate) fn tiers(&self) -> Vec<Vec<Rung>> {
         let Needs { want, enough, floor, gpu_first, .. } = self.contexts();
         let full = self.request.pins.cache_type_k.unwrap_or(QuantType::F16);
-        let quantised = self.may_quantise_cache().then_some(QuantType::Q8_0);
+        let quantised = self.quantised_caches();
+        let coarsest = quantised.last().copied().unwrap_or(full);
         let below: Vec<u32> = Needs::halvings(enough, floor).into_iter().filter(|&n_ctx| n_ctx < enough).collect();
-        let mut rungs: Vec<Rung> = Vec::new();
-        let mut add = |n_ctx, cache, reach, disk| {
-            let rung = Rung { n_ctx, cache, reach, disk };
-            if !rungs.contains(&rung) {
-                rungs.push(rung);
+        let mut tiers: Vec<Vec<Rung>> = Vec::new();
+        let mut add = |contexts: &[u32], cache, reach, disk| {
+            let known = |rung: &Rung| tiers.iter().flatten().any(|other| other == rung);
+            let rungs = contexts.iter().map(|&n_ctx| Rung { n_ctx, cache, reach, disk });
+            let new: Vec<Rung> = rungs.filter(|rung| !known(rung)).collect();
+            if !new.is_empty() {
+                tiers.push(new);
             }
         };
-        let devices = self.wants_devices();
-        if devices || gpu_first {
-            Needs::halvings(want, enough).into_iter().for_each(|n_ctx| add(n_ctx, full, Reach::Devices, false));
+        let contexts = Needs::halvings(want, enough);
+        let devices_first = (self.wants_devices() && gpu_first).then_some(Reach::Devices);
+        for reach in devices_first.into_iter().chain([Reach::Anywhere]) {
+            add(&contexts, full, reach, false);
+            quantised.iter().for_each(|&cache| add(&contexts, cache, reach, false));
+            below.iter().for_each(|&n_ctx| add(&[n_ctx], coarsest, reach, false));
         }
-        if devices && gpu_first {
-            quantised.into_iter().for_each(|cache| add(enough, cache, Reach::Devices, false));
-            below.iter().for_each(|&n_ctx| add(n_ctx, quantised.unwrap_or(full), Reach::Devices, false));
-        }
-        // With layers on the host every token of context costs speed: what is enough is taken at once.
-        let from = if devices { enough } else { want };
-        Needs::halvings(from, enough).into_iter().for_each(|n_ctx| add(n_ctx, full, Reach::Anywhere, false));
-        quantised.into_iter().for_each(|cache| add(enough, cache, Reach::Anywhere, false));
-        below.iter().for_each(|&n_ctx| add(n_ctx, quantised.unwrap_or(full), Reach::Anywhere, false));
         if self.request.preferences.disk != DiskPolicy::Never {
-            add(enough, full, Reach::Anywhere, true);
-            add(floor, quantised.unwrap_or(full), Reach::Anywhere, true);
+            add(&[enough], full, Reach::Anywhere, true);
+            add(&[floor], coarsest, Reach::Anywhere, true);
         }
-        rungs
+        tiers
     }
 
     /// The use case's contexts; a pinned one is all three.
@@ -90,24 +104,30 @@ impl Site<'_> {
         }
     }
 
-    /// True where the cache may go down to q8_0: the use case allows it, the user has pinned nothing against it, and its
-    /// blocks divide every head.
-    fn may_quantise_cache(&self) -> bool {
+    /// Types that the cache may be quantised to, finest first: no coarser than the floor, nothing pinned against them, and blocks that
+    /// divide every head.
+    pub(crate) fn quantised_caches(&self) -> Vec<QuantType> {
         let pins = &self.request.pins;
         let free = pins.cache_type_k.is_none() && pins.cache_type_v.is_none() && pins.flash_attn != Some(FlashAttention::Off);
-        let block = QuantType::Q8_0.block().weights;
-        let divides = self.model.layers.iter().all(|layer| match &layer.mixer {
+        let cached = self.inventory.layers.iter().any(|layer| layer.k_width > 0);
+        let size = |ty: QuantType| ty.row_bytes(256).map_or(u64::MAX, Bytes::get);
+        let floor = size(self.needs.cache_floor);
+        let allowed = QUANTISED.into_iter().filter(|&ty| free && cached && size(ty) >= floor && self.divides(ty));
+        allowed.collect()
+    }
+
+    /// True where the blocks of a type divide what every layer caches.
+    fn divides(&self, ty: QuantType) -> bool {
+        let block = ty.block().weights;
+        self.model.layers.iter().all(|layer| match &layer.mixer {
             Mixer::Attention(a) | Mixer::Both(a, _) => {
                 u64::from(a.head_dim_k).is_multiple_of(block) && u64::from(a.head_dim_v).is_multiple_of(block)
             }
             Mixer::Mla(mla) => (u64::from(mla.kv_lora_rank) + u64::from(mla.rope_dim)).is_multiple_of(block),
             Mixer::Compressed(attention) => u64::from(attention.head_dim).is_multiple_of(block),
             Mixer::Recurrent(_) | Mixer::None => true,
-        });
-        let cached = self.inventory.layers.iter().any(|layer| layer.k_width > 0);
-        self.needs.cache_floor != QuantType::F16 && free && divides && cached
+        })
     }
-
     /// Bounds what the server may still take later: prompt cache and checkpoints get at most half of what is left of the
     /// host's memory.
     fn finish(&self, candidate: Candidate, rung: &Rung) -> Candidate {
@@ -125,7 +145,7 @@ impl Site<'_> {
         }
         let evaluated = self.evaluate(&settings, rung);
         match (evaluated.requirement, evaluated.outcome) {
-            (Some(requirement), Ok(residency)) => self.candidate(settings, requirement, residency).unwrap_or(candidate),
+            (Some(requirement), Ok(residency)) => self.candidate(settings, requirement, residency),
             _ => candidate,
         }
     }

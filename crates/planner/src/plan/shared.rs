@@ -9,7 +9,7 @@ use super::request::{DevicePreference, Request};
 use super::site::{Reach, Rung, Site};
 use super::verdict::{Budget, Origin, Pool};
 use crate::inventory::Inventory;
-use crate::predict::{HostState, Prediction, Predictor};
+use crate::predict::{HostState, Prediction};
 use crate::target::gpu_of;
 use footprint::{FootprintError, Target};
 use spec::machine::GpuVendor;
@@ -115,8 +115,8 @@ fn seconds(machine: &Machine, model: &Model, target: &Target, request: &Request,
     let settings = Settings { n_gpu_layers: device.map_or(0, |_| inventory.offloadable()), ..site.base(&rung) };
     let homes = vec![device; inventory.offloadable() as usize];
     let state = HostState { missing: 0.0, repacked: 0.0, flash_attention: true };
-    let prediction = Predictor::new(machine, target, inventory).speed(&settings, &homes, &[], &state, site.depth(&settings));
-    let seconds = site.request_seconds(&prediction);
+    let prediction = site.predictor.speed(&settings, &homes, &[], &state, site.depth(&settings));
+    let seconds = site.timing(&settings, &homes, &[], &state).whole;
     seconds.is_finite().then_some((seconds, prediction))
 }
 

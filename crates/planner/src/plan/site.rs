@@ -1,6 +1,7 @@
 //! Everything a search looks at: one machine, model and request, with the sums and rates derived from them once.
 
 use super::needs::Needs;
+use super::objective::{Goal, Timing, Worth};
 use super::pools::Pools;
 use super::refusal::{Rejected, Rejection};
 use super::request::{DevicePreference, DiskPolicy, Power, Request};
@@ -12,6 +13,8 @@ use crate::workload::Workload;
 use footprint::{FootprintError, Requirement, Target};
 use spec::settings::FlashAttention;
 use spec::{Bytes, Machine, Model, QuantType, Settings};
+use std::borrow::Cow;
+use std::cell::Cell;
 
 /// A source of exact requirements.
 pub(crate) type Require<'a> = dyn Fn(&Settings) -> Result<Requirement, FootprintError> + 'a;
@@ -27,6 +30,12 @@ pub(crate) struct Site<'a> {
     pub(crate) pools: Pools,
     pub(crate) predictor: Predictor<'a>,
     pub(crate) moved: Vec<Moved>,
+    /// Devices, fastest first.
+    pub(crate) by_speed: Vec<usize>,
+    /// What the search is for.
+    pub(crate) goal: Goal,
+    /// Placements that were bounded so far, most of them together with others.
+    pub(crate) considered: Cell<usize>,
     require: &'a Require<'a>,
 }
 
@@ -61,10 +70,11 @@ pub(crate) enum Residency {
 pub(crate) struct Candidate {
     pub(crate) settings: Settings,
     pub(crate) requirement: Requirement,
-    pub(crate) prediction: Prediction,
     pub(crate) residency: Residency,
-    /// Central seconds of the use case's typical request.
-    pub(crate) seconds: f64,
+    /// Its time.
+    pub(crate) timing: Timing,
+    /// What it is worth against others.
+    pub(crate) worth: Worth,
 }
 
 /// Decode speed in tokens per second under which a plan that reads from disk is of no use, at the upper end of its
@@ -101,6 +111,12 @@ impl<'a> Site<'a> {
     ) -> Self {
         let mut pinned = Settings::default();
         request.pins.apply(&mut pinned);
+        let (pools, predictor) = (Pools::of(machine, target, request.preferences.margin), Predictor::new(machine, target, inventory));
+        let mut by_speed: Vec<usize> = (0..target.devices.len()).collect();
+        by_speed.sort_by(|&a, &b| {
+            let faster = predictor.bandwidth(b).total_cmp(&predictor.bandwidth(a));
+            faster.then(pools.devices[b].limit.cmp(&pools.devices[a].limit)).then(a.cmp(&b))
+        });
         Self {
             machine,
             model,
@@ -108,8 +124,11 @@ impl<'a> Site<'a> {
             request,
             inventory,
             needs: Needs::of(request, model),
-            pools: Pools::of(machine, target, request.preferences.margin),
-            predictor: Predictor::new(machine, target, inventory),
+            pools,
+            predictor,
+            by_speed,
+            goal: Goal::default(),
+            considered: Cell::new(0),
             moved: moved_by_overrides(model, target, &pinned),
             require,
         }
@@ -233,36 +252,47 @@ impl<'a> Site<'a> {
     }
 
     /// Completes an evaluation that fits.
-    pub(crate) fn candidate(&self, settings: Settings, requirement: Requirement, residency: Residency) -> Result<Candidate, Rejection> {
-        let prediction = self.predict(&settings, &requirement);
-        if let (Residency::FromDisk, DiskPolicy::Auto, Some(&decode)) = (residency, self.request.preferences.disk, prediction.decode.high())
-        {
-            let missing = HostState::of(self.pools.host.with_files, &requirement).missing;
-            if decode.get() < SLOWEST && missing > MISSING {
-                return Err(Rejection::TooSlow { at_most: decode });
-            }
+    pub(crate) fn candidate(&self, settings: Settings, requirement: Requirement, residency: Residency) -> Candidate {
+        let state = HostState::of(self.pools.host.with_files, &requirement);
+        let timing = self.timing(&settings, &requirement.layer_devices, &self.moved_by(&settings), &state);
+        let worth = self.worth(&settings, &timing);
+        Candidate { settings, requirement, residency, timing, worth }
+    }
+
+    /// Why a candidate that reads weights from disk is of no use, unless that is allowed at any speed.
+    pub(crate) fn too_slow(&self, candidate: &Candidate) -> Option<Rejection> {
+        if candidate.residency == Residency::Resident || self.request.preferences.disk != DiskPolicy::Auto {
+            return None;
         }
-        let seconds = self.request_seconds(&prediction);
-        Ok(Candidate { settings, requirement, prediction, residency, seconds })
+        let missing = HostState::of(self.pools.host.with_files, &candidate.requirement).missing;
+        let decode = *self.prediction(candidate).decode.high()?;
+        (missing > MISSING && decode.get() < SLOWEST).then_some(Rejection::TooSlow { at_most: decode })
+    }
+
+    /// Speed of a candidate.
+    pub(crate) fn prediction(&self, candidate: &Candidate) -> Prediction {
+        self.predict(&candidate.settings, &candidate.requirement)
     }
 
     /// Speed of settings, decode at the depth of the use case's typical request.
     pub(crate) fn predict(&self, settings: &Settings, requirement: &Requirement) -> Prediction {
         let depth = self.depth(settings);
         let state = HostState::of(self.pools.host.with_files, requirement);
-        self.predictor.speed(settings, &requirement.layer_devices, &self.moved, &state, depth)
+        self.predictor.speed(settings, &requirement.layer_devices, &self.moved_by(settings), &state, depth)
+    }
+
+    /// Tensors that the rules of settings put elsewhere than their layers.
+    pub(crate) fn moved_by(&self, settings: &Settings) -> Cow<'_, [Moved]> {
+        if settings.tensor_overrides == self.request.pins.tensor_overrides.as_deref().unwrap_or_default() {
+            return Cow::Borrowed(&self.moved);
+        }
+        Cow::Owned(moved_by_overrides(self.model, self.target, settings))
     }
 
     /// Tokens in the context half way through the answer of a typical request.
     pub(crate) fn depth(&self, settings: &Settings) -> u32 {
         let Workload { prompt, output, .. } = self.needs.workload;
         prompt.saturating_add(output / 2).min(settings.n_ctx)
-    }
-
-    pub(crate) fn request_seconds(&self, prediction: &Prediction) -> f64 {
-        let over = |tokens: u32, rate: Option<f64>| rate.map_or(f64::INFINITY, |rate| f64::from(tokens) / rate);
-        over(self.needs.workload.computed(), prediction.prefill.get().map(|rate| rate.get()))
-            + over(self.needs.workload.output, prediction.decode.get().map(|rate| rate.get()))
     }
 
     /// A candidate in words: its placement, context and cache.

@@ -222,15 +222,53 @@ pub struct Change {
     pub decode: Known<TokensPerSec>,
 }
 
-/// Another plan that fits.
+/// What plans can be better or worse in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Aspect {
+    /// Time of a typical request.
+    Speed,
+    /// Time to its first token.
+    FirstToken,
+    /// Tokens of context.
+    Context,
+    /// Precision of the KV cache.
+    Quality,
+    /// Memory left on devices; where there are none, on the host.
+    MemoryLeft,
+    /// Processors kept at work, times the time of a request: what can be said of energy without knowing watts.
+    Power,
+}
+
+impl fmt::Display for Aspect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Speed => "speed",
+            Self::FirstToken => "speed to the first token",
+            Self::Context => "context",
+            Self::Quality => "quality",
+            Self::MemoryLeft => "memory left",
+            Self::Power => "requests per processor and second",
+        })
+    }
+}
+
+/// Another plan that fits, better than the chosen one in something.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alternative {
     /// What it is: `CPU only`, `KV cache in q8_0`.
     pub what: String,
+    /// In what it is better.
+    pub better: Vec<Aspect>,
+    /// In what it is worse.
+    pub worse: Vec<Aspect>,
     /// Its settings.
     pub settings: Settings,
     /// Its decode speed.
     pub decode: Known<TokensPerSec>,
-    /// Why it was not taken.
+    /// Seconds of a typical request to its first token.
+    pub first_token: f64,
+    /// Seconds of a typical request.
+    pub seconds: f64,
+    /// By how much it is better and worse.
     pub why_not: String,
 }

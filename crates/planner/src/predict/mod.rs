@@ -22,7 +22,7 @@ pub use alone::{Alone, alone};
 use footprint::{Requirement, Target};
 pub use forecast::{Forecast, Question, RequestTimes, SpeedAt, depths, forecast};
 pub(crate) use load::{Moved, moved_by_overrides};
-pub(crate) use predictor::Predictor;
+pub(crate) use predictor::{Configuration, Predictor};
 pub use ranking::{Placement, request_seconds};
 use spec::{Known, Machine, Model, Settings, TokensPerSec};
 pub use speculation::Speculation;

@@ -14,10 +14,13 @@ pub fn machine(text: &str) -> Machine {
 }
 
 pub fn model(name: &str, file_type: &str) -> Model {
-    let shape = synthetic::preset(name).unwrap();
+    model_of(&synthetic::preset(name).unwrap(), file_type)
+}
+
+pub fn model_of(shape: &synthetic::Shape, file_type: &str) -> Model {
     // A table of tokens changes nothing that is planned but the host program's own memory, and takes most of the time.
     let options = synthetic::Options { vocabulary: synthetic::Vocabulary::None, ..synthetic::Options::default() };
-    let file = synthetic::gguf(&shape, file_type.parse().unwrap(), &options).unwrap();
+    let file = synthetic::gguf(shape, file_type.parse().unwrap(), &options).unwrap();
     let gguf = formats::gguf::read(&file.header, file.size).unwrap();
     formats::describe(&[gguf]).unwrap()
 }
@@ -59,8 +62,8 @@ fn plan_text(plan: &Plan, out: &mut String) {
         writeln!(out, "{}: {} of {limit}, mapped {}", budget.pool, budget.needed, budget.mapped).unwrap();
     });
     plan.reasons.iter().for_each(|reason| writeln!(out, "because {reason}").unwrap());
+    plan.gate.iter().for_each(|gate| writeln!(out, "gate: {gate}").unwrap());
     plan.changes.iter().for_each(|change| writeln!(out, "change: {}: {}", change.what, change.then).unwrap());
-    plan.alternatives.iter().for_each(|other| writeln!(out, "other: {}: {}", other.what, other.why_not).unwrap());
     plan.warnings.iter().for_each(|warning| writeln!(out, "warning: {warning}").unwrap());
     plan.prediction.assumptions.iter().for_each(|assumption| writeln!(out, "assumed: {assumption}").unwrap());
 }

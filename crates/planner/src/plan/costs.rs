@@ -1,0 +1,193 @@
+//! What it would cost to set one knob otherwise: each change evaluated anew, with everything else as the plan has it.
+
+use super::site::{Reach, Residency, Rung, Site};
+use super::verdict::{Alternative, Origin, Pool};
+use super::{Plan, shared};
+use crate::emit::flags::value_text;
+use crate::inventory::Inventory;
+use crate::predict::HostState;
+use footprint::{Requirements, Target};
+use spec::settings::{FlashAttention, LoadMode};
+use spec::{Bytes, Machine, Model, QuantType, Settings};
+use std::fmt;
+
+/// One setting of a plan: its value, where that comes from, and what other values would cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Knob {
+    /// The setting's name.
+    pub setting: &'static str,
+    /// Its value.
+    pub value: String,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Why.
+    pub because: String,
+    /// Other values, each with what it would cost.
+    pub others: Vec<Other>,
+}
+
+/// Another value of a setting.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Other {
+    /// The value.
+    pub value: String,
+    /// What it would cost, or why it cannot be had.
+    pub cost: Result<Cost, String>,
+}
+
+/// What a change costs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cost {
+    /// Seconds of a typical request over those of the plan: 1.1 is ten per cent longer.
+    pub time: f64,
+    /// Memory on top, by pool; less than nothing where some is freed. Pools where nothing changes are left out.
+    pub memory: Vec<(Pool, i64)>,
+}
+
+/// A change of time under which two are called the same.
+const SAME: f64 = 0.005;
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = (self.time - 1.0) * 100.0;
+        match self.time - 1.0 {
+            change if change.abs() < SAME => f.write_str("the same time")?,
+            change if change > 0.0 => write!(f, "{time:.0} % longer")?,
+            _ => write!(f, "{:.0} % shorter", -time)?,
+        }
+        for (pool, change) in &self.memory {
+            let (bytes, word) = (Bytes::new(change.unsigned_abs()), if *change > 0 { "more" } else { "less" });
+            write!(f, ", {bytes} {word} on {pool}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Every setting of a plan with what it would cost to change it; settings for which there is nothing to compare have no others.
+pub fn explain(machine: &Machine, model: &Model, target: &Target, plan: &Plan) -> Vec<Knob> {
+    on_site(machine, model, target, plan, |site| {
+        let knob = |choice: &super::Choice| Knob {
+            setting: choice.setting,
+            value: choice.value.clone(),
+            origin: choice.origin,
+            because: choice.because.clone(),
+            others: others(choice.setting, &plan.settings, site)
+                .into_iter()
+                .map(|settings| Other { value: value_text(&settings, choice.setting), cost: site.cost(plan, &settings) })
+                .filter(|other| other.value != choice.value)
+                .collect(),
+        };
+        plan.choices.iter().map(knob).collect()
+    })
+}
+
+/// Other plans that fit, each better than `plan` in something, none of them worse than another in everything.
+pub fn alternatives(machine: &Machine, model: &Model, target: &Target, plan: &Plan) -> Vec<Alternative> {
+    on_site(machine, model, target, plan, |site| {
+        let residency = if from_disk(plan) { Residency::FromDisk } else { Residency::Resident };
+        let candidate = site.candidate(plan.settings.clone(), plan.requirement.clone(), residency);
+        site.alternatives(&candidate)
+    })
+}
+
+fn from_disk(plan: &Plan) -> bool {
+    plan.verdict.downgrades().iter().any(|step| step.setting == "residency")
+}
+
+/// The problem that a plan solves, with the devices that it is for.
+fn on_site<T>(machine: &Machine, model: &Model, target: &Target, plan: &Plan, work: impl Fn(&Site<'_>) -> T) -> T {
+    let chosen = plan.target(target);
+    let request = match plan.settings.devices == plan.request.pins.devices.clone().unwrap_or_default() {
+        true => plan.request.clone(),
+        false => shared::without_devices(target, &plan.request).1,
+    };
+    let inventory = Inventory::of(model);
+    let requirements = Requirements::new(model, &chosen, &request.profile, &request.companions);
+    let require = |settings: &Settings| requirements.require(settings);
+    work(&Site::new(machine, model, &chosen, &request, &inventory, &require))
+}
+
+/// The neighbours of a setting's value that are worth a look.
+fn others(setting: &str, plan: &Settings, site: &Site<'_>) -> Vec<Settings> {
+    let with = |change: &dyn Fn(&mut Settings)| {
+        let mut settings = plan.clone();
+        change(&mut settings);
+        settings
+    };
+    let all = site.inventory.offloadable();
+    let devices = site.wants_devices();
+    match setting {
+        "n_ctx" => {
+            let longer = plan.n_ctx.saturating_mul(2).min(site.trained_context().unwrap_or(u32::MAX));
+            [plan.n_ctx / 2, longer].into_iter().filter(|&n_ctx| n_ctx >= 256).map(|n_ctx| with(&|to| to.n_ctx = n_ctx)).collect()
+        }
+        "cache_type_k" => {
+            let types = [QuantType::F16, QuantType::Q8_0].into_iter();
+            types.map(|ty| with(&|to| (to.cache_type_k, to.cache_type_v, to.flash_attn) = (ty, ty, flash(ty, plan)))).collect()
+        }
+        "n_gpu_layers" if devices => {
+            let counts = [0, plan.n_gpu_layers.saturating_sub(1), plan.n_gpu_layers.saturating_add(1).min(all), all];
+            let mut counts: Vec<u32> = counts.into_iter().filter(|&count| count != plan.n_gpu_layers).collect();
+            counts.dedup();
+            counts.into_iter().map(|count| with(&|to| (to.n_gpu_layers, to.tensor_split) = (count, fitting(to, count)))).collect()
+        }
+        "n_cpu_moe" if devices && site.inventory.has_experts() => {
+            let most = site.inventory.layers_to_last_experts();
+            [plan.n_cpu_moe.saturating_sub(1), plan.n_cpu_moe.saturating_add(1).min(most)]
+                .into_iter()
+                .map(|count| with(&|to| to.n_cpu_moe = count))
+                .collect()
+        }
+        "n_ubatch" => {
+            let sizes = [plan.n_ubatch / 2, plan.n_ubatch.saturating_mul(2)].into_iter().filter(|&size| size >= 32 && size <= plan.n_ctx);
+            sizes.map(|size| with(&|to| (to.n_ubatch, to.n_batch) = (size, to.n_batch.max(size)))).collect()
+        }
+        "flash_attn" if !plan.cache_type_v.is_quantized() => vec![with(&|to| to.flash_attn = FlashAttention::Off)],
+        "threads" => [plan.threads / 2, plan.threads.saturating_mul(2).min(site.machine.effective_cpus())]
+            .into_iter()
+            .filter(|&threads| threads > 0)
+            .map(|threads| with(&|to| to.threads = threads))
+            .collect(),
+        "threads_batch" => vec![with(&|to| to.threads_batch = (to.threads_batch / 2).max(1))],
+        "op_offload" if devices => vec![with(&|to| to.op_offload = !to.op_offload)],
+        "kv_offload" if devices => vec![with(&|to| to.kv_offload = !to.kv_offload)],
+        "repack" if site.request.profile.repack => vec![with(&|to| to.repack = !to.repack)],
+        "load_mode" => [LoadMode::None, LoadMode::Mmap].into_iter().map(|mode| with(&|to| to.load_mode = mode)).collect(),
+        "cache_ram_mib" => vec![with(&|to| to.cache_ram_mib = 0)],
+        "kv_unified" if plan.n_parallel > 1 => vec![with(&|to| to.kv_unified = !to.kv_unified)],
+        _ => Vec::new(),
+    }
+}
+
+/// A quantised V cache needs flash attention.
+fn flash(ty: QuantType, plan: &Settings) -> FlashAttention {
+    if ty.is_quantized() { FlashAttention::On } else { plan.flash_attn }
+}
+
+/// The split for another number of layers: shares stay in proportion.
+fn fitting(settings: &Settings, count: u32) -> Vec<f64> {
+    let total: f64 = settings.tensor_split.iter().sum();
+    let scale = if total > 0.0 { f64::from(count) / total } else { 0.0 };
+    settings.tensor_split.iter().map(|share| share * scale).collect()
+}
+
+impl Site<'_> {
+    /// What `settings` would cost instead of a plan's.
+    fn cost(&self, plan: &Plan, settings: &Settings) -> Result<Cost, String> {
+        let rung = Rung { n_ctx: settings.n_ctx, cache: settings.cache_type_k, reach: Reach::Anywhere, disk: from_disk(plan) };
+        let evaluated = self.evaluate(settings, &rung);
+        let residency: Residency = evaluated.outcome.map_err(|rejection| rejection.to_string())?;
+        let requirement = evaluated.requirement.ok_or_else(|| "its memory is not known".to_owned())?;
+        let candidate = self.candidate(settings.clone(), requirement, residency);
+        let state = HostState::of(self.pools.host.with_files, &plan.requirement);
+        let now = self.timing(&plan.settings, &plan.requirement.layer_devices, &self.moved_by(&plan.settings), &state);
+        let after = self.pools.budgets(&candidate.requirement);
+        let bytes = |budget: &super::Budget| {
+            let sum = |known: &spec::Known<Bytes>| known.high().map_or(0, |bytes| i64::try_from(bytes.get()).unwrap_or(i64::MAX));
+            sum(&budget.needed).saturating_add(sum(&budget.mapped))
+        };
+        let change =
+            plan.budgets.iter().zip(&after).map(|(before, after)| (before.pool.clone(), bytes(after).saturating_sub(bytes(before))));
+        Ok(Cost { time: candidate.timing.whole / now.whole, memory: change.filter(|(_, change)| *change != 0).collect() })
+    }
+}

@@ -1,0 +1,184 @@
+//! Alternatives worth knowing: plans that are better than the chosen one in something, and in what they are worse.
+
+use super::joint::Frame;
+use super::needs::Needs;
+use super::objective::Goal;
+use super::site::{Candidate, Reach, Rung, Site};
+use super::verdict::{Alternative, Aspect};
+use spec::{Bytes, QuantType, Settings};
+use std::cmp::Ordering;
+
+/// A change of less is none.
+const SAME: f64 = 0.02;
+
+impl Aspect {
+    /// Every aspect, in the order in which people are told.
+    pub const ALL: [Self; 6] = [Self::Speed, Self::FirstToken, Self::Context, Self::Quality, Self::MemoryLeft, Self::Power];
+}
+
+/// A candidate by aspect; more is better in each.
+struct Point {
+    candidate: Candidate,
+    score: [f64; 6],
+}
+
+impl Point {
+    fn of(site: &Site<'_>, candidate: Candidate) -> Self {
+        let (first, whole) = (candidate.timing.first_token, candidate.timing.whole);
+        let devices = candidate.requirement.layer_devices.iter();
+        let mut at_work: Vec<Option<usize>> = devices.copied().chain(site.on_host(&candidate).then_some(None)).collect();
+        at_work.sort_unstable();
+        at_work.dedup();
+        let score = [
+            1.0 / whole,
+            1.0 / first,
+            f64::from(candidate.settings.n_ctx),
+            bits(candidate.settings.cache_type_k) + bits(candidate.settings.cache_type_v),
+            site.left(&candidate),
+            // Energy goes with time and with the processors that are kept awake by it; watts are not known.
+            1.0 / (whole * at_work.len() as f64),
+        ];
+        Self { candidate, score }
+    }
+
+    /// How it compares in an aspect.
+    fn compare(&self, other: &Self, aspect: usize) -> Ordering {
+        let (a, b) = (self.score[aspect], other.score[aspect]);
+        if (a - b).abs() <= SAME * a.abs().max(b.abs()) { Ordering::Equal } else { a.total_cmp(&b) }
+    }
+
+    fn aspects(&self, other: &Self, wanted: Ordering) -> Vec<Aspect> {
+        (0..Aspect::ALL.len()).filter(|&aspect| self.compare(other, aspect) == wanted).map(|aspect| Aspect::ALL[aspect]).collect()
+    }
+
+    /// No worse in anything, and better in something.
+    fn dominates(&self, other: &Self) -> bool {
+        self.aspects(other, Ordering::Less).is_empty() && !self.aspects(other, Ordering::Greater).is_empty()
+    }
+}
+
+/// Bits of one element of a cache.
+fn bits(ty: QuantType) -> f64 {
+    let block = ty.block();
+    block.bytes.as_f64() * 8.0 / block.weights as f64
+}
+
+impl Site<'_> {
+    /// Plans that no other one beats in everything, each better than the chosen one in something: best first by how many aspects.
+    pub(crate) fn alternatives(&self, plan: &Candidate) -> Vec<Alternative> {
+        let chosen = Point::of(self, plan.clone());
+        let mut points: Vec<Point> = Vec::new();
+        for candidate in self.others(plan) {
+            let point = Point::of(self, candidate);
+            let known = points.iter().any(|other| other.candidate.settings == point.candidate.settings);
+            if !known && !chosen.dominates(&point) && !point.aspects(&chosen, Ordering::Greater).is_empty() {
+                points.push(point);
+            }
+        }
+        let kept = points.iter().filter(|point| !points.iter().any(|other| other.dominates(point)));
+        kept.map(|point| self.alternative(point, &chosen)).collect()
+    }
+
+    /// Candidates that are best at one thing each.
+    fn others(&self, chosen: &Candidate) -> Vec<Candidate> {
+        let Settings { n_ctx, cache_type_k: cache, .. } = chosen.settings;
+        let rung = Rung { n_ctx, cache, reach: Reach::Anywhere, disk: false };
+        let coarsest = self.quantised_caches().last().copied().unwrap_or(rung.cache);
+        let mut others = Vec::new();
+        // Micro-batch, load mode and the like as they are, or the engine's.
+        let like = |frame: &Frame| {
+            let settings = &chosen.settings;
+            let alike = frame.base.op_offload == settings.op_offload && frame.base.repack == settings.repack;
+            frame.changes == 0 || frame.base.n_ubatch == settings.n_ubatch && frame.base.load_mode == settings.load_mode && alike
+        };
+        // The fastest within the floors of the use case.
+        others.extend(self.place_with(&Rung { n_ctx: self.floor().min(rung.n_ctx), cache: coarsest, ..rung }, like).ok());
+        others.extend(self.place_with(&Rung { cache: coarsest, ..rung }, like).ok());
+        others.extend(self.with_goal(Goal::FirstToken).place(&rung).ok());
+        others.extend(self.longest(&rung, like));
+        if chosen.settings.cache_type_k.is_quantized() {
+            others.extend(self.place_with(&Rung { cache: QuantType::F16, ..rung }, like).ok());
+        }
+        others.extend(self.without_devices(chosen, &rung));
+        others
+    }
+
+    /// The shortest context of the use case; a pinned one.
+    fn floor(&self) -> u32 {
+        self.request.pins.n_ctx.unwrap_or(self.needs.floor)
+    }
+
+    /// The longest context that fits at all, by halving the trained one.
+    fn longest(&self, rung: &Rung, like: impl Fn(&Frame) -> bool) -> Option<Candidate> {
+        let trained = self.trained_context().filter(|_| self.request.pins.n_ctx.is_none())?;
+        let longer = Needs::halvings(trained, rung.n_ctx).into_iter().filter(|&n_ctx| n_ctx > rung.n_ctx);
+        longer.take(6).find_map(|n_ctx| self.place_with(&Rung { n_ctx, ..*rung }, &like).ok())
+    }
+
+    /// The same on the CPU alone, where the user leaves that open.
+    fn without_devices(&self, chosen: &Candidate, rung: &Rung) -> Option<Candidate> {
+        use super::request::DevicePreference;
+        if self.request.preferences.device != DevicePreference::Auto || self.placed_by_user() || !self.wants_devices() {
+            return None;
+        }
+        let default = Settings::default();
+        let settings = self.pinned(Settings {
+            n_gpu_layers: 0,
+            n_cpu_moe: 0,
+            tensor_overrides: Vec::new(),
+            tensor_split: Vec::new(),
+            n_ubatch: default.n_ubatch.min(chosen.settings.n_ctx),
+            op_offload: false,
+            split_mode: default.split_mode,
+            main_gpu: default.main_gpu,
+            load_mode: default.load_mode,
+            ..chosen.settings.clone()
+        });
+        let evaluated = self.evaluate(&settings, rung);
+        let (Some(requirement), Ok(residency)) = (evaluated.requirement, evaluated.outcome) else { return None };
+        Some(self.candidate(settings, requirement, residency))
+    }
+
+    /// The share of the devices' memory, or without devices of the host's, that a candidate leaves.
+    fn left(&self, candidate: &Candidate) -> f64 {
+        let budgets = self.pools.budgets(&candidate.requirement);
+        let devices: Vec<_> = budgets.iter().filter(|budget| budget.pool != super::Pool::Host && budget.limit.is_some()).collect();
+        let pools = if devices.is_empty() { budgets.iter().collect() } else { devices };
+        let sum = |of: &dyn Fn(&super::Budget) -> Option<Bytes>| pools.iter().filter_map(|budget| of(budget)).sum::<Bytes>().as_f64();
+        let limit = sum(&|budget| budget.limit);
+        if limit > 0.0 { sum(&super::Budget::left) / limit } else { 0.0 }
+    }
+
+    fn alternative(&self, point: &Point, chosen: &Point) -> Alternative {
+        let Candidate { settings, timing, .. } = &point.candidate;
+        let ratio = |aspect: Aspect| {
+            let index = Aspect::ALL.iter().position(|other| *other == aspect).unwrap_or(0);
+            point.score[index] / chosen.score[index]
+        };
+        let words = |aspects: Vec<Aspect>| {
+            let word = |aspect: &Aspect| match aspect {
+                Aspect::Context => format!("context of {} tokens instead of {}", settings.n_ctx, chosen.candidate.settings.n_ctx),
+                Aspect::Quality => format!("cache in {} instead of {}", settings.cache_type_k, chosen.candidate.settings.cache_type_k),
+                Aspect::MemoryLeft => format!("memory left ×{:.2}", ratio(*aspect)),
+                aspect => format!("{aspect} ×{:.2}", ratio(*aspect)),
+            };
+            aspects.iter().map(word).collect::<Vec<_>>().join(", ")
+        };
+        let worse = point.aspects(chosen, Ordering::Less);
+        let better = point.aspects(chosen, Ordering::Greater);
+        Alternative {
+            what: self.describe(settings),
+            better: better.clone(),
+            worse: worse.clone(),
+            settings: settings.clone(),
+            decode: self.prediction(&point.candidate).decode,
+            first_token: timing.first_token,
+            seconds: timing.whole,
+            why_not: format!(
+                "{}; but {}",
+                words(better),
+                if worse.is_empty() { "no better by the margin".to_owned() } else { words(worse) }
+            ),
+        }
+    }
+}

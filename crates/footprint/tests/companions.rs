@@ -283,10 +283,12 @@ fn reservations_of_projectors_are_within_their_intervals() {
     assert!(equal >= 9, "{equal} of {} are the central value", PROJECTORS.len());
 }
 
+type AdapterLoad = (u32, QuantType, u64, &'static str, bool, [f64; 2], [f64; 2]);
+
 /// Loads of llama-completion 0.7.0 with synthetic adapters (`-c 1024`, one pretended GPU of 8 GiB) over Llama 3.2 1B of four layers and
 /// 2048 tokens, so that a block and not the logits decides: layers on the GPU, type, rank, what is adapted, whether a control vector was
 /// loaded too; "LoRA buffer size" of GPU and host in MiB of two decimals, and "compute buffer size is" of both in MiB.
-const ADAPTERS: &[(u32, QuantType, u64, &str, bool, [f64; 2], [f64; 2])] = &[
+const ADAPTERS: &[AdapterLoad] = &[
     (2, QuantType::F16, 0, "", false, [0.0, 0.0], [73.2539, 17.0195]),
     (2, QuantType::F16, 0, "", true, [0.0, 0.0], [73.2539, 17.0195]),
     (2, QuantType::F16, 16, "blk.0.attn_q blk.3.ffn_down", false, [0.31, 0.12], [73.2539, 17.0195]),

@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(speed(&rate(&Known::unknown("why"))), Some(Known::unknown("why")));
         assert_eq!(size(&mib(&Known::unknown("why"))), Some(Known::unknown("why")));
         assert_eq!(speed("0 1 2"), None);
-        assert_eq!(digits(0.0004), "4e-4");
+        assert_eq!(digits(0.0004), "4.00e-4");
         assert_eq!([123.4, 12.34, 1.234, 0.1234].map(digits), ["123", "12.3", "1.23", "0.123"]);
     }
 }

@@ -155,7 +155,7 @@ impl Site<'_> {
         let fitted = fit(self.model, &unset, self.target, &self.request.profile, &goal).ok()?;
         let mut settings = fitted.settings;
         settings.n_gpu_layers = settings.n_gpu_layers.min(self.inventory.offloadable());
-        Some((settings, fitted.end))
+        Some((self.pinned(settings), fitted.end))
     }
 
     /// Where `--fit` would put a model with experts, to within a part of one layer: all on devices where that leaves its 1 GiB free on

@@ -300,7 +300,14 @@ const KERNEL_GPUS: &str = "/proc/driver/nvidia/gpus";
 
 /// Addresses of the GPUs that the kernel's driver names.
 fn known_to_the_kernel(host: &dyn Host) -> Vec<String> {
-    host.list(KERNEL_GPUS).unwrap_or_default().into_iter().take(MAX_DEVICES as usize).collect()
+    host.list(KERNEL_GPUS).unwrap_or_default().into_iter().filter(|name| is_address(name)).take(MAX_DEVICES as usize).collect()
+}
+
+/// True for `0000:01:00.0`: domain, bus, device and function in hexadecimal digits.
+fn is_address(name: &str) -> bool {
+    let parts: Vec<&str> = name.split([':', '.']).collect();
+    let hexadecimal = |part: &&str| !part.is_empty() && part.len() <= 8 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    parts.len() == 4 && name.matches(':').count() == 2 && parts.iter().all(hexadecimal)
 }
 
 /// The model that the kernel's driver names. The file is kept in memory: reading it wakes nothing.

@@ -42,12 +42,13 @@ impl Requirement {
         let config = Config::of(model)?;
         let (mapped, copied) = weights(model, &config, load);
         let floats = |count: usize| Bytes::new((count * size_of::<f32>()) as u64);
-        let cache = 2 * config.n_layer * options.n_ctx * options.cache.bytes(config.kv_width());
-        let compute = Buffers::bytes(&config, options.n_ubatch.min(options.n_ctx)) + Rope::bytes(options.n_ctx, config.head_dim);
+        let row = Bytes::new(options.cache.bytes(config.kv_width()) as u64);
+        let buffers = Buffers::bytes(&config, options.n_ubatch.min(options.n_ctx));
+        let compute = buffers.saturating_add(Rope::bytes(options.n_ctx, config.head_dim));
         Ok(Self {
             weights_mapped: mapped,
             weights_copied: copied,
-            kv_cache: Bytes::new(cache as u64),
+            kv_cache: row.times(options.n_ctx as u64).times(2 * config.n_layer as u64),
             compute: Bytes::new(compute as u64),
             output: floats(config.n_vocab) + floats(config.n_embd),
         })
@@ -60,7 +61,7 @@ fn weights(model: &Model, config: &Config, load: &LoadOptions) -> (Bytes, Bytes)
     let (mut mapped, mut copied) = (Bytes::ZERO, Bytes::ZERO);
     for tensor in &model.tensors {
         let (columns, rows) = (tensor.shape[0], tensor.shape[1]);
-        let in_whole_blocks = rows.saturating_mul(columns.next_multiple_of(128) / 4);
+        let in_whole_blocks = rows.saturating_mul(columns.checked_next_multiple_of(128).unwrap_or(u64::MAX) / 4);
         match tensor.ty {
             QuantType::I2_S if load.layout == Layout::Blocks128 && columns.is_multiple_of(128) => mapped += tensor.bytes,
             QuantType::I2_S | QuantType::TQ1_0 | QuantType::TQ2_0 => copied += Bytes::new(in_whole_blocks),

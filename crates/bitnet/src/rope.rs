@@ -22,7 +22,7 @@ impl Rope {
 
     /// Bytes of the table.
     pub(crate) const fn bytes(n_ctx: usize, head_dim: usize) -> usize {
-        n_ctx * (head_dim / 2) * 2 * size_of::<f32>()
+        n_ctx.saturating_mul((head_dim / 2) * 2 * size_of::<f32>())
     }
 
     /// Turns all heads of one token.

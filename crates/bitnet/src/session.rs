@@ -8,10 +8,13 @@ use crate::weights::Weights;
 use kernels::Pool;
 use std::sync::Arc;
 
+/// Longest context: beyond any model's, and products of sizes stay far from overflow.
+pub(crate) const MAX_CTX: usize = 1 << 24;
+
 /// Sizes of a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Tokens that it holds at most.
+    /// Tokens that it holds at most; 2²⁴ at most.
     pub n_ctx: usize,
     /// Tokens of a prompt that are computed together.
     pub n_ubatch: usize,
@@ -52,7 +55,7 @@ pub enum SessionError {
         /// Tokens of the vocabulary.
         n_vocab: usize,
     },
-    /// Sizes of zero.
+    /// Sizes of zero, or longer than 2²⁴ tokens.
     #[error("a context of {n_ctx} tokens, {n_ubatch} at a time, cannot be")]
     Sizes {
         /// Tokens it would hold.
@@ -96,7 +99,7 @@ impl Session {
     pub fn new(weights: Arc<Weights>, options: Options) -> Result<Self, SessionError> {
         let config = weights.config();
         let Options { n_ctx, n_ubatch, cache, threads } = options;
-        if n_ctx == 0 || n_ubatch == 0 {
+        if n_ctx == 0 || n_ubatch == 0 || n_ctx > MAX_CTX {
             return Err(SessionError::Sizes { n_ctx, n_ubatch });
         }
         if !cache.takes(config.head_dim) {

@@ -61,3 +61,14 @@ fn a_context_takes_what_is_said_to_the_byte_and_nothing_later() {
         }
     }
 }
+
+#[test]
+fn absurd_sizes_are_an_error_or_very_large_and_never_a_panic() {
+    let case = &cases()[0];
+    let built = case.build(Written::default());
+    let load = LoadOptions::default();
+    let options = Options { n_ctx: usize::MAX, n_ubatch: usize::MAX, ..Options::default() };
+    assert_eq!(Requirement::of(&built.model, &load, &options).unwrap().compute.get(), u64::MAX);
+    let weights = Arc::new(Weights::load(&built.model, std::slice::from_ref(&built.data), &load).unwrap());
+    assert!(matches!(Session::new(weights, options), Err(bitnet::SessionError::Sizes { .. })));
+}

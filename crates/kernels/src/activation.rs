@@ -27,7 +27,7 @@ impl Activations {
 
     /// Bytes that room for so many tokens of so many columns takes: a byte per value, rows filled up to 128, and 8 bytes per token.
     pub const fn bytes(tokens: usize, columns: usize) -> usize {
-        tokens * (columns.next_multiple_of(BLOCK) + 8)
+        tokens.saturating_mul(columns.next_multiple_of(BLOCK) + 8)
     }
 
     /// Replaces the tokens by those of `x`, each of `columns` values. Values that are no numbers become 0.

@@ -1,27 +1,15 @@
 //! `memory`: what a model needs with given settings.
 
-use super::{Shared, companions, disclose, driver_child, failure, mention, pretend, proof, settings, warn_ignored};
+use super::{Shared, companions, disclose, failure, mention, proof, settings, warn_ignored};
 use crate::args::MemoryArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::render::svg::svg;
 use crate::view::{MemoryFacts, MemoryView};
-use loadmaster::advise::{Request, survey};
-use loadmaster::{footprint, planner, store};
+use loadmaster::{footprint, store};
 
 /// Shows what the model needs with the fixed settings, the rest at the engine's defaults.
 pub fn memory(shared: &Shared, args: &MemoryArgs) -> Outcome {
-    let request = Request {
-        machine: shared.machine.clone(),
-        driver_child: driver_child(),
-        engine: shared.engine(args.engine.as_deref()),
-        quant: args.subject.quant,
-        plan: planner::Request { pins: args.pins.pins.clone(), ..planner::Request::default() },
-        ..Request::new(args.subject.model())
-    };
-    let mut survey = survey(&request).map_err(|error| failure(&error))?;
-    if let Some(devices) = args.pins.devices() {
-        pretend(&mut survey, devices)?;
-    }
+    let mut survey = shared.survey(&args.subject, &args.pins, args.engine.as_deref())?;
     survey.use_devices(&args.pins.pins).map_err(|error| failure(&error))?;
     disclose(&shared.output, survey.origin);
     mention(&shared.output, &survey.beside);

@@ -15,9 +15,10 @@ mod serve;
 mod validate;
 mod verify;
 
-use crate::args::{Cli, Command, CompanionArgs, Wishes};
+use crate::args::{Cli, Command, CompanionArgs, SubjectArgs, Wishes};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::Output;
+use crate::pins::PinArgs;
 use crate::view::{ModelName, Quantity, Rate, RefusalView};
 use loadmaster::advise::{Advice, EngineChoice, Request as Facts, Survey, newest_server, survey};
 use loadmaster::beside::Beside;
@@ -136,6 +137,23 @@ impl Shared {
             }
             None => EngineChoice::Assumed(Box::new(newest_server())),
         }
+    }
+
+    /// The facts of a model that need not be there, and of the machine with the devices that are declared.
+    pub fn survey(&self, subject: &SubjectArgs, pins: &PinArgs, engine: Option<&str>) -> Result<Survey, Failure> {
+        let facts = Facts {
+            machine: self.machine.clone(),
+            driver_child: driver_child(),
+            engine: self.engine(engine),
+            quant: subject.quant,
+            plan: Request { pins: pins.pins.clone(), ..Request::default() },
+            ..Facts::new(subject.model())
+        };
+        let mut survey = survey(&facts).map_err(|error| failure(&error))?;
+        if let Some(devices) = pins.devices() {
+            pretend(&mut survey, devices)?;
+        }
+        Ok(survey)
     }
 
     /// A command that was asked for a plan and has none: the refusal is its result.

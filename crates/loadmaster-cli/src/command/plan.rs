@@ -1,10 +1,10 @@
 //! `plan`: the settings to run a model with, and why.
 
-use super::{Shared, arguments, companions, driver_child, failure, machine_name, mention, pretend, proof, request};
+use super::{Shared, arguments, companions, failure, machine_name, mention, proof, request};
 use crate::args::PlanArgs;
 use crate::exit::{Exit, Outcome};
 use crate::view::{ModelName, PlanView, PrecisionView, Subject, alternatives};
-use loadmaster::advise::{Advice, CommandOptions, Request, survey};
+use loadmaster::advise::{Advice, CommandOptions};
 use loadmaster::config::ConfigFile;
 use loadmaster::known::precision;
 use loadmaster::open::Origin;
@@ -15,18 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// Plans, shows the plan, and writes it where asked to.
 pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
-    let facts = Request {
-        machine: shared.machine.clone(),
-        driver_child: driver_child(),
-        engine: shared.engine(args.engine.as_deref()),
-        quant: args.subject.quant,
-        plan: planner::Request { pins: args.pins.pins.clone(), ..planner::Request::default() },
-        ..Request::new(args.subject.model())
-    };
-    let mut survey = survey(&facts).map_err(|error| failure(&error))?;
-    if let Some(devices) = args.pins.devices() {
-        pretend(&mut survey, devices)?;
-    }
+    let survey = shared.survey(&args.subject, &args.pins, args.engine.as_deref())?;
     mention(&shared.output, &survey.beside);
     if let Err(error) = survey.origin.check_runnable(&survey.path) {
         // The plan is good for what the model becomes, but no dry run can name that file, and a configuration only in its metadata.

@@ -1,10 +1,10 @@
 //! `predict`: the speed of a model on a machine; or speed beside measured speed, for a table of measurements.
 
-use super::{Shared, companions, driver_child, failure, machine_name, mention, pretend, request};
+use super::{Shared, companions, failure, machine_name, mention, request};
 use crate::args::PredictArgs;
 use crate::exit::{Exit, Failure, Outcome, chain};
 use crate::view::{ForecastView, Forecasted, ModelName, PredictView};
-use loadmaster::advise::{Advice, Request, survey};
+use loadmaster::advise::Advice;
 use loadmaster::known::precision;
 use loadmaster::planner::predict::{Forecast, Question, depths, forecast};
 use loadmaster::roofline::Parameters;
@@ -30,18 +30,7 @@ fn of_table(shared: &Shared, table: &Path, output: &Path) -> Outcome {
 
 /// Shows speeds and times under the plan's settings, or the pinned ones.
 fn of_model(shared: &Shared, args: PredictArgs) -> Outcome {
-    let facts = Request {
-        machine: shared.machine.clone(),
-        driver_child: driver_child(),
-        engine: shared.engine(args.engine.as_deref()),
-        quant: args.subject.quant,
-        plan: planner::Request { pins: args.pins.pins.clone(), ..planner::Request::default() },
-        ..Request::new(args.subject.model())
-    };
-    let mut survey = survey(&facts).map_err(|error| failure(&error))?;
-    if let Some(devices) = args.pins.devices() {
-        pretend(&mut survey, devices)?;
-    }
+    let survey = shared.survey(&args.subject, &args.pins, args.engine.as_deref())?;
     mention(&shared.output, &survey.beside);
     let (model, machine) = (ModelName::new(&survey.model, &survey.path).from(survey.origin), survey.machine.clone());
     let beside = companions(&args.beside.beside())?;

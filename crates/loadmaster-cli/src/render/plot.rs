@@ -1,6 +1,6 @@
 //! Curves with their intervals: in the terminal, and as a picture for documents.
 
-use super::svg::escaped;
+use super::svg::{escaped, opening};
 use super::{DIM, Text, styled};
 use anstyle::{AnsiColor, Color, Style};
 use std::fmt::Write;
@@ -106,16 +106,7 @@ const BLUE: &str = "#4e79a7";
 /// An SVG document: the curves under each other, each over the band of its interval. Self-contained; values appear as tooltips.
 pub fn svg(title: &str, below: &str, curves: &[Curve]) -> String {
     let height = TOP + (HEIGHT + GAP) * curves.len() as f64;
-    let mut out = String::new();
-    // Writing to a string cannot fail.
-    let _ = write!(
-        out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
-         font-family=\"sans-serif\" font-size=\"12\" fill=\"#222\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"20\" y=\"26\" font-size=\"15\" font-weight=\"bold\">{}</text>\n",
-        escaped(title)
-    );
+    let mut out = opening(WIDTH, height, 12, title);
     for (i, curve) in curves.iter().enumerate() {
         let at = TOP + (HEIGHT + GAP) * i as f64 + 20.0;
         let _ = writeln!(out, "<text x=\"{LEFT}\" y=\"{:.1}\" font-weight=\"bold\">{}</text>", at - 7.0, escaped(&curve.name));

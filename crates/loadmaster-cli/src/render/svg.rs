@@ -18,16 +18,7 @@ pub fn svg(title: &str, bars: &[Bar]) -> String {
     let most = bars.iter().map(Bar::total).max().unwrap_or_default().max(Bytes::new(1));
     let scale = |bytes: Bytes| bytes.as_f64() / most.as_f64() * LENGTH;
     let height = TOP + ROW * bars.len() as f64 + 40.0;
-    let mut out = String::new();
-    // Writing to a string cannot fail.
-    let _ = write!(
-        out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
-         font-family=\"sans-serif\" font-size=\"13\" fill=\"#222\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"20\" y=\"26\" font-size=\"15\" font-weight=\"bold\">{}</text>\n",
-        escaped(title)
-    );
+    let mut out = opening(WIDTH, height, 13, title);
     for (index, bar) in bars.iter().enumerate() {
         let y = TOP + ROW * index as f64;
         let _ = writeln!(out, "<text x=\"20\" y=\"{:.1}\">{}</text>", y + 17.0, escaped(&bar.name));
@@ -84,6 +75,17 @@ pub(super) fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+/// The beginning of a document on white, with its title.
+pub(super) fn opening(width: f64, height: f64, font_size: u32, title: &str) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
+         font-family=\"sans-serif\" font-size=\"{font_size}\" fill=\"#222\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
+         <text x=\"20\" y=\"26\" font-size=\"15\" font-weight=\"bold\">{}</text>\n",
+        escaped(title)
+    )
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 use benchmarks::evaluate::{fit_samples, usable};
 use benchmarks::report::evaluate;
 use benchmarks::{Sample, read, samples};
+use roofline::{Deviations, Parameters};
 use std::error::Error;
 use std::path::Path;
 
@@ -13,8 +14,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (_, rows) = read(&std::fs::read_to_string(&path)?)?;
     let understood: Vec<Sample> = samples(&rows).into_iter().flatten().collect();
     let usable = usable(&understood);
-    let evaluation = evaluate(&usable, rows.len(), understood.len());
-    let mut parameters = fit_samples(&usable);
+    let mut parameters = fit_samples(&usable, &Parameters::default(), Deviations::chosen());
+    let evaluation = evaluate(&usable, rows.len(), understood.len(), &parameters);
+    parameters = parameters.without_machines();
     parameters.spread = evaluation.spread;
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let name = Path::new(&path).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -12,6 +12,8 @@ pub struct Found {
     pub device: Device,
     /// Bytes of its own memory; `None` where it shares the host's or sizes differ.
     pub memory: Option<f64>,
+    /// Watts that its maker gives it.
+    pub watts: Option<f64>,
     /// The row of the tables; `None` where only what the measurement says is known.
     pub row: Option<String>,
 }
@@ -23,7 +25,7 @@ fn cleaned(name: &str) -> String {
     for word in name.split_whitespace() {
         let digit = word.starts_with(|letter: char| letter.is_ascii_digit());
         // `Apple M4 M4 Pro` names the chip twice.
-        if words.contains(&word) || (digit && word.ends_with("GB")) {
+        if words.contains(&word) || (digit && word.ends_with("GB")) || word == "ECO" {
             continue;
         }
         words.push(word);
@@ -106,7 +108,7 @@ fn of_accelerator(row: &Accelerator, bandwidth: Option<f64>) -> Option<Found> {
         identity: None,
     };
     let memory = row.memory.iter().map(|size| size.as_f64()).max_by(f64::total_cmp).filter(|_| !row.unified);
-    Some(Found { device, memory, row: Some(row.title()) })
+    Some(Found { device, memory, watts: row.power_watts.map(f64::from), row: Some(row.title()) })
 }
 
 /// Instruction sets from wide to narrow, and elements of 4 bytes that one core multiplies and adds per clock, as operations.
@@ -139,7 +141,39 @@ fn of_processor(row: Option<&Processor>, bandwidth: Option<f64>, threads: Option
     };
     let vector = cores.map(|cores| cores * CLOCK * per_clock);
     let device = Device { class: Class::Cpu, generation: generation.map(str::to_owned), bandwidth, vector, matrix: 1.0, identity: None };
-    Some(Found { device, memory: None, row: row.map(|row| row.name.clone()) })
+    Some(Found { device, memory: None, watts: None, row: row.map(|row| row.name.clone()) })
+}
+
+/// The host of a row on which a GPU ran: its processor where the row names it, otherwise one with two channels of DDR4.
+pub(crate) fn host(row: &Measurement) -> Device {
+    const USUAL: f64 = 50e9;
+    let name = row.text("system_cpu").unwrap_or("");
+    let tables = Tables::built_in();
+    let processor = tables.processor(name).or_else(|_| tables.processor(&cleaned(name))).ok();
+    let found = of_processor(processor, None, None, name).or_else(|| of_processor(processor, Some(USUAL), None, name));
+    let usual =
+        Device { class: Class::Cpu, generation: Some("avx2".to_owned()), bandwidth: USUAL, vector: None, matrix: 1.0, identity: None };
+    found.map_or(usual, |found| found.device)
+}
+
+/// The generation that words in a name tell, of devices that are in no table.
+fn family(name: &str) -> Option<&'static str> {
+    const WORDS: [(&str, &str); 12] = [
+        ("meteor lake", "xe-lpg"),
+        ("iris xe", "xe-lp"),
+        ("flex", "xe-hpg"),
+        ("arc a", "xe-hpg"),
+        ("arc pro a", "xe-hpg"),
+        ("arc b", "xe2"),
+        ("arc pro b", "xe2"),
+        ("max 1", "xe-hpc"),
+        ("rtx 50", "blackwell"),
+        ("rtx 40", "ada"),
+        ("rtx 30", "ampere"),
+        ("radeon rx 7", "rdna3"),
+    ];
+    let name = name.to_lowercase();
+    WORDS.into_iter().find(|(words, _)| name.contains(words)).map(|(_, generation)| generation)
 }
 
 /// The device of a row of measurements: what the row says of its bandwidth counts before the tables.
@@ -171,6 +205,7 @@ pub fn device(row: &Measurement) -> Result<Found, &'static str> {
         _ => return Err("device not in the tables and its kind not given"),
     };
     let bandwidth = bandwidth.ok_or("bandwidth not known")?;
-    let device = Device { class, generation: None, bandwidth, vector: None, matrix: 1.0, identity: None };
-    Ok(Found { device, memory: None, row: None })
+    let generation = family(name).map(str::to_owned);
+    let device = Device { class, generation, bandwidth, vector: None, matrix: 1.0, identity: None };
+    Ok(Found { device, memory: None, watts: None, row: None })
 }

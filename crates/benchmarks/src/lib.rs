@@ -8,7 +8,9 @@
 //! Pure: tables arrive as text.
 #![forbid(unsafe_code)]
 
+mod bytes;
 mod device;
+mod intervals;
 mod model;
 mod row;
 mod sample;
@@ -19,6 +21,7 @@ pub mod formulas;
 pub mod report;
 
 pub use device::device;
+pub use intervals::{Knowledge, spread, spread_keys};
 pub use model::{Known, shape};
 pub use row::{Measurement, TableError, read};
 pub use sample::{Problem, Sample, Source, sample, samples};

@@ -1,9 +1,9 @@
 //! A measurement understood: what ran on what, and how fast.
 
-use crate::device::{Found, device};
+use crate::device::{Found, device, host};
 use crate::model::{Known, shape};
 use crate::row::Measurement;
-use roofline::{Case, Class, Conditions, Noise, Observation, Phase, Switch, Work, decode, prefill};
+use roofline::{Case, Class, Conditions, Host, Noise, Observation, Phase, Placement, Switch, Work, placed};
 use std::collections::BTreeMap;
 
 /// Who measured, which decides how exact a measurement is.
@@ -53,6 +53,8 @@ pub enum Problem {
     Speculative,
     /// Not llama.cpp.
     Engine,
+    /// Held to far less power than its maker gives it.
+    Throttled,
 }
 
 impl Problem {
@@ -64,6 +66,7 @@ impl Problem {
             Self::Spilled => "more than the device's memory",
             Self::Speculative => "speculative",
             Self::Engine => "another engine",
+            Self::Throttled => "power limited",
         }
     }
 }
@@ -91,6 +94,8 @@ pub struct Sample {
     pub work: Vec<Work>,
     /// How it was run.
     pub conditions: Conditions,
+    /// Over how many devices, and what the host holds.
+    pub placement: Placement,
     /// How well the model is known.
     pub known: Known,
     /// Measured tokens per second; `None` where a table only asks.
@@ -105,11 +110,23 @@ impl Sample {
         self.found.device.class
     }
 
+    /// True for a run over several devices, or partly on the host, whose parts are known.
+    pub fn several(&self) -> bool {
+        matches!(self.problem, Some(Problem::Split)) || (self.problem == Some(Problem::Offloaded) && self.placement.host.is_some())
+    }
+
+    /// Share of the device's memory that weights and cache take, where its size is known.
+    pub fn filled(&self) -> Option<f64> {
+        let bytes = self.work.first().map(|work| work.shape.all_bytes + work.shape.cache_read(work.depth + work.tokens))?;
+        self.found.memory.map(|memory| bytes / (memory * self.placement.devices.max(1.0)))
+    }
+
     /// The times of its runs.
     pub fn cases(&self) -> Vec<Case> {
-        let time = |work: &Work| match self.phase {
-            Phase::Decode => Case { sum: decode(&self.found.device, work, &self.conditions), tokens: 1.0 },
-            Phase::Prefill => Case { sum: prefill(&self.found.device, work, &self.conditions), tokens: work.tokens },
+        let tokens = |work: &Work| if self.phase == Phase::Decode { 1.0 } else { work.tokens };
+        let time = |work: &Work| Case {
+            sum: placed(self.phase, &self.found.device, work, &self.conditions, &self.placement),
+            tokens: tokens(work),
         };
         self.work.iter().map(time).collect()
     }
@@ -221,6 +238,10 @@ fn conditions(row: &Measurement, class: Class, source: Source, engine: &'static 
     }
 }
 
+/// Share of its usual power below which a device loses speed: an RTX PRO 6000 of 600 W computes 3 % slower at 450 W, and 15 % at 350 W
+/// (AUGMXNT/llm-tracker, RTX PRO 6000).
+const THROTTLED: f64 = 0.75;
+
 fn problem(row: &Measurement, source: Source, found: &Found, work: &[Work]) -> Option<Problem> {
     let says = |column: &str, words: &[&str]| {
         row.text(column).map(str::to_lowercase).is_some_and(|text| words.iter().any(|word| text.contains(word)))
@@ -243,8 +264,31 @@ fn problem(row: &Measurement, source: Source, found: &Found, work: &[Work]) -> O
     } else if found.memory.is_some_and(|memory| bytes > 0.97 * memory) {
         Some(Problem::Spilled)
     } else {
-        None
+        let limit = row.text("notes").and_then(|notes| notes.strip_prefix("power limit ")?.strip_suffix(" W")?.parse::<f64>().ok());
+        let throttled = limit.zip(found.watts).is_some_and(|(limit, watts)| limit < THROTTLED * watts);
+        throttled.then_some(Problem::Throttled)
     }
+}
+
+/// Layers, or layers' experts, on the host, as columns tell it; nothing where they do not.
+fn placement(row: &Measurement, problem: Option<Problem>, work: &[Work]) -> Placement {
+    let devices = row.positive("n_devices").unwrap_or(1.0);
+    let layers = work.first().map_or(1.0, |work| work.shape.layers.max(1.0));
+    let told = row.text("split_or_offload").unwrap_or("").to_lowercase();
+    let moved = told.split_once("ncmoe").and_then(|(_, rest)| {
+        let digits: String = rest.chars().skip_while(|letter| !letter.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        digits.parse::<f64>().ok()
+    });
+    let moved = moved.or((told.contains("exps") || told.contains("cmoe")).then_some(layers));
+    let left = row.number("n_gpu_layers").filter(|&given| given >= 0.0 && given < layers).map(|given| layers - given);
+    let (share, experts_only) = match (moved, left) {
+        (Some(moved), _) => (moved / layers, true),
+        (None, Some(left)) => (left / layers, false),
+        (None, None) => (0.0, false),
+    };
+    let host =
+        (problem == Some(Problem::Offloaded) && share > 0.0).then(|| Host { device: host(row), share: share.min(1.0), experts_only });
+    Placement { devices, host }
 }
 
 /// First word of a model's name behind its publisher and up to its size.
@@ -288,9 +332,11 @@ fn understand(place: usize, row: &Measurement, found: Result<Found, &'static str
     } else {
         who.split('@').next().unwrap_or("").to_owned()
     };
-    let host = format!("{title}|{}|{who}|{}", source.as_str(), conditions.backend.as_deref().unwrap_or(""));
-    found.device.identity = Some(format!("{title}|{}", source.as_str()));
+    let machine = format!("{title}|{}|{who}", source.as_str());
+    let host = format!("{machine}|{}", conditions.backend.as_deref().unwrap_or(""));
+    found.device.identity = Some(machine);
     let problem = problem(row, source, &found, &work);
+    let placement = placement(row, problem, &work);
     Ok(Sample {
         row: place,
         phase,
@@ -302,6 +348,7 @@ fn understand(place: usize, row: &Measurement, found: Result<Found, &'static str
         model: row.text("model").unwrap_or("").to_owned(),
         work,
         conditions,
+        placement,
         known,
         rate: row.positive("tokens_per_s"),
         problem,

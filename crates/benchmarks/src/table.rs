@@ -1,12 +1,13 @@
 //! A table of measurements with a prediction beside every row.
 
-use crate::evaluate::{Outcome, speed, spread_keys};
+use crate::evaluate::{Outcome, speed};
+use crate::intervals::{Knowledge, spread_keys};
 use crate::row::{Measurement, TableError, read};
 use crate::sample::{Problem, Sample, samples};
-use roofline::Parameters;
+use roofline::{Parameters, anomaly};
 
 /// Columns that are added.
-const ADDED: [&str; 5] = ["p10", "p50", "p90", "basis", "error"];
+const ADDED: [&str; 6] = ["p10", "p50", "p90", "basis", "error", "anomaly"];
 
 /// Tokens per second below which one measurement in ten lies, the middle, and above which one in ten lies.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,7 +23,7 @@ pub struct Interval {
 /// The speed of a sample.
 pub fn interval(sample: &Sample, parameters: &Parameters) -> Interval {
     let p50 = speed(&sample.cases(), parameters);
-    let range = parameters.spread.range(&spread_keys(sample));
+    let range = parameters.spread.range(&spread_keys(sample, Knowledge::Blind));
     let (low, high) = range.map_or((-1.0, 0.5), |range| (range.low.min(-0.01), range.high.max(0.01)));
     Interval { p10: p50 * low.exp(), p50, p90: p50 * high.exp() }
 }
@@ -47,7 +48,8 @@ pub fn basis(sample: &Sample, parameters: &Parameters) -> &'static str {
 /// A table with predictions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Annotated {
-    /// The rows as they were, with `p10`, `p50`, `p90`, `basis` and `error` (predicted ÷ measured − 1) behind them. Where nothing can
+    /// The rows as they were, with `p10`, `p50`, `p90`, `basis`, `error` (predicted ÷ measured − 1) and `anomaly` (probable
+    /// causes of a speed far below the prediction, most probable first) behind them. Where nothing can
     /// be predicted, `basis` says what is missing.
     pub csv: String,
     /// Every row that was understood.
@@ -74,9 +76,9 @@ impl Annotated {
     }
 }
 
-/// True where the formula tells nothing of a sample.
-fn beyond(problem: Option<Problem>) -> bool {
-    problem.is_some_and(|problem| problem != Problem::Engine)
+/// Why the formula tells nothing of a sample.
+fn beyond(sample: &Sample) -> Option<Problem> {
+    sample.problem.filter(|problem| !matches!(problem, Problem::Engine | Problem::Throttled) && !sample.several())
 }
 
 /// Predicts every row of a table with the columns of `measured.csv`; those that are missing are looked up by name or taken as unknown.
@@ -109,22 +111,29 @@ fn padded(row: &Measurement, columns: usize) -> Vec<String> {
     record
 }
 
-fn cells(sample: &Result<Sample, &'static str>, parameters: &Parameters) -> ([String; 5], Option<Interval>) {
-    let none = |why: String| ([String::new(), String::new(), String::new(), why, String::new()], None);
+fn cells(sample: &Result<Sample, &'static str>, parameters: &Parameters) -> ([String; 6], Option<Interval>) {
+    let none = |why: String| ([String::new(), String::new(), String::new(), why, String::new(), String::new()], None);
     let sample = match sample {
         Err(lacks) => return none(format!("not predicted: {lacks}")),
         Ok(sample) => sample,
     };
-    if let Some(problem) = sample.problem.filter(|_| beyond(sample.problem)) {
+    if let Some(problem) = beyond(sample) {
         return none(format!("not predicted: {}", problem.as_str()));
     }
     let interval = interval(sample, parameters);
+    let known = basis(sample, parameters);
     let basis = match sample.problem {
-        Some(_) => format!("{}, as llama.cpp", basis(sample, parameters)),
-        None => basis(sample, parameters).to_owned(),
+        Some(Problem::Split) => format!("{known}, layers over {} devices", sample.placement.devices),
+        Some(Problem::Offloaded) => format!("{known}, partly on the host"),
+        Some(Problem::Throttled) => format!("{known}, at its usual power"),
+        Some(_) => format!("{known}, as llama.cpp"),
+        None => known.to_owned(),
     };
     let error = sample.rate.map_or(String::new(), |rate| format!("{:.3}", interval.p50 / rate - 1.0));
-    ([format!("{:.2}", interval.p10), format!("{:.2}", interval.p50), format!("{:.2}", interval.p90), basis, error], Some(interval))
+    let causes = sample.rate.map_or_else(Vec::new, |rate| anomaly(rate, interval.p50, sample.class(), &sample.conditions, sample.filled()));
+    let causes = causes.iter().map(|cause| cause.as_str()).collect::<Vec<_>>().join("; ");
+    let [low, middle, high] = [interval.p10, interval.p50, interval.p90].map(|rate| format!("{rate:.2}"));
+    ([low, middle, high, basis, error, causes], Some(interval))
 }
 
 #[cfg(test)]
@@ -141,8 +150,9 @@ mod tests {
     fn every_row_gets_a_prediction_or_a_reason() {
         let annotated = annotate(TABLE, Parameters::fitted()).unwrap();
         let lines: Vec<&str> = annotated.csv.lines().collect();
-        assert!(lines[0].ends_with("n_gpu_layers,p10,p50,p90,basis,error"));
-        assert!(lines[2].contains("not predicted: partly on the host"), "{}", lines[2]);
+        assert!(lines[0].ends_with("n_gpu_layers,p10,p50,p90,basis,error,anomaly"));
+        assert!(lines[1].ends_with(',') && lines[2].contains(", partly on the host"), "{}", lines[2]);
+        assert!(annotated.predicted[1].unwrap().p50 < 40.0);
         assert!(lines[3].contains("not predicted: device not in the tables"), "{}", lines[3]);
         assert!(lines[4].contains("not predicted: quantisation not known"), "{}", lines[4]);
         let interval = annotated.predicted[0].unwrap();

@@ -157,7 +157,7 @@ pub struct PredictArgs {
     /// file_size_gib, ... What is missing is looked up by name or taken as unknown
     #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath, requires = "output", conflicts_with_all = ["model", "model_size", "svg"])]
     pub table: Option<PathBuf>,
-    /// Where to write the table with p10, p50, p90 (tokens per second), basis and error beside each row
+    /// Where to write the table with p10, p50, p90 (tokens per second), basis, error and anomaly beside each row
     #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath, requires = "table", conflicts_with_all = ["model", "model_size"])]
     pub output: Option<PathBuf>,
     /// Write the curves as an SVG document

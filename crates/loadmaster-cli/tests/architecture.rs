@@ -31,7 +31,7 @@ fn dependencies_run_one_way() {
         ("hardware", &["spec"]),
         ("probe", &["spec", "hardware"]),
         ("roofline", &[]),
-        ("benchmarks", &["spec", "hardware", "roofline"]),
+        ("benchmarks", &["spec", "hardware", "mixture", "roofline"]),
         ("synthetic", &["spec", "mixture"]),
         ("footprint", &["spec"]),
         ("planner", &["spec", "footprint", "roofline"]),

@@ -484,9 +484,9 @@ fn predictions_stand_beside_the_rows_of_a_table() {
     assert!(told.contains("1 of 2 rows predicted"), "{told}");
     let written = std::fs::read_to_string(folder.path().join("predicted.csv")).unwrap();
     let lines: Vec<&str> = written.lines().collect();
-    assert!(lines[0].ends_with("tokens_per_s,p10,p50,p90,basis,error"), "{written}");
+    assert!(lines[0].ends_with("tokens_per_s,p10,p50,p90,basis,error,anomaly"), "{written}");
     assert!(lines[1].contains(",this device,"), "{written}");
-    assert!(lines[2].ends_with("not predicted: device not in the tables and its kind not given,"), "{written}");
+    assert!(lines[2].ends_with("not predicted: device not in the tables and its kind not given,,"), "{written}");
     let refused = folder.run("predict --table broken.csv --output none.csv");
     assert!(refused.starts_with("exit 7") && refused.contains("no column \"test\""), "{refused}");
     assert!(!folder.path().join("none.csv").exists());

@@ -3,9 +3,11 @@
 //! Gauss-Newton on the logarithm of the speed; each step reweighs measurements by how far they are off (iteratively reweighted
 //! least squares), so that the tenth of them that is wrong does not pull.
 
-use crate::linear::Symmetric;
+use crate::arrow::{Arrow, Layout};
+use crate::deviations::Deviations;
 use crate::parameters::Parameters;
 use crate::terms::{Effect, Sum, Term, overlap, share};
+use nalgebra::{DMatrix, DVector};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A run of `tokens` tokens that takes the time of `sum`.
@@ -39,56 +41,13 @@ pub struct Observation {
 
 /// Degrees of freedom of Student's t: at 3, what is off by five deviations counts a seventh.
 const FREEDOM: f64 = 3.0;
-const STEPS: usize = 25;
+const STEPS: usize = 30;
 
-/// Prior deviations of an effect by its level: the most that levels of one kind are thought to differ.
-fn prior(name: &str) -> f64 {
-    let mut parts = name.splitn(3, '/');
-    let (phase, bound, key) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-    let level = key.split('=').next().unwrap_or("");
-    let steady = phase == "decode" && bound == "weights";
-    match level {
-        "all" => 2.0,
-        "slope" => 0.5,
-        "class×engine" => 0.4,
-        "maker" => {
-            if steady {
-                0.2
-            } else {
-                0.6
-            }
-        }
-        "class" => {
-            if steady {
-                0.2
-            } else {
-                0.5
-            }
-        }
-        "generation" => {
-            if steady {
-                0.12
-            } else {
-                0.4
-            }
-        }
-        "device" => match (phase, bound) {
-            ("decode", "weights") => 0.1,
-            ("decode", "launch") => 0.3,
-            ("decode", "arithmetic" | "cache") => 0.15,
-            ("prefill", "arithmetic") => 0.3,
-            ("prefill", "launch" | "attention") => 0.2,
-            _ => 0.1,
-        },
-        "quant" => 0.2,
-        "backend" => 0.05,
-        "maker×backend" => 0.25,
-        "maker×quant" | "maker×flash" | "maker×experts" => 0.2,
-        "maker×os" | "maker×engine" | "maker×era" => 0.15,
-        "engine" | "os" | "experts" | "recurrent" | "flash" => 0.3,
-        _ => 0.2,
-    }
-}
+/// Measurements are taken as less exact at first and by this factor more exact from step to step: two groups of runs that contradict each
+/// other would otherwise hold each other, or a single run would hold the fit that happens to begin near it.
+const COOLING: f64 = 0.6;
+/// How much less exact a fit from nothing begins.
+const HEAT: f64 = 12.0;
 
 /// An observation whose effects are places in a short list of its own, which `places` maps to those of all.
 struct Compiled {
@@ -104,29 +63,32 @@ struct CompiledCase {
     tokens: f64,
 }
 
-struct Names {
-    places: BTreeMap<String, usize>,
+struct Names<'a> {
+    places: BTreeMap<&'a str, usize>,
+    layout: Layout,
 }
 
-impl Names {
-    fn of(observations: &[&Observation], fitted: &dyn Fn(&str) -> bool) -> Self {
-        let terms = observations.iter().flat_map(|one| &one.cases).flat_map(|case| case.sum.groups.iter().flatten());
-        let names: BTreeSet<&str> = terms.flat_map(|term| &term.effects).map(|effect| effect.name.as_str()).collect();
-        let names = names.into_iter().filter(|name| fitted(name));
-        Self { places: names.enumerate().map(|(place, name)| (name.to_owned(), place)).collect() }
+impl<'a> Names<'a> {
+    fn of(observations: &[&'a Observation], fitted: &dyn Fn(&str) -> bool) -> Self {
+        let names = |one: &&'a Observation| -> BTreeSet<&'a str> {
+            let terms = one.cases.iter().flat_map(|case| case.sum.groups.iter().flatten());
+            terms.flat_map(|term| &term.effects).map(|effect| effect.name.as_str()).filter(|name| fitted(name)).collect()
+        };
+        let (places, layout) = Layout::of(&observations.iter().map(names).collect::<Vec<_>>());
+        Self { places, layout }
     }
 
     fn compile(&self, observation: &Observation, base: &Parameters) -> Compiled {
         let mut local: BTreeMap<usize, usize> = BTreeMap::new();
         let terms = observation.cases.iter().flat_map(|case| case.sum.groups.iter().flatten());
         for effect in terms.flat_map(|term| &term.effects) {
-            if let Some(&place) = self.places.get(&effect.name) {
+            if let Some(&place) = self.places.get(effect.name.as_str()) {
                 local.insert(place, 0);
             }
         }
         local.values_mut().enumerate().for_each(|(own, slot)| *slot = own);
         let term = |term: &Term| {
-            let place = |effect: &Effect| self.places.get(&effect.name).and_then(|place| local.get(place)).copied();
+            let place = |effect: &Effect| self.places.get(effect.name.as_str()).and_then(|place| local.get(place)).copied();
             let fixed: f64 = term
                 .effects
                 .iter()
@@ -190,44 +152,62 @@ impl Compiled {
 ///
 /// The same observations in the same order give the same values. What no observation depends on is left out.
 pub fn fit(observations: &[&Observation], base: &Parameters, fitted: &dyn Fn(&str) -> bool) -> BTreeMap<String, f64> {
+    fit_from(observations, base, fitted, &Parameters::default(), Deviations::chosen())
+}
+
+/// As [`fit`], from values that are thought to be near: fewer steps, the same place up to the tolerance at which steps end.
+pub fn fit_from(
+    observations: &[&Observation],
+    base: &Parameters,
+    fitted: &dyn Fn(&str) -> bool,
+    start: &Parameters,
+    deviations: &Deviations,
+) -> BTreeMap<String, f64> {
     let names = Names::of(observations, fitted);
     let compiled: Vec<Compiled> = observations.iter().map(|one| names.compile(one, base)).collect();
-    let precisions: Vec<f64> = names.places.keys().map(|name| prior(name).powi(-2)).collect();
-    let mut values = vec![0.0; precisions.len()];
+    let mut precisions = vec![1.0; names.places.len()];
+    let mut values = vec![0.0; names.places.len()];
+    for (name, &place) in &names.places {
+        precisions[place] = deviations.of(name).powi(-2);
+        values[place] = start.get(name);
+    }
     let mut row = Vec::new();
     // The negative logarithm of the posterior.
-    let objective = |values: &[f64]| -> f64 {
+    let objective = |values: &[f64], heat: f64| -> f64 {
         let mut row = Vec::new();
         let prior: f64 = values.iter().zip(&precisions).map(|(value, precision)| 0.5 * value * value * precision).sum();
         let all = observations.iter().zip(&compiled).map(|(one, compiled)| {
-            let off = (one.rate.max(1e-30).ln() - compiled.log_rate(values, &mut row)) / one.noise.deviation;
+            let off = (one.rate.max(1e-30).ln() - compiled.log_rate(values, &mut row)) / (one.noise.deviation * heat);
             one.noise.weight * 0.5 * (FREEDOM + 1.0) * (off * off / FREEDOM).ln_1p()
         });
         prior + all.sum::<f64>()
     };
-    let mut best = objective(&values);
+    let warm = names.places.keys().any(|name| start.knows(name));
+    let mut heat = if warm { 1.0 } else { HEAT };
     for _ in 0..STEPS {
-        let mut matrix = Symmetric::diagonal(&precisions);
+        let mut best = objective(&values, heat);
+        let mut matrix = Arrow::new(&names.layout, &precisions);
         let mut right: Vec<f64> = values.iter().zip(&precisions).map(|(value, precision)| -value * precision).collect();
         for (one, compiled) in observations.iter().zip(&compiled) {
             let log = compiled.log_rate(&values, &mut row);
-            let off = (one.rate.max(1e-30).ln() - log) / one.noise.deviation;
-            let weight = one.noise.weight * (FREEDOM + 1.0) / (FREEDOM + off * off) / one.noise.deviation.powi(2);
-            matrix.add_outer(&compiled.places, &row, weight);
+            let deviation = one.noise.deviation * heat;
+            let off = (one.rate.max(1e-30).ln() - log) / deviation;
+            let weight = one.noise.weight * (FREEDOM + 1.0) / (FREEDOM + off * off) / deviation.powi(2);
+            matrix.add(&compiled.places, &row, weight);
             for (&place, slope) in compiled.places.iter().zip(&row) {
-                right[place] += weight * slope * off * one.noise.deviation;
+                right[place] += weight * slope * off * deviation;
             }
         }
-        matrix.factorise();
-        let step = matrix.solve(&right);
+        // The priors keep it positive definite; what no longer is has lost all precision, and more steps gain nothing.
+        let Some(step) = matrix.solve(&right) else { break };
         let most = step.iter().fold(0.0_f64, |most, step| most.max(step.abs()));
         // A step of more than a unit leaves the range in which the slopes hold; what does not lead down was too long.
         let mut scale = (1.0 / most.max(1e-12)).min(1.0);
         let before = best;
         let mut next: Vec<f64>;
         loop {
-            next = values.iter().zip(&step).map(|(value, step)| value + scale * step).collect();
-            let now = objective(&next);
+            next = values.iter().zip(step.iter()).map(|(value, step)| value + scale * step).collect();
+            let now = objective(&next, heat);
             if now <= best || scale < 0.02 {
                 best = now;
                 break;
@@ -235,11 +215,37 @@ pub fn fit(observations: &[&Observation], base: &Parameters, fitted: &dyn Fn(&st
             scale *= 0.5;
         }
         values = next;
-        if before - best < 2e-4 * best.abs() {
+        if heat <= 1.0 && before - best < 2e-4 * best.abs() {
             break;
         }
+        heat = (heat * COOLING).max(1.0);
     }
-    names.places.into_keys().zip(values).collect()
+    names.places.iter().map(|(name, &place)| ((*name).to_owned(), values[place])).collect()
+}
+
+/// The precision of effects at `values`, by Laplace's approximation: the names in order, and priors plus what observations tell.
+/// For the few effects of one machine; nothing is eliminated.
+pub(crate) fn precision(
+    observations: &[&Observation],
+    values: &Parameters,
+    fitted: &dyn Fn(&str) -> bool,
+    deviations: &Deviations,
+) -> (Vec<String>, DMatrix<f64>) {
+    let names = Names::of(observations, fitted);
+    let mut ordered = vec![String::new(); names.places.len()];
+    names.places.iter().for_each(|(name, &place)| (*name).clone_into(&mut ordered[place]));
+    let all: Vec<f64> = ordered.iter().map(|name| values.get(name)).collect();
+    let mut matrix = DMatrix::from_diagonal(&DVector::from_iterator(all.len(), ordered.iter().map(|name| deviations.of(name).powi(-2))));
+    let mut row = Vec::new();
+    for one in observations {
+        let compiled = names.compile(one, values);
+        let off = (one.rate.max(1e-30).ln() - compiled.log_rate(&all, &mut row)) / one.noise.deviation;
+        let weight = one.noise.weight * (FREEDOM + 1.0) / (FREEDOM + off * off) / one.noise.deviation.powi(2);
+        for (&i, a) in compiled.places.iter().zip(&row) {
+            compiled.places.iter().zip(&row).for_each(|(&j, b)| matrix[(i, j)] += weight * a * b);
+        }
+    }
+    (ordered, matrix)
 }
 
 #[cfg(test)]

@@ -9,23 +9,29 @@
 //! Pure: no I/O, no clock; the same input gives the same bytes everywhere.
 #![forbid(unsafe_code)]
 
+mod anomaly;
+mod arrow;
 mod calibration;
 mod conditions;
+mod deviations;
 mod device;
 mod fit;
-mod linear;
 mod parameters;
 mod phase;
+mod placement;
 mod spread;
 mod terms;
 mod work;
 
+pub use anomaly::{Cause, anomaly};
 pub use calibration::Calibration;
 pub use conditions::{Conditions, Switch};
+pub use deviations::Deviations;
 pub use device::{Class, Device};
-pub use fit::{Case, Noise, Observation, fit};
+pub use fit::{Case, Noise, Observation, fit, fit_from};
 pub use parameters::{ParameterError, Parameters};
 pub use phase::{Phase, decode, prefill};
+pub use placement::{Host, Placement, placed};
 pub use spread::{Range, Spread, quantile};
 pub use terms::{Bound, Effect, Sum, Term, overlap, share};
 pub use work::{Quant, Shape, Work};

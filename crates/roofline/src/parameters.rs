@@ -17,7 +17,7 @@ pub struct Parameters {
 
 /// A line of the text of parameters that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("parameters, line {line}: not `parameter NAME VALUE` or `spread KEY LOW MIDDLE HIGH COUNT`: {text:?}")]
+#[error("parameters, line {line}: not `parameter NAME VALUE`, `spread KEY LOW MIDDLE HIGH COUNT` or `scale KEY FACTOR`: {text:?}")]
 pub struct ParameterError {
     /// The line, from 1.
     pub line: usize,
@@ -56,7 +56,14 @@ impl Parameters {
     /// Without the effects of single devices: what a device of which nothing was measured gets.
     #[must_use]
     pub fn without_devices(&self) -> Self {
-        let values = self.values.iter().filter(|(name, _)| !name.contains("/device="));
+        let values = self.values.iter().filter(|(name, _)| !name.contains("/device=") && !name.contains("/machine="));
+        Self { values: values.map(|(name, &value)| (name.clone(), value)).collect(), spread: self.spread.clone() }
+    }
+
+    /// Without the effects of single machines, which are nobody else's.
+    #[must_use]
+    pub fn without_machines(&self) -> Self {
+        let values = self.values.iter().filter(|(name, _)| !name.contains("/machine="));
         Self { values: values.map(|(name, &value)| (name.clone(), value)).collect(), spread: self.spread.clone() }
     }
 
@@ -76,6 +83,9 @@ impl Parameters {
         }
         for (key, range) in self.spread.iter() {
             let _ = writeln!(text, "spread\t{key}\t{:.3}\t{:.3}\t{:.3}\t{}", range.low, range.middle, range.high, range.count);
+        }
+        for (key, scale) in self.spread.scales() {
+            let _ = writeln!(text, "scale\t{key}\t{scale:.3}");
         }
         text
     }
@@ -97,6 +107,7 @@ impl Parameters {
                     let count = count.parse().map_err(|_| error())?;
                     parameters.spread.insert(key, number(low)?, number(middle)?, number(high)?, count);
                 }
+                ["scale", key, scale] => parameters.spread.insert_scale(key, number(scale)?),
                 _ => return Err(error()),
             }
         }
@@ -112,7 +123,9 @@ mod tests {
     fn text_and_back() {
         let mut parameters = Parameters::new(BTreeMap::from([("decode/weights/all".to_owned(), 0.25)]));
         parameters.spread.insert("decode", -0.3, 0.0, 0.25, 12);
-        assert_eq!(parameters.to_text(), "parameter\tdecode/weights/all\t0.250\nspread\tdecode\t-0.300\t0.000\t0.250\t12\n");
+        parameters.spread.insert_scale("decode", 1.5);
+        let text = "parameter\tdecode/weights/all\t0.250\nspread\tdecode\t-0.300\t0.000\t0.250\t12\nscale\tdecode\t1.500\n";
+        assert_eq!(parameters.to_text(), text);
         assert_eq!(Parameters::from_text(&parameters.to_text()), Ok(parameters));
     }
 

@@ -4,7 +4,7 @@
 use crate::conditions::{Conditions, Switch};
 use crate::device::Device;
 use crate::terms::{Bound, Effect, Sum, Term};
-use crate::work::Work;
+use crate::work::{Quant, Work};
 
 /// What is predicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,28 +29,38 @@ impl Phase {
 struct Effects<'a> {
     phase: Phase,
     bound: Bound,
+    /// The bound's word, or that of one of several terms of a bound.
+    part: &'static str,
     device: &'a Device,
     list: Vec<Effect>,
 }
 
 impl<'a> Effects<'a> {
-    /// With the levels that every term has: all devices, class, generation, this device.
+    /// With the levels that every term has: all devices, maker, class, generation, this device, this machine.
     fn new(phase: Phase, bound: Bound, device: &'a Device) -> Self {
-        let mut effects = Self { phase, bound, device, list: Vec::new() };
+        Self::of_part(phase, bound, bound.as_str(), device)
+    }
+
+    fn of_part(phase: Phase, bound: Bound, part: &'static str, device: &'a Device) -> Self {
+        let mut effects = Self { phase, bound, part, device, list: Vec::new() };
         effects.push("all", 1.0);
         effects.level("maker", Some(device.class.maker()));
         effects.level("class", Some(device.class.as_str()));
         effects.level("generation", device.generation.as_deref());
-        let own = match phase {
-            Phase::Decode => [Bound::Weights, Bound::Launch],
-            Phase::Prefill => [Bound::Arithmetic, Bound::Launch],
-        };
-        effects.level("device", device.identity.as_deref().filter(|_| own.contains(&bound)));
+        if let Some(identity) = device.identity.as_deref().filter(|_| bound != Bound::Fixed) {
+            // What is slow on a device is mostly slow as a whole; only the cost of launches has other causes.
+            let scale = if bound == Bound::Launch { "launch" } else { "scale" };
+            let (model, _) = identity.split_once('|').unwrap_or((identity, ""));
+            effects.list.push(Effect { name: format!("{}/{scale}/device={model}", phase.as_str()), coefficient: 1.0 });
+            if model.len() < identity.len() {
+                effects.list.push(Effect { name: format!("{}/{scale}/machine={identity}", phase.as_str()), coefficient: 1.0 });
+            }
+        }
         effects
     }
 
     fn push(&mut self, key: &str, coefficient: f64) {
-        let name = format!("{}/{}/{key}", self.phase.as_str(), self.bound.as_str());
+        let name = format!("{}/{}/{key}", self.phase.as_str(), self.part);
         self.list.push(Effect { name, coefficient });
     }
 
@@ -63,15 +73,13 @@ impl<'a> Effects<'a> {
     /// A level, and the same within the maker.
     fn crossed(&mut self, level: &str, value: Option<&str>) {
         self.level(level, value);
-        if let Some(value) = value {
-            self.push(&format!("maker×{level}={}×{value}", self.device.class.maker()), 1.0);
-        }
+        self.within(self.device.class.maker(), "maker", level, value);
     }
 
-    /// The same within the class.
-    fn within_class(&mut self, level: &str, value: Option<&str>) {
+    /// A level within another, where both are known.
+    fn within(&mut self, inside: &str, outer: &str, level: &str, value: Option<&str>) {
         if let Some(value) = value {
-            self.push(&format!("class×{level}={}×{value}", self.device.class.as_str()), 1.0);
+            self.push(&format!("{outer}×{level}={inside}×{value}"), 1.0);
         }
     }
 
@@ -86,44 +94,70 @@ impl<'a> Effects<'a> {
     }
 }
 
-/// Seconds per generated token: max(weights ÷ bandwidth, operations ÷ rate) + cache ÷ bandwidth + layers × launch + fixed.
+/// Seconds per generated token: max(weights ÷ bandwidth, operations ÷ rate) + cache ÷ bandwidth + attention's operations ÷ rate
+/// + layers × launch + fixed.
 pub fn decode(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     let shape = &work.shape;
     let depth = work.depth + work.tokens / 2.0;
     let start = |bound| Effects::new(Phase::Decode, bound, device);
+    let class = device.class.as_str();
+    let (quant, backend, engine) = (Some(shape.quant.as_str()), conditions.backend.as_deref(), conditions.engine.as_deref());
+    let generation = device.generation.as_deref().unwrap_or(class);
+    let some = shape.experts.map(|_| "some");
 
     let mut effects = start(Bound::Weights);
-    effects.crossed("quant", Some(shape.quant.as_str()));
-    effects.crossed("backend", conditions.backend.as_deref());
-    effects.crossed("engine", conditions.engine.as_deref());
+    effects.crossed("quant", quant);
+    effects.within(class, "class", "quant", quant);
+    effects.crossed("backend", backend);
+    if let Some(backend) = backend {
+        effects.within(backend, "backend", "quant", quant);
+    }
+    effects.crossed("engine", engine);
+    effects.within(class, "class", "engine", engine);
     effects.crossed("era", conditions.era.as_deref());
-    effects.level("experts", shape.experts.map(|_| "some"));
+    effects.crossed("os", conditions.os.as_deref());
+    effects.level("experts", some);
     let weights = effects.term(shape.active_bytes / device.bandwidth);
 
     let mut effects = start(Bound::Arithmetic);
-    effects.crossed("quant", Some(shape.quant.as_str()));
-    effects.level("engine", conditions.engine.as_deref());
-    let arithmetic = effects.term(2.0 * (shape.active_elements + shape.output_elements) / device.vector_rate());
+    effects.crossed("quant", quant);
+    effects.within(generation, "generation", "quant", quant);
+    effects.crossed("backend", backend);
+    effects.crossed("engine", engine);
+    effects.crossed("era", conditions.era.as_deref());
+    // Blocks are unpacked before they are multiplied, which takes several operations per weight; plain numbers are not.
+    let unpacking = if shape.quant == Quant::Float { 2.0 } else { 10.0 };
+    let operations = 2.0 * (shape.active_elements + shape.output_elements);
+    let arithmetic = effects.term(unpacking * operations / device.vector_rate());
 
     let mut effects = start(Bound::Cache);
     effects.crossed("flash", Some(conditions.flash_attention.as_str()));
-    effects.level("backend", conditions.backend.as_deref());
+    effects.level("backend", backend);
+    effects.crossed("engine", engine);
     let cache = effects.term(shape.cache_read(depth) / device.bandwidth);
 
+    // What attention costs in time that more bandwidth does not shorten.
+    let mut effects = Effects::of_part(Phase::Decode, Bound::Cache, "attention", device);
+    effects.crossed("flash", Some(conditions.flash_attention.as_str()));
+    effects.level("backend", backend);
+    // One token fills few of the units: a sixteenth of the rate is nearer.
+    let attention = effects.term(16.0 * shape.attention_operations(depth, 1.0) / device.vector_rate());
+
     let mut effects = start(Bound::Launch);
-    effects.crossed("backend", conditions.backend.as_deref());
+    effects.crossed("backend", backend);
     effects.crossed("os", conditions.os.as_deref());
-    effects.crossed("engine", conditions.engine.as_deref());
-    effects.level("era", conditions.era.as_deref());
-    effects.level("experts", shape.experts.map(|_| "some"));
+    effects.crossed("engine", engine);
+    effects.within(class, "class", "engine", engine);
+    effects.crossed("era", conditions.era.as_deref());
+    effects.crossed("experts", some);
     effects.level("recurrent", (shape.full_layers + shape.window_layers < shape.layers).then_some("some"));
     let launch = effects.term(shape.layers * 50e-6);
 
     let mut effects = start(Bound::Fixed);
-    effects.level("engine", conditions.engine.as_deref());
+    effects.level("engine", engine);
     effects.level("os", conditions.os.as_deref());
     let fixed = effects.term(200e-6);
-    Sum { groups: vec![vec![weights, arithmetic], vec![cache], vec![launch], vec![fixed]] }
+    Sum { groups: vec![vec![weights, arithmetic], vec![cache], vec![attention], vec![launch], vec![fixed]] }
 }
 
 /// Seconds for all tokens of a prompt: per micro-batch max(operations ÷ rate, weights ÷ bandwidth) + attention, which grows with
@@ -138,7 +172,12 @@ pub fn prefill(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.crossed("quant", Some(shape.quant.as_str()));
     effects.crossed("backend", conditions.backend.as_deref());
     effects.crossed("engine", conditions.engine.as_deref());
-    effects.within_class("engine", conditions.engine.as_deref());
+    effects.within(device.class.as_str(), "class", "engine", conditions.engine.as_deref());
+    effects.within(device.generation.as_deref().unwrap_or("any"), "generation", "quant", Some(shape.quant.as_str()));
+    if let Some(backend) = conditions.backend.as_deref() {
+        effects.within(backend, "backend", "quant", Some(shape.quant.as_str()));
+        effects.within(device.generation.as_deref().unwrap_or("any"), "generation", "backend", Some(backend));
+    }
     effects.crossed("era", conditions.era.as_deref());
     effects.level("os", conditions.os.as_deref());
     effects.crossed("experts", shape.experts.map(|_| "some"));
@@ -146,7 +185,7 @@ pub fn prefill(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.slope("width", (shape.width / 4096.0).ln());
     effects.slope("ubatch", (ubatch / 512.0).ln());
     effects.slope("rate", (device.vector_rate() / 3e13).ln());
-    let operations = 2.0 * (shape.active_elements * work.tokens + shape.output_elements);
+    let operations = 2.0 * (shape.padded_elements(ubatch) * work.tokens + shape.output_elements);
     let arithmetic = effects.term(operations / device.vector_rate());
 
     let mut effects = start(Bound::Weights);

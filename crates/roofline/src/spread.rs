@@ -19,6 +19,7 @@ pub struct Range {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Spread {
     ranges: BTreeMap<String, Range>,
+    scales: BTreeMap<String, f64>,
 }
 
 /// Devices' worth of weight that the wider key gets when a narrow one has few.
@@ -28,6 +29,16 @@ impl Spread {
     /// Adds a range.
     pub fn insert(&mut self, key: &str, low: f64, middle: f64, high: f64, count: usize) {
         self.ranges.insert(key.to_owned(), Range { low, middle, high, count });
+    }
+
+    /// Widens or narrows, around their middle, the ranges whose narrowest key this is.
+    pub fn insert_scale(&mut self, key: &str, scale: f64) {
+        self.scales.insert(key.to_owned(), scale);
+    }
+
+    /// All factors.
+    pub fn scales(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.scales.iter().map(|(key, &scale)| (key.as_str(), scale))
     }
 
     /// All of them.
@@ -53,7 +64,9 @@ impl Spread {
                 }
             });
         }
-        found
+        let scale = keys.iter().rev().find_map(|key| self.scales.get(key)).copied().unwrap_or(1.0);
+        let around = |range: Range, end: f64| range.middle + scale * (end - range.middle);
+        found.map(|range| Range { low: around(range, range.low), high: around(range, range.high), ..range })
     }
 }
 
@@ -85,6 +98,16 @@ mod tests {
         assert_eq!(low(&["a"]), Some(-1.0));
         assert!((low(&["a", "a/b"]).unwrap() - -0.64).abs() < 1e-9);
         assert_eq!(low(&["x"]), None);
+    }
+
+    #[test]
+    fn the_factor_of_the_narrowest_key_counts() {
+        let mut spread = Spread::default();
+        spread.insert("a", -1.0, 0.0, 2.0, 100);
+        spread.insert_scale("a", 3.0);
+        spread.insert_scale("a/b", 0.5);
+        let range = spread.range(&["a".to_owned(), "a/b".to_owned()]).unwrap();
+        assert_eq!((range.low, range.high), (-0.5, 1.0));
     }
 
     #[test]

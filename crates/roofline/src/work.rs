@@ -97,6 +97,16 @@ impl Shape {
         self.active_bytes + one * (distinct - used).max(0.0)
     }
 
+    /// Weights that a token of a micro-batch of `tokens` multiplies with, counting what kernels compute for nothing: an expert's
+    /// tokens are padded to whole tiles.
+    pub fn padded_elements(&self, tokens: f64) -> f64 {
+        /// Half of a tile of 128, which is what the last one lacks on average.
+        const PADDING: f64 = 64.0;
+        let Some((all, used)) = self.experts.filter(|&(all, used)| all > used && used > 0.0) else { return self.active_elements };
+        let distinct = all * (1.0 - (1.0 - used / all).powf(tokens));
+        self.active_elements * (1.0 + self.routed() * PADDING * distinct / (tokens.max(1.0) * used))
+    }
+
     /// Operations of attention of `tokens` tokens after `depth`: two products of width `query_width` with every earlier token.
     pub fn attention_operations(&self, depth: f64, tokens: f64) -> f64 {
         let mean = depth + tokens / 2.0;

@@ -1,0 +1,97 @@
+//! Prior deviations of effects: how far the levels of one kind are thought to differ.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::OnceLock;
+
+const CHOSEN_TEXT: &str = include_str!("../data/deviations.tsv");
+
+/// Standard deviations of the logarithm of an inefficiency by phase, bound and level, `*` being any.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Deviations {
+    values: BTreeMap<[String; 3], f64>,
+}
+
+/// Where no row says otherwise.
+const USUAL: f64 = 0.2;
+
+impl Deviations {
+    /// Those that the parameters of this build were fitted with: `data/deviations.tsv`, read once.
+    pub fn chosen() -> &'static Self {
+        static CHOSEN: OnceLock<Deviations> = OnceLock::new();
+        // The text is part of the build; a test reads it.
+        CHOSEN.get_or_init(|| Self::from_text(CHOSEN_TEXT).unwrap_or_default())
+    }
+
+    /// From lines `phase bound level deviation`, parted by tabulators; lines that begin with `#` are left out.
+    ///
+    /// # Errors
+    /// The number of the first line, from 1, that is none.
+    pub fn from_text(text: &str) -> Result<Self, usize> {
+        let mut values = BTreeMap::new();
+        for (place, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+            let [phase, bound, level, value] = line.split('\t').collect::<Vec<_>>()[..] else { return Err(place + 1) };
+            let value = value.parse().ok().filter(|value: &f64| (1e-3..=10.0).contains(value)).ok_or(place + 1)?;
+            values.insert([phase, bound, level].map(str::to_owned), value);
+        }
+        Ok(Self { values })
+    }
+
+    /// As text, one row per line, in order.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for ([phase, bound, level], value) in &self.values {
+            let _ = writeln!(text, "{phase}\t{bound}\t{level}\t{value:.3}");
+        }
+        text
+    }
+
+    /// The deviation of an effect, `decode/weights/class=apple`: the row that names most of it.
+    pub fn of(&self, name: &str) -> f64 {
+        let mut parts = name.splitn(3, '/');
+        let (phase, bound, key) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+        let level = key.split('=').next().unwrap_or("");
+        // Machines of one kind of source: `machine=X|localscore|...` is of `machine|localscore`.
+        let kind = if level == "machine" { key.split('|').nth(1).map(|kind| format!("{level}|{kind}")) } else { None };
+        let kind = kind.as_deref().unwrap_or(level);
+        let rows = [[phase, bound, kind], [phase, bound, level], [phase, "*", level], ["*", bound, level], ["*", "*", level]];
+        rows.iter().find_map(|row| self.values.get(&row.map(str::to_owned))).copied().unwrap_or(USUAL)
+    }
+
+    /// Every row.
+    pub fn iter(&self) -> impl Iterator<Item = (&[String; 3], f64)> {
+        self.values.iter().map(|(row, &value)| (row, value))
+    }
+
+    /// With another value in one row.
+    #[must_use]
+    pub fn with(&self, row: &[String; 3], value: f64) -> Self {
+        let mut values = self.values.clone();
+        values.insert(row.clone(), value);
+        Self { values }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deviations_of_this_build_can_be_read() {
+        assert_eq!(Deviations::from_text(CHOSEN_TEXT).as_ref(), Ok(Deviations::chosen()));
+        assert!(Deviations::chosen().iter().count() > 20);
+    }
+
+    #[test]
+    fn the_row_that_names_most_counts() {
+        let some = Deviations::from_text("*\t*\tclass\t0.5\ndecode\tweights\tclass\t0.1\n").unwrap();
+        assert_eq!([some.of("decode/weights/class=apple"), some.of("prefill/weights/class=apple")], [0.1, 0.5]);
+        assert_eq!(some.of("decode/weights/unheard=x"), USUAL);
+        assert_eq!(Deviations::from_text(&some.to_text()), Ok(some));
+    }
+
+    #[test]
+    fn a_broken_line_is_named() {
+        assert_eq!(Deviations::from_text("# fine\ndecode\tweights\tclass\tmuch\n"), Err(2));
+    }
+}

@@ -4,6 +4,8 @@
 //! * [`Weights`]: its tensors, in place in a mapped file where their layout allows it
 //! * [`Session`]: a context that reads prompts and generates; its sizes are those of [`memory`]
 //! * [`Sampler`]: the next token from logits
+//! * [`Tokenizer`] and [`ChatTemplate`]: text to tokens and back, a conversation to text
+//! * [`Dialogue`]: a session that reads text and writes text
 //!
 //! The model is that of transformers' `BitNetForCausalLM` (5.23.0, `models/bitnet/modeling_bitnet.py`): RMS norms, rotary positions in
 //! halves, grouped-query attention, a norm of its own before the output and down projections, ReLU² (or SiLU, in models of 2024) between
@@ -12,17 +14,23 @@
 
 mod attention;
 mod cache;
+mod chat;
 mod config;
+mod dialogue;
 mod layer;
 pub mod memory;
 mod norm;
 mod rope;
 mod sampler;
 mod session;
+mod tokenizer;
 mod weights;
 
 pub use cache::CacheType;
+pub use chat::{ChatError, ChatTemplate, Message};
 pub use config::{Activation, Config, ConfigError};
+pub use dialogue::{Dialogue, DialogueError, Step};
 pub use sampler::{Sampler, Sampling};
 pub use session::{Options, Session, SessionError};
+pub use tokenizer::{Tokenizer, TokenizerError};
 pub use weights::{HeadType, LoadOptions, WeightError, Weights};

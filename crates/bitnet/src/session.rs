@@ -138,6 +138,20 @@ impl Session {
     /// # Errors
     /// No tokens, one that does not exist, or more than the context holds: then none was added.
     pub fn extend(&mut self, tokens: &[u32]) -> Result<&[f32], SessionError> {
+        self.read(tokens)?;
+        let width = self.weights.config.n_embd;
+        let count = (tokens.len() - 1) % self.micro_batch() + 1;
+        let stream = &self.buffers.x[(count - 1) * width..count * width];
+        rms(stream, &self.weights.output_norm, self.weights.config.rms_eps, &mut self.last);
+        self.weights.head().multiply(&self.last, self.weights.kernel, &mut self.pool, &mut self.logits);
+        Ok(&self.logits)
+    }
+
+    /// Adds tokens without asking what follows them.
+    ///
+    /// # Errors
+    /// As [`Session::extend`].
+    pub fn read(&mut self, tokens: &[u32]) -> Result<(), SessionError> {
         let (past, n_ctx, n_vocab) = (self.past, self.options.n_ctx, self.weights.config.n_vocab);
         if tokens.is_empty() {
             return Err(SessionError::Empty);
@@ -148,15 +162,20 @@ impl Session {
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= n_vocab) {
             return Err(SessionError::Token { token, n_vocab });
         }
-        for batch in tokens.chunks(self.options.n_ubatch.min(n_ctx)) {
+        for batch in tokens.chunks(self.micro_batch()) {
             self.batch(batch);
         }
-        let width = self.weights.config.n_embd;
-        let count = (tokens.len() - 1) % self.options.n_ubatch.min(n_ctx) + 1;
-        let stream = &self.buffers.x[(count - 1) * width..count * width];
-        rms(stream, &self.weights.output_norm, self.weights.config.rms_eps, &mut self.last);
-        self.weights.head().multiply(&self.last, self.weights.kernel, &mut self.pool, &mut self.logits);
-        Ok(&self.logits)
+        Ok(())
+    }
+
+    /// What [`Session::extend`] returned last; zeros before that.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// Tokens that are computed together.
+    pub fn micro_batch(&self) -> usize {
+        self.options.n_ubatch.min(self.options.n_ctx)
     }
 
     fn batch(&mut self, tokens: &[u32]) {

@@ -18,7 +18,6 @@ mod memory;
 mod params;
 mod session;
 mod shim;
-mod text;
 
 pub use build_info::{BuildInfo, build_info};
 pub use dry::{dry_run, dry_run_here, load_run, load_run_here};

@@ -8,6 +8,7 @@
 //! * [`machine`]: what a machine is, what of it may be used, what is free now
 //! * [`model`]: what a model is: layers, tensors, attention, experts, state
 //! * [`attachment`]: what is loaded beside a model
+//! * [`vocabulary`]: the tokens of a model, as its file lists them
 //! * [`settings`]: every knob of an engine that changes memory or speed
 #![forbid(unsafe_code)]
 
@@ -17,7 +18,9 @@ pub mod machine;
 pub mod model;
 pub mod quant;
 pub mod settings;
+mod text;
 pub mod units;
+pub mod vocabulary;
 mod words;
 
 pub use attachment::{Attachment, AttachmentKind};
@@ -26,4 +29,6 @@ pub use machine::Machine;
 pub use model::Model;
 pub use quant::QuantType;
 pub use settings::Settings;
+pub use text::Utf8Stream;
 pub use units::{Bytes, BytesPerSec, OpsPerSec, TokensPerSec};
+pub use vocabulary::Vocabulary;

@@ -120,6 +120,14 @@ pub enum GgufErrorKind {
         /// The type id.
         id: u32,
     },
+    /// A list of the vocabulary whose elements are none of its own.
+    #[error("key {key} cannot be a list of {found:?}")]
+    OtherList {
+        /// The key.
+        key: String,
+        /// Type of its elements.
+        found: super::ElementType,
+    },
     /// Arrays in arrays in arrays.
     #[error("key {key} nests arrays deeper than {limit}")]
     NestedTooDeep {

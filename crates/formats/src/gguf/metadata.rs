@@ -63,7 +63,7 @@ impl ElementType {
     }
 
     /// Size of one element; `None` for strings and arrays.
-    fn width(self) -> Option<u64> {
+    pub(super) fn width(self) -> Option<u64> {
         match self {
             Self::U8 | Self::I8 | Self::Bool => Some(1),
             Self::U16 | Self::I16 => Some(2),
@@ -147,13 +147,13 @@ pub(super) fn read(reader: &mut Reader<'_>, count: u64) -> Result<Metadata, Gguf
     Ok(Metadata { values, alignment })
 }
 
-fn element_type(reader: &mut Reader<'_>, key: &str) -> Result<ElementType, GgufError> {
+pub(super) fn element_type(reader: &mut Reader<'_>, key: &str) -> Result<ElementType, GgufError> {
     let start = reader.offset();
     let id = reader.u32("value type")?;
     ElementType::from_id(id).ok_or_else(|| GgufError { offset: start, kind: GgufErrorKind::UnknownValueType { key: key.to_owned(), id } })
 }
 
-fn value(reader: &mut Reader<'_>, key: &str, element: ElementType) -> Result<Value, GgufError> {
+pub(super) fn value(reader: &mut Reader<'_>, key: &str, element: ElementType) -> Result<Value, GgufError> {
     match element {
         ElementType::Array => array(reader, key, MAX_NESTING).map(Value::Array),
         ElementType::Text => {
@@ -186,7 +186,7 @@ fn scalar(element: ElementType, bytes: &[u8]) -> MetaValue {
     }
 }
 
-fn number(element: ElementType, bytes: &[u8]) -> f64 {
+pub(super) fn number(element: ElementType, bytes: &[u8]) -> f64 {
     match scalar(element, bytes) {
         MetaValue::Uint(value) => value as f64,
         MetaValue::Int(value) => value as f64,

@@ -8,11 +8,13 @@ mod error;
 mod magic;
 mod metadata;
 mod tensors;
+mod vocabulary;
 
 pub use error::{GgufError, GgufErrorKind};
 pub use magic::Foreign;
 pub use metadata::{Array, ElementType, Value};
 pub use tensors::TensorInfo;
+pub use vocabulary::{MAX_TEMPLATE, MAX_TOKENS, vocabulary};
 
 use crate::reader::Reader;
 use spec::Bytes;

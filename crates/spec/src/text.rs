@@ -2,7 +2,7 @@
 
 /// Text that grows by bytes and is taken in whole characters.
 #[derive(Debug, Default)]
-pub(crate) struct Utf8Stream {
+pub struct Utf8Stream {
     pending: Vec<u8>,
 }
 

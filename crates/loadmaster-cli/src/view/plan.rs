@@ -516,7 +516,8 @@ impl PlanView {
     fn memory_text(&self, text: &mut Text) {
         text.section("Memory");
         let mut table = Table::new([Align::Left, Align::Right, Align::Right, Align::Right, Align::Right, Align::Left]);
-        table.header(["", "needed", "free", "margin", "left", ""]);
+        // What is left is of the least that may be free and the most that may be needed.
+        table.header(["", "needed", "free", "margin", "left at least", ""]);
         for budget in &self.budgets {
             let shared = budget.shares_host.then(|| match &budget.total_bytes {
                 Quantity::Exact { source, .. } | Quantity::Estimated { source, .. } => format!("of the host's memory: {source}"),

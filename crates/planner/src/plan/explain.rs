@@ -105,7 +105,10 @@ impl Site<'_> {
                     (false, _) => rule(off.to_owned()),
                 }
             }
-            "cache_ram_mib" => rule(format!("at most half of the {} that the host has left", self.spare_host(&found.candidate))),
+            "cache_ram_mib" => match self.spare_host(&found.candidate) {
+                Bytes::MAX => Some((Origin::EngineDefault, "the engine's default: what the host has left is not known".to_owned())),
+                spare => rule(format!("at most half of the {spare} that the host has left")),
+            },
             _ => None,
         }
     }

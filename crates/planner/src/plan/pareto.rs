@@ -5,6 +5,7 @@ use super::needs::Needs;
 use super::objective::Goal;
 use super::site::{Candidate, Reach, Rung, Site};
 use super::verdict::{Alternative, Aspect};
+use crate::emit::flags::{flags, value_text};
 use spec::{Bytes, QuantType, Settings};
 use std::cmp::Ordering;
 
@@ -54,6 +55,37 @@ impl Point {
     /// No worse in anything, and better in something.
     fn dominates(&self, other: &Self) -> bool {
         self.aspects(other, Ordering::Less).is_empty() && !self.aspects(other, Ordering::Greater).is_empty()
+    }
+}
+
+/// Settings that a description leaves out, or that follow from what it tells.
+const TOLD: [&str; 11] = [
+    "n_ctx",
+    "n_batch",
+    "cache_type_k",
+    "cache_type_v",
+    "flash_attn",
+    "n_gpu_layers",
+    "n_cpu_moe",
+    "tensor_split",
+    "tensor_overrides",
+    "repack",
+    "cache_ram_mib",
+];
+
+/// Settings that differ from those of the plan and that the description does not tell: `, n_ubatch 2048`.
+fn untold(settings: &Settings, plan: &Settings) -> String {
+    let names = flags().iter().map(|flag| flag.setting).filter(|name| !TOLD.contains(name));
+    let differing = names.filter(|name| value_text(settings, name) != value_text(plan, name));
+    differing.map(|name| format!(", {name} {}", value_text(settings, name))).collect()
+}
+
+/// A factor in as many digits as say something: `×0.004`, `×0.85`, `×63`.
+fn times(factor: f64) -> String {
+    match factor {
+        factor if factor >= 10.0 => format!("×{factor:.0}"),
+        factor if factor >= 0.1 || factor <= 0.0 => format!("×{factor:.2}"),
+        factor => format!("×{factor:.*}", (1.0 - factor.log10().floor()) as usize),
     }
 }
 
@@ -159,15 +191,14 @@ impl Site<'_> {
             let word = |aspect: &Aspect| match aspect {
                 Aspect::Context => format!("context of {} tokens instead of {}", settings.n_ctx, chosen.candidate.settings.n_ctx),
                 Aspect::Quality => format!("cache in {} instead of {}", settings.cache_type_k, chosen.candidate.settings.cache_type_k),
-                Aspect::MemoryLeft => format!("memory left ×{:.2}", ratio(*aspect)),
-                aspect => format!("{aspect} ×{:.2}", ratio(*aspect)),
+                aspect => format!("{aspect} {}", times(ratio(*aspect))),
             };
             aspects.iter().map(word).collect::<Vec<_>>().join(", ")
         };
         let worse = point.aspects(chosen, Ordering::Less);
         let better = point.aspects(chosen, Ordering::Greater);
         Alternative {
-            what: self.describe(settings),
+            what: format!("{}{}", self.describe(settings), untold(settings, &chosen.candidate.settings)),
             better: better.clone(),
             worse: worse.clone(),
             settings: settings.clone(),

@@ -1,8 +1,9 @@
 //! Building a refusal: which pins are to blame, and the nearest change that would fit.
 
+use super::needs::Needs;
 use super::refusal::{NearestChange, NoPlan, Rejected, Rejection};
 use super::request::DiskPolicy;
-use super::site::{Reach, Rung, Site};
+use super::site::{Reach, Residency, Rung, Site};
 use super::verdict::Pool;
 use crate::emit::flags::value_text;
 use spec::settings::Pins;
@@ -33,6 +34,9 @@ const COSTLY: &[&str] = &[
 
 /// Bits per weight of the smallest quantisation that keeps a model usable (IQ1_S: 1.56, and its larger tensors).
 const FEWEST_BITS: f64 = 1.7;
+
+/// Contexts that are tried in place of a pinned one: each is a search.
+const MOST_CONTEXTS: usize = 8;
 
 impl Site<'_> {
     /// The refusal after `tried`.
@@ -70,13 +74,27 @@ impl Site<'_> {
                 let site = Site::new(self.machine, self.model, self.target, &request, self.inventory, self.require());
                 let found = site.find().ok()?;
                 let pinned = self.pinned(Settings::default());
+                let longer = (name == "n_ctx").then(|| self.longest_below(pinned.n_ctx, found.candidate.settings.n_ctx)).flatten();
                 Some(NearestChange::Unpin {
                     setting: name,
                     pinned: value_text(&pinned, name),
-                    instead: value_text(&found.candidate.settings, name),
+                    instead: longer.map_or_else(|| value_text(&found.candidate.settings, name), |n_ctx| n_ctx.to_string()),
                 })
             })
             .collect()
+    }
+
+    /// The longest context with a plan between that of the use case and a pinned one that has none: by halving the pinned one, or the
+    /// trained one where that is shorter.
+    fn longest_below(&self, pinned: u32, use_case: u32) -> Option<u32> {
+        let most = self.trained_context().map_or(pinned, |trained| pinned.min(trained));
+        let shorter = Needs::halvings(most, use_case).into_iter().filter(|&n_ctx| n_ctx < pinned && n_ctx > use_case);
+        shorter.take(MOST_CONTEXTS).find(|&n_ctx| {
+            let mut request = self.request.clone();
+            request.pins.n_ctx = Some(n_ctx);
+            let site = Site::new(self.machine, self.model, self.target, &request, self.inventory, self.require());
+            site.find().is_ok_and(|found| found.candidate.residency == Residency::Resident)
+        })
     }
 
     /// All costly pins, where only without all of them a plan exists.

@@ -100,6 +100,18 @@ pub(crate) fn cores(machine: &Machine) -> Option<u32> {
     (!unknown).then(|| machine.effective_cores())
 }
 
+/// Cores of the fastest of several kinds that may be used; `None` where there is one kind, or nothing is known of them.
+pub(crate) fn fast_cores(machine: &Machine) -> Option<u32> {
+    let [fastest, _, ..] = machine.facts.cpu.core_kinds.as_slice() else { return None };
+    let usable = match machine.limits.allowed_cpus.value() {
+        Some(allowed) if !fastest.cpus.is_empty() => fastest.cpus.intersection(allowed).count(),
+        _ => return (fastest.physical_cores > 0).then_some(fastest.physical_cores),
+    };
+    // Of hyperthreads as many as a core has count as one.
+    let per_core = (fastest.cpus.len() / fastest.physical_cores.max(1) as usize).max(1);
+    Some(u32::try_from(usable.div_ceil(per_core)).unwrap_or(u32::MAX))
+}
+
 impl<'a> Site<'a> {
     pub(crate) fn new(
         machine: &'a Machine,
@@ -213,12 +225,7 @@ impl<'a> Site<'a> {
 
     /// Cores of the fastest kind that may be used, where there are fewer of them than of all.
     pub(crate) fn fastest_cores(&self) -> Option<u32> {
-        match self.machine.facts.cpu.core_kinds.as_slice() {
-            [fastest, _, ..] if fastest.physical_cores > 0 => {
-                Some(fastest.physical_cores).filter(|&fastest| self.cores().is_some_and(|all| fastest < all))
-            }
-            _ => None,
-        }
+        fast_cores(self.machine).filter(|&fastest| fastest > 0 && self.cores().is_some_and(|all| fastest < all))
     }
 
     /// Physical cores that may be used; `None` where the machine says nothing of its CPUs.

@@ -96,7 +96,8 @@ fn is_discrete(context: &Context<'_>, gpu: usize) -> bool {
 
 fn swap(context: &Context<'_>, requirement: &Requirement, found: &mut Vec<Violation>) {
     let machine = context.machine;
-    let (Some(used), Some(free)) = (machine.swap_used(), machine.effective_memory_available().get()) else { return };
+    // Mapped weights push other programs out as well as memory that is taken.
+    let (Some(used), Some(&free)) = (machine.swap_used(), machine.effective_memory_with_files().low()) else { return };
     let Some(&held) = requirement.resident().high() else { return };
     if used >= MUCH_SWAP && held.as_f64() > free.as_f64() * MOST {
         let message = format!("{used} of other programs lie in swap, and {held} of the {free} that are free would be taken");

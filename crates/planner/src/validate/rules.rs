@@ -280,19 +280,12 @@ pub(super) fn threads(context: &Context<'_>, settings: &Settings, found: &mut Ve
 /// Threads against the faster of two kinds of core, as far as this process may use them.
 fn slow_cores(context: &Context<'_>, settings: &Settings, cores: u32, found: &mut Vec<Violation>) {
     let [fastest, _, ..] = context.machine.facts.cpu.core_kinds.as_slice() else { return };
-    let allowed = context.machine.limits.allowed_cpus.value();
-    let usable = allowed.map_or(fastest.cpus.len(), |allowed| fastest.cpus.intersection(allowed).count());
-    if usable == 0 && !fastest.cpus.is_empty() {
+    let Some(fast) = crate::plan::site::fast_cores(context.machine) else { return };
+    if fast == 0 {
         let message = format!("none of the {} cores may be used: {} threads compute on slower ones", fastest.name, settings.threads);
         found.push(CPUS_OF_SLOW_CORES_ONLY.broken("threads", message, CPUS_OF_SLOW_CORES_ONLY.fix));
         return;
     }
-    // Of hyperthreads as many as a core has count as one.
-    let per_core = (fastest.cpus.len() / fastest.physical_cores.max(1) as usize).max(1);
-    let fast = match fastest.cpus.is_empty() {
-        true => fastest.physical_cores,
-        false => u32::try_from(usable.div_ceil(per_core)).unwrap_or(u32::MAX),
-    };
     if settings.threads > fast && settings.threads <= cores {
         let message = format!("{} threads on {fast} {} cores: the slower ones hold them up", settings.threads, fastest.name);
         found.push(THREADS_ON_SLOW_CORES.broken("threads", message, format!("take -t {fast}")));

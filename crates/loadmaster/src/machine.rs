@@ -167,7 +167,9 @@ impl MachineSource {
 
 /// This machine, with the patience that `depth` asks for.
 pub fn live(depth: probe::Depth, child: &[OsString]) -> probe::Live {
-    let live = if depth < probe::Depth::Waking { probe::Live::new() } else { probe::Live::with_deadline(PATIENCE) };
+    // A plan without a GPU's memory is worth less than the milliseconds that a busy driver takes.
+    let deadline = if depth < probe::Depth::Waking { probe::Live::DEADLINE } else { PATIENCE };
+    let live = probe::Live::with_deadline(deadline);
     if child.is_empty() { live } else { live.with_child(child.to_vec()) }
 }
 

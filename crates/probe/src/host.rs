@@ -109,6 +109,17 @@ pub enum NvmlQuestion {
     Slice(u32, u32, NvmlField),
 }
 
+impl NvmlQuestion {
+    /// True for how much memory a device, or a part of one, has and has free.
+    pub fn is_of_memory(&self) -> bool {
+        matches!(
+            self,
+            Self::Device(_, NvmlField::MemoryTotal | NvmlField::MemoryFree)
+                | Self::Slice(_, _, NvmlField::MemoryTotal | NvmlField::MemoryFree)
+        )
+    }
+}
+
 /// A property of an NVIDIA device. The names in parentheses are the library's functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NvmlField {

@@ -26,11 +26,14 @@ const PAGE: usize = 4096;
 ///
 /// Files of GPUs are read on threads of their own, for a broken device may never answer. A driver's library is asked on a thread
 /// too, or with [`Live::with_child`] in a process of its own, which may crash. All of them together have [`Live::DEADLINE`] in one
-/// detection; what is later is [`Refusal::TimedOut`], and ready for the next detection with the same `Live`. A file of the system
-/// that hangs (of firmware, of a container's own `/proc`) costs half a second, all such files two seconds.
+/// detection, and the memory of a GPU whose driver has answered before has [`Live::MEMORY_DEADLINE`]; what is later is
+/// [`Refusal::TimedOut`], and ready for the next detection with the same `Live`. A file of the system that hangs (of firmware, of a
+/// container's own `/proc`) costs half a second, all such files two seconds.
 #[derive(Debug)]
 pub struct Live {
     budget: Budget,
+    /// How long one question for a GPU's memory may take of it, once the driver is awake.
+    memory: Duration,
     files: DeviceFiles,
     mounts: Mounts,
     patience: Budget,
@@ -46,7 +49,9 @@ pub struct Live {
 
 impl Default for Live {
     fn default() -> Self {
-        Self::with_deadline(Self::DEADLINE)
+        let mut live = Self::with_deadline(Self::DEADLINE);
+        live.memory = Self::MEMORY_DEADLINE;
+        live
     }
 }
 
@@ -55,15 +60,21 @@ impl Live {
     /// needs seconds to start.
     pub const DEADLINE: Duration = Duration::from_millis(80);
 
-    /// This machine, with the default deadline.
+    /// How long one question for the memory of a GPU may take where the driver has answered before: who asks again and again while a
+    /// model runs must not stand still for a driver that has hung up since.
+    pub const MEMORY_DEADLINE: Duration = Duration::from_millis(10);
+
+    /// This machine, with the default deadlines.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// This machine, waiting this long for drivers in a detection. Before a launch it pays to wait for a cold one.
+    /// This machine, waiting this long for drivers in a detection, for memory as for the rest. Before a launch it pays to wait for a
+    /// cold one, and on a busy machine for a late one.
     pub fn with_deadline(deadline: Duration) -> Self {
         Self {
             budget: Budget::new(deadline),
+            memory: deadline,
             files: DeviceFiles::default(),
             mounts: Mounts::default(),
             patience: Budget::new(files::PATIENCE),
@@ -133,7 +144,10 @@ impl Host for Live {
             Question::Xcr0 => ffi::cpuid::xcr0().map(|bits| Answer::text(format!("{bits:x}"))).ok_or(Refusal::NotSupported),
             Question::AmxPermission => ffi::amx::request().map(|()| Answer::text("granted")),
             Question::Nvml(_) if self.nvml.is_idle() && !(self.nvidia)() => Err(Refusal::NotFound),
-            Question::Nvml(_) => self.nvml.ask(question.clone(), &self.budget, whenever).map(Answer::text),
+            Question::Nvml(of) => {
+                let most = if of.is_of_memory() && self.nvml.is_awake() { self.memory } else { whenever };
+                self.nvml.ask(question.clone(), &self.budget, most).map(Answer::text)
+            }
             Question::Vulkan => self.vulkan.ask(question.clone(), &self.budget, whenever).map(Answer::text),
             Question::Sysctl(name) => ffi::macos::sysctl(name).map(Answer::text),
             Question::Mac(question) => ffi::macos::ask(*question).map(Answer::text),
@@ -303,6 +317,31 @@ mod tests {
             live.begin();
         }
         assert_eq!(ask(&live, NvmlField::Name).as_deref(), Ok("NVIDIA Test GPU"));
+    }
+
+    /// The first question starts the driver and may take long; memory is then had at once or not at all, and the rest still waits.
+    #[test]
+    fn a_late_answer_about_memory_costs_its_own_deadline() {
+        let mut live = Live::with_deadline(Duration::from_secs(60));
+        live.nvidia = || true;
+        live.memory = Duration::from_millis(1);
+        let slow = |question| {
+            std::thread::sleep(Duration::from_millis(300));
+            match question {
+                Question::Nvml(NvmlQuestion::Device(..)) => Ok("1024".to_owned()),
+                _ => Err(Refusal::NotSupported),
+            }
+        };
+        live.nvml = Resident::new("nvml", move || Ok(Box::new(slow)));
+        assert_eq!(ask(&live, NvmlField::MemoryTotal).as_deref(), Ok("1024"));
+        assert_eq!(ask(&live, NvmlField::MemoryFree), Err(Refusal::TimedOut));
+        let start = Instant::now();
+        while ask(&live, NvmlField::Name).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(60), "the driver never came back");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        live.memory = Duration::from_secs(60);
+        assert_eq!(ask(&live, NvmlField::MemoryFree).as_deref(), Ok("1024"));
     }
 
     #[test]

@@ -75,6 +75,11 @@ impl<Q: Send + 'static, A: Send + 'static> Resident<Q, A> {
         matches!(*self.worker.lock().unwrap_or_else(PoisonError::into_inner), Worker::Idle)
     }
 
+    /// True where the library has been asked and is not late: it is open, and its start costs nothing any more.
+    pub(crate) fn is_awake(&self) -> bool {
+        matches!(*self.worker.lock().unwrap_or_else(PoisonError::into_inner), Worker::Ready(_))
+    }
+
     /// The answer to one question, waited for at most this long and no longer than the budget has left.
     ///
     /// # Errors

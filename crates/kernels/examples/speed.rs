@@ -52,17 +52,31 @@ fn layer(rows: usize, columns: usize, kernel: Kernel) -> QuantizedLinear {
     QuantizedLinear::new(TernaryMatrix::from_i2_s(&tensor.into(), rows, columns, Layout::Blocks128).unwrap(), kernel)
 }
 
-/// What memory gives when nothing is computed: sums of 1 GiB, by thread.
+/// What memory gives when nothing is computed: sums of 1 GiB, by thread, from one place at a time and from eight, of which the faster is
+/// the limit.
 fn read(pool: &mut Pool) {
     let data: Vec<u64> = vec![1; (1 << 30) / 8];
     let threads = pool.threads();
-    let took = fastest(|| {
-        pool.run(&|number| {
-            let part = &data[data.len() * number / threads..data.len() * (number + 1) / threads];
-            std::hint::black_box(part.iter().fold(0_u64, |sum, x| sum.wrapping_add(*x)));
+    let mut rates = [1, 8].map(|places| {
+        let took = fastest(|| {
+            pool.run(&|number| {
+                let part = &data[data.len() * number / threads..data.len() * (number + 1) / threads];
+                let mut streams: Vec<_> = part.chunks(part.len() / places).map(|stream| stream.as_chunks::<64>().0.iter()).collect();
+                let mut sums = [0_u64; 64];
+                // Each place in turn gives 512 bytes.
+                while streams.iter_mut().filter_map(Iterator::next).fold(false, |_, chunk| {
+                    sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum = sum.wrapping_add(*x));
+                    true
+                }) {}
+                std::hint::black_box(sums);
+            });
         });
+        (places, f64::from(1 << 30) / took.as_secs_f64() / 1e9)
     });
-    println!("reading 1 GiB: {took:.1?}, {:.1} GB/s", f64::from(1 << 30) / took.as_secs_f64() / 1e9);
+    rates.sort_by(|a, b| b.1.total_cmp(&a.1));
+    for (places, rate) in rates {
+        println!("reading 1 GiB from {places} place(s) at a time: {rate:.1} GB/s");
+    }
 }
 
 /// One token through all ternary layers.

@@ -21,6 +21,7 @@ pub(super) fn has() -> bool {
 const FOLD: usize = 10;
 
 fn checked<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {
+    let (codes, values) = (codes.map(|codes| codes.as_chunks().0), values.map(|values| values.as_chunks().0));
     // SAFETY: FUNCTIONS leaves this module only through `detected`, which has found the features.
     unsafe { tile(codes, values) }
 }
@@ -35,55 +36,78 @@ pub(super) fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32;
     unsafe { dots_q8_0(rows, x) }
 }
 
+/// As in [`super::avx_vnni`], two rows at a time for several tokens.
 #[target_feature(enable = "avx2")]
-fn tile<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {
-    let codes = codes.map(|codes| codes.as_chunks::<BLOCK_BYTES>().0);
-    let values = values.map(|values| values.as_chunks::<BLOCK>().0);
+fn tile<const R: usize, const T: usize>(codes: [&[[u8; BLOCK_BYTES]]; R], values: [&[[i8; BLOCK]]; T]) -> [[i32; T]; R] {
+    if T == 1 {
+        return rows(codes, values);
+    }
+    let mut totals = [[0; T]; R];
+    for (totals, codes) in totals.chunks_mut(2).zip(codes.chunks(2)) {
+        match *codes {
+            [first, second] => totals.copy_from_slice(&rows([first, second], values)),
+            [only] => totals.copy_from_slice(&rows([only], values)),
+            _ => {}
+        }
+    }
+    totals
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn rows<const R: usize, const T: usize>(codes: [&[[u8; BLOCK_BYTES]]; R], values: [&[[i8; BLOCK]]; T]) -> [[i32; T]; R] {
     let (two_bits, ones) = (_mm256_set1_epi8(3), _mm256_set1_epi16(1));
     let mut sums = [[_mm256_setzero_si256(); T]; R];
     let blocks = codes[0].len();
     for start in (0..blocks).step_by(FOLD) {
         let mut narrow = [[_mm256_setzero_si256(); T]; R];
         for block in start..blocks.min(start + FOLD) {
-            for (narrow, codes) in narrow.iter_mut().zip(codes) {
-                let groups = unpack(&codes[block], two_bits);
-                for (narrow, values) in narrow.iter_mut().zip(values) {
-                    let values = load_groups(&values[block]);
-                    for (codes, values) in groups.into_iter().zip(values) {
-                        *narrow = _mm256_add_epi16(*narrow, _mm256_maddubs_epi16(codes, values));
+            super::prefetch_for::<T, R>(codes, block);
+            for group in 0..4 {
+                let mut unpacked = [_mm256_setzero_si256(); R];
+                for (unpacked, codes) in unpacked.iter_mut().zip(codes) {
+                    *unpacked = unpack(&codes[block], group, two_bits);
+                }
+                for (t, values) in values.iter().enumerate() {
+                    let values = load_group(&values[block], group);
+                    for (narrow, codes) in narrow.iter_mut().zip(unpacked) {
+                        narrow[t] = _mm256_add_epi16(narrow[t], _mm256_maddubs_epi16(codes, values));
                     }
                 }
             }
         }
-        for (sums, narrow) in sums.iter_mut().flatten().zip(narrow.iter().flatten()) {
+        for (sums, narrow) in sums.as_flattened_mut().iter_mut().zip(narrow.as_flattened()) {
             *sums = _mm256_add_epi32(*sums, _mm256_madd_epi16(*narrow, ones));
         }
     }
-    sums.map(|sums| sums.map(|sum| reduce(sum)))
+    let mut totals = [[0; T]; R];
+    for (total, sum) in totals.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+        *total = reduce(*sum);
+    }
+    totals
 }
 
-/// The four groups of codes of a block.
+/// One of the four groups of codes of a block.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn unpack(bytes: &[u8; BLOCK_BYTES], two_bits: __m256i) -> [__m256i; 4] {
+pub(super) fn unpack(bytes: &[u8; BLOCK_BYTES], group: usize, two_bits: __m256i) -> __m256i {
     // SAFETY: 32 bytes are there; the load needs no alignment.
     let bytes = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
-    [
-        _mm256_and_si256(_mm256_srli_epi16::<6>(bytes), two_bits),
-        _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), two_bits),
-        _mm256_and_si256(_mm256_srli_epi16::<2>(bytes), two_bits),
-        _mm256_and_si256(bytes, two_bits),
-    ]
+    let shifted = match group {
+        0 => _mm256_srli_epi16::<6>(bytes),
+        1 => _mm256_srli_epi16::<4>(bytes),
+        2 => _mm256_srli_epi16::<2>(bytes),
+        _ => bytes,
+    };
+    _mm256_and_si256(shifted, two_bits)
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn load_groups(values: &[i8; BLOCK]) -> [__m256i; 4] {
-    let start: *const __m256i = values.as_ptr().cast();
-    // SAFETY: four times 32 bytes are there; the loads need no alignment.
-    unsafe {
-        [_mm256_loadu_si256(start), _mm256_loadu_si256(start.add(1)), _mm256_loadu_si256(start.add(2)), _mm256_loadu_si256(start.add(3))]
-    }
+pub(super) fn load_group(values: &[i8; BLOCK], group: usize) -> __m256i {
+    let values: &[i8; 32] = &values.as_chunks().0[group];
+    // SAFETY: 32 bytes are there; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
 }
 
 /// The sum of eight integers.
@@ -100,10 +124,12 @@ pub(super) fn reduce(sum: __m256i) -> i32 {
 fn dots_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
     let (x, rest) = x.as_chunks::<LANES>();
     let chunks = rows.map(|row| row.as_chunks::<LANES>());
+    let steps = chunks.map(|(steps, _)| steps);
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
     for (place, x) in x.iter().enumerate() {
+        super::prefetch(steps, place);
         let x = [load_8_floats(&x[..8]), load_8_floats(&x[8..])];
-        for (sums, (row, _)) in sums.iter_mut().zip(chunks) {
+        for (sums, row) in sums.iter_mut().zip(steps) {
             let bytes = row[place].as_flattened();
             for ((sum, x), bytes) in sums.iter_mut().zip(x).zip(bytes.chunks(16)) {
                 *sum = _mm256_add_ps(*sum, _mm256_mul_ps(_mm256_cvtph_ps(load_16(bytes)), x));
@@ -121,6 +147,7 @@ fn dots_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
 fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
     for (place, x) in x.as_chunks::<32>().0.iter().enumerate() {
+        super::prefetch(rows, place);
         let x = [0, 8, 16, 24].map(|start| load_8_floats(&x[start..]));
         for (sums, row) in sums.iter_mut().zip(rows) {
             let (scale, integers) = row[place].split_at(2);

@@ -15,6 +15,7 @@ pub(super) fn detected() -> Option<&'static Functions> {
 }
 
 fn checked<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {
+    let (codes, values) = (codes.map(|codes| codes.as_chunks().0), values.map(|values| values.as_chunks().0));
     // SAFETY: FUNCTIONS leaves this module only through `detected`, which has found the features.
     unsafe { tile(codes, values) }
 }
@@ -30,38 +31,63 @@ fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
 }
 
 /// The 32 bytes of a block stand in both halves of a register, each half shifted to another group of codes: two registers hold the
-/// block's 128 codes in the order of its values.
+/// block's 128 codes in the order of its values. Loops instead of `map`: the closures of a function with more features than its
+/// callers are not inlined into `map`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn tile<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {
-    let codes = codes.map(|codes| codes.as_chunks::<BLOCK_BYTES>().0);
-    let values = values.map(|values| values.as_chunks::<BLOCK>().0);
+fn tile<const R: usize, const T: usize>(codes: [&[[u8; BLOCK_BYTES]]; R], values: [&[[i8; BLOCK]]; T]) -> [[i32; T]; R] {
     let both = |low: i16, high: i16| _mm512_inserti64x4::<1>(_mm512_set1_epi16(low), _mm256_set1_epi16(high));
     let (front, back, two_bits) = (both(6, 4), both(2, 0), _mm512_set1_epi8(3));
     let mut sums = [[_mm512_setzero_si512(); T]; R];
     for block in 0..codes[0].len() {
-        let unpacked = codes.map(|codes| {
+        super::prefetch_for::<T, R>(codes, block);
+        let mut unpacked = [[_mm512_setzero_si512(); 2]; R];
+        for (unpacked, codes) in unpacked.iter_mut().zip(codes) {
             let bytes = _mm512_broadcast_i64x4(load_32(&codes[block]));
-            let at = |shift| _mm512_and_si512(_mm512_srlv_epi16(bytes, shift), two_bits);
-            (at(front), at(back))
-        });
+            for (unpacked, shift) in unpacked.iter_mut().zip([front, back]) {
+                *unpacked = _mm512_and_si512(_mm512_srlv_epi16(bytes, shift), two_bits);
+            }
+        }
         for (t, values) in values.iter().enumerate() {
             let (first, second) = load_128(&values[block]);
-            for (sums, (front, back)) in sums.iter_mut().zip(unpacked) {
+            for (sums, [front, back]) in sums.iter_mut().zip(unpacked) {
                 sums[t] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sums[t], front, first), back, second);
             }
         }
     }
-    sums.map(|sums| sums.map(|sum| _mm512_reduce_add_epi32(sum)))
+    let mut totals = [[0; T]; R];
+    for (totals, sums) in totals.as_flattened_mut().chunks_mut(4).zip(sums.as_flattened().chunks(4)) {
+        let mut four = [_mm512_setzero_si512(); 4];
+        four[..sums.len()].copy_from_slice(sums);
+        totals.copy_from_slice(&reduce(four)[..totals.len()]);
+    }
+    totals
+}
+
+/// The sums of four registers of sixteen integers, which are added while they are transposed.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn reduce([a, b, c, d]: [__m512i; 4]) -> [i32; 4] {
+    let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+    let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+    let abcd = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    let half = _mm256_add_epi32(_mm512_castsi512_si256(abcd), _mm512_extracti64x4_epi64::<1>(abcd));
+    let sums = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+    let mut four = [0; 4];
+    // SAFETY: the array has the 16 bytes that are written.
+    unsafe { _mm_storeu_si128(four.as_mut_ptr().cast(), sums) };
+    four
 }
 
 #[target_feature(enable = "avx512f")]
 fn dots_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
     let (x, rest) = x.as_chunks::<LANES>();
     let chunks = rows.map(|row| row.as_chunks::<LANES>());
+    let steps = chunks.map(|(steps, _)| steps);
     let mut sums = [_mm512_setzero_ps(); R];
     for (place, x) in x.iter().enumerate() {
         let x = load_16_floats(x);
-        for (sum, (row, _)) in sums.iter_mut().zip(chunks) {
+        super::prefetch(steps, place);
+        for (sum, row) in sums.iter_mut().zip(steps) {
             let weights = _mm512_cvtph_ps(load_32(row[place].as_flattened()));
             *sum = _mm512_add_ps(*sum, _mm512_mul_ps(weights, x));
         }
@@ -79,6 +105,7 @@ fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
     for (place, x) in x.as_chunks::<32>().0.iter().enumerate() {
         let (front, back) = x.split_at(LANES);
         let (front, back) = (load_16_floats(front), load_16_floats(back));
+        super::prefetch(rows, place);
         for (sum, row) in sums.iter_mut().zip(rows) {
             let (scale, integers) = row[place].split_at(2);
             let scale = _mm512_cvtph_ps(_mm256_set1_epi16(i16::from_le_bytes([scale[0], scale[1]])));

@@ -1,6 +1,7 @@
 //! Dense matrices times one token: the output head, and the rows of the embedding table.
 
 use crate::kernel::{Half, Kernel, Q8, ROWS};
+use crate::linear::distant;
 use crate::pool::Pool;
 use bytes::Bytes;
 use half::{bf16, f16};
@@ -168,14 +169,15 @@ impl DenseMatrix {
     }
 }
 
-/// Rows in tiles; those left over beside copies of the last one, whose results are dropped.
+/// Rows in tiles of distant ones.
 fn walk<T>(weights: &[T], x: &[f32], out: &mut [f32], dots: impl Fn([&[T]; ROWS], &[f32]) -> [f32; ROWS]) {
     let length = weights.len() / out.len().max(1);
-    let rows = out.len();
-    for (tile, out) in out.chunks_mut(ROWS).enumerate() {
-        let row = |r: usize| &weights[(tile * ROWS + r).min(rows - 1) * length..][..length];
-        let sums = dots(std::array::from_fn(row), x);
-        out.copy_from_slice(&sums[..out.len()]);
+    for tile in 0..out.len().div_ceil(ROWS) {
+        let rows = distant(out.len(), tile);
+        let sums = dots(rows.map(|row| &weights[row * length..][..length]), x);
+        for (row, sum) in rows.into_iter().zip(sums) {
+            out[row] = sum;
+        }
     }
 }
 

@@ -53,9 +53,26 @@ impl QuantizedLinear {
         pool.split_columns(out, rows, ROWS, |out| self.multiply(activations, out));
     }
 
+    /// One token: each weight is read once, and memory sets the pace.
+    fn multiply_one(&self, activations: &Activations, first: usize, out: &mut [f32]) {
+        let (values, sum) = (activations.values(0, 1), activations.sum(0));
+        let scale = activations.scale(0) * self.weights.scale();
+        for tile in 0..out.len().div_ceil(ROWS) {
+            let rows = distant(out.len(), tile);
+            let products = (self.kernel.functions().tall)(rows.map(|row| self.weights.packed(first + row, 1)), [values]);
+            for (row, [product]) in rows.into_iter().zip(products) {
+                out[row] = (product - sum) as f32 * scale;
+            }
+        }
+    }
+
     /// The rows of `out`, for all tokens.
     fn multiply(&self, activations: &Activations, out: &mut ColumnsMut<'_>) {
         let (first, count) = (out.first(), out.width());
+        if activations.tokens() == 1 {
+            self.multiply_one(activations, first, out.row(0));
+            return;
+        }
         for tokens in (0..activations.tokens()).step_by(TOKEN_PANEL) {
             let tokens = tokens..activations.tokens().min(tokens + TOKEN_PANEL);
             for row in (0..count).step_by(ROW_PANEL) {
@@ -75,6 +92,13 @@ impl QuantizedLinear {
             }
         }
     }
+}
+
+/// Rows of a tile that are read from as many distant places of `rows`: memory serves several streams faster than one. Tile `i`
+/// of `rows.div_ceil(ROWS)` has the rows `i`, `i + tiles`, ...; those beyond the end are the last one once more.
+pub(crate) fn distant(rows: usize, tile: usize) -> [usize; ROWS] {
+    let tiles = rows.div_ceil(ROWS);
+    std::array::from_fn(|place| (place * tiles + tile).min(rows - 1))
 }
 
 /// `sums[row × tokens + token] = Σ code · value` of all rows and tokens.

@@ -299,9 +299,12 @@ pub struct PlanArgs {
     /// Write the plan as a configuration file for `run --config` and `validate`
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
-    /// Say of every setting what it would cost to change it
+    /// Say of every setting where it comes from and what it would cost to change it
     #[arg(long)]
     pub explain: bool,
+    /// Write the plan among its alternatives as an SVG document
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub svg: Option<PathBuf>,
     /// Accept no downgrade: exit with 4 where the wish does not fit as it is
     #[arg(long)]
     pub strict: bool,

@@ -122,3 +122,19 @@ fn a_plan_without_a_file_is_written_and_read_back() {
     let other = folder.run(&format!("run other.gguf --config plan.json --dry-run --engine bundled {WORKSTATION}"));
     assert!(other.contains("planned for another file type: Q4_K_M; here it is Q8_0"), "{other}");
 }
+
+#[test]
+fn a_plan_is_drawn_among_its_alternatives_and_every_setting_explained() {
+    let folder = Folder::new();
+    let shown = json(&folder, &format!("plan llama-3.1-70b --quant Q4_K_M --explain --svg plan.svg --json {WORKSTATION}"));
+    let alternatives = shown["alternatives"].as_array().unwrap();
+    assert!(!alternatives.is_empty() && shown["merits"]["request_s"].as_f64().unwrap() > 0.0);
+    let picture = std::fs::read_to_string(folder.path().join("plan.svg")).unwrap();
+    assert!(picture.starts_with("<svg ") && picture.matches("<polyline").count() == alternatives.len() + 1, "{picture}");
+    let knobs = shown["knobs"].as_array().unwrap();
+    assert_eq!(knobs.len(), shown["settings"].as_array().unwrap().len());
+    let costs: Vec<&Value> = knobs.iter().flat_map(|knob| knob["others"].as_array().unwrap()).collect();
+    let predicted = |cost: &&&Value| cost["request_s"]["low"].as_f64() < cost["request_s"]["high"].as_f64();
+    assert!(costs.len() > 20 && costs.iter().filter(predicted).count() > 10, "{costs:?}");
+    assert!(folder.run(&format!("plan qwen3-8b --svg none/plan.svg --quiet {WORKSTATION}")).starts_with("exit 7"));
+}

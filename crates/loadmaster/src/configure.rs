@@ -22,8 +22,9 @@ use crate::advise::{Advice, Ground, ResolvedEngine, newest_server};
 use crate::error::Error;
 use crate::known::precision;
 use crate::machine::MachineSource;
-use crate::open::open_files;
+use crate::open::{Origin, open_as};
 use crate::system::{SystemInfo, Tier};
+use formats::FileType;
 use planner::plan::Strategy;
 use planner::{GpuSupport, Preferences};
 use spec::machine::Facts;
@@ -49,6 +50,10 @@ pub struct DeviceConfig {
     pub reasons: Vec<String>,
     /// Why this is no plan but a conservative guess; `None` for a plan.
     pub fallback: Option<String>,
+    /// The type that was planned, of a model of which no file was read; `None` where the file has its own.
+    pub file_type: Option<FileType>,
+    /// What was asked for: corrections keep its pins, preferences and use case.
+    pub request: planner::Request,
 }
 
 /// What a configuration takes of a pool of memory.
@@ -80,12 +85,13 @@ pub fn adaptive_device_config(model: impl AsRef<Path>, metrics: &Metrics) -> Ada
 /// The best settings for a model on a machine, live or not, and for any request.
 pub fn device_config(machine: &MachineSource, model: &Path, request: &planner::Request) -> DeviceConfig {
     let machine = look(machine);
-    let why = match machine.as_ref().map_err(chain).and_then(|machine| planned(machine, model, request).map_err(|error| chain(&error))) {
-        Ok(advice) => return DeviceConfig::of(&advice),
+    let plan = |machine| planned(machine, model, request, None).map_err(|error| chain(&error));
+    let why = match machine.as_ref().map_err(chain).and_then(plan) {
+        Ok(advice) => return DeviceConfig::of(&advice, request),
         Err(why) => why,
     };
     tracing::warn!(model = %model.display(), error = %why, "no plan: taking a conservative configuration");
-    DeviceConfig::conservative(machine.ok().as_ref(), &why)
+    DeviceConfig::conservative(machine.ok().as_ref(), &why, request)
 }
 
 /// The machine, its facts as they were first detected in this process, and what is free now.
@@ -96,11 +102,11 @@ fn look(machine: &MachineSource) -> Result<Machine, Error> {
     }
 }
 
-/// The plan behind a configuration, with the newest llama.cpp that is known.
-fn planned(machine: &Machine, model: &Path, request: &planner::Request) -> Result<Advice, Error> {
+/// The plan behind a configuration, with the newest llama.cpp that is known; of a model without a file in this type, or the best one.
+fn planned(machine: &Machine, model: &Path, request: &planner::Request, file_type: Option<FileType>) -> Result<Advice, Error> {
     let engine = ResolvedEngine { rules: newest_server(), gpus: GpuSupport::Native, external: None };
     let ground = Ground { target: planner::target(machine, &engine.gpus), machine: machine.clone(), engine };
-    precision::advise(ground.survey(open_files(model)?), request, false).0
+    precision::advise(ground.survey(open_as(model, file_type)?), request, file_type.is_some()).0
 }
 
 /// An error with its causes, but for those that it shows itself.
@@ -117,7 +123,7 @@ fn chain(error: &Error) -> String {
 }
 
 impl DeviceConfig {
-    fn of(advice: &Advice) -> Self {
+    fn of(advice: &Advice, request: &planner::Request) -> Self {
         let plan = advice.plan.plan();
         let given_up = plan.verdict.downgrades().iter().map(ToString::to_string);
         Self {
@@ -133,17 +139,22 @@ impl DeviceConfig {
             prefill: plan.prediction.prefill.clone(),
             reasons: given_up.chain(plan.reasons.iter().cloned()).collect(),
             fallback: None,
+            file_type: match advice.origin {
+                Origin::Assumed(_) => advice.model.file_type.as_deref().and_then(|name| name.parse().ok()),
+                _ => None,
+            },
+            request: request.clone(),
         }
     }
 
-    /// What runs nearly anywhere: the CPU, half of the cores, a short context, weights mapped from the file.
-    fn conservative(machine: Option<&Machine>, why: &str) -> Self {
+    /// What runs nearly anywhere: the CPU, half of the cores, a short context, weights mapped from the file; and what is pinned.
+    fn conservative(machine: Option<&Machine>, why: &str, request: &planner::Request) -> Self {
         let cores = machine.map_or_else(
             || std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(1)),
             Machine::effective_cores,
         );
         let threads = (cores / 2).max(1);
-        let settings = Settings {
+        let mut settings = Settings {
             n_ctx: 2048,
             n_batch: 512,
             n_ubatch: 256,
@@ -153,15 +164,22 @@ impl DeviceConfig {
             cache_ram_mib: 0,
             ..Settings::default()
         };
+        let pinned = request.pins.names();
+        request.pins.apply(&mut settings);
+        let kept = if pinned.is_empty() { String::new() } else { format!("; pinned as asked: {}", pinned.join(", ")) };
+        let strategy = if settings.n_gpu_layers == 0 { Strategy::CpuOnly } else { Strategy::Hybrid };
+        let guess = format!("a conservative guess: {} threads, {} tokens of context", settings.threads, settings.n_ctx);
         Self {
             settings,
-            strategy: Strategy::CpuOnly,
+            strategy,
             tier: machine.and_then(|machine| SystemInfo::from(machine.clone()).tier()),
             memory: Vec::new(),
             decode: Known::unknown("nothing was planned"),
             prefill: Known::unknown("nothing was planned"),
-            reasons: vec![format!("a conservative guess: the CPU only, {threads} threads, 2048 tokens of context")],
+            reasons: vec![format!("{guess}, {strategy}{kept}")],
             fallback: Some(why.to_owned()),
+            file_type: None,
+            request: request.clone(),
         }
     }
 

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod advise;
+mod anomaly;
 pub mod beside;
 pub mod config;
 pub mod configure;

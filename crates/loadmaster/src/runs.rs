@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 /// Runs that are kept.
 const KEPT: usize = 500;
 
-/// Fewer tokens than these tell more of the start than of the speed.
-const FEWEST: [u64; 2] = [16, 32];
+/// Fewer tokens than these tell more of the start than of the speed: of decode, and of prefill.
+pub(crate) const FEWEST: [u64; 2] = [16, 32];
 
 /// A model so many times as large or as small is bound by something else.
 const ALIKE: f64 = 6.0;

@@ -167,3 +167,25 @@ fn under_windows_mapped_weights_lie_beside_a_limit_on_what_is_promised() {
     assert!(from_disk(&inside), "{:?}", inside.verdict);
     assert!(inside.prediction.decode.get() < beside.prediction.decode.get());
 }
+
+#[test]
+fn every_step_down_tells_what_it_saves_and_what_it_costs() {
+    let mut told = std::collections::BTreeSet::new();
+    for (machine, name) in [
+        ("cores=8,ram=8GiB,gpu=16GiB", "qwen3-32b"),
+        ("cores=4,ram=6GiB", "llama-3.1-8b"),
+        ("cores=8,ram=64GiB,gpu=6GiB", "llama-3.1-8b"),
+        ("cores=8,ram=32GiB", "llama-3.1-70b"),
+    ] {
+        let mut request = Request::default();
+        request.preferences.device = DevicePreference::Gpu;
+        let Ok(plan) = planned(machine, &model(name, "Q4_K_M"), &request) else { continue };
+        for step in plan.verdict.downgrades() {
+            told.insert(step.setting);
+            // Of a GPU that is not there nothing is known.
+            let known = !step.to.starts_with("none");
+            assert_eq!((step.costs.is_some(), step.saves.is_some()), (known, known), "{machine} {name}: {step}");
+        }
+    }
+    assert!(told.len() >= 3, "{told:?}");
+}

@@ -3,7 +3,7 @@
 use super::{Shared, arguments, companions, failure, machine_name, mention, proof, request};
 use crate::args::PlanArgs;
 use crate::exit::{Exit, Outcome};
-use crate::view::{ModelName, PlanView, PrecisionView, Subject, alternatives};
+use crate::view::{AlternativeView, MeritsView, ModelName, PlanView, PrecisionView, Subject};
 use loadmaster::advise::{Advice, CommandOptions};
 use loadmaster::config::ConfigFile;
 use loadmaster::known::precision;
@@ -11,6 +11,7 @@ use loadmaster::open::Origin;
 use loadmaster::planner;
 use loadmaster::planner::Tool;
 use loadmaster::planner::emit::Invocation;
+use loadmaster::store;
 use std::path::{Path, PathBuf};
 
 /// Plans, shows the plan, and writes it where asked to.
@@ -48,13 +49,19 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
     let disputed = proof.as_ref().is_some_and(|proof| !proof.agrees);
     let precision = choice.as_ref().map(PrecisionView::new);
     let plan = advice.plan.plan();
-    let others = planner::plan::alternatives(&advice.machine, &advice.model, &advice.target, plan);
-    let alternatives = alternatives(&others, &plan.settings);
+    let pareto = planner::plan::pareto(&advice.machine, &advice.model, &advice.target, plan);
+    let alternatives = pareto.others.iter().map(|other| AlternativeView::new(other, &plan.settings)).collect();
     let knobs = args.explain.then(|| {
         let knobs = planner::plan::explain(&advice.machine, &advice.model, &advice.target, plan);
         knobs.iter().map(Into::into).collect()
     });
-    shared.output.show(&PlanView { proof, precision, alternatives, knobs, ..view(&advice, &invocation) })?;
+    let merits = MeritsView::from(&pareto.chosen);
+    let view = PlanView { proof, precision, merits: Some(merits), alternatives, knobs, ..view(&advice, &invocation) };
+    shared.output.show(&view)?;
+    if let Some(path) = &args.svg {
+        store::write_atomically(path, view.picture(&merits).as_bytes()).map_err(|error| failure(&error.into()))?;
+        shared.output.say(format_args!("wrote {}", path.display()));
+    }
     if let Some(path) = &args.output {
         let config = ConfigFile {
             beside: files.with_paths(|file| from_folder_of(path, file)),

@@ -2,6 +2,7 @@
 //!
 //! Text is built with colours in it; the stream that it is written to takes them out where they do not belong.
 
+pub mod axes;
 pub mod chart;
 pub mod plot;
 pub mod svg;

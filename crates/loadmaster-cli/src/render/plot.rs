@@ -32,7 +32,7 @@ pub struct Curve {
 const ROWS: usize = 9;
 
 /// A number in as few signs as an axis has room for.
-fn tick(value: f64) -> String {
+pub(super) fn tick(value: f64) -> String {
     match value {
         value if value >= 100.0 => format!("{value:.0}"),
         value if value >= 10.0 => format!("{value:.1}"),

@@ -1,17 +1,16 @@
 //! `plan`: the settings chosen, what they need, how fast they should be, and why.
 
+use super::knobs::{KnobView, knobs_text};
+use super::pareto::{AlternativeView, MeritsView};
 use super::requirement::central;
 use super::{ModelName, PrecisionView, Quantity, Rate, RequirementView, SCHEMA_VERSION, SettingView, Size, View};
 use crate::render::{Align, BAD, CAUTION, COMMAND, Cell, DIM, GOOD, HEADING, Table, Text, styled};
-use loadmaster::planner;
 use loadmaster::planner::emit::Invocation;
-use loadmaster::planner::plan::{
-    Alternative, Aspect, Budget, Change, Deviation, Downgrade, Gate, Knob, NearestChange, NoPlan, Plan, Rejected, Rejection,
-};
+use loadmaster::planner::plan::{Budget, Change, Deviation, Downgrade, Gate, NearestChange, NoPlan, Plan, Rejected, Rejection};
 use loadmaster::planner::predict::Bottleneck;
 use loadmaster::planner::validate::Violation;
 use loadmaster::receipt::Proof;
-use loadmaster::spec::{Bytes, Settings};
+use loadmaster::spec::Bytes;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -48,6 +47,10 @@ pub struct PlanView {
     pub reasons: Vec<String>,
     /// What would change the choice.
     pub changes: Vec<ChangeView>,
+    /// What the plan is worth, in what alternatives are compared by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(default)]
+    pub merits: Option<MeritsView>,
     /// Other plans that fit, each better than this one in something.
     pub alternatives: Vec<AlternativeView>,
     /// What the engine would do itself, and how the plan compares; null where that cannot be followed.
@@ -163,6 +166,9 @@ pub struct DowngradeView {
     pub saves_bytes: Option<Size>,
     /// Where it saves.
     pub pool: Option<String>,
+    /// What it costs in speed or quality; null where that is what `to` says.
+    #[serde(default)]
+    pub costs: Option<String>,
 }
 
 /// What would change the choice.
@@ -174,27 +180,6 @@ pub struct ChangeView {
     pub then: String,
     /// Decode speed then.
     pub decode_tokens_per_s: Quantity<Rate>,
-}
-
-/// Another plan that fits.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct AlternativeView {
-    /// What it is.
-    pub what: String,
-    /// In what it is better: `speed`, `speed to the first token`, `context`, `quality`, `memory left`, ...
-    pub better: Vec<String>,
-    /// In what it is worse.
-    pub worse: Vec<String>,
-    /// Its settings that differ from the plan's.
-    pub settings: Vec<SettingView>,
-    /// Its decode speed.
-    pub decode_tokens_per_s: Quantity<Rate>,
-    /// Seconds of a typical request to its first token.
-    pub first_token_s: f64,
-    /// Seconds of a typical request.
-    pub request_s: f64,
-    /// By how much it is better and worse.
-    pub why_not: String,
 }
 
 /// What the engine would do itself with the plan's context, and how the plan compares.
@@ -224,47 +209,6 @@ pub struct DeviationView {
     pub setting: SettingView,
     /// The engine's value.
     pub default: String,
-}
-
-/// A setting of a plan, and what it would cost to change it.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct KnobView {
-    /// Its name and value.
-    #[serde(flatten)]
-    pub setting: SettingView,
-    /// `pinned`, `searched`, `rule`, `engine default`.
-    pub origin: String,
-    /// Why it has that value.
-    pub because: String,
-    /// Other values, each evaluated anew.
-    pub others: Vec<OtherView>,
-}
-
-/// Another value of a setting.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct OtherView {
-    /// The value.
-    pub value: String,
-    /// Seconds of a typical request over those of the plan; null where the value cannot be had.
-    pub time_ratio: Option<f64>,
-    /// What it costs, or why it cannot be had.
-    pub cost: String,
-}
-
-impl From<&Knob> for KnobView {
-    fn from(knob: &Knob) -> Self {
-        let other = |other: &planner::plan::Other| OtherView {
-            value: other.value.clone(),
-            time_ratio: other.cost.as_ref().ok().map(|cost| cost.time),
-            cost: other.cost.as_ref().map_or_else(Clone::clone, ToString::to_string),
-        };
-        Self {
-            setting: SettingView::new(knob.setting, knob.value.clone()),
-            origin: knob.origin.to_string(),
-            because: knob.because.clone(),
-            others: knob.others.iter().map(other).collect(),
-        }
-    }
 }
 
 fn gate(gate: &Gate) -> GateView {
@@ -366,6 +310,7 @@ impl PlanView {
             binding: plan.binding.to_string(),
             reasons: plan.reasons.clone(),
             changes: plan.changes.iter().map(change).collect(),
+            merits: None,
             alternatives: Vec::new(),
             gate: plan.gate.as_ref().map(gate),
             knobs: None,
@@ -403,33 +348,12 @@ fn downgrade(step: &Downgrade) -> DowngradeView {
         why: step.why.clone(),
         saves_bytes: step.saves.as_ref().map(|(_, bytes)| (*bytes).into()),
         pool: step.saves.as_ref().map(|(pool, _)| pool.to_string()),
+        costs: step.costs.clone(),
     }
 }
 
 fn change(change: &Change) -> ChangeView {
     ChangeView { what: change.what.clone(), then: change.then.clone(), decode_tokens_per_s: Quantity::of(&change.decode) }
-}
-
-/// Alternatives to a plan.
-pub fn alternatives(alternatives: &[Alternative], plan: &Settings) -> Vec<AlternativeView> {
-    alternatives.iter().map(|other| alternative(other, plan)).collect()
-}
-
-fn alternative(other: &Alternative, plan: &Settings) -> AlternativeView {
-    let words = |aspects: &[Aspect]| aspects.iter().map(ToString::to_string).collect();
-    let value = |settings: &Settings, setting| planner::emit::flags::value_text(settings, setting);
-    let settings = planner::emit::flags::flags().iter().map(|flag| flag.setting);
-    let differs = settings.filter(|setting| value(plan, setting) != value(&other.settings, setting));
-    AlternativeView {
-        what: other.what.clone(),
-        better: words(&other.better),
-        worse: words(&other.worse),
-        settings: differs.map(|setting| SettingView::new(setting, value(&other.settings, setting))).collect(),
-        decode_tokens_per_s: Quantity::of(&other.decode),
-        first_token_s: other.first_token,
-        request_s: other.seconds,
-        why_not: other.why_not.clone(),
-    }
 }
 
 /// What a phase waits for, for people.
@@ -481,19 +405,27 @@ impl View for PlanView {
 }
 
 impl PlanView {
+    /// The plan among its alternatives as a picture.
+    pub fn picture(&self, merits: &MeritsView) -> String {
+        let title = format!("{} on {} for {}", self.model, self.machine, self.use_case);
+        let what = self.reasons.first().map_or(self.strategy.as_str(), String::as_str);
+        super::pareto::picture(&title, (what, &self.speed.decode_tokens_per_s, merits), &self.alternatives)
+    }
+
     fn downgrades_text(&self, text: &mut Text) {
         if self.downgrades.is_empty() {
             return;
         }
         text.section("Given up");
-        let mut table = Table::new([Align::Left, Align::Left, Align::Left, Align::Left]);
-        table.header(["setting", "wanted", "planned", "why"]);
+        let mut table = Table::new([Align::Left; 6]);
+        table.header(["setting", "wanted", "planned", "saves", "costs", "why"]);
         for step in &self.downgrades {
-            let why = match (&step.saves_bytes, &step.pool) {
-                (Some(bytes), Some(pool)) => format!("{} (saves {bytes} on {pool})", step.why),
-                _ => step.why.clone(),
+            let saves = match (&step.saves_bytes, &step.pool) {
+                (Some(bytes), Some(pool)) => format!("{bytes} on {pool}"),
+                _ => String::new(),
             };
-            table.row([step.setting.clone(), step.from.clone(), step.to.clone(), why]);
+            let costs = step.costs.clone().unwrap_or_default();
+            table.row([step.setting.clone(), step.from.clone(), step.to.clone(), saves, costs, step.why.clone()]);
         }
         text.table(&table);
     }
@@ -574,16 +506,7 @@ impl PlanView {
             text.notes(self.alternatives.iter().map(|other| format!("{}: {}", other.what, other.why_not)));
         }
         if let Some(knobs) = &self.knobs {
-            text.section("What changing a setting costs");
-            let mut table = Table::new([Align::Left, Align::Left, Align::Left, Align::Left]);
-            table.header(["setting", "planned", "instead", "the same request"]);
-            for knob in knobs {
-                for (i, other) in knob.others.iter().enumerate() {
-                    let (flag, value) = if i == 0 { (knob.setting.flag.as_str(), knob.setting.value.as_str()) } else { ("", "") };
-                    table.row([flag.to_owned(), value.to_owned(), other.value.clone(), other.cost.clone()]);
-                }
-            }
-            text.table(&table);
+            knobs_text(knobs, text);
         }
     }
 }
@@ -685,6 +608,7 @@ impl View for RefusalView {
 mod tests {
     use super::*;
     use loadmaster::planner::plan::Pool;
+    use loadmaster::spec::Settings;
 
     #[test]
     fn candidates_that_read_the_same_are_one_row() {

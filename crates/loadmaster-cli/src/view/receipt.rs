@@ -62,6 +62,9 @@ impl View for ReceiptView<'_> {
         if let Some(ms) = receipt.load_ms {
             text.note(DIM, "-", format_args!("loaded in {:.2} s by {}", ms / 1e3, receipt.engine.name));
         }
+        for (name, line) in [("prefill", &receipt.prefill), ("decode", &receipt.decode)] {
+            slow_note(name, line, text);
+        }
         for difference in &receipt.disagreements {
             text.note(BAD, "!", difference);
         }
@@ -121,6 +124,14 @@ fn speed_row(table: &mut Table, name: &str, line: &SpeedLine) {
         Cell::plain(measured),
         Cell::styled(if line.within == Some(false) { CAUTION } else { DIM }, difference(line.relative_error)),
     ]);
+}
+
+/// What to look at where a phase was far slower than predicted.
+fn slow_note(name: &str, line: &SpeedLine, text: &mut Text) {
+    if let (false, Some(error)) = (line.anomaly.is_empty(), line.relative_error) {
+        let share = (1.0 + error) * 100.0;
+        text.note(CAUTION, "!", format_args!("{name} is at {share:.0} % of the prediction; look at: {}", line.anomaly.join("; ")));
+    }
 }
 
 fn difference(share: Option<f64>) -> String {

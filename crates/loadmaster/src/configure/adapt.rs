@@ -85,7 +85,7 @@ pub struct Adapted {
 /// | memory pressure down to [`RELAXED`] | twice the context (to the trained one), else twice the micro-batch, where that stays below 0.85 |
 ///
 /// The first row that holds counts. Between the two limits nothing changes, and an enlargement never leads to where the next look would
-/// reduce it again. Pins are not known here: what the user fixed is the caller's to keep.
+/// reduce it again. What is pinned, preferred and asked for in [`DeviceConfig::request`] is kept, and so is the type of the weights.
 pub fn adapt(machine: &MachineSource, model: &Path, metrics: &Metrics) -> Adapted {
     let kept = |reasons: Vec<String>, causes: Vec<String>| Adapted {
         config: metrics.running.clone(),
@@ -150,11 +150,15 @@ fn without(machine: &Machine, running: &DeviceConfig) -> Machine {
 fn reduced(machine: &Machine, model: &Path, metrics: &Metrics) -> Option<Adapted> {
     let running = &metrics.running;
     let before: u64 = running.memory.iter().filter_map(|held| held.needed.get()).map(spec::Bytes::get).sum();
+    let asked = &running.request;
     for margin in [0.15, 0.3, 0.5] {
-        let preferences = Preferences { margin: Some(Margin::Fraction(margin)), ..Preferences::default() };
+        if matches!(asked.preferences.margin, Some(Margin::Fraction(own)) if own >= margin) {
+            continue;
+        }
+        let preferences = Preferences { margin: Some(Margin::Fraction(margin)), ..asked.preferences };
         // Never more than there is: the context and slots that run are upper ends.
-        let request = Request { preferences, ..Request::default() };
-        let Some(config) = planned_on(&without(machine, running), model, &request) else { continue };
+        let request = Request { preferences, ..asked.clone() };
+        let Some(config) = planned_on(&without(machine, running), model, &request, running) else { continue };
         let after: u64 = config.memory.iter().filter_map(|held| held.needed.get()).map(spec::Bytes::get).sum();
         let smaller = after < before && config.settings.n_ctx <= running.settings.n_ctx;
         if smaller || running.fallback.is_some() {
@@ -171,17 +175,18 @@ fn reduced(machine: &Machine, model: &Path, metrics: &Metrics) -> Option<Adapted
     // The ladder has no lower step that is planned: half of the context frees half of the cache.
     let n_ctx = running.settings.n_ctx / 2;
     let pins = Pins { n_ctx: Some(n_ctx / 256 * 256), ..Pins::from(running.settings.clone()) };
-    if n_ctx < 512 {
+    if n_ctx < 512 || asked.pins.n_ctx.is_some() {
         return None;
     }
-    let config = planned_on(&without(machine, running), model, &Request { pins, ..Request::default() })?;
+    let config = planned_on(&without(machine, running), model, &Request { pins, ..asked.clone() }, running)?;
     let reasons = vec![format!("memory was filled above {:.0} %: half of the context", PRESSED * 100.0)];
     Some(Adapted { config, adjustment: Adjustment::Reduced, reasons, causes: Vec::new() })
 }
 
-fn planned_on(machine: &Machine, model: &Path, request: &Request) -> Option<DeviceConfig> {
-    match planned(machine, model, request) {
-        Ok(advice) => Some(DeviceConfig::of(&advice)),
+/// A plan for what takes the place of the running configuration: of weights of the same type, and remembering what was asked for.
+fn planned_on(machine: &Machine, model: &Path, request: &Request, running: &DeviceConfig) -> Option<DeviceConfig> {
+    match planned(machine, model, request, running.file_type) {
+        Ok(advice) => Some(DeviceConfig::of(&advice, &running.request)),
         Err(error) => {
             tracing::debug!(%error, "no plan for a correction");
             None
@@ -222,10 +227,13 @@ fn slow(machine: &Machine, metrics: &Metrics, share: f64) -> Adapted {
     let mut reasons = vec![format!("{:.0} % of the expected speed", share * 100.0)];
     let mut config = running.clone();
     let mut adjustment = Adjustment::Kept;
-    if crowded && running.settings.threads > 1 {
+    let pins = &running.request.pins;
+    if crowded && running.settings.threads > 1 && pins.threads.is_none() {
         let threads = (running.settings.threads * 3 / 4).max(1);
         config.settings.threads = threads;
-        config.settings.threads_batch = config.settings.threads_batch.min(threads);
+        if pins.threads_batch.is_none() {
+            config.settings.threads_batch = config.settings.threads_batch.min(threads);
+        }
         reasons.push(format!("{threads} threads instead of {}: the rest is for the other programs", running.settings.threads));
         adjustment = Adjustment::Corrected;
     } else if causes.is_empty() {
@@ -242,17 +250,18 @@ fn enlarged(machine: &Machine, model: &Path, metrics: &Metrics) -> Option<Adapte
     let settings = Pins::from(running.settings.clone());
     let n_ctx = running.settings.n_ctx.saturating_mul(2).min(trained);
     let n_ubatch = running.settings.n_ubatch.saturating_mul(2).min(running.settings.n_batch);
-    let context = (n_ctx > running.settings.n_ctx).then(|| {
+    let asked = &running.request;
+    let context = (n_ctx > running.settings.n_ctx && asked.pins.n_ctx.is_none()).then(|| {
         let what = format!("a context of {n_ctx} tokens instead of {}", running.settings.n_ctx);
         (Pins { n_ctx: Some(n_ctx), ..settings.clone() }, what)
     });
-    let batch = (n_ubatch > running.settings.n_ubatch).then(|| {
+    let batch = (n_ubatch > running.settings.n_ubatch && asked.pins.n_ubatch.is_none()).then(|| {
         let what = format!("a micro-batch of {n_ubatch} instead of {}", running.settings.n_ubatch);
         (Pins { n_ubatch: Some(n_ubatch), ..settings.clone() }, what)
     });
     let free = without(machine, running);
     [context, batch].into_iter().flatten().find_map(|(pins, what)| {
-        let config = planned_on(&free, model, &Request { pins, ..Request::default() })?;
+        let config = planned_on(&free, model, &Request { pins, ..asked.clone() }, running)?;
         let safe = config.memory.iter().all(|held| held.fraction.is_none_or(|fraction| fraction <= SAFE));
         let slower = match (config.decode.get(), running.decode.get()) {
             (Some(after), Some(before)) => after.get() < before.get() * 0.9,

@@ -81,7 +81,11 @@ fn memory_pressure_leads_down_the_ladder_and_holds_before_it_does() {
 #[test]
 fn idle_memory_is_used_and_not_taken_back() {
     let small = planner::Request { pins: spec::settings::Pins { n_ctx: Some(4096), ..Default::default() }, ..planner::Request::default() };
-    let running = device_config(&MachineSource::Description(WORKSTATION.into()), "qwen3-8b".as_ref(), &small);
+    let pinned = device_config(&MachineSource::Description(WORKSTATION.into()), "qwen3-8b".as_ref(), &small);
+    let fixed = seen(WORKSTATION, "qwen3-8b", &pinned, pressure(0.3), HOLD);
+    assert_eq!(fixed.config.settings.n_ctx, 4096, "what is pinned is not enlarged: {:?}", fixed.reasons);
+    // The same where nobody asked for so little.
+    let running = DeviceConfig { request: planner::Request::default(), ..pinned };
     let larger = seen(WORKSTATION, "qwen3-8b", &running, pressure(0.3), HOLD);
     assert_eq!((larger.adjustment, larger.config.settings.n_ctx), (Adjustment::Enlarged, 8192), "{:?}", larger.reasons);
     assert!(larger.config.memory.iter().all(|held| held.fraction.is_none_or(|fraction| fraction < PRESSED)));
@@ -126,4 +130,36 @@ fn no_observation_breaks_it() {
     assert_eq!(seen(WORKSTATION, "none.gguf", &guess, pressure(0.99), HOLD).adjustment, Adjustment::Kept);
     assert_eq!(seen("ram=banana", "qwen3-0.6b", &running, pressure(0.99), HOLD).adjustment, Adjustment::Kept);
     assert_eq!(seen(WORKSTATION, "qwen3-0.6b", &running, Observation::default(), 0).adjustment, Adjustment::Kept);
+}
+
+#[test]
+fn what_the_user_fixed_is_kept_under_every_pressure() {
+    let pins = spec::settings::Pins { n_ctx: Some(8192), threads: Some(3), n_ubatch: Some(256), ..Default::default() };
+    let request = planner::Request {
+        use_case: planner::UseCase::ALL[0],
+        pins: pins.clone(),
+        preferences: Preferences { device: DevicePreference::Cpu, ..Preferences::default() },
+        ..planner::Request::default()
+    };
+    let running = device_config(&MachineSource::Description(WORKSTATION.into()), "llama-3.3-70b".as_ref(), &request);
+    assert_eq!(running.fallback, None);
+    let slow = Observation { tokens_per_s: Some(0.01), cpu_utilisation: Some(1.0), ..Observation::default() };
+    for seen_now in [pressure(0.99), pressure(0.95), pressure(0.1), slow] {
+        let adapted = seen(WORKSTATION, "llama-3.3-70b", &running, seen_now, HOLD).config;
+        let of = |config: &DeviceConfig| {
+            (config.settings.n_ctx, config.settings.threads, config.settings.n_ubatch, config.settings.n_gpu_layers)
+        };
+        assert_eq!(of(&adapted), (8192, 3, 256, 0), "{seen_now:?}");
+        assert_eq!((adapted.file_type, &adapted.request), (running.file_type, &request), "{seen_now:?}");
+    }
+    let guess = device_config(&MachineSource::Description(WORKSTATION.into()), "none.gguf".as_ref(), &request);
+    assert_eq!((guess.settings.n_ctx, guess.settings.threads, guess.fallback.is_some()), (8192, 3, true));
+}
+
+#[test]
+fn a_correction_has_weights_of_the_type_that_runs() {
+    let running = on("ram=64GiB,cores=8,gpu=24GiB", "qwen3-32b", Preferences::default());
+    assert!(running.file_type.is_some());
+    let reduced = seen("ram=64GiB,cores=8,gpu=24GiB", "qwen3-32b", &running, pressure(0.99), 1);
+    assert_eq!((reduced.adjustment, reduced.config.file_type), (Adjustment::Reduced, running.file_type), "{:?}", reduced.reasons);
 }

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::open::Origin;
 use formats::FileType;
 use planner::UseCase;
+use spec::Bytes;
 
 const EVERYDAY: &[FileType] = &[FileType::Q4_K_M, FileType::Q4_K_S, FileType::Q3_K_L, FileType::Q3_K_M, FileType::Q3_K_S, FileType::Q2_K];
 const PRECISE: &[FileType] = &[FileType::Q6_K, FileType::Q5_K_M, FileType::Q5_K_S, FileType::Q4_K_M, FileType::Q4_K_S];
@@ -61,31 +62,70 @@ pub fn advise(survey: Survey, request: &planner::Request, named: bool) -> (Resul
         let choice = file_type.filter(|_| matches!(survey.origin, Origin::Assumed(_)));
         return (survey.advise(request), choice.map(|file_type| Choice { file_type, named: true, passed_over: Vec::new() }));
     };
-    let mut tried: Vec<(FileType, Result<Advice, Error>)> = Vec::new();
-    for file_type in ladder(known, request.use_case) {
-        let advice = survey.clone().in_type(known, file_type).map_err(Error::Shape).and_then(|survey| survey.advise(request));
-        let done = advice.as_ref().is_ok_and(|advice| !advice.is_downgraded());
-        tried.push((file_type, advice));
-        if done {
-            break;
+    let types: Vec<Rung> = ladder(known, request.use_case).into_iter().map(|file_type| Rung::of(&survey, known, file_type)).collect();
+    let mut tried: Vec<Option<Result<Advice, Error>>> = types.iter().map(|_| None).collect();
+    // What may give nothing up comes first; what cannot, only where nothing else is better.
+    let mut order: Vec<usize> = (0..types.len()).collect();
+    order.sort_by_key(|&at| types[at].least);
+    let mut best: Option<(u8, usize)> = None;
+    for at in order {
+        if best.is_some_and(|best| best < (types[at].least, at)) {
+            continue;
         }
+        let advice = survey.clone().in_type(known, types[at].file_type).map_err(Error::Shape).and_then(|survey| survey.advise(request));
+        best = Some((rank(&advice), at)).into_iter().chain(best).min();
+        tried[at] = Some(advice);
     }
-    let rank = |advice: &Result<Advice, Error>| match advice {
-        Ok(advice) if !advice.is_downgraded() => 0,
-        Ok(advice) if advice.plan.plan().verdict.downgrades().iter().all(|step| step.setting != "residency") => 1,
-        Ok(_) => 2,
-        Err(_) => 3,
-    };
-    let best = tried.iter().map(|(_, advice)| rank(advice)).min().unwrap_or(3);
     // Without any plan, the refusal of the smallest says what is missing in the end.
     let taken = match best {
-        3 => tried.len().checked_sub(1),
-        _ => tried.iter().position(|(_, advice)| rank(advice) == best),
+        Some((REFUSED, _)) => types.len().checked_sub(1),
+        best => best.map(|(_, at)| at),
     };
-    let Some(taken) = taken else { return (survey.advise(request), None) };
-    let passed_over = tried.iter().take(taken).map(|(file_type, advice)| (*file_type, given_up(advice))).collect();
-    let (file_type, advice) = tried.swap_remove(taken);
-    (advice, Some(Choice { file_type, named: false, passed_over }))
+    let Some((taken, advice)) = taken.and_then(|taken| Some((taken, tried.get_mut(taken)?.take()?))) else {
+        return (survey.advise(request), None);
+    };
+    let passed_over = types.iter().zip(&tried).take(taken).map(|(rung, advice)| {
+        let why = advice.as_ref().map_or_else(|| rung.too_large.clone().unwrap_or_default(), given_up);
+        (rung.file_type, why)
+    });
+    (advice, Some(Choice { file_type: types[taken].file_type, named: false, passed_over: passed_over.collect() }))
+}
+
+/// Of a plan: it gives nothing up, something but no weights in memory, or these; or there is none.
+fn rank(advice: &Result<Advice, Error>) -> u8 {
+    match advice {
+        Ok(advice) if !advice.is_downgraded() => 0,
+        Ok(advice) if advice.plan.plan().verdict.downgrades().iter().all(|step| step.setting != "residency") => 1,
+        Ok(_) => FROM_DISK,
+        Err(_) => REFUSED,
+    }
+}
+
+const FROM_DISK: u8 = 2;
+const REFUSED: u8 = 3;
+
+/// A type of the ladder, with the best rank that a plan of it can have.
+struct Rung {
+    file_type: FileType,
+    least: u8,
+    /// Why its weights cannot all stay in memory, where that is known without a plan.
+    too_large: Option<String>,
+}
+
+impl Rung {
+    fn of(survey: &Survey, known: &KnownModel, file_type: FileType) -> Self {
+        let size = known.model(file_type).ok().map(|model| model.tensor_bytes());
+        let too_large = size.zip(memory(survey)).filter(|(size, memory)| size > memory);
+        let why = too_large.map(|(size, memory)| format!("weights of {size} do not stay in {memory} of free memory"));
+        Self { file_type, least: if why.is_some() { FROM_DISK } else { 0 }, too_large: why }
+    }
+}
+
+/// All memory that weights can stay in: the host's, and that of devices of their own. `None` where some of it is not known.
+fn memory(survey: &Survey) -> Option<Bytes> {
+    let host = *survey.machine.effective_memory_with_files().high()?;
+    let own = survey.target.devices.iter().filter(|device| !device.shares_host);
+    own.map(|device| device.free.high().copied()).sum::<Option<Bytes>>().map(|devices| host + devices)
 }
 
 fn given_up(advice: &Result<Advice, Error>) -> String {

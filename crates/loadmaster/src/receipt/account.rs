@@ -7,6 +7,7 @@ use super::{
 };
 use crate::advise::Advice;
 use crate::launch::{Outcome, ReportedBuffer, Timing};
+use crate::runs;
 use footprint::{Component, DeviceRequirement, HostRequirement, Part, Requirement};
 use planner::plan::{Budget, Pool};
 use spec::{Bytes, Known, TokensPerSec};
@@ -28,8 +29,8 @@ pub fn receipt(advice: &Advice, outcome: &Outcome) -> Receipt {
         places,
         process,
         load_ms: outcome.load.map(|time| time.as_secs_f64() * 1e3),
-        prefill: speed(&plan.prediction.prefill, &outcome.prefill),
-        decode: speed(&plan.prediction.decode, &outcome.decode),
+        prefill: speed(advice, &plan.prediction.prefill, &outcome.prefill, runs::FEWEST[1]),
+        decode: speed(advice, &plan.prediction.decode, &outcome.decode, runs::FEWEST[0]),
         disagreements,
         notes: outcome.notes.clone(),
     }
@@ -211,7 +212,8 @@ fn program_pages() -> Known<Bytes> {
     )
 }
 
-fn speed(predicted: &Known<TokensPerSec>, measured: &Timing) -> SpeedLine {
+fn speed(advice: &Advice, predicted: &Known<TokensPerSec>, measured: &Timing, fewest: u64) -> SpeedLine {
+    let both = predicted.get().zip(measured.rate()).filter(|_| measured.tokens >= fewest);
     let rate = measured.rate().map(TokensPerSec::get);
     let [low, value, high] = [predicted.low(), predicted.value(), predicted.high()].map(|rate| rate.map(|rate| rate.get()));
     SpeedLine {
@@ -223,6 +225,7 @@ fn speed(predicted: &Known<TokensPerSec>, measured: &Timing) -> SpeedLine {
         tokens: measured.tokens,
         relative_error: rate.zip(value).map(|(measured, predicted)| measured / predicted - 1.0),
         within: rate.zip(low.zip(high)).map(|(rate, (low, high))| (low..=high).contains(&rate)),
+        anomaly: both.map_or_else(Vec::new, |(predicted, measured)| crate::anomaly::causes(advice, predicted, measured)),
     }
 }
 

@@ -192,6 +192,10 @@ pub struct SpeedLine {
     pub relative_error: Option<f64>,
     /// True where the measurement lies in the interval.
     pub within: Option<bool>,
+    /// Probable causes of a measurement under 0.6 of the prediction, most probable first; empty for any other, and for fewer tokens than
+    /// tell a speed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub anomaly: Vec<String>,
 }
 
 /// What kind of disagreement.

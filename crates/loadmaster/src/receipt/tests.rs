@@ -105,6 +105,25 @@ fn a_short_prompt_touches_part_of_the_compute_buffer() {
 }
 
 #[test]
+fn a_run_far_below_the_prediction_is_flagged_with_probable_causes() {
+    for machine in ["ram=16GiB,cores=4,features=sse4_2", "ram=16GiB,cores=4,gpu=8GiB"] {
+        let (_folder, advice) = advice(machine);
+        let predicted = advice.plan.plan().prediction.decode.get().unwrap().get();
+        let of = |share: f64, tokens: u64| {
+            let decode = Timing { tokens, time: Duration::from_secs_f64(tokens as f64 / (predicted * share)) };
+            receipt(&advice, &Outcome { decode, ..outcome(&advice, 1.0) })
+        };
+        let slow = of(0.5, 64);
+        assert!(slow.decode.anomaly.len() > 1, "{:?}", slow.decode.anomaly);
+        assert_eq!(of(0.5, 4).decode.anomaly, [] as [&str; 0], "too few tokens tell nothing");
+        assert_eq!(of(0.7, 64).decode.anomaly, [] as [&str; 0]);
+        if machine.contains("sse4_2") {
+            assert!(slow.decode.anomaly[0].contains("AVX2"), "what is known comes first: {:?}", slow.decode.anomaly);
+        }
+    }
+}
+
+#[test]
 fn what_was_not_reported_is_unknown_and_not_zero() {
     let (_folder, advice) = advice("ram=16GiB,cores=4");
     let receipt = receipt(&advice, &Outcome::default());

@@ -1,15 +1,17 @@
 //! What it would cost to set one knob otherwise: each change evaluated anew, with everything else as the plan has it.
 
-use super::site::{Reach, Residency, Rung, Site};
-use super::verdict::{Alternative, Origin, Pool};
+use super::site::{Candidate, Reach, Residency, Rung, Site};
+use super::verdict::{Origin, Pareto, Pool};
 use super::{Plan, shared};
 use crate::emit::flags::value_text;
 use crate::inventory::Inventory;
-use crate::predict::HostState;
+use crate::predict::{Configuration, HostState};
+use crate::workload::Workload;
 use footprint::{Requirements, Target};
-use spec::settings::{FlashAttention, LoadMode};
-use spec::{Bytes, Machine, Model, QuantType, Settings};
+use spec::settings::{FlashAttention, LoadMode, SplitMode};
+use spec::{Bytes, Known, Machine, Model, QuantType, Settings};
 use std::fmt;
+use std::time::Duration;
 
 /// One setting of a plan: its value, where that comes from, and what other values would cost.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,8 +40,11 @@ pub struct Other {
 /// What a change costs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cost {
-    /// Seconds of a typical request over those of the plan: 1.1 is ten per cent longer.
+    /// Seconds of a typical request over those of the plan: 1.1 is ten per cent longer. Both are central estimates of one model of speed:
+    /// what is off is off in both.
     pub time: f64,
+    /// Time of that request, P10 to P90.
+    pub request: Known<Duration>,
     /// Memory on top, by pool; less than nothing where some is freed. Pools where nothing changes are left out.
     pub memory: Vec<(Pool, i64)>,
 }
@@ -55,11 +60,24 @@ impl fmt::Display for Cost {
             change if change > 0.0 => write!(f, "{time:.0} % longer")?,
             _ => write!(f, "{:.0} % shorter", -time)?,
         }
+        if let (Some(low), Some(mid), Some(high)) = (self.request.low(), self.request.get(), self.request.high()) {
+            let [low, mid, high] = [*low, mid, *high].map(seconds);
+            write!(f, " (~{mid} s, {low} to {high})")?;
+        }
         for (pool, change) in &self.memory {
             let (bytes, word) = (Bytes::new(change.unsigned_abs()), if *change > 0 { "more" } else { "less" });
             write!(f, ", {bytes} {word} on {pool}")?;
         }
         Ok(())
+    }
+}
+
+/// Seconds in three digits.
+fn seconds(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds >= 100.0 => format!("{seconds:.0}"),
+        seconds if seconds >= 10.0 => format!("{seconds:.1}"),
+        seconds => format!("{seconds:.2}"),
     }
 }
 
@@ -82,11 +100,11 @@ pub fn explain(machine: &Machine, model: &Model, target: &Target, plan: &Plan) -
 }
 
 /// Other plans that fit, each better than `plan` in something, none of them worse than another in everything.
-pub fn alternatives(machine: &Machine, model: &Model, target: &Target, plan: &Plan) -> Vec<Alternative> {
+pub fn pareto(machine: &Machine, model: &Model, target: &Target, plan: &Plan) -> Pareto {
     on_site(machine, model, target, plan, |site| {
         let residency = if from_disk(plan) { Residency::FromDisk } else { Residency::Resident };
         let candidate = site.candidate(plan.settings.clone(), plan.requirement.clone(), residency);
-        site.alternatives(&candidate)
+        site.pareto(&candidate)
     })
 }
 
@@ -154,9 +172,44 @@ fn others(setting: &str, plan: &Settings, site: &Site<'_>) -> Vec<Settings> {
         "repack" if site.request.profile.repack => vec![with(&|to| to.repack = !to.repack)],
         "load_mode" => [LoadMode::None, LoadMode::Mmap].into_iter().map(|mode| with(&|to| to.load_mode = mode)).collect(),
         "cache_ram_mib" => vec![with(&|to| to.cache_ram_mib = 0)],
+        "ctx_checkpoints" => vec![with(&|to| to.ctx_checkpoints = 0)],
+        "n_parallel" => {
+            let slots = [plan.n_parallel / 2, plan.n_parallel.saturating_mul(2)].into_iter().filter(|&slots| (1..=64).contains(&slots));
+            slots.map(|slots| with(&|to| (to.n_parallel, to.kv_unified) = (slots, to.kv_unified && slots > 1))).collect()
+        }
         "kv_unified" if plan.n_parallel > 1 => vec![with(&|to| to.kv_unified = !to.kv_unified)],
+        "n_batch" if !plan.embeddings => {
+            let sizes = [plan.n_batch / 2, plan.n_batch.saturating_mul(2)].into_iter().filter(|&size| size >= plan.n_ubatch);
+            sizes.map(|size| with(&|to| to.n_batch = size)).collect()
+        }
+        "swa_full" if site.inventory.layers.iter().any(|layer| layer.window.is_some()) => vec![with(&|to| to.swa_full = !to.swa_full)],
+        "split_mode" if site.target.devices.len() > 1 => {
+            let modes = [SplitMode::None, SplitMode::Layer].into_iter().filter(|mode| *mode != plan.split_mode);
+            modes.map(|mode| with(&|to| (to.split_mode, to.tensor_split) = (mode, Vec::new()))).collect()
+        }
+        "main_gpu" if plan.split_mode == SplitMode::None => {
+            let gpus = 0..u32::try_from(site.target.devices.len()).unwrap_or(u32::MAX);
+            gpus.map(|gpu| with(&|to| to.main_gpu = gpu)).collect()
+        }
+        "tensor_split" if devices && plan.split_mode == SplitMode::Layer => splits(plan, site),
+        "tensor_overrides" if !plan.tensor_overrides.is_empty() => vec![with(&|to| to.tensor_overrides.clear())],
         _ => Vec::new(),
     }
+}
+
+/// A layer more on the first of several devices, and one less.
+fn splits(plan: &Settings, site: &Site<'_>) -> Vec<Settings> {
+    let Ok(requirement) = (site.require())(plan) else { return Vec::new() };
+    let held = |device: usize| requirement.layer_devices.iter().filter(|home| **home == Some(device)).count();
+    let counts: Vec<usize> = (0..site.target.devices.len()).map(held).collect();
+    let Some(second) = (1..counts.len()).max_by_key(|&device| (counts[device], counts.len() - device)) else { return Vec::new() };
+    let moved = |from: usize, to: usize| {
+        let mut shares: Vec<f64> = counts.iter().map(|&count| count as f64).collect();
+        (shares[from], shares[to]) = (shares[from] - 1.0, shares[to] + 1.0);
+        Settings { tensor_split: shares, ..plan.clone() }
+    };
+    let pairs = [(second, 0), (0, second)].into_iter().filter(|&(from, _)| counts[from] > 0);
+    pairs.map(|(from, to)| moved(from, to)).collect()
 }
 
 /// A quantised V cache needs flash attention.
@@ -188,6 +241,25 @@ impl Site<'_> {
         };
         let change =
             plan.budgets.iter().zip(&after).map(|(before, after)| (before.pool.clone(), bytes(after).saturating_sub(bytes(before))));
-        Ok(Cost { time: candidate.timing.whole / now.whole, memory: change.filter(|(_, change)| *change != 0).collect() })
+        let time = candidate.timing.whole / now.whole;
+        let memory = change.filter(|(_, change)| *change != 0).collect();
+        Ok(Cost { time, request: self.request_time(&candidate), memory })
+    }
+
+    /// The time of a typical request with its interval.
+    fn request_time(&self, candidate: &Candidate) -> Known<Duration> {
+        let Candidate { settings, requirement, timing, .. } = candidate;
+        let state = HostState::of(self.pools.host.with_files, requirement);
+        let moved = self.moved_by(settings);
+        let configuration = Configuration { settings, layer_devices: &requirement.layer_devices, moved: &moved, state: &state };
+        let together = self.needs.workload.users.min(settings.n_parallel).max(1);
+        let times = self.predictor.request(configuration, &Workload { users: together, ..self.needs.workload });
+        // Those who wait for a slot wait for whole rounds.
+        let rounds = timing.whole / times.whole.get().map_or(timing.whole, |once| once.as_secs_f64());
+        let scaled = |time: Duration| Duration::try_from_secs_f64(time.as_secs_f64() * rounds).unwrap_or(Duration::MAX);
+        match (times.whole.get(), times.whole.low(), times.whole.high()) {
+            (Some(mid), Some(&low), Some(&high)) => Known::estimated(scaled(mid), scaled(low), scaled(high), "predicted"),
+            _ => times.whole,
+        }
     }
 }

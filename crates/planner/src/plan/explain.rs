@@ -323,7 +323,7 @@ impl Site<'_> {
     }
 
     /// Speed of a candidate if its weights stayed in memory.
-    fn resident_speed(&self, candidate: &Candidate) -> Known<spec::TokensPerSec> {
+    pub(crate) fn resident_speed(&self, candidate: &Candidate) -> Known<spec::TokensPerSec> {
         let state = HostState::of(None, &candidate.requirement);
         let devices = &candidate.requirement.layer_devices;
         self.predictor

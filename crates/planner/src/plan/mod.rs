@@ -24,12 +24,12 @@ mod shared;
 pub(crate) mod site;
 mod verdict;
 
-pub use costs::{Cost, Knob, Other, alternatives, explain};
+pub use costs::{Cost, Knob, Other, explain, pareto};
 pub use exhaustive::{Optimum, exhaustive, searched};
 pub use gate::{Deviation, Gate};
 pub use refusal::{NearestChange, NoPlan, Rejected, Rejection};
 pub use request::{DevicePreference, DiskPolicy, Margin, Power, Preferences, Priority, Request};
-pub use verdict::{Alternative, Aspect, Binding, Budget, Change, Choice, Downgrade, Origin, Pool, Strategy, Verdict};
+pub use verdict::{Alternative, Aspect, Binding, Budget, Change, Choice, Downgrade, Merits, Origin, Pareto, Pool, Strategy, Verdict};
 
 pub use crate::workload::UseCase;
 

@@ -4,7 +4,7 @@ use super::joint::Frame;
 use super::needs::Needs;
 use super::objective::Goal;
 use super::site::{Candidate, Reach, Rung, Site};
-use super::verdict::{Alternative, Aspect};
+use super::verdict::{Alternative, Aspect, Merits, Pareto};
 use crate::emit::flags::{flags, value_text};
 use spec::{Bytes, QuantType, Settings};
 use std::cmp::Ordering;
@@ -17,39 +17,38 @@ impl Aspect {
     pub const ALL: [Self; 6] = [Self::Speed, Self::FirstToken, Self::Context, Self::Quality, Self::MemoryLeft, Self::Power];
 }
 
-/// A candidate by aspect; more is better in each.
+/// A candidate with what it is worth.
 struct Point {
     candidate: Candidate,
-    score: [f64; 6],
+    merits: Merits,
 }
 
 impl Point {
     fn of(site: &Site<'_>, candidate: Candidate) -> Self {
-        let (first, whole) = (candidate.timing.first_token, candidate.timing.whole);
+        let Candidate { settings, timing, .. } = &candidate;
         let devices = candidate.requirement.layer_devices.iter();
         let mut at_work: Vec<Option<usize>> = devices.copied().chain(site.on_host(&candidate).then_some(None)).collect();
         at_work.sort_unstable();
         at_work.dedup();
-        let score = [
-            1.0 / whole,
-            1.0 / first,
-            f64::from(candidate.settings.n_ctx),
-            bits(candidate.settings.cache_type_k) + bits(candidate.settings.cache_type_v),
-            site.left(&candidate),
-            // Energy goes with time and with the processors that are kept awake by it; watts are not known.
-            1.0 / (whole * at_work.len() as f64),
-        ];
-        Self { candidate, score }
+        let merits = Merits {
+            seconds: timing.whole,
+            first_token: timing.first_token,
+            n_ctx: settings.n_ctx,
+            cache_bits: (settings.cache_type_k.bits_per_weight() + settings.cache_type_v.bits_per_weight()) / 2.0,
+            memory_left: site.left(&candidate),
+            processor_seconds: timing.whole * at_work.len() as f64,
+        };
+        Self { candidate, merits }
     }
 
     /// How it compares in an aspect.
-    fn compare(&self, other: &Self, aspect: usize) -> Ordering {
-        let (a, b) = (self.score[aspect], other.score[aspect]);
+    fn compare(&self, other: &Self, aspect: Aspect) -> Ordering {
+        let (a, b) = (self.merits.of(aspect), other.merits.of(aspect));
         if (a - b).abs() <= SAME * a.abs().max(b.abs()) { Ordering::Equal } else { a.total_cmp(&b) }
     }
 
     fn aspects(&self, other: &Self, wanted: Ordering) -> Vec<Aspect> {
-        (0..Aspect::ALL.len()).filter(|&aspect| self.compare(other, aspect) == wanted).map(|aspect| Aspect::ALL[aspect]).collect()
+        Aspect::ALL.into_iter().filter(|&aspect| self.compare(other, aspect) == wanted).collect()
     }
 
     /// No worse in anything, and better in something.
@@ -59,7 +58,7 @@ impl Point {
 }
 
 /// Settings that a description leaves out, or that follow from what it tells.
-const TOLD: [&str; 11] = [
+const TOLD: [&str; 10] = [
     "n_ctx",
     "n_batch",
     "cache_type_k",
@@ -67,7 +66,6 @@ const TOLD: [&str; 11] = [
     "flash_attn",
     "n_gpu_layers",
     "n_cpu_moe",
-    "tensor_split",
     "tensor_overrides",
     "repack",
     "cache_ram_mib",
@@ -89,15 +87,9 @@ fn times(factor: f64) -> String {
     }
 }
 
-/// Bits of one element of a cache.
-fn bits(ty: QuantType) -> f64 {
-    let block = ty.block();
-    block.bytes.as_f64() * 8.0 / block.weights as f64
-}
-
 impl Site<'_> {
     /// Plans that no other one beats in everything, each better than the chosen one in something: best first by how many aspects.
-    pub(crate) fn alternatives(&self, plan: &Candidate) -> Vec<Alternative> {
+    pub(crate) fn pareto(&self, plan: &Candidate) -> Pareto {
         let chosen = Point::of(self, plan.clone());
         let mut points: Vec<Point> = Vec::new();
         for candidate in self.others(plan) {
@@ -108,7 +100,7 @@ impl Site<'_> {
             }
         }
         let kept = points.iter().filter(|point| !points.iter().any(|other| other.dominates(point)));
-        kept.map(|point| self.alternative(point, &chosen)).collect()
+        Pareto { chosen: chosen.merits, others: kept.map(|point| self.alternative(point, &chosen)).collect() }
     }
 
     /// Candidates that are best at one thing each.
@@ -182,11 +174,8 @@ impl Site<'_> {
     }
 
     fn alternative(&self, point: &Point, chosen: &Point) -> Alternative {
-        let Candidate { settings, timing, .. } = &point.candidate;
-        let ratio = |aspect: Aspect| {
-            let index = Aspect::ALL.iter().position(|other| *other == aspect).unwrap_or(0);
-            point.score[index] / chosen.score[index]
-        };
+        let settings = &point.candidate.settings;
+        let ratio = |aspect: Aspect| point.merits.of(aspect) / chosen.merits.of(aspect);
         let words = |aspects: Vec<Aspect>| {
             let word = |aspect: &Aspect| match aspect {
                 Aspect::Context => format!("context of {} tokens instead of {}", settings.n_ctx, chosen.candidate.settings.n_ctx),
@@ -203,8 +192,7 @@ impl Site<'_> {
             worse: worse.clone(),
             settings: settings.clone(),
             decode: self.prediction(&point.candidate).decode,
-            first_token: timing.first_token,
-            seconds: timing.whole,
+            merits: point.merits,
             why_not: format!(
                 "{}; but {}",
                 words(better),

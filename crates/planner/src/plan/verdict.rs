@@ -117,14 +117,18 @@ pub struct Downgrade {
     pub why: String,
     /// What the step saves, and where.
     pub saves: Option<(Pool, Bytes)>,
+    /// What it costs in speed or quality; `None` where that is what `to` says.
+    pub costs: Option<String>,
 }
 
 impl fmt::Display for Downgrade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} instead of {}: {}", self.setting, self.to, self.from, self.why)?;
-        match &self.saves {
-            Some((pool, bytes)) => write!(f, " (saves {bytes} on {pool})"),
-            None => Ok(()),
+        let saves = self.saves.as_ref().map(|(pool, bytes)| format!("saves {bytes} on {pool}"));
+        let costs = self.costs.as_ref().map(|costs| format!("costs {costs}"));
+        match (saves, costs) {
+            (None, None) => Ok(()),
+            (saves, costs) => write!(f, " ({})", saves.into_iter().chain(costs).collect::<Vec<_>>().join("; ")),
         }
     }
 }
@@ -252,6 +256,46 @@ impl fmt::Display for Aspect {
     }
 }
 
+/// What a plan is worth in each aspect.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Merits {
+    /// Seconds of a typical request.
+    pub seconds: f64,
+    /// Seconds of a typical request to its first token.
+    pub first_token: f64,
+    /// Tokens of context.
+    pub n_ctx: u32,
+    /// Bits of one element of the KV cache, the mean of K and V.
+    pub cache_bits: f64,
+    /// Share of the devices' memory, or without devices of the host's, that is left, 0 to 1.
+    pub memory_left: f64,
+    /// Processors kept at work times the seconds of a typical request: energy goes with it, and watts are not known.
+    pub processor_seconds: f64,
+}
+
+impl Merits {
+    /// The worth in one aspect; more is better.
+    pub fn of(&self, aspect: Aspect) -> f64 {
+        match aspect {
+            Aspect::Speed => 1.0 / self.seconds,
+            Aspect::FirstToken => 1.0 / self.first_token,
+            Aspect::Context => f64::from(self.n_ctx),
+            Aspect::Quality => self.cache_bits,
+            Aspect::MemoryLeft => self.memory_left,
+            Aspect::Power => 1.0 / self.processor_seconds,
+        }
+    }
+}
+
+/// A plan among those that no other one beats in everything.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pareto {
+    /// What the plan is worth.
+    pub chosen: Merits,
+    /// The others.
+    pub others: Vec<Alternative>,
+}
+
 /// Another plan that fits, better than the chosen one in something.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alternative {
@@ -265,10 +309,8 @@ pub struct Alternative {
     pub settings: Settings,
     /// Its decode speed.
     pub decode: Known<TokensPerSec>,
-    /// Seconds of a typical request to its first token.
-    pub first_token: f64,
-    /// Seconds of a typical request.
-    pub seconds: f64,
+    /// What it is worth.
+    pub merits: Merits,
     /// By how much it is better and worse.
     pub why_not: String,
 }

@@ -5,6 +5,7 @@
 //! host weights to the GPU for large batches, and the disk where weights do not stay in memory.
 
 mod alone;
+mod busiest;
 mod costs;
 mod forecast;
 mod generation;
@@ -19,6 +20,7 @@ mod times;
 
 use crate::inventory::Inventory;
 pub use alone::{Alone, alone};
+pub use busiest::{Busiest, busiest};
 use footprint::{Requirement, Target};
 pub use forecast::{Forecast, Question, RequestTimes, SpeedAt, depths, forecast};
 pub(crate) use load::{Moved, moved_by_overrides};

@@ -195,15 +195,6 @@ impl Traced<'_> {
         Some([self.name(border, live.id), u64::from(live.backend) << 2 | itself << 1 | views])
     }
 
-    /// True where a device copies quantised weights: their types then decide sizes.
-    pub(super) fn copies_quantized(&self) -> bool {
-        let graph = &self.builder.graph;
-        self.schedule.trace.copies.iter().any(|copy| {
-            let weight = graph.tensor(graph.root(copy.source));
-            matches!(weight.memory, Memory::Weights { .. }) && weight.ty.is_quantized()
-        })
-    }
-
     /// What lies between the cuts of the layout: before each border and behind the last, or all of it.
     pub(super) fn counts(&self) -> Vec<Counts> {
         let graph = &self.builder.graph;

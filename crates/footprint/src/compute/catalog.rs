@@ -9,7 +9,10 @@ use super::builder::{Border, Builder};
 use super::graph::Graph;
 use super::reorder::inspected;
 use super::schedule::is_large_batch;
+use super::shape::Shape;
+use super::steps::Sequence;
 use super::tensor::{Id, Memory, Tensor};
+use spec::QuantType;
 use spec::model::Layer;
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -45,7 +48,7 @@ pub(super) enum Stand {
     Layer { ahead: i32, index: u32 },
     /// Before or behind all layers, weights not counted.
     Outside { behind: bool, index: u32 },
-    /// A weight: the same in all of them.
+    /// A weight outside of layers: the same in all of them.
     Weight,
 }
 
@@ -79,19 +82,28 @@ impl Catalog {
         Some(Self { graph, borders: cuts.tensors, rows, outside, contents: described, structures: numbers, sizes: RefCell::default() })
     }
 
-    /// Layers that stand for all: the first of those that the model describes alike and whose contents are equal. Per layer, its place
-    /// among them comes second.
+    /// Layers that stand for all: the first of those that the model describes alike and whose contents and types of weights are
+    /// equal. Per layer, its place among them comes second.
     pub(super) fn representatives(&self, layers: &[Layer]) -> [Vec<usize>; 2] {
         let mut chosen: Vec<usize> = Vec::new();
         let mut rows = Vec::with_capacity(self.contents.len());
         for (layer, content) in self.contents.iter().enumerate() {
-            let alike = |&other: &usize| self.contents[other] == *content && layers.get(other) == layers.get(layer);
+            let alike = |&other: &usize| {
+                self.contents[other] == *content && layers.get(other) == layers.get(layer) && self.types(other).eq(self.types(layer))
+            };
             rows.push(chosen.iter().position(alike).unwrap_or(chosen.len()));
             if rows[layer] == chosen.len() {
                 chosen.push(layer);
             }
         }
         [chosen, rows]
+    }
+
+    /// Types of a layer's weights.
+    fn types(&self, layer: usize) -> impl Iterator<Item = QuantType> {
+        let row = self.rows[layer];
+        let tensors = (self.borders[row]..self.borders[row + 1]).map(|index| self.graph.tensor(Id(index as u32)));
+        tensors.filter(|tensor| is_weight(tensor)).map(|tensor| tensor.ty)
     }
 
     /// The catalog of all layers from a graph of the representatives that another catalog has chosen: what is alike in one
@@ -104,17 +116,23 @@ impl Catalog {
         Some(Self { rows, contents, structures, ..short })
     }
 
+    /// Some layers as steps of courses tell them apart: by structure, and where they lie.
+    pub(super) fn structures(&self, shape: &Shape, layers: &[usize]) -> Sequence {
+        shape.sequence(layers, false, |layer| self.structure(layer))
+    }
+
+    /// The same as steps of pieces do: by what they are, sizes included; and by types where devices copy weights.
+    pub(super) fn contents(&self, shape: &Shape, layers: &[usize], typed: bool) -> Sequence {
+        shape.sequence(layers, typed, |layer| self.contents.get(layer).copied().unwrap_or(u32::MAX))
+    }
+
     /// The structure of a layer; that of everything outside of layers for an index past the last.
     pub(super) fn structure(&self, layer: usize) -> u32 {
         self.structures.get(layer).or(self.structures.last()).copied().unwrap_or(u32::MAX)
     }
 
-    /// What a layer is, sizes included.
-    pub(super) fn content(&self, layer: usize) -> u32 {
-        self.contents.get(layer).copied().unwrap_or(u32::MAX)
-    }
-
-    /// The tensor that stands there in a graph of these layers, seen from the layer before this border; none for weights.
+    /// The tensor that stands there in a graph of these layers, seen from the layer before this border; none for weights outside
+    /// of layers.
     fn tensor(&self, stand: Stand, border: usize, layers: &[usize]) -> Option<Id> {
         match stand {
             Stand::Layer { ahead, index } => {

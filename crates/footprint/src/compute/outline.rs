@@ -26,6 +26,8 @@ struct Variant {
 struct Asked {
     stand: Stand,
     copied: bool,
+    /// It stands in a layer and is a weight.
+    weight: bool,
     backend: u8,
     /// As the graph has it that was scheduled.
     size: u64,
@@ -51,8 +53,9 @@ impl Outline {
         let outline = |(step, counts): (usize, Counts)| {
             let variant = |plan: Plan| {
                 let asked = plan.asked.iter().map(|&(id, backend)| {
-                    let (stand, copied) = places.stand(step, id);
-                    Asked { stand, copied, backend, size: rules[usize::from(backend)].size(graph, graph.tensor(id)) }
+                    let (stand, source) = places.stand(step, id);
+                    let weight = is_weight(graph.tensor(graph.root(source))) && matches!(stand, Stand::Layer { .. });
+                    Asked { stand, copied: source != id, weight, backend, size: rules[usize::from(backend)].size(graph, graph.tensor(id)) }
                 });
                 Variant { asked: asked.collect(), plan }
             };
@@ -64,6 +67,11 @@ impl Outline {
     /// True where the catalog of the graph's own context has each tensor as it is, so that those of others may stand in.
     pub(super) fn is_in(&self, sizes: &mut Sizes<'_>, step: usize) -> bool {
         self.variants.iter().flat_map(|variant| &variant.asked).all(|asked| asked.size(sizes, step) == Some(asked.size))
+    }
+
+    /// True where the sizes of layers' weights are asked for.
+    pub(super) fn copies_weights(&self) -> bool {
+        self.variants.iter().flat_map(|variant| &variant.asked).any(|asked| asked.weight)
     }
 
     /// Runs the allocator on, by variant, the last standing for all that follow; `None` where the catalog has no such tensors.
@@ -103,20 +111,19 @@ impl<'a> Places<'a> {
         Self { traced, ranks: (0..graph.len()).map(next).collect() }
     }
 
-    /// Seen from this step; and whether it is a copy of what stands there.
-    fn stand(&self, step: usize, id: Id) -> (Stand, bool) {
+    /// Seen from this step; and what stands there, where `id` is a copy of it.
+    fn stand(&self, step: usize, id: Id) -> (Stand, Id) {
         let duplicate = id.index().checked_sub(self.traced.originals);
-        let source = duplicate.and_then(|copy| self.traced.schedule.trace.duplicates.get(copy)).copied();
-        (self.original(step, source.unwrap_or(id)), source.is_some())
+        let source = duplicate.and_then(|copy| self.traced.schedule.trace.duplicates.get(copy)).copied().unwrap_or(id);
+        (self.original(step, source), source)
     }
 
     fn original(&self, step: usize, id: Id) -> Stand {
-        if is_weight(self.traced.builder.graph.tensor(id)) {
-            return Stand::Weight;
-        }
         let borders = &self.traced.cuts.tensors;
         let index = self.ranks.get(id.index()).copied().unwrap_or(u32::MAX);
-        match borders.partition_point(|&before| before <= id.index()) {
+        let within = borders.partition_point(|&before| before <= id.index());
+        match within {
+            outside if (outside == 0 || outside == borders.len()) && is_weight(self.traced.builder.graph.tensor(id)) => Stand::Weight,
             0 => Stand::Outside { behind: false, index },
             all if all == borders.len() => Stand::Outside { behind: true, index },
             layer => Stand::Layer { ahead: layer as i32 - step as i32, index: (id.index() - borders[layer - 1]) as u32 },

@@ -23,7 +23,7 @@ pub(super) struct Pieces {
     rules: Vec<BufferRules>,
     /// Layouts that are allocated: as backends fuse operations, and as they do not.
     variants: usize,
-    /// Types of the host's tensors tell layers apart, as in the course that these pieces follow.
+    /// Types of the host's tensors tell layers apart.
     typed: bool,
     steps: Steps<Piece>,
     /// By number of the border.
@@ -63,11 +63,10 @@ impl Pieces {
 
     /// The graph of these layers: all of the model.
     pub(super) fn join(&mut self, course: &Course, shape: &Shape, layers: &[usize]) -> Result<Measured, Lack> {
-        if self.typed != course.typed {
-            // Numbers of borders are those of another course.
-            *self = Self { typed: course.typed, ..Self::new(Rc::clone(&self.catalog), self.rules.clone(), self.variants) };
+        if course.copies_weights && !self.typed {
+            *self = Self { typed: true, ..Self::new(Rc::clone(&self.catalog), self.rules.clone(), self.variants) };
         }
-        let contents = shape.sequence(layers, self.typed, |layer| self.catalog.content(layer));
+        let contents = self.catalog.contents(shape, layers, self.typed);
         let mut structures = None;
         let mut joined = Joined::new(self.variants, self.rules.len());
         let mut at = 0;
@@ -85,7 +84,7 @@ impl Pieces {
                     to
                 }
                 None => {
-                    let structures = structures.get_or_insert_with(|| course.sequence(&self.catalog, shape, layers));
+                    let structures = structures.get_or_insert_with(|| self.catalog.structures(shape, layers));
                     let (to, piece) = self.allocate(course, at, step, [&contents, structures], layers)?;
                     joined.reach(&piece);
                     joined.count(&piece);

@@ -16,9 +16,8 @@ pub(crate) struct Shapes {
     like: Vec<u32>,
     /// Layer whose cache each reads, where that is another one's.
     shared: Vec<Option<u32>>,
-    /// Per tensor a number for its part and shape: where a device reads it in place; where it is the host's; and there together
-    /// with its type.
-    tensors: Vec<[u32; 3]>,
+    /// Per tensor a number for its part and shape, and one that tells its type, too.
+    tensors: Vec<[u32; 2]>,
     /// Tensors of each layer and, last, those outside of layers.
     pub(crate) groups: Vec<Vec<usize>>,
     numbers: RefCell<BTreeMap<Vec<u32>, u32>>,
@@ -35,8 +34,8 @@ pub(crate) struct Shape {
 /// What of a placement shapes one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LayerShape {
-    /// For what it is and where its tensors lie; and one that tells quantised types of the host's, too, which matter where devices
-    /// copy such tensors.
+    /// For what it is and where its tensors lie; and one that tells types of the host's, too, which matter where devices copy such
+    /// tensors.
     numbers: [u32; 2],
     /// One bit for what it is and its device; others may have the same.
     kind: u64,
@@ -69,7 +68,7 @@ impl Shapes {
             let layer = tensor.layer().map(|layer| layer as usize).filter(|&layer| layer < layers.len());
             groups[layer.unwrap_or(layers.len())].push(index);
             let fused = FUSED.contains(&stem);
-            [fused, fused || !tensor.ty.is_quantized(), true].map(|typed| {
+            [fused, true].map(|typed| {
                 let next = numbers.len() as u32;
                 *numbers.entry((typed.then_some(tensor.ty), tensor.shape, stem)).or_insert(next)
             })
@@ -93,8 +92,8 @@ impl Shapes {
             part.extend([like, device, source]);
             part
         });
-        for (&[read, copied, typed], home) in self.placed(placement, layer) {
-            let told = if is_copied_from(home) { [copied, typed] } else { [read; 2] };
+        for (&[read, typed], home) in self.placed(placement, layer) {
+            let told = if is_copied_from(home) { [read, typed] } else { [read; 2] };
             for (part, number) in parts.iter_mut().zip(told) {
                 part.extend([number, home_number(home)]);
             }
@@ -105,7 +104,7 @@ impl Shapes {
     /// The shape of one placement of the model, with those of its layers.
     pub(crate) fn of(&self, placement: &Placement, layers: Vec<LayerShape>) -> Shape {
         let mut last = vec![device_number(placement.output_device())];
-        for (&[read, _, typed], home) in self.placed(placement, self.like.len()) {
+        for (&[read, typed], home) in self.placed(placement, self.like.len()) {
             last.extend([if is_copied_from(home) { typed } else { read }, home_number(home)]);
         }
         last.extend(placement.tied_copy().map(|(_, home)| home_number(home)));
@@ -117,7 +116,7 @@ impl Shapes {
         Shape { layers, outside: self.number(last) }
     }
 
-    fn placed<'a>(&'a self, placement: &'a Placement, group: usize) -> impl Iterator<Item = (&'a [u32; 3], Home)> {
+    fn placed<'a>(&'a self, placement: &'a Placement, group: usize) -> impl Iterator<Item = (&'a [u32; 2], Home)> {
         let tensors = self.groups.get(group).into_iter().flatten();
         tensors.filter_map(|&tensor| self.tensors.get(tensor).zip(placement.homes.get(tensor).copied()))
     }

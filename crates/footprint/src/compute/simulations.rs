@@ -106,7 +106,7 @@ impl<'a> Simulations<'a> {
         let mut courses = self.courses.borrow_mut();
         let known = courses.iter().position(|(known, structure, _)| *structure == outside && known.differs_in_size(frame));
         known.unwrap_or_else(|| {
-            courses.push((frame.clone(), outside, Some(Course::new(false))));
+            courses.push((frame.clone(), outside, Some(Course::new())));
             courses.len() - 1
         })
     }
@@ -231,7 +231,7 @@ impl<'a> Graph<'a> {
         let course = simulations.course(&frame, &catalog);
         let mut courses = simulations.courses.borrow_mut();
         let Some(Course { wholes, .. }) = &mut courses[course].2 else { return self.whole() };
-        let layers = shape.sequence(&all, true, |layer| catalog.structure(layer));
+        let layers = catalog.structures(shape, &all);
         if !wholes.contains_key(&layers) {
             let outlines = self.scheduled(&all, |traced| self.outlines(traced, &catalog, &all, |_, _| ()))?;
             let Some(outline) = outlines.and_then(|mut outlines| outlines.pop()) else { return self.whole() };
@@ -272,7 +272,7 @@ impl<'a> Graph<'a> {
                 Ok(measured) => return Ok(measured),
                 Err(Lack::Tensor) => return self.whole(),
                 Err(Lack::Step) if attempt < ATTEMPTS => {
-                    let sequence = known.sequence(catalog, shape, &all);
+                    let sequence = catalog.structures(shape, &all);
                     let short = if attempt + 1 < ATTEMPTS { known.steps.in_short(&sequence, REPEATS) } else { all.clone() };
                     self.learn(course, catalog, shape, &short)?;
                 }
@@ -316,10 +316,7 @@ impl<'a> Graph<'a> {
         let Some(known) = course else { return Ok(()) };
         self.count();
         let learnt = self.scheduled(layers, |traced| {
-            if traced.copies_quantized() && !known.typed {
-                known.tell_types();
-            }
-            let sequence = known.sequence(catalog, shape, layers);
+            let sequence = catalog.structures(shape, layers);
             let mut borders = traced.borders(&sequence);
             let mut within = !traced.fuses_over_borders();
             let outlines = self.outlines(traced, catalog, layers, |border, live| {

@@ -13,7 +13,6 @@ use super::schedule::{Copied, Schedule};
 use super::simulations::astray;
 use super::steps::Sequence;
 use super::tensor::{Id, Memory};
-use crate::GraphSize;
 
 /// A built graph, cut at its borders.
 pub(super) struct Cuts {
@@ -59,6 +58,11 @@ impl Cuts {
         regular.then_some(Self { tensors, nodes, first_read, last_read })
     }
 
+    /// The step that this node is part of; the first for none.
+    fn step(&self, node: usize) -> usize {
+        if node == usize::MAX { 0 } else { self.nodes.partition_point(|&cut| cut <= node) }
+    }
+
     /// The name of a tensor at a border. Copies are numbered behind all others.
     pub(super) fn name(&self, border: usize, id: Id, copies: &[Copied], originals: usize) -> u64 {
         if id.index() >= originals {
@@ -91,13 +95,6 @@ pub(super) struct Counts {
     pub(super) splits: u32,
     /// What is computed as one, but not on its layer's own device.
     pub(super) astray: Fusions,
-}
-
-impl Counts {
-    /// The size of a graph that is no more than this.
-    pub(super) const fn size(&self) -> GraphSize {
-        GraphSize { nodes: self.nodes, tensors: self.nodes + self.leafs, splits: self.splits }
-    }
 }
 
 /// A graph that was scheduled, with its cuts.
@@ -195,21 +192,39 @@ impl Traced<'_> {
         Some([self.name(border, live.id), u64::from(live.backend) << 2 | itself << 1 | views])
     }
 
-    /// What lies between the cuts of the layout: before each border and behind the last, or all of it.
+    /// What a pipeline keeps copies of, with the backend that holds them and whether that is another one than where it is
+    /// computed; first read in each step.
+    pub(super) fn kept(&self) -> Vec<Vec<(Id, u8, bool)>> {
+        let mut kept = vec![Vec::new(); self.cuts.nodes.len() + 1];
+        if self.schedule.layout.kept.is_empty() {
+            return kept;
+        }
+        let graph = &self.builder.graph;
+        for &leaf in graph.leafs.iter().filter(|&&leaf| graph.tensor(leaf).input) {
+            let backend = self.schedule.backend(leaf).unwrap_or(self.builder.host());
+            kept[self.cuts.step(self.cuts.first_read[leaf.index()])].push((leaf, backend, false));
+        }
+        for copy in &self.schedule.trace.copies {
+            kept[self.cuts.step(copy.at)].push((copy.source, copy.backend, true));
+        }
+        kept
+    }
+
+    /// What lies before each border and behind the last.
     pub(super) fn counts(&self) -> Vec<Counts> {
         let graph = &self.builder.graph;
-        let cuts = if self.schedule.layout.cuts.is_empty() { &[][..] } else { &self.cuts.nodes };
+        let cuts = &self.cuts.nodes;
         let ends = cuts.iter().copied().chain([graph.nodes.len()]);
         let starts = [0].into_iter().chain(cuts.iter().copied());
         let trace = &self.schedule.trace;
         let mut leafs = vec![0; cuts.len() + 1];
         for leaf in &graph.leafs {
             let read = self.cuts.first_read[leaf.index()];
-            leafs[if read == usize::MAX { 0 } else { cuts.partition_point(|&cut| cut <= read) }] += 1;
+            leafs[self.cuts.step(read)] += 1;
         }
         let counts = |(index, (start, end)): (usize, (usize, usize))| {
             let layer = index.checked_sub(1).and_then(|layer| self.cuts.tensors.get(layer..=index));
-            let inside = |node: Id| cuts.is_empty() || layer.is_some_and(|tensors| (tensors[0]..tensors[1]).contains(&node.index()));
+            let inside = |node: Id| layer.is_some_and(|tensors| (tensors[0]..tensors[1]).contains(&node.index()));
             Counts {
                 nodes: (end - start) as u32,
                 leafs: leafs[index],

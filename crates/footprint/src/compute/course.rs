@@ -7,21 +7,18 @@
 
 use super::outline::Outline;
 use super::steps::{Sequence, Steps};
-use std::collections::BTreeMap;
 
 /// What is known of graphs that differ only in where layers lie, and in sizes.
 pub(super) struct Course {
     /// Devices copy weights of layers, whose types decide how large these are.
     pub(super) copies_weights: bool,
     pub(super) steps: Steps<Outline>,
-    /// Graphs that have no steps, because several copies of their inputs are laid out ahead of all; by their layers.
-    pub(super) wholes: BTreeMap<Sequence, Outline>,
 }
 
 impl Course {
     /// Nothing is known.
     pub(super) fn new() -> Self {
-        Self { copies_weights: false, steps: Steps::new(), wholes: BTreeMap::new() }
+        Self { copies_weights: false, steps: Steps::new() }
     }
 
     /// Takes the steps of a graph: the words of its borders, and what lies before each and behind the last.

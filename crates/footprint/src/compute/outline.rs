@@ -7,11 +7,13 @@ use super::plan::{Buffers, Live, Plan};
 use super::schedule::Layout;
 use super::tensor::Id;
 
-/// What lies between two borders of a graph that was scheduled, or all of it.
+/// What lies between two borders of a graph that was scheduled.
 #[derive(Debug)]
 pub(super) struct Outline {
     /// As the graph is, and without fusions where these change anything in it.
     variants: Vec<Variant>,
+    /// What is first read here of all that a pipeline keeps copies of.
+    kept: Vec<Asked>,
     pub(super) counts: Counts,
 }
 
@@ -50,28 +52,40 @@ impl Outline {
         let mut plans: Vec<_> =
             [Some(&traced.schedule.layout), traced.schedule.unfused.as_ref()].into_iter().flatten().map(plans).collect();
         let places = Places::of(traced);
-        let outline = |(step, counts): (usize, Counts)| {
+        let outline = |(step, (counts, kept)): (usize, (Counts, Vec<_>))| {
             let variant = |plan: Plan| {
-                let asked = plan.asked.iter().map(|&(id, backend)| {
-                    let (stand, source) = places.stand(step, id);
-                    let weight = is_weight(graph.tensor(graph.root(source))) && matches!(stand, Stand::Layer { .. });
-                    Asked { stand, copied: source != id, weight, backend, size: rules[usize::from(backend)].size(graph, graph.tensor(id)) }
-                });
-                Variant { asked: asked.collect(), plan }
+                let asked = |&(id, backend): &(Id, u8)| {
+                    let source = places.source(id);
+                    places.asked(step, source, source != id, backend, rules)
+                };
+                Variant { asked: plan.asked.iter().map(asked).collect(), plan }
             };
-            Self { variants: plans.iter_mut().filter_map(Iterator::next).map(variant).collect(), counts }
+            Self {
+                variants: plans.iter_mut().filter_map(Iterator::next).map(variant).collect(),
+                kept: kept.into_iter().map(|(source, backend, copied)| places.asked(step, source, copied, backend, rules)).collect(),
+                counts,
+            }
         };
-        traced.counts().into_iter().enumerate().map(outline).collect()
+        traced.counts().into_iter().zip(traced.kept()).enumerate().map(outline).collect()
     }
 
     /// True where the catalog of the graph's own context has each tensor as it is, so that those of others may stand in.
     pub(super) fn is_in(&self, sizes: &mut Sizes<'_>, step: usize) -> bool {
-        self.variants.iter().flat_map(|variant| &variant.asked).all(|asked| asked.size(sizes, step) == Some(asked.size))
+        self.asked().all(|asked| asked.size(sizes, step) == Some(asked.size))
     }
 
     /// True where the sizes of layers' weights are asked for.
     pub(super) fn copies_weights(&self) -> bool {
-        self.variants.iter().flat_map(|variant| &variant.asked).any(|asked| asked.weight)
+        self.asked().any(|asked| asked.weight)
+    }
+
+    fn asked(&self) -> impl Iterator<Item = &Asked> {
+        self.variants.iter().flat_map(|variant| &variant.asked).chain(&self.kept)
+    }
+
+    /// What is first read here of all that a pipeline keeps copies of: its backend and size, alignment aside.
+    pub(super) fn kept(&self, sizes: &mut Sizes<'_>, step: usize) -> Option<Vec<(u8, u64)>> {
+        self.kept.iter().map(|asked| Some((asked.backend, asked.size(sizes, step)?))).collect()
     }
 
     /// Runs the allocator on, by variant, the last standing for all that follow; `None` where the catalog has no such tensors.
@@ -81,8 +95,7 @@ impl Outline {
         }
         for (index, buffers) in memory.iter_mut().enumerate() {
             let Variant { plan, asked } = self.variants.get(index).or(self.variants.last())?;
-            let sizes: Option<Vec<u64>> = asked.iter().map(|asked| asked.size(sizes, step)).collect();
-            plan.run(sizes?, buffers);
+            plan.run(asked.iter().map(|asked| asked.size(sizes, step)), buffers)?;
         }
         Some(())
     }
@@ -111,14 +124,23 @@ impl<'a> Places<'a> {
         Self { traced, ranks: (0..graph.len()).map(next).collect() }
     }
 
-    /// Seen from this step; and what stands there, where `id` is a copy of it.
-    fn stand(&self, step: usize, id: Id) -> (Stand, Id) {
+    /// What a tensor is a copy of, or itself.
+    fn source(&self, id: Id) -> Id {
         let duplicate = id.index().checked_sub(self.traced.originals);
-        let source = duplicate.and_then(|copy| self.traced.schedule.trace.duplicates.get(copy)).copied().unwrap_or(id);
-        (self.original(step, source), source)
+        duplicate.and_then(|copy| self.traced.schedule.trace.duplicates.get(copy)).copied().unwrap_or(id)
     }
 
-    fn original(&self, step: usize, id: Id) -> Stand {
+    /// The size of a tensor, or of a copy of it, seen from this step.
+    fn asked(&self, step: usize, id: Id, copied: bool, backend: u8, rules: &[BufferRules]) -> Asked {
+        let graph = &self.traced.builder.graph;
+        let rules = rules[usize::from(backend)];
+        let size = if copied { rules.plain() } else { rules }.size(graph, graph.tensor(id));
+        let stand = self.stand(step, id);
+        let weight = is_weight(graph.tensor(graph.root(id))) && matches!(stand, Stand::Layer { .. });
+        Asked { stand, copied, weight, backend, size }
+    }
+
+    fn stand(&self, step: usize, id: Id) -> Stand {
         let borders = &self.traced.cuts.tensors;
         let index = self.ranks.get(id.index()).copied().unwrap_or(u32::MAX);
         let within = borders.partition_point(|&before| before <= id.index());

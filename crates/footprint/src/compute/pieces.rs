@@ -6,12 +6,14 @@
 //! the border before it. Answers are thus those of whole graphs, whichever pieces are known.
 
 use super::Measured;
+use super::arena::align;
 use super::borders::Counts;
 use super::buffer::BufferRules;
 use super::catalog::Catalog;
 use super::course::Course;
 use super::fusions::Fusions;
 use super::plan::Buffers;
+use super::schedule::Scheduler;
 use super::shape::Shape;
 use super::steps::{Sequence, Steps};
 use crate::GraphSize;
@@ -23,6 +25,8 @@ pub(super) struct Pieces {
     rules: Vec<BufferRules>,
     /// Layouts that are allocated: as backends fuse operations, and as they do not.
     variants: usize,
+    /// Copies that a pipeline keeps of each input.
+    copies: u64,
     /// Types of the host's tensors tell layers apart.
     typed: bool,
     steps: Steps<Piece>,
@@ -38,12 +42,21 @@ struct Border {
     memory: Vec<Buffers>,
 }
 
+impl Border {
+    /// Nothing is allocated yet.
+    fn start(rules: &[BufferRules]) -> Self {
+        Self { scheduled: 0, memory: vec![Buffers::new(rules)] }
+    }
+}
+
 /// What lies between two borders, or before the first, or behind the last.
 #[derive(Debug)]
 struct Piece {
     counts: Counts,
     /// Bytes that are used, by variant, backend, chunk.
     peaks: Vec<([u8; 3], u64)>,
+    /// Bytes by backend that copies of a pipeline's inputs take ahead of all.
+    kept: Vec<(u8, u64)>,
 }
 
 /// Why a graph cannot be put together.
@@ -56,15 +69,23 @@ pub(super) enum Lack {
 
 impl Pieces {
     /// No piece known.
-    pub(super) fn new(catalog: Rc<Catalog>, rules: Vec<BufferRules>, variants: usize) -> Self {
-        let start = Border { scheduled: 0, memory: vec![Buffers::new(&rules)] };
-        Self { catalog, rules, variants, typed: false, steps: Steps::new(), borders: vec![start] }
+    pub(super) fn new(catalog: Rc<Catalog>, rules: Vec<BufferRules>, scheduler: Scheduler) -> Self {
+        let variants = if scheduler.fuses() { 2 } else { 1 };
+        Self {
+            catalog,
+            variants,
+            copies: scheduler.copies as u64,
+            typed: false,
+            steps: Steps::new(),
+            borders: vec![Border::start(&rules)],
+            rules,
+        }
     }
 
     /// The graph of these layers: all of the model.
     pub(super) fn join(&mut self, course: &Course, shape: &Shape, layers: &[usize]) -> Result<Measured, Lack> {
         if course.copies_weights && !self.typed {
-            *self = Self { typed: true, ..Self::new(Rc::clone(&self.catalog), self.rules.clone(), self.variants) };
+            (self.typed, self.steps, self.borders) = (true, Steps::new(), vec![Border::start(&self.rules)]);
         }
         let contents = self.catalog.contents(shape, layers, self.typed);
         let mut structures = None;
@@ -118,7 +139,11 @@ impl Pieces {
             let used = buffers.into_iter().flat_map(Buffers::peaks);
             peaks.extend(used.map(|(backend, chunk, peak)| ([variant as u8, backend, chunk], peak)));
         }
-        let piece = Piece { counts: outline.counts, peaks };
+        let mut kept = outline.kept(&mut sizes, step).ok_or(Lack::Tensor)?;
+        for (backend, size) in &mut kept {
+            *size = align(*size, self.rules[usize::from(*backend)].alignment).saturating_mul(self.copies);
+        }
+        let piece = Piece { counts: outline.counts, peaks, kept };
         if step + 1 == contents.steps() {
             return Ok((0, piece));
         }
@@ -141,6 +166,8 @@ impl Pieces {
 struct Joined {
     /// By variant and backend.
     chunks: Vec<Vec<Vec<u64>>>,
+    /// By backend.
+    kept: Vec<u64>,
     size: GraphSize,
     astray: Fusions,
 }
@@ -148,7 +175,7 @@ struct Joined {
 impl Joined {
     fn new(variants: usize, backends: usize) -> Self {
         let size = GraphSize { nodes: 0, tensors: 0, splits: 0 };
-        Self { chunks: vec![vec![Vec::new(); backends]; variants], size, astray: Fusions::NONE }
+        Self { chunks: vec![vec![Vec::new(); backends]; variants], kept: vec![0; backends], size, astray: Fusions::NONE }
     }
 
     fn reach(&mut self, piece: &Piece) {
@@ -168,9 +195,19 @@ impl Joined {
         self.size.nodes += nodes;
         self.size.tensors += nodes + leafs;
         self.size.splits += splits;
+        for &(backend, size) in &piece.kept {
+            let kept = &mut self.kept[usize::from(backend)];
+            *kept = kept.saturating_add(size);
+        }
     }
 
-    fn measured(self) -> Measured {
+    fn measured(mut self) -> Measured {
+        for chunks in &mut self.chunks {
+            for (chunks, kept) in chunks.iter_mut().zip(&self.kept).filter(|(_, kept)| **kept > 0) {
+                chunks.resize(chunks.len().max(1), 0);
+                chunks[0] = chunks[0].saturating_add(*kept);
+            }
+        }
         let mut chunks = self.chunks.into_iter();
         Measured { chunks: chunks.next().unwrap_or_default(), unfused: chunks.next(), graph: self.size, astray: self.astray }
     }

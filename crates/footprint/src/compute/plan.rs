@@ -52,9 +52,12 @@ pub(super) struct Live {
 }
 
 impl Plan {
-    /// The walk over a layout, from cut to cut; `arrange` puts in order what has memory at a cut.
+    /// The walk over a layout, from cut to cut, but for what it keeps; `arrange` puts in order what has memory at a cut.
     pub(super) fn of(graph: &Graph, layout: &Layout, mut arrange: impl FnMut(usize, &mut Vec<Live>)) -> Vec<Self> {
         let mut walk = Walk { graph, states: vec![State::default(); graph.len()], slots: 0, live: Vec::new(), plan: Self::default() };
+        for &(kept, _) in &layout.kept {
+            walk.states[kept.index()].allocated = true;
+        }
         for &(leaf, backend) in &layout.leafs {
             walk.place(leaf, backend);
         }
@@ -83,20 +86,19 @@ impl Plan {
         plans
     }
 
-    /// Does it all, with sizes in the order of [`Self::asked`].
-    pub(super) fn run(&self, sizes: impl IntoIterator<Item = u64>, buffers: &mut Buffers) {
+    /// Does it all, with sizes in the order of [`Self::asked`]; `None` as soon as one is missing.
+    pub(super) fn run(&self, mut sizes: impl Iterator<Item = Option<u64>>, buffers: &mut Buffers) -> Option<()> {
         let Buffers { arenas, slots } = buffers;
-        let mut sizes = sizes.into_iter();
         arenas.iter_mut().for_each(Arena::forget_peaks);
         for &deed in &self.deeds {
             match deed {
                 Deed::Place(backend) => {
-                    let size = sizes.next().unwrap_or(0);
+                    let size = sizes.next()??;
                     slots.push(Slot { backend, at: arenas[usize::from(backend)].allocate(size), size });
                 }
                 Deed::TakeOver(slot) => {
                     let held = &mut slots[slot as usize];
-                    let had = std::mem::replace(&mut held.size, sizes.next().unwrap_or(0));
+                    let had = std::mem::replace(&mut held.size, sizes.next()??);
                     arenas[usize::from(held.backend)].shrink(held.at, had, held.size);
                 }
                 Deed::Free(slot) => {
@@ -106,14 +108,20 @@ impl Plan {
             }
         }
         *slots = self.left.iter().map(|&slot| slots[slot as usize]).collect();
+        Some(())
     }
 }
 
 /// Bytes of each chunk of each backend's compute buffer for a layout without cuts.
 pub(super) fn chunk_sizes(graph: &Graph, layout: &Layout, rules: &[BufferRules]) -> Vec<Vec<u64>> {
     let mut buffers = Buffers::new(rules);
+    let size = |&(id, backend): &(Id, u8)| rules[usize::from(backend)].size(graph, graph.tensor(id));
+    for kept in &layout.kept {
+        buffers.arenas[usize::from(kept.1)].allocate(size(kept));
+    }
     for plan in Plan::of(graph, layout, |_, _| ()) {
-        plan.run(plan.asked.iter().map(|&(id, backend)| rules[usize::from(backend)].size(graph, graph.tensor(id))), &mut buffers);
+        // Each has a size.
+        let _ = plan.run(plan.asked.iter().map(|asked| Some(size(asked))), &mut buffers);
     }
     buffers.chunk_sizes()
 }

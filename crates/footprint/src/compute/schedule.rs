@@ -56,6 +56,9 @@ const NONE: u8 = u8::MAX;
 pub(super) struct Layout {
     /// Nodes with the backend of their memory, copies and dependencies included.
     pub(super) nodes: Vec<(Id, u8)>,
+    /// What a pipeline keeps several copies of, with these copies and the backend of their memory: placed before all else, and
+    /// never freed.
+    pub(super) kept: Vec<(Id, u8)>,
     /// Leafs with the backend of their memory, in the order in which they are placed.
     pub(super) leafs: Vec<(Id, u8)>,
     /// The first of the nodes behind each cut.
@@ -493,11 +496,11 @@ impl Pass<'_> {
         };
         let mut nodes = Vec::with_capacity(graph.nodes.len() + 2 * splits.len());
         let mut cuts = Vec::with_capacity(trace.cuts.len());
-        let mut leafs = Vec::with_capacity(graph.leafs.len());
+        let mut copied = Vec::new();
         if scheduler.copies > 1 {
             for &(leaf, further) in inputs {
-                leafs.push((leaf, of(leaf)));
-                leafs.extend((0..scheduler.copies as u32 - 1).map(|c| (Id(further.0 + c), of(leaf))));
+                copied.push((leaf, of(leaf)));
+                copied.extend((0..scheduler.copies as u32 - 1).map(|c| (Id(further.0 + c), of(leaf))));
             }
         }
         let reach = |cuts: &mut Vec<usize>, i: usize, position: usize| {
@@ -513,7 +516,7 @@ impl Pass<'_> {
                 if let Some(copy) = copy_on(input, split.backend) {
                     nodes.push((copy, split.backend));
                     if scheduler.copies > 1 {
-                        leafs.extend((0..scheduler.copies as u32).map(|c| (Id(copy.0 + c), split.backend)));
+                        copied.extend((0..scheduler.copies as u32).map(|c| (Id(copy.0 + c), split.backend)));
                     }
                 }
             }
@@ -527,9 +530,9 @@ impl Pass<'_> {
                 }
             }
         }
-        leafs.extend(graph.leafs.iter().map(|&leaf| (leaf, of(leaf))));
+        let leafs = graph.leafs.iter().map(|&leaf| (leaf, of(leaf))).collect();
         cuts.resize(trace.cuts.len(), nodes.len());
-        Layout { nodes, leafs, cuts }
+        Layout { nodes, kept: copied, leafs, cuts }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Simulations of one model's graphs, and what they have in common.
 
 use super::borders::{Cuts, Traced};
-use super::buffer::BufferRules;
+use super::buffer::{BufferRules, NO_LIMIT};
 use super::builder::{Batch, Builder, Missing, Options};
 use super::catalog::{Catalog, Structures};
 use super::course::Course;
@@ -9,7 +9,7 @@ use super::decoder::Decoder;
 use super::fusions::{Fusion, Fusions};
 use super::outline::Outline;
 use super::pieces::{Lack, Pieces};
-use super::plan::{Buffers, Live, chunk_sizes};
+use super::plan::{Live, chunk_sizes};
 use super::reorder::Optimizer;
 use super::schedule::{Schedule, Scheduler, schedule};
 use super::tensor::Id;
@@ -147,12 +147,10 @@ impl Setup<'_> {
     pub(super) fn measure(&self, decoder: &Decoder, fusions: Fusions, batch: Batch, run: Run) -> Result<Measured, Missing> {
         let options = Options { fusions, ..self.options.clone() };
         let graph = Graph { setup: self, decoder, options: &options, batch, run };
+        // What a pipeline keeps is apart from all else in a buffer that is one.
+        let one = || self.scheduler.copies == 1 || self.rules.iter().all(|rules| rules.max_buffer == NO_LIMIT);
         match self.shape {
-            // Several copies of the inputs are laid out ahead of all.
-            Some(shape) if self.scheduler.ik.is_none() && self.scheduler.is_local() => match self.scheduler.copies {
-                1 => graph.in_pieces(shape),
-                _ => graph.in_outline(shape),
-            },
+            Some(shape) if self.scheduler.ik.is_none() && self.scheduler.is_local() && one() => graph.in_pieces(shape),
             _ => graph.whole(),
         }
     }
@@ -222,30 +220,6 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// The same, scheduled as in a context of another length, where it is known.
-    fn in_outline(&self, shape: &Shape) -> Result<Measured, Missing> {
-        let (frame, all) = (self.frame(shape), self.all());
-        let Some(catalog) = self.catalog(&frame.shared, &all)? else { return self.whole() };
-        self.count();
-        let simulations = self.setup.simulations;
-        let course = simulations.course(&frame, &catalog);
-        let mut courses = simulations.courses.borrow_mut();
-        let Some(Course { wholes, .. }) = &mut courses[course].2 else { return self.whole() };
-        let layers = catalog.structures(shape, &all);
-        if !wholes.contains_key(&layers) {
-            let outlines = self.scheduled(&all, |traced| self.outlines(traced, &catalog, &all, |_, _| ()))?;
-            let Some(outline) = outlines.and_then(|mut outlines| outlines.pop()) else { return self.whole() };
-            wholes.insert(layers.clone(), outline);
-        }
-        let mut memory = vec![Buffers::new(&self.setup.rules)];
-        let outline =
-            wholes.get(&layers).filter(|outline| outline.run(&mut catalog.sizes(&all, &self.setup.rules), 0, &mut memory).is_some());
-        let Some(&Outline { counts, .. }) = outline else { return self.whole() };
-        let mut chunks = (0..self.variants()).filter_map(|variant| memory.get(variant).or(memory.last()).map(Buffers::chunk_sizes));
-        let (chunks, unfused) = (chunks.next().unwrap_or_default(), chunks.next());
-        Ok(Measured { chunks, unfused, graph: counts.size(), astray: counts.astray })
-    }
-
     /// The same from the pieces of graphs of one family; what is missing is simulated.
     fn in_pieces(&self, shape: &Shape) -> Result<Measured, Missing> {
         let (frame, all) = (self.frame(shape), self.all());
@@ -256,7 +230,7 @@ impl<'a> Graph<'a> {
             Some(known) => known,
             None => {
                 let family = self.catalog(&frame.shared, &all)?.map(|catalog| Family {
-                    pieces: Pieces::new(Rc::clone(&catalog), self.setup.rules.clone(), self.variants()),
+                    pieces: Pieces::new(Rc::clone(&catalog), self.setup.rules.clone(), self.setup.scheduler),
                     course: simulations.course(&frame, &catalog),
                     catalog,
                 });
@@ -305,11 +279,6 @@ impl<'a> Graph<'a> {
         Ok(catalog)
     }
 
-    /// Layouts that are allocated: as backends fuse operations, and as they do not.
-    fn variants(&self) -> usize {
-        if self.setup.scheduler.fuses() { 2 } else { 1 }
-    }
-
     /// Schedules the graph of these layers for its steps. There is no course any more once layers turn out to reach beyond their
     /// neighbours.
     fn learn(&self, course: &mut Option<Course>, catalog: &Catalog, shape: &Shape, layers: &[usize]) -> Result<(), Missing> {
@@ -335,8 +304,7 @@ impl<'a> Graph<'a> {
         let mut builder = self.build(layers)?;
         let Some(cuts) = Cuts::of(&builder) else { return Ok(None) };
         let originals = builder.graph.len();
-        let at = if self.setup.scheduler.copies == 1 { cuts.nodes.clone() } else { Vec::new() };
-        let schedule = schedule(&mut builder.graph, self.setup.scheduler, at);
+        let schedule = schedule(&mut builder.graph, self.setup.scheduler, cuts.nodes.clone());
         Ok(tell(&Traced { builder: &builder, cuts: &cuts, originals, schedule: &schedule }))
     }
 

@@ -175,7 +175,8 @@ fn pieces_make_up_whole_graphs_of_every_model() {
             // Lengths and types that are known for one placement serve others.
             let n_ctx = frame.n_ctx << (question % 3);
             let cache = [QuantType::F16, QuantType::Q8_0, QuantType::Q4_0][random.below(3) as usize];
-            let n_gpu_layers = random.below(model.n_layer_all() + 2);
+            // Several devices that have all layers are a pipeline.
+            let n_gpu_layers = if random.below(4) == 0 { model.n_layer_all() + 1 } else { random.below(model.n_layer_all() + 2) };
             let n_cpu_moe = if model.has_experts() && random.below(2) == 0 { random.below(model.n_layer_all()) } else { 0 };
             let settings = Settings { n_gpu_layers, n_cpu_moe, n_ctx, cache_type_k: cache, cache_type_v: cache, ..frame.clone() };
             assert_eq!(search.require(&settings), require(&model, &settings, &target, &profile), "{name} {settings:?}");

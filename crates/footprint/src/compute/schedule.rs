@@ -639,8 +639,9 @@ mod tests {
         let (mut graph, _) = products(GPU, GPU, 4);
         let leafs = graph.leafs.len();
         let schedule = run(&mut graph, true, PIPELINE_COPIES);
-        // The input four times on the host, four copies on the GPU, and the leafs themselves.
-        assert_eq!(schedule.layout.leafs.len(), 4 + 4 + leafs);
-        assert!(schedule.layout.leafs[..8].iter().all(|&(id, _)| graph.tensor(id).output));
+        // The input four times on the host, and four copies on the GPU.
+        let backends: Vec<u8> = schedule.layout.kept.iter().map(|&(_, backend)| backend).collect();
+        assert_eq!((backends, schedule.layout.leafs.len()), ([[HOST; 4], [GPU; 4]].concat(), leafs));
+        assert!(schedule.layout.kept.iter().all(|&(id, _)| graph.tensor(id).output));
     }
 }

@@ -38,6 +38,27 @@ pub mod verify;
 
 pub use advise::{Advice, Request, advise};
 pub use error::Error;
+/// What a model needs under given settings, by device and component, at load and at peak: [`footprint::require()`] by the name that
+/// says so. For a search over many settings, [`footprint::Requirements`].
+///
+/// ```no_run
+/// use loadmaster::footprint::{Device, EngineProfile, Target, target::Backend};
+/// use loadmaster::spec::{Bytes, Known, Settings};
+///
+/// let model = loadmaster::open("model.gguf".as_ref())?;
+/// let memory = Known::exact(Bytes::from_gib(24), "data sheet");
+/// let target = Target {
+///     devices: vec![Device::of_its_own("CUDA0", Backend::cuda(false), memory)],
+///     idle: Vec::new(),
+///     cpu_features: ["avx2".to_owned()].into(),
+///     cpu_arch: "x86_64".to_owned(),
+/// };
+/// let settings = Settings { n_gpu_layers: 99, n_ctx: 8192, ..Settings::default() };
+/// let needs = loadmaster::memory_requirements(&model, &settings, &target, &EngineProfile::bundled())?;
+/// println!("the GPU holds {} at peak", needs.devices[0].total());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub use footprint::require as memory_requirements;
 pub use open::open;
 pub use prove::prove;
 pub use verify::verify;

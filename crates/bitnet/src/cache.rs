@@ -14,6 +14,9 @@ pub enum CacheType {
     Q8_0,
 }
 
+/// No page is smaller.
+const PAGE: usize = 4096;
+
 /// Weights of a block of `q8_0`.
 pub(crate) const BLOCK: usize = 32;
 
@@ -82,7 +85,12 @@ pub(crate) struct Cache {
 impl Cache {
     pub(crate) fn new(ty: CacheType, n_layer: usize, n_ctx: usize, width: usize) -> Self {
         let (row_bytes, layer_bytes) = (ty.bytes(width), n_ctx * ty.bytes(width));
-        let all = || vec![0; n_layer * layer_bytes];
+        let all = || {
+            // Pages of a cleared allocation are there only once they are written: what is promised is held from the beginning.
+            let mut all = std::hint::black_box(vec![0_u8; n_layer * layer_bytes]);
+            all.iter_mut().step_by(PAGE).for_each(|byte| *byte = std::hint::black_box(0));
+            all
+        };
         Self { ty, keys: all(), values: all(), layer_bytes, row_bytes }
     }
 

@@ -83,11 +83,6 @@ pub enum ConfigError {
 const MOST: u64 = 1 << 24;
 
 impl Config {
-    /// True for the architectures that this crate computes.
-    pub fn is_bitnet(architecture: &str) -> bool {
-        Self::activation_of(architecture).is_some()
-    }
-
     fn activation_of(architecture: &str) -> Option<Activation> {
         match architecture {
             "bitnet-b1.58" | "bitnet-25" => Some(Activation::Relu2),

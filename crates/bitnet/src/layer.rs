@@ -41,12 +41,6 @@ impl Buffers {
         }
     }
 
-    /// Bytes of all of them.
-    pub(crate) fn bytes(config: &Config, n_ubatch: usize) -> usize {
-        let floats = 2 * config.n_embd + 2 * config.q_width() + 2 * config.kv_width() + 2 * config.n_ff;
-        n_ubatch.saturating_mul(floats * size_of::<f32>()).saturating_add(Activations::bytes(n_ubatch, Self::widest(config)))
-    }
-
     /// The widest input of a linear layer.
     fn widest(config: &Config) -> usize {
         config.n_embd.max(config.n_ff).max(config.q_width())

@@ -1,77 +1,54 @@
-//! What a model and a context take, before anything is loaded.
+//! What a model and a context take, before anything is loaded: the sums of [`footprint::bitnet`], which the planner uses, too.
 
+use crate::cache::CacheType;
 use crate::config::{Config, ConfigError};
-use crate::layer::Buffers;
-use crate::rope::Rope;
 use crate::session::Options;
-use crate::weights::{HeadType, LoadOptions};
+use crate::weights::LoadOptions;
+use footprint::bitnet::{BitNet, Buffers, Figures, Sizes};
 use kernels::Layout;
-use spec::{Bytes, Model, QuantType};
+use spec::{Model, QuantType};
 
-/// Memory by what it is for. Buffers are exact to the byte: what [`crate::Weights::load`] and [`crate::Session::new`] allocate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Requirement {
-    /// Weights that are used where they are in the file: pages that the system can drop and read again.
-    pub weights_mapped: Bytes,
-    /// Norms, and weights in another layout than the file's.
-    pub weights_copied: Bytes,
-    /// Keys and values of the whole context.
-    pub kv_cache: Bytes,
-    /// What a micro-batch is computed in, and the table of rotary angles.
-    pub compute: Bytes,
-    /// Logits of one token, and the stream that they come from.
-    pub output: Bytes,
+pub use footprint::bitnet::Buffers as Requirement;
+
+/// What [`crate::Weights::load`] and [`crate::Session::new`] allocate for `model` with these options.
+///
+/// # Errors
+/// A model that is no BitNet model.
+pub fn requirement(model: &Model, load: &LoadOptions, options: &Options) -> Result<Requirement, ConfigError> {
+    let config = Config::of(model)?;
+    let count = |number: usize| number as u64;
+    let figures = Figures {
+        n_vocab: count(config.n_vocab),
+        n_embd: count(config.n_embd),
+        n_ff: count(config.n_ff),
+        n_head: count(config.n_head),
+        n_head_kv: count(config.n_head_kv),
+        head_dim: count(config.head_dim),
+        n_layer: count(config.n_layer),
+    };
+    let sizes = Sizes { n_ctx: count(options.n_ctx), n_ubatch: count(options.n_ubatch), cache: options.cache.into() };
+    Ok(Buffers::of(model, &figures, load.into(), &sizes))
 }
 
-impl Requirement {
-    /// Everything but mapped weights.
-    pub fn anonymous(&self) -> Bytes {
-        self.weights_copied + self.kv_cache + self.compute + self.output
-    }
-
-    /// Everything.
-    pub fn total(&self) -> Bytes {
-        self.weights_mapped + self.anonymous()
-    }
-
-    /// What `model` takes with these options.
-    ///
-    /// # Errors
-    /// A model that is no BitNet model.
-    pub fn of(model: &Model, load: &LoadOptions, options: &Options) -> Result<Self, ConfigError> {
-        let config = Config::of(model)?;
-        let (mapped, copied) = weights(model, &config, load);
-        let floats = |count: usize| Bytes::new((count * size_of::<f32>()) as u64);
-        let row = Bytes::new(options.cache.bytes(config.kv_width()) as u64);
-        let buffers = Buffers::bytes(&config, options.n_ubatch.min(options.n_ctx));
-        let compute = buffers.saturating_add(Rope::bytes(options.n_ctx, config.head_dim));
-        Ok(Self {
-            weights_mapped: mapped,
-            weights_copied: copied,
-            kv_cache: row.times(options.n_ctx as u64).times(2 * config.n_layer as u64),
-            compute: Bytes::new(compute as u64),
-            output: floats(config.n_vocab) + floats(config.n_embd),
-        })
+impl From<CacheType> for QuantType {
+    fn from(cache: CacheType) -> Self {
+        match cache {
+            CacheType::F32 => Self::F32,
+            CacheType::F16 => Self::F16,
+            CacheType::Q8_0 => Self::Q8_0,
+        }
     }
 }
 
-/// Bytes used in place, and bytes of copies.
-fn weights(model: &Model, config: &Config, load: &LoadOptions) -> (Bytes, Bytes) {
-    let head = if model.tensors.iter().any(|tensor| tensor.name == "output.weight") { "output.weight" } else { "token_embd.weight" };
-    let (mut mapped, mut copied) = (Bytes::ZERO, Bytes::ZERO);
-    for tensor in &model.tensors {
-        let (columns, rows) = (tensor.shape[0], tensor.shape[1]);
-        let in_whole_blocks = rows.saturating_mul(columns.checked_next_multiple_of(128).unwrap_or(u64::MAX) / 4);
-        match tensor.ty {
-            QuantType::I2_S if load.layout == Layout::Blocks128 && columns.is_multiple_of(128) => mapped += tensor.bytes,
-            QuantType::I2_S | QuantType::TQ1_0 | QuantType::TQ2_0 => copied += Bytes::new(in_whole_blocks),
-            _ if rows == 1 && tensor.name.ends_with("norm.weight") => copied += Bytes::new(columns.saturating_mul(4)),
-            _ if tensor.name.ends_with(".scale") => {}
-            _ => mapped += tensor.bytes,
-        }
-        if tensor.name == head && load.head == HeadType::Q8_0 && tensor.ty != QuantType::Q8_0 {
-            copied += Bytes::new((config.n_vocab * (config.n_embd / 32) * 34) as u64);
-        }
+impl CacheType {
+    /// The type of this name in settings; `None` for those that this engine does not keep.
+    pub fn of(ty: QuantType) -> Option<Self> {
+        [Self::F32, Self::F16, Self::Q8_0].into_iter().find(|cache| QuantType::from(*cache) == ty)
     }
-    (mapped, copied)
+}
+
+impl From<&LoadOptions> for BitNet {
+    fn from(load: &LoadOptions) -> Self {
+        Self { head: load.head, in_place: load.layout == Layout::Blocks128 }
+    }
 }

@@ -20,11 +20,6 @@ impl Rope {
         Self { table, half }
     }
 
-    /// Bytes of the table.
-    pub(crate) const fn bytes(n_ctx: usize, head_dim: usize) -> usize {
-        n_ctx.saturating_mul((head_dim / 2) * 2 * size_of::<f32>())
-    }
-
     /// Turns all heads of one token.
     pub(crate) fn turn(&self, heads: &mut [f32], position: usize) {
         let (cos, sin) = self.table[position * 2 * self.half..][..2 * self.half].split_at(self.half);

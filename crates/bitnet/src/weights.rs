@@ -3,20 +3,11 @@
 use crate::attention::{MAX_GROUP, MAX_HEAD};
 use crate::config::{Config, ConfigError};
 use bytes::Bytes;
+use footprint::bitnet::Head as HeadType;
 use half::f16;
 use kernels::{DenseError, DenseMatrix, DenseType, Kernel, Layout, MatrixError, QuantizedLinear, TernaryMatrix};
 use spec::model::Tensor;
 use spec::{Model, QuantType};
-
-/// How the output head is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HeadType {
-    /// As the file has it.
-    #[default]
-    File,
-    /// In `q8_0`: half of the bytes that a token reads of an f16 head, for a copy in memory.
-    Q8_0,
-}
 
 /// What a file does not say.
 #[derive(Clone, Copy, Debug)]

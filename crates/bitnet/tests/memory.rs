@@ -3,7 +3,7 @@
 
 mod models;
 
-use bitnet::memory::Requirement;
+use bitnet::memory::requirement;
 use bitnet::{CacheType, HeadType, LoadOptions, Options, Session, Weights};
 use kernels::Layout;
 use models::{Written, cases};
@@ -31,7 +31,7 @@ fn weights_take_what_is_said_beyond_their_file() {
         ] {
             let built = case.build(written);
             let load = LoadOptions { layout: written.layout, head, ..LoadOptions::default() };
-            let predicted = Requirement::of(&built.model, &load, &Options::default()).unwrap();
+            let predicted = requirement(&built.model, &load, &Options::default()).unwrap();
             let (bytes, weights) = held(|| Weights::load(&built.model, std::slice::from_ref(&built.data), &load).unwrap());
             assert_eq!(weights.copied_bytes(), predicted.weights_copied.get(), "seed {}, {written:?}, {head:?}", case.seed);
             let beyond = bytes - predicted.weights_copied.get();
@@ -48,7 +48,7 @@ fn a_context_takes_what_is_said_to_the_byte_and_nothing_later() {
         let weights = Arc::new(Weights::load(&built.model, std::slice::from_ref(&built.data), &load).unwrap());
         for (n_ctx, n_ubatch, cache) in [(40, 5, CacheType::F32), (33, 64, CacheType::F16), (128, 1, CacheType::Q8_0)] {
             let options = Options { n_ctx, n_ubatch, cache, threads: 1 };
-            let predicted = Requirement::of(&built.model, &load, &options).unwrap();
+            let predicted = requirement(&built.model, &load, &options).unwrap();
             let (pool, _) = held(|| kernels::Pool::new(1).unwrap());
             let (bytes, mut session) = held(|| Session::new(Arc::clone(&weights), options).unwrap());
             let buffers = predicted.kv_cache + predicted.compute + predicted.output;
@@ -68,7 +68,7 @@ fn absurd_sizes_are_an_error_or_very_large_and_never_a_panic() {
     let built = case.build(Written::default());
     let load = LoadOptions::default();
     let options = Options { n_ctx: usize::MAX, n_ubatch: usize::MAX, ..Options::default() };
-    assert_eq!(Requirement::of(&built.model, &load, &options).unwrap().compute.get(), u64::MAX);
+    assert_eq!(requirement(&built.model, &load, &options).unwrap().compute.get(), u64::MAX);
     let weights = Arc::new(Weights::load(&built.model, std::slice::from_ref(&built.data), &load).unwrap());
     assert!(matches!(Session::new(weights, options), Err(bitnet::SessionError::Sizes { .. })));
 }

@@ -143,6 +143,12 @@ pub enum FootprintError {
         /// The device.
         device: String,
     },
+    /// The BitNet engine computes no such model, or not so.
+    #[error("the BitNet engine refuses this: {reason}")]
+    BitNet {
+        /// Why.
+        reason: String,
+    },
     /// No device has a share.
     #[error("no device has a share of the split; set tensor_split to positive numbers")]
     EmptySplit,

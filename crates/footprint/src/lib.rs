@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod backends;
+pub mod bitnet;
 pub mod companions;
 mod compressed;
 pub mod compute;

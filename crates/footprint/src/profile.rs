@@ -11,6 +11,7 @@ pub(crate) use ik::interleaved;
 pub use ik::{Ik, Offload};
 pub use rules::{BatchKinds, LatentCache, Rules, WindowCells};
 
+use crate::bitnet::BitNet;
 use eras::{ERAS, Era};
 
 /// How many rows of logits a tool reserves per micro-batch.
@@ -39,16 +40,19 @@ pub struct EngineProfile {
     pub one_micro_batch: bool,
     /// What the engine's age decides.
     pub rules: Rules,
+    /// The BitNet engine of this program, which is no llama.cpp: none of the rest counts then.
+    pub bitnet: Option<BitNet>,
 }
 
 /// The fork that runs BitNet's own tensor types, and the build of llama.cpp that it follows (microsoft/BitNet, 406a5036).
-const BITNET: (&str, u32) = ("bitnet.cpp", 3947);
+const BITNET_CPP: (&str, u32) = ("bitnet.cpp", 3947);
 
 type Make = fn() -> EngineProfile;
 
 /// Profiles of this engine generation, by name: which tool, with which extras.
 const TOOLS: &[(&str, Make)] = &[
     ("bundled", EngineProfile::bundled),
+    ("bitnet", || EngineProfile::bitnet(BitNet::default())),
     ("server-0.7.0", EngineProfile::server_0_7),
     ("cli-0.7.0", EngineProfile::cli_0_7),
     ("bench-0.7.0", EngineProfile::bench_0_7),
@@ -66,7 +70,12 @@ impl EngineProfile {
             prompt_cache: false,
             one_micro_batch: false,
             rules: Rules::CURRENT,
+            bitnet: None,
         }
+    }
+    /// The BitNet engine of this program.
+    pub fn bitnet(engine: BitNet) -> Self {
+        Self { name: "BitNet engine".into(), repack: false, bitnet: Some(engine), ..Self::bundled() }
     }
     /// llama-server 0.7.0 (ggml 0.27).
     pub fn server_0_7() -> Self {
@@ -100,7 +109,7 @@ impl EngineProfile {
     /// forks.
     pub fn names() -> Vec<&'static str> {
         let tools = TOOLS.iter().map(|(name, _)| *name);
-        tools.chain(ERAS.iter().rev().map(|era| era.name)).chain([ik::NAME, BITNET.0]).collect()
+        tools.chain(ERAS.iter().rev().map(|era| era.name)).chain([ik::NAME, BITNET_CPP.0]).collect()
     }
 
     /// The profile of this name: one of [`EngineProfile::names`], `llama.cpp-YYYY-MM` for any month since 2024-03,
@@ -110,8 +119,8 @@ impl EngineProfile {
         if let Some((_, profile)) = TOOLS.iter().find(|(tool, _)| *tool == name) {
             return Some(profile());
         }
-        if name == BITNET.0 {
-            return Some(Self { repack: false, amx: false, ..Self::of_build(BITNET.1) }.renamed(name));
+        if name == BITNET_CPP.0 {
+            return Some(Self { repack: false, amx: false, ..Self::of_build(BITNET_CPP.1) }.renamed(name));
         }
         if name.starts_with(ik::NAME) {
             return ik::named(name);

@@ -13,7 +13,7 @@ use crate::roles::Roles;
 use crate::tally::Tally;
 use crate::weights::{Loader, Weights};
 use crate::{ComputeBuffers, Device, EngineProfile, ResolvedContext, Target};
-use crate::{compute, context, host, output, process, scratch, state, tensor_parallel};
+use crate::{bitnet, compute, context, host, output, process, scratch, state, tensor_parallel};
 use spec::model::Support;
 use spec::settings::{Devices, LoadMode, SplitMode};
 use spec::{Bytes, Known, Model, Settings};
@@ -46,6 +46,9 @@ pub fn require_with(
     if settings.devices != Devices::All {
         let (target, settings) = (target.only(&settings.devices)?, Settings { devices: Devices::All, ..settings.clone() });
         return require_with(model, &settings, &target, profile, companions);
+    }
+    if let Some(engine) = profile.bitnet {
+        return bitnet::require(model, settings, target, profile, companions, engine);
     }
     if settings.split_mode == SplitMode::Tensor {
         return tensor_parallel::require(model, settings, target, profile, companions);
@@ -81,6 +84,9 @@ pub(crate) fn require_speculating(
 /// As [`require`].
 pub fn dry_run(model: &Model, settings: &Settings, target: &Target, profile: &EngineProfile) -> Result<Requirement, FootprintError> {
     let target = &*target.only(&settings.devices)?;
+    if let Some(engine) = profile.bitnet {
+        return bitnet::require(model, settings, target, profile, &Companions::default(), engine);
+    }
     let settings = &Settings { load_mode: LoadMode::None, devices: Devices::All, ..profile.rules.apply(settings).into_owned() };
     if settings.split_mode == SplitMode::Tensor {
         return tensor_parallel::dry_run(model, settings, target, profile);

@@ -67,7 +67,7 @@ impl<'a> Requirements<'a> {
     /// As [`crate::require_with`].
     pub fn require(&self, settings: &Settings) -> Result<Requirement, FootprintError> {
         let others = matches!(self.target.only(&settings.devices)?, Cow::Owned(_));
-        if others || settings.split_mode == SplitMode::Tensor {
+        if others || settings.split_mode == SplitMode::Tensor || self.profile.bitnet.is_some() {
             return crate::require_with(self.model, settings, self.target, self.profile, self.companions);
         }
         let settings = &*self.profile.rules.apply(settings);
@@ -82,7 +82,10 @@ impl<'a> Requirements<'a> {
     /// # Errors
     /// As [`crate::dry_run`].
     pub fn dry_run(&self, settings: &Settings) -> Result<Requirement, FootprintError> {
-        if settings.split_mode == SplitMode::Tensor || matches!(self.target.only(&settings.devices)?, Cow::Owned(_)) {
+        if settings.split_mode == SplitMode::Tensor
+            || self.profile.bitnet.is_some()
+            || matches!(self.target.only(&settings.devices)?, Cow::Owned(_))
+        {
             return crate::dry_run(self.model, settings, self.target, self.profile);
         }
         let settings = &Settings { load_mode: LoadMode::None, ..self.profile.rules.apply(settings).into_owned() };

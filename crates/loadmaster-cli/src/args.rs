@@ -163,8 +163,8 @@ pub struct PredictArgs {
     /// Write the curves as an SVG document
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub svg: Option<PathBuf>,
-    /// The engine whose rules apply: `bundled`, or the path of a llama-server; without it, the llama-server on PATH, or
-    /// the newest one known
+    /// The engine whose rules apply: `bundled`, `bitnet`, or the path of a llama-server; without it, for BitNet models our own, else
+    /// the llama-server on PATH, or the newest one known
     #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
     pub engine: Option<String>,
     /// What the settings are chosen for, and the requests that times are given of.
@@ -242,8 +242,8 @@ pub struct MemoryArgs {
     /// The model.
     #[command(flatten)]
     pub subject: SubjectArgs,
-    /// The engine whose rules apply: `bundled`, or the path of a llama-server; without it, the llama-server on PATH, or
-    /// the newest one known
+    /// The engine whose rules apply: `bundled`, `bitnet`, or the path of a llama-server; without it, for BitNet models our own, else
+    /// the llama-server on PATH, or the newest one known
     #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
     pub engine: Option<String>,
     /// Ask the bundled engine for its own dry run on pretended GPUs of these sizes and compare to the byte; exit with 6 where
@@ -289,8 +289,8 @@ pub struct PlanArgs {
     /// The model.
     #[command(flatten)]
     pub subject: SubjectArgs,
-    /// The engine whose rules apply: `bundled`, or the path of a llama-server; without it, the llama-server on PATH, or
-    /// the newest one known
+    /// The engine whose rules apply: `bundled`, `bitnet`, or the path of a llama-server; without it, for BitNet models our own, else
+    /// the llama-server on PATH, or the newest one known
     #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
     pub engine: Option<String>,
     /// What the plan is for.
@@ -332,8 +332,8 @@ pub struct ValidateArgs {
     /// The model, where it is another than the configuration names
     #[arg(value_hint = ValueHint::FilePath)]
     pub model: Option<PathBuf>,
-    /// The engine whose rules apply: `bundled`, or the path of a llama-server; without it, the llama-server on PATH, or
-    /// the newest one known
+    /// The engine whose rules apply: `bundled`, `bitnet`, or the path of a llama-server; without it, for BitNet models our own, else
+    /// the llama-server on PATH, or the newest one known
     #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
     pub engine: Option<String>,
     /// What is loaded beside the model, over what the configuration names.
@@ -377,7 +377,8 @@ pub struct RunArgs {
     /// Accept no downgrade: exit with 4 where the wish does not fit as it is
     #[arg(long)]
     pub strict: bool,
-    /// The engine: `bundled`, or the path of a llama-cli or llama-server
+    /// The engine: `bundled`, `bitnet` (our own for BitNet models, with `bitnet:q8_0` its output head in 8 bits), or the path of a
+    /// llama-server; without it, `bitnet` for models that it computes, else `bundled`
     #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
     pub engine: Option<String>,
     /// What the plan is for.

@@ -99,9 +99,9 @@ fn help_of_a_command_shows_the_pins() {
                                    ...; without it, safetensors as converted, in 16 bits, and a name or
                                    size in Q4_K_M, of which `plan` takes the best type that meets the
                                    use case in full
-          --engine <bundled|PATH>  The engine whose rules apply: `bundled`, or the path of a
-                                   llama-server; without it, the llama-server on PATH, or the newest one
-                                   known
+          --engine <bundled|PATH>  The engine whose rules apply: `bundled`, `bitnet`, or the path of a
+                                   llama-server; without it, for BitNet models our own, else the
+                                   llama-server on PATH, or the newest one known
           --prove                  Ask the bundled engine for its own dry run on pretended GPUs of these
                                    sizes and compare to the byte; exit with 6 where they disagree
           --engine-profile <NAME>  Apply the rules of this engine and version instead: `server-0.7.0`,
@@ -297,7 +297,7 @@ fn memory_by_the_rules_of_another_engine() {
     assert!(compute(&server) < compute(&bench), "one row of logits against one per token");
     assert_eq!((&server["devices"][0]["kind"], &server["devices"][1]["kind"]), (&"cpu".into(), &"gpu".into()));
     let refused = folder.run("memory m.gguf --engine-profile ollama");
-    assert!(refused.starts_with("exit 2\n") && refused.contains("bundled, server-0.7.0"), "{refused}");
+    assert!(refused.starts_with("exit 2\n") && refused.contains("bundled, bitnet, server-0.7.0"), "{refused}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::machine::MachineSource;
 use crate::open::{Opened, Origin};
 use footprint::Target;
+use footprint::bitnet::BitNet;
 use formats::FileType;
 use formats::analysis::Analysis;
 use planner::emit::{Invocation, Listen, Program};
@@ -49,6 +50,10 @@ impl Request {
 /// Which engine will run the plan.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EngineChoice {
+    /// The BitNet engine inside this program for the models that it computes, the other for all others.
+    Suited(BitNet, Box<EngineChoice>),
+    /// The BitNet engine inside this program.
+    BitNet(BitNet),
     /// The one inside this program.
     Bundled,
     /// A tool of llama.cpp on this machine: found on `PATH`, or the file or folder given.
@@ -60,6 +65,17 @@ pub enum EngineChoice {
     },
     /// One that is not at hand: its rules are given, nothing is run.
     Assumed(Box<EngineRules>),
+}
+
+impl EngineChoice {
+    /// The choice for a model: nothing is left of [`EngineChoice::Suited`].
+    fn for_model(&self, model: &Model) -> Self {
+        match self {
+            Self::Suited(engine, _) if bitnet::computes(model) => Self::BitNet(*engine),
+            Self::Suited(_, other) => other.for_model(model),
+            other => other.clone(),
+        }
+    }
 }
 
 /// An engine that is known: its rules, the devices it can use, and the executable if it is external.
@@ -136,7 +152,7 @@ pub fn survey(request: &Request) -> Result<Survey, Error> {
     let machine = request.machine.load_to(probe::Depth::Waking, &request.driver_child)?;
     let opened = crate::open::open_as(&request.model, request.quant)?;
     let servers = request.plan.pins.rpc_servers.as_deref().unwrap_or_default();
-    let engine = resolve(&request.engine, &request.machine, servers)?;
+    let engine = resolve(&request.engine.for_model(&opened.model), &request.machine, servers)?;
     let target = target(&machine, &engine);
     Ok(Ground { machine, target, engine }.survey(opened))
 }
@@ -209,7 +225,8 @@ impl Survey {
     /// engine does not load.
     pub fn advise(mut self, request: &planner::Request) -> Result<Advice, Error> {
         self.use_devices(&request.pins)?;
-        if let Some(tensor) = self.model.tensors.iter().find(|tensor| tensor.ty.is_bitnet_fork()) {
+        let fork = self.model.tensors.iter().find(|tensor| tensor.ty.is_bitnet_fork());
+        if let Some(tensor) = fork.filter(|_| self.engine.rules.profile.bitnet.is_none()) {
             return Err(Error::BitNetFork { tensor: tensor.name.clone(), ty: tensor.ty });
         }
         let ik = self.engine.rules.profile.rules.ik.is_some();
@@ -232,6 +249,9 @@ impl Survey {
 pub fn resolve(choice: &EngineChoice, machine: &MachineSource, servers: &[String]) -> Result<ResolvedEngine, EngineError> {
     let here = matches!(machine, MachineSource::Live);
     match choice {
+        // Which model it is for is not known here: most are no BitNet models.
+        EngineChoice::Suited(_, other) => resolve(other, machine, servers),
+        EngineChoice::BitNet(engine) => Ok(ResolvedEngine { rules: EngineRules::bitnet(*engine), gpus: GpuSupport::None, external: None }),
         EngineChoice::Bundled => {
             // The bundled engine is built for the CPU; on a described machine the question is what the machine could do.
             let gpus = if here { GpuSupport::None } else { GpuSupport::Native };
@@ -295,6 +315,7 @@ impl Advice {
     pub fn invocation(&self, options: &CommandOptions) -> Invocation {
         let path = match &self.engine.external {
             Some(found) => found.path.clone(),
+            None if self.engine.rules.tool == Tool::BitNet => PathBuf::from("loadmaster"),
             None => PathBuf::from(self.engine.rules.tool.to_string()),
         };
         let program = Program { path, model: self.path.clone(), listen: options.listen.clone(), extra: options.extra.clone() };

@@ -139,7 +139,9 @@ impl Error {
             Self::NoRemoteDevices { .. } => {
                 Some("the engine sees them on this machine only; elsewhere say what they have: --device RPC[CUDA]:24GiB".to_owned())
             }
-            Self::BitNetFork { .. } => Some("bitnet.cpp runs this file; for llama.cpp, fetch or make a TQ1_0 or TQ2_0 one".to_owned()),
+            Self::BitNetFork { .. } => {
+                Some("`--engine bitnet` runs I2_S files of BitNet models; for llama.cpp, fetch or make a TQ1_0 or TQ2_0 one".to_owned())
+            }
             Self::Open(error) => error.hint(),
             Self::Machine(error) => error.hint(),
             Self::Config(error) => error.hint(),

@@ -138,7 +138,7 @@ pub fn open_attachment(path: &Path, kind: AttachmentKind) -> Result<Attachment, 
 }
 
 /// The files of the model that `path` belongs to, in order; each is known to be a file.
-fn siblings(path: &Path) -> Result<Vec<PathBuf>, OpenError> {
+pub(crate) fn siblings(path: &Path) -> Result<Vec<PathBuf>, OpenError> {
     check_file(path)?;
     let Some(shard) = path.file_name().and_then(|name| shards::parse(name.to_str()?)) else {
         return Ok(vec![path.to_owned()]);

@@ -4,15 +4,25 @@
 
 use std::error::Error;
 use std::path::Path;
-use synthetic::{Fill, Options, Outline, demo, gguf, outline, outline_file, outlines, preset, presets, write::write};
+use synthetic::{Fill, Options, Outline, bitnet, bitnets, demo, gguf, outline, outline_file, outlines, preset, presets, write::write};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [name, file_type, path, rest @ ..] = arguments.as_slice() else {
         presets().for_each(|shape| println!("{:20} {}", shape.name, shape.architecture));
+        bitnets().for_each(|name| println!("{name:20} BitNet with a vocabulary, in I2_S only"));
         outlines().filter_map(outline).for_each(|outline| println!("{:20} {}", outline.name, outline.architecture));
         return Ok(());
     };
+    if let Some(file) = bitnet(name) {
+        if !file_type.eq_ignore_ascii_case("I2_S") {
+            return Err(format!("{name} is written in I2_S: {file_type}").into());
+        }
+        let (file, fill) = (file?, if rest.iter().any(|word| word == "zero") { Fill::Zero } else { Fill::Random { seed: 1 } });
+        write(&file, fill, Path::new(path))?;
+        println!("{path}: {} tensors, {}, random ternary weights", file.tensors.len(), file.size);
+        return Ok(());
+    }
     if let Some(mut outline) = find_outline(name)? {
         for word in rest {
             if let Some(n) = word.strip_prefix("n_layer=") {

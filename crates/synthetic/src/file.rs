@@ -3,6 +3,7 @@
 use crate::outline::Outline;
 use crate::shape::{Shape, ShapeError};
 use crate::tensors::Plain;
+use crate::tokenizer::byte_level;
 use crate::writer::{Header, TensorEntry, Value};
 use crate::{metadata, noise, tensors, tokenizer, types};
 use mixture::FileType;
@@ -18,6 +19,8 @@ pub enum Vocabulary {
     /// A table of `n_vocab` tokens in SentencePiece's layout, with a chat template.
     #[default]
     Sentencepiece,
+    /// A table of `n_vocab` tokens in the layout of Llama 3's byte-level BPE, with the chat template of BitNet b1.58 2B-4T.
+    ByteLevel,
     /// No tokens; llama.cpp then takes numbers only.
     None,
 }
@@ -133,6 +136,10 @@ impl File {
 /// tensor name whatever the ranges in which they are asked for.
 pub fn fill(tensor: &TensorSpec, seed: u64, offset: u64, out: &mut [u8]) {
     match tensor.content {
+        Content::Noise { deviation } if tensor.ty == QuantType::I2_S => {
+            let codes = tensor.bytes.get().saturating_sub(noise::I2_S_TAIL);
+            noise::i2_s(deviation, noise::key(seed, &tensor.name), codes, offset, out);
+        }
         Content::Noise { deviation } => noise::fill(tensor.ty, deviation, noise::key(seed, &tensor.name), offset, out),
         Content::Constant(value) => {
             let bytes = value.to_le_bytes();
@@ -177,12 +184,12 @@ pub fn shards(shape: &Shape, file_type: FileType, options: &Options, count: u16)
     Ok(files)
 }
 
-struct Parts {
-    metadata: Vec<(String, Value)>,
-    tensors: Vec<TensorSpec>,
+pub(crate) struct Parts {
+    pub(crate) metadata: Vec<(String, Value)>,
+    pub(crate) tensors: Vec<TensorSpec>,
 }
 
-fn parts(shape: &Shape, file_type: FileType, options: &Options) -> Result<Parts, ShapeError> {
+pub(crate) fn parts(shape: &Shape, file_type: FileType, options: &Options) -> Result<Parts, ShapeError> {
     shape.check()?;
     let tensors = tensors::tensors(shape);
     let types = types::types(&types::figures(shape), &tensors, file_type, &options.quantize)
@@ -218,7 +225,12 @@ fn vocabulary(name: &str, n_vocab: u64, options: &Options) -> Result<Vec<(String
             let problem = format!("n_vocab is below the {} that the tokenizer needs: {n_vocab}", tokenizer::MIN_TOKENS);
             Err(ShapeError::Inconsistent { shape: name.to_owned(), problem })
         }
+        Vocabulary::ByteLevel if n_vocab < byte_level::MIN_TOKENS => {
+            let problem = format!("n_vocab is below the {} that the tokenizer needs: {n_vocab}", byte_level::MIN_TOKENS);
+            Err(ShapeError::Inconsistent { shape: name.to_owned(), problem })
+        }
         Vocabulary::Sentencepiece => Ok(tokenizer::sentencepiece(n_vocab)),
+        Vocabulary::ByteLevel => Ok(byte_level::byte_level(n_vocab)),
     }
 }
 
@@ -244,7 +256,7 @@ fn bytes(shape: &[u64], ty: QuantType) -> Option<Bytes> {
 }
 
 /// Lays tensors out one after another, each padded to the alignment, as the format demands.
-fn file(metadata: Vec<(String, Value)>, mut tensors: Vec<TensorSpec>) -> File {
+pub(crate) fn file(metadata: Vec<(String, Value)>, mut tensors: Vec<TensorSpec>) -> File {
     let mut end = Bytes::ZERO;
     let mut header = Header { metadata, alignment: ALIGNMENT, ..Header::new() };
     for tensor in &mut tensors {

@@ -15,6 +15,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod bitnet;
 mod file;
 mod metadata;
 mod noise;
@@ -28,6 +29,7 @@ mod types;
 pub mod write;
 pub mod writer;
 
+pub use bitnet::{bitnet, bitnets};
 pub use file::{Content, File, Fill, Options, Override, TensorSpec, Vocabulary, fill, gguf, outline_file, shards};
 pub use mixture::{self, FileType, ParseFileTypeError};
 pub use outline::{Outline, OutlineError, outline, outlines};

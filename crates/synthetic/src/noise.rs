@@ -53,6 +53,21 @@ pub(crate) fn fill(ty: QuantType, deviation: f32, key: u64, offset: u64, out: &m
     }
 }
 
+/// What follows the codes of a tensor in `I2_S`: its scale, and padding.
+pub(crate) const I2_S_TAIL: u64 = 32;
+
+/// Fills `out` with bytes `offset..` of a tensor in `I2_S` with so many bytes of codes.
+pub(crate) fn i2_s(deviation: f32, key: u64, codes: u64, offset: u64, out: &mut [u8]) {
+    let here = codes.saturating_sub(offset).min(out.len() as u64) as usize;
+    let (codes_out, tail_out) = out.split_at_mut(here);
+    raw(key, offset, codes_out);
+    codes_out.iter_mut().for_each(ternary);
+    let scale = (deviation / unit(QuantType::TQ2_0).0).to_le_bytes();
+    for (at, byte) in (offset.saturating_sub(codes)..).zip(tail_out) {
+        *byte = scale.get(at as usize).copied().unwrap_or(0);
+    }
+}
+
 /// Part of the block at `start`, from byte `from` on.
 fn partial(shape: &Shaper, key: u64, start: u64, from: usize, size: usize, out: &mut [u8]) {
     let mut block = [0; MAX_BLOCK];

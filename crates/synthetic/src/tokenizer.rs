@@ -1,6 +1,8 @@
 //! A vocabulary in SentencePiece's layout that llama.cpp loads and that can write any text: control tokens, one token
 //! per byte, printable ASCII, then pronounceable words to fill the table.
 
+pub(crate) mod byte_level;
+
 use crate::writer::Value;
 
 /// Token types of `llama_token_type` (`include/llama.h`).

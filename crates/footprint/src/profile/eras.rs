@@ -104,6 +104,7 @@ impl Era {
             prompt_cache: self.prompt_cache,
             one_micro_batch: true,
             rules: self.rules,
+            bitnet: None,
         }
     }
 }

@@ -165,6 +165,7 @@ fn profile(name: String, ik: Ik) -> EngineProfile {
         prompt_cache: false,
         one_micro_batch: true,
         rules: ik_rules(ik),
+        bitnet: None,
     }
 }
 

@@ -23,6 +23,7 @@ use crate::view::{ModelName, Quantity, Rate, RefusalView};
 use loadmaster::advise::{Advice, EngineChoice, Request as Facts, Survey, newest_server, survey};
 use loadmaster::beside::Beside;
 use loadmaster::config::{ConfigFile, Metadata};
+use loadmaster::footprint::bitnet::{BitNet, Head};
 use loadmaster::footprint::{Companions, Device, Target};
 use loadmaster::launch::Interrupts;
 use loadmaster::launch::bundled::BundledOptions;
@@ -127,15 +128,17 @@ impl Shared {
     pub fn engine(&self, named: Option<&str>) -> EngineChoice {
         match named {
             Some("bundled") => EngineChoice::Bundled,
+            Some("bitnet") => EngineChoice::BitNet(BitNet::default()),
+            Some("bitnet:q8_0") => EngineChoice::BitNet(BitNet { head: Head::Q8_0, ..BitNet::default() }),
             // A bare name is a file here: only without --engine is anything searched on PATH.
             Some(path) if !path.contains(std::path::MAIN_SEPARATOR) => {
                 EngineChoice::External { tool: Tool::Server, path: Some(Path::new(".").join(path)) }
             }
             Some(path) => EngineChoice::External { tool: Tool::Server, path: Some(PathBuf::from(path)) },
             None if self.is_live() && engine::locate(Tool::Server, None).is_ok() => {
-                EngineChoice::External { tool: Tool::Server, path: None }
+                suited(EngineChoice::External { tool: Tool::Server, path: None })
             }
-            None => EngineChoice::Assumed(Box::new(newest_server())),
+            None => suited(EngineChoice::Assumed(Box::new(newest_server()))),
         }
     }
 
@@ -179,6 +182,11 @@ impl Shared {
     }
 }
 
+/// Our own engine for the models that it computes, the other for all others.
+pub fn suited(other: EngineChoice) -> EngineChoice {
+    EngineChoice::Suited(BitNet::default(), Box::new(other))
+}
+
 /// What the bundled engine says of settings, beside what was computed.
 pub fn proof(path: &Path, model: &Model, settings: &Settings, target: &Target) -> Result<Proof, Failure> {
     let interrupts = Interrupts::install().unwrap_or_else(|_| Interrupts::none());
@@ -207,8 +215,8 @@ pub fn pretend(survey: &mut Survey, devices: Vec<Device>) -> Result<(), Failure>
 /// The arguments that make an engine load what is to be loaded beside a model.
 pub fn arguments(beside: &Beside, engine: &EngineRules) -> Result<Vec<OsString>, Failure> {
     let usage = |message: String| Failure::new(Exit::Usage, message);
-    if !beside.is_empty() && engine.tool == Tool::Bundled {
-        return Err(usage("the bundled engine loads nothing beside a model".to_owned()).hint("name a llama-server with --engine"));
+    if !beside.is_empty() && matches!(engine.tool, Tool::Bundled | Tool::BitNet) {
+        return Err(usage(format!("the {} loads nothing beside a model", engine.tool)).hint("name a llama-server with --engine"));
     }
     // The newest has no context of its own for a draft (0.7.0).
     let accepts = |spelling: &str| match &engine.accepted {

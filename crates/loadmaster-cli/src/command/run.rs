@@ -3,12 +3,13 @@
 mod talk;
 
 use super::serve::{finish, only_here};
-use super::{Shared, Wish, advise, announce, arguments, driver_child, failure, this_program};
+use super::{Shared, Wish, advise, announce, arguments, driver_child, failure, suited, this_program};
 use crate::args::RunArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Progress;
 use crate::view::RunView;
 use loadmaster::advise::{Advice, CommandOptions, EngineChoice, Request};
+use loadmaster::launch::bitnet;
 use loadmaster::launch::bundled::{self, BundledOptions};
 use loadmaster::launch::server::ServerOptions;
 use loadmaster::launch::{Event, Interrupts};
@@ -50,16 +51,16 @@ pub fn run(shared: &Shared, args: RunArgs) -> Outcome {
     announce(&shared.output, &advice);
     match advice.engine.external {
         Some(_) => external(shared, &advice, &args, extra),
-        None => bundled(shared, &advice, &args),
+        None => inside(shared, &advice, &args),
     }
 }
 
 /// The engine of a run: the one inside this program, unless another is named or there is none inside.
 fn engine(shared: &Shared, args: &RunArgs) -> EngineChoice {
     match args.engine.as_deref() {
-        None if bundled::version().is_some() => EngineChoice::Bundled,
+        None if bundled::version().is_some() => suited(EngineChoice::Bundled),
         // Without an engine inside, a run here goes through llama-server; elsewhere it is only shown.
-        None if shared.is_live() => EngineChoice::External { tool: Tool::Server, path: None },
+        None if shared.is_live() => suited(EngineChoice::External { tool: Tool::Server, path: None }),
         named => shared.engine(named),
     }
 }
@@ -77,8 +78,8 @@ fn interrupts() -> Result<Interrupts, Failure> {
     Interrupts::install().map_err(|error| Failure::new(Exit::Engine, format!("cannot watch for signals: {error}")))
 }
 
-/// Runs on the engine inside this program.
-fn bundled(shared: &Shared, advice: &Advice, args: &RunArgs) -> Outcome {
+/// Runs on an engine inside this program.
+fn inside(shared: &Shared, advice: &Advice, args: &RunArgs) -> Outcome {
     let output = &shared.output;
     let interrupts = interrupts()?;
     let options = BundledOptions {
@@ -93,9 +94,13 @@ fn bundled(shared: &Shared, advice: &Advice, args: &RunArgs) -> Outcome {
         Event::Log(line) if output.verbose() => progress.line(output, line),
         _ => {}
     };
-    let session = bundled::start(advice, &options, &interrupts, &mut on).map_err(|error| failure(&error.into()))?;
+    let speaker = match advice.engine.rules.tool {
+        Tool::BitNet => bitnet::start(advice, &options, &interrupts, &mut on).map(|session| Speaker::BitNet(Box::new(session))),
+        _ => bundled::start(advice, &options, &interrupts, &mut on).map(|session| Speaker::Bundled(Box::new(session))),
+    };
+    let speaker = speaker.map_err(|error| failure(&error.into()))?;
     drop(progress);
-    let (text, speaker) = Talk::new(shared, &interrupts, Speaker::Bundled(Box::new(session)), args.predict).hold(args)?;
+    let (text, speaker) = Talk::new(shared, &interrupts, speaker, args.predict).hold(args)?;
     show(shared, advice, &speaker.finish(), args, text)
 }
 

@@ -18,6 +18,7 @@ pub use help::{Flag, Flags};
 pub use version::Version;
 
 use crate::error::exit;
+use footprint::bitnet::BitNet;
 use footprint::{EngineProfile, Outputs};
 use planner::{EngineRules, Tool};
 use std::path::{Path, PathBuf};
@@ -54,6 +55,7 @@ impl Engine {
     pub fn profile(&self) -> EngineProfile {
         let newest = match self.tool {
             Tool::Bundled => return EngineProfile::bundled(),
+            Tool::BitNet => return EngineProfile::bitnet(BitNet::default()),
             Tool::Server | Tool::Cli => EngineProfile::server_0_7(),
             Tool::Bench => EngineProfile::bench_0_7(),
         };

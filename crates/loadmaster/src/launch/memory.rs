@@ -30,6 +30,18 @@ impl ProcessMemory {
         self.anonymous_peak = self.anonymous_peak.max(now.anonymous).max(now.anonymous_peak);
     }
 
+    /// What a process has on top of what it had.
+    pub(crate) fn beyond(&self, before: &Self) -> Self {
+        let more = |now: Option<Bytes>, then: Option<Bytes>| Some(now?.saturating_sub(then?));
+        Self {
+            anonymous: more(self.anonymous, before.anonymous),
+            mapped: more(self.mapped, before.mapped),
+            // Most of what planning took for a moment is given back: the highest sum counts where it is above that.
+            peak: more(self.peak, before.anonymous.zip(before.mapped).map(|(anonymous, mapped)| anonymous + mapped)),
+            anonymous_peak: more(self.anonymous_peak, before.anonymous),
+        }
+    }
+
     /// All that is resident.
     pub(crate) fn resident(&self) -> Bytes {
         self.anonymous.unwrap_or_default() + self.mapped.unwrap_or_default()

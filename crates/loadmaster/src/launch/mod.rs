@@ -2,11 +2,13 @@
 //!
 //! * [`bundled`]: the engine inside this program, in a child process of the same executable, so that its aborts become
 //!   errors here
+//! * [`mod@bitnet`]: our own engine for BitNet models, in this process
 //! * [`server`]: an external llama-server
 //! * [`supervise`]: the few lines that tie a child's life to ours
 //!
 //! No child outlives its parent: [`Drop`] and signals end it in order, and the kernel ends it where the parent is killed.
 
+pub mod bitnet;
 pub mod bundled;
 mod log;
 mod memory;

@@ -31,6 +31,9 @@ pub(crate) fn expressions<'a>(settings: &'a Settings, rules: &'a EngineRules) ->
     flags().iter().map(move |flag| (flag, express(flag, settings, rules)))
 }
 
+/// Settings that the BitNet engine has.
+pub(crate) const BITNET: [&str; 5] = ["n_ctx", "n_ubatch", "cache_type_k", "cache_type_v", "threads"];
+
 fn express(flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Expression {
     if flag.setting == "devices" && settings.devices == Devices::All {
         return Expression::NOTHING;
@@ -42,6 +45,9 @@ fn express(flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Exp
     }
     if rules.tool == Tool::Bench {
         return for_bench(flag, settings, rules);
+    }
+    if rules.tool == Tool::BitNet {
+        return if BITNET.contains(&flag.setting) { plain(flag, settings, rules) } else { Expression::NOTHING };
     }
     match flag.setting {
         "flash_attn" if !takes_flash_attention_word(rules) => match settings.flash_attn {

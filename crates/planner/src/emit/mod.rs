@@ -8,7 +8,7 @@ pub mod flags;
 mod invocation;
 mod text;
 
-pub(crate) use express::{Expression, accepts, expressions};
+pub(crate) use express::{BITNET, Expression, accepts, expressions};
 pub use invocation::{Invocation, Listen, Program};
 pub use text::{ALL, Fixed};
 
@@ -19,12 +19,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 
-/// The programs of llama.cpp that take a plan.
+/// The programs that take a plan: those of llama.cpp, and our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tool {
     /// The engine built into loadmaster: it takes settings as they are. Its command is written in llama-server's
     /// spellings, for people.
     Bundled,
+    /// The BitNet engine built into loadmaster: `loadmaster run` with the settings that it has.
+    BitNet,
     /// `llama-server`.
     Server,
     /// `llama-cli`.
@@ -37,6 +39,7 @@ impl fmt::Display for Tool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Bundled => "bundled engine",
+            Self::BitNet => "BitNet engine",
             Self::Server => "llama-server",
             Self::Cli => "llama-cli",
             Self::Bench => "llama-bench",
@@ -70,7 +73,11 @@ const INTERFERING: &[&str] = &[
 /// The command that starts a plan. Cannot fail: what a program cannot express, [`validate()`](crate::validate()) has refused.
 pub fn emit(plan: &ValidPlan, program: &Program) -> Invocation {
     let (settings, rules) = (&plan.plan().settings, plan.engine());
-    let mut args: Vec<OsString> = vec!["--model".into(), program.model.clone().into_os_string()];
+    let model = program.model.clone().into_os_string();
+    let mut args: Vec<OsString> = match rules.tool {
+        Tool::BitNet => vec!["run".into(), model],
+        _ => vec!["--model".into(), model],
+    };
     for (_, expression) in expressions(settings, rules) {
         if let Expression::Args(words) = expression {
             args.extend(words.into_iter().map(OsString::from));

@@ -4,8 +4,9 @@ use super::objective::Goal;
 use super::request::{DevicePreference, Power};
 use super::search::Found;
 use super::shared::{more_of_the_host, tighter_is_the_host};
-use super::site::{Candidate, Reach, Residency, Rung, Site};
+use super::site::{BITNET_UBATCH, Candidate, Reach, Residency, Rung, Site};
 use super::verdict::{Binding, Change, Choice, Origin, Pool, Strategy};
+use crate::emit::BITNET;
 use crate::emit::flags::{flags, value_text};
 use crate::predict::HostState;
 use spec::settings::{LoadMode, SplitMode};
@@ -57,7 +58,8 @@ impl Site<'_> {
             };
             Choice { setting, value, origin, because }
         };
-        flags().iter().map(|flag| choice(flag.setting)).collect()
+        let has = |setting: &&'static str| self.request.profile.bitnet.is_none() || BITNET.contains(setting);
+        flags().iter().map(|flag| flag.setting).filter(has).map(choice).collect()
     }
 
     fn because(&self, setting: &str, found: &Found) -> Option<(Origin, String)> {
@@ -81,6 +83,9 @@ impl Site<'_> {
                 searched("each micro-batch copies the host's weights to the GPU once".to_owned())
             }
             "n_ubatch" if settings.n_ubatch > 512 => searched("each micro-batch reads the experts that its tokens visit once".to_owned()),
+            "n_ubatch" if self.request.profile.bitnet.is_some() && settings.n_ubatch == BITNET_UBATCH => {
+                rule("the smallest with nearly the best speed of reading: weights are unpacked once for all of its tokens".to_owned())
+            }
             "n_ubatch" if settings.n_ubatch < 512 => rule("never above context or batch".to_owned()),
             "threads" => rule(self.threads_reason(self.fastest_cores())),
             "threads_batch" => rule(self.threads_reason(None)),
@@ -186,6 +191,7 @@ impl Site<'_> {
         let candidate = &found.candidate;
         let mut reasons = vec![self.describe(&candidate.settings)];
         reasons.push(format!("context: {}", self.context_reason(&candidate.settings)));
+        reasons.extend(self.request.profile.bitnet.and_then(|engine| footprint::bitnet::head_choice(self.model, engine)));
         if let Some(first) = found.tried.first() {
             reasons.push(format!("tried first: {}: {}", first.what, first.rejection));
         }

@@ -141,6 +141,9 @@ impl Site<'_> {
     /// The engine's own settings for the context of a plan; `None` where its steps cannot be followed.
     fn engine_default(&self, found: &Found) -> Option<(Settings, FitEnd)> {
         let pins = &self.request.pins;
+        if self.request.profile.bitnet.is_some() {
+            return None;
+        }
         let rung = Rung { n_ctx: found.candidate.settings.n_ctx, cache: pins.cache_type_k.unwrap_or(QuantType::F16), ..found.rung };
         let base = self.base(&rung);
         if !self.wants_devices() {

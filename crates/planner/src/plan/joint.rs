@@ -205,7 +205,7 @@ impl Site<'_> {
         }
         let read = self.needs.workload.computed().checked_next_power_of_two().unwrap_or(u32::MAX);
         let most = base.n_ctx.min(pins.n_batch.unwrap_or(u32::MAX)).min(read);
-        let free = pins.n_ubatch.is_none() && !base.embeddings;
+        let free = pins.n_ubatch.is_none() && !base.embeddings && self.request.profile.bitnet.is_none();
         let larger =
             UBATCHES.map(|ubatch| move |base: &Settings| Settings { n_ubatch: ubatch, n_batch: base.n_batch.max(ubatch), ..base.clone() });
         let larger = larger.iter().zip(UBATCHES).filter(|&(_, ubatch)| free && base.n_ubatch < ubatch && ubatch <= most);

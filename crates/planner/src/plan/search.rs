@@ -135,7 +135,7 @@ impl Site<'_> {
         let pins = &self.request.pins;
         let default = Settings::default();
         let mut settings = candidate.settings.clone();
-        if pins.cache_ram_mib.is_none() {
+        if pins.cache_ram_mib.is_none() && self.request.profile.bitnet.is_none() {
             let half = u32::try_from(spare.scale(0.5).get() >> 20).unwrap_or(u32::MAX);
             // Steps of 256 MiB; less than one is not worth having.
             settings.cache_ram_mib = default.cache_ram_mib.min(half / 256 * 256);

@@ -89,6 +89,10 @@ const MISSING: f64 = 0.5;
 /// than memory can feed.
 const UNKNOWN_CORES: u32 = 4;
 
+/// Micro-batch of the BitNet engine: the smallest that reads prompts at 95 % of its best speed and more
+/// (`cargo run --release -p kernels --example speed`).
+pub(crate) const BITNET_UBATCH: u32 = 128;
+
 /// Physical cores that may be used; `None` where the machine says nothing of its CPUs.
 pub(crate) fn cores(machine: &Machine) -> Option<u32> {
     let (cpu, limits) = (&machine.facts.cpu, &machine.limits);
@@ -177,6 +181,10 @@ impl<'a> Site<'a> {
         let (threads, threads_batch) = self.threads();
         settings.threads = threads;
         settings.threads_batch = threads_batch;
+        if self.request.profile.bitnet.is_some() {
+            // One pool of threads, and no server that keeps prompts.
+            (settings.n_ubatch, settings.threads_batch, settings.cache_ram_mib) = (BITNET_UBATCH, settings.threads, 0);
+        }
         settings.n_ubatch = settings.n_ubatch.min(rung.n_ctx.max(1));
         if !self.wants_devices() {
             settings.op_offload = self.target.devices.is_empty();

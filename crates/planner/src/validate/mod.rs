@@ -10,6 +10,7 @@ pub use table::{RULES, Rule};
 
 use crate::emit::Tool;
 use crate::plan::{Margin, Plan};
+use footprint::bitnet::BitNet;
 use footprint::{Companions, EngineProfile, Target};
 use spec::{Machine, Model, Settings};
 use std::collections::BTreeSet;
@@ -33,6 +34,11 @@ impl EngineRules {
     /// The bundled engine, which takes [`Settings`] as they are.
     pub fn bundled() -> Self {
         Self { tool: Tool::Bundled, version: None, accepted: None, profile: EngineProfile::bundled() }
+    }
+
+    /// The BitNet engine of this program.
+    pub fn bitnet(engine: BitNet) -> Self {
+        Self { tool: Tool::BitNet, version: None, accepted: None, profile: EngineProfile::bitnet(engine) }
     }
 }
 

@@ -6,7 +6,7 @@ use crate::exit::{Exit, Failure};
 use crate::output;
 use loadmaster::launch::bundled::{ChatMessage, Generated, Generation, Prompt, Session, Stop};
 use loadmaster::launch::server::Server;
-use loadmaster::launch::{Event, Interrupts, LaunchError, Outcome};
+use loadmaster::launch::{Event, Interrupts, LaunchError, Outcome, bitnet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ fn write_text(text: &str) -> Result<bool, Failure> {
 pub enum Speaker {
     /// The engine inside this program.
     Bundled(Box<Session>),
+    /// Our own engine for BitNet models.
+    BitNet(Box<bitnet::Session>),
     /// An external llama-server.
     Server {
         /// The server.
@@ -41,6 +43,7 @@ impl Speaker {
     fn has_chat_template(&self) -> bool {
         match self {
             Self::Bundled(session) => session.has_chat_template(),
+            Self::BitNet(session) => session.has_chat_template(),
             Self::Server { has_chat_template, .. } => *has_chat_template,
         }
     }
@@ -54,6 +57,7 @@ impl Speaker {
     ) -> Result<Generated, LaunchError> {
         match self {
             Self::Bundled(session) => session.generate(prompt, generation, interrupts, on),
+            Self::BitNet(session) => session.generate(prompt, generation, interrupts, on),
             Self::Server { server, silence, .. } => server.generate(prompt, generation, *silence, interrupts, on),
         }
     }
@@ -62,6 +66,7 @@ impl Speaker {
     pub fn finish(self) -> Outcome {
         match self {
             Self::Bundled(session) => session.finish(),
+            Self::BitNet(session) => session.finish(),
             Self::Server { server, .. } => server.stop(),
         }
     }

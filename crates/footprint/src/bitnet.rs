@@ -1,0 +1,322 @@
+//! What the BitNet engine of this program allocates (crates `bitnet` and `kernels`): closed sums, equal to a counting allocator to the byte
+//! (`crates/bitnet/tests/memory.rs`).
+//!
+//! It computes on the CPU alone, one sequence, weights in place in the mapped file. What it does not have (devices, repacking, prompt
+//! caches, checkpoints) is nothing.
+
+use crate::context;
+use crate::error::FootprintError;
+use crate::requirement::{DeviceRequirement, HostRequirement, Requirement, ResolvedContext};
+use crate::{Companions, EngineProfile, Rules, Target};
+use spec::model::{FeedForward, Mixer};
+use spec::{Bytes, Known, Model, QuantType, Settings};
+
+/// How the output head is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Head {
+    /// As the file has it.
+    #[default]
+    File,
+    /// In `q8_0`: half of the bytes that a token reads of an f16 head, for a copy in memory.
+    Q8_0,
+}
+
+/// What of the engine decides its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BitNet {
+    /// How the output head is kept.
+    pub head: Head,
+    /// The file's `I2_S` codes lie as the kernels read them (in blocks of 128): else they are copied.
+    pub in_place: bool,
+}
+
+impl Default for BitNet {
+    /// The head as it is, and the layout of almost all files.
+    fn default() -> Self {
+        Self { head: Head::default(), in_place: true }
+    }
+}
+
+/// Sizes that decide buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Tokens of the vocabulary.
+    pub n_vocab: u64,
+    /// Width of the residual stream.
+    pub n_embd: u64,
+    /// Width between gate/up and down.
+    pub n_ff: u64,
+    /// Query heads.
+    pub n_head: u64,
+    /// Key and value heads.
+    pub n_head_kv: u64,
+    /// Width of a head.
+    pub head_dim: u64,
+    /// Layers.
+    pub n_layer: u64,
+}
+
+/// Values that a row of the kernels' activations is filled up to.
+const BLOCK: u64 = 128;
+
+/// True for the architectures that the engine computes.
+pub fn is_bitnet(architecture: &str) -> bool {
+    matches!(architecture, "bitnet-b1.58" | "bitnet-25" | "bitnet")
+}
+
+impl Figures {
+    /// Those of a model of such an architecture.
+    fn of(model: &Model) -> Option<Self> {
+        let layer = model.layers.first().filter(|_| is_bitnet(&model.architecture))?;
+        let (Mixer::Attention(attention), FeedForward::Dense { n_ff }) = (&layer.mixer, &layer.feed_forward) else { return None };
+        Some(Self {
+            n_vocab: model.n_vocab,
+            n_embd: model.n_embd,
+            n_ff: *n_ff,
+            n_head: attention.n_head.into(),
+            n_head_kv: attention.n_head_kv.into(),
+            head_dim: attention.head_dim_k.into(),
+            n_layer: model.layers.len() as u64,
+        })
+    }
+
+    fn q_width(&self) -> u64 {
+        self.n_head.saturating_mul(self.head_dim)
+    }
+
+    fn kv_width(&self) -> u64 {
+        self.n_head_kv.saturating_mul(self.head_dim)
+    }
+}
+
+/// Sizes of a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Tokens that it holds at most.
+    pub n_ctx: u64,
+    /// Tokens of a prompt that are computed together.
+    pub n_ubatch: u64,
+    /// How keys and values are stored: F32, F16 or Q8_0.
+    pub cache: QuantType,
+}
+
+/// Memory by what it is for. Buffers are exact to the byte: what the engine allocates when it loads a model and makes a context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Buffers {
+    /// Weights that are used where they are in the file: pages that the system can drop and read again.
+    pub weights_mapped: Bytes,
+    /// Norms, and weights in another layout than the file's.
+    pub weights_copied: Bytes,
+    /// Keys and values of the whole context.
+    pub kv_cache: Bytes,
+    /// What a micro-batch is computed in, and the table of rotary angles.
+    pub compute: Bytes,
+    /// Logits of one token, and the stream that they come from.
+    pub output: Bytes,
+}
+
+impl Buffers {
+    /// Everything but mapped weights.
+    pub fn anonymous(&self) -> Bytes {
+        self.weights_copied + self.kv_cache + self.compute + self.output
+    }
+
+    /// Everything.
+    pub fn total(&self) -> Bytes {
+        self.weights_mapped + self.anonymous()
+    }
+
+    /// What a model of these figures takes. Saturates.
+    pub fn of(model: &Model, figures: &Figures, engine: BitNet, sizes: &Sizes) -> Self {
+        let (weights_mapped, weights_copied) = weights(model, figures, engine);
+        let floats = |count: u64| Bytes::new(count.saturating_mul(4));
+        let (q, kv, embd, ff) = (figures.q_width(), figures.kv_width(), figures.n_embd, figures.n_ff);
+        // The stream and what a norm gives; queries and what attention gives; keys and values; gate and up.
+        let streams = [embd, q, kv, ff].into_iter().fold(0_u64, |sum, width| sum.saturating_add(width.saturating_mul(2)));
+        // Integers of the widest input of a linear layer, their sum and their scale.
+        let widest = embd.max(ff).max(q);
+        let integers = widest.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX).saturating_add(8);
+        let token = streams.saturating_mul(4).saturating_add(integers);
+        let angles = floats(figures.head_dim / 2 * 2).times(sizes.n_ctx);
+        let row = sizes.cache.row_bytes(kv).unwrap_or(Bytes::MAX);
+        Self {
+            weights_mapped,
+            weights_copied,
+            kv_cache: row.times(sizes.n_ctx).times(figures.n_layer.saturating_mul(2)),
+            compute: Bytes::new(token).times(sizes.n_ubatch.min(sizes.n_ctx)) + angles,
+            output: floats(figures.n_vocab) + floats(embd),
+        }
+    }
+}
+
+/// Bytes used in place, and bytes of copies.
+fn weights(model: &Model, figures: &Figures, engine: BitNet) -> (Bytes, Bytes) {
+    let head = head(model);
+    let (mut mapped, mut copied) = (Bytes::ZERO, Bytes::ZERO);
+    for tensor in &model.tensors {
+        let (columns, rows) = (tensor.shape[0], tensor.shape[1]);
+        let in_whole_blocks = rows.saturating_mul(columns.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX) / 4);
+        match tensor.ty {
+            QuantType::I2_S if engine.in_place && columns.is_multiple_of(BLOCK) => mapped += tensor.bytes,
+            QuantType::I2_S | QuantType::TQ1_0 | QuantType::TQ2_0 => copied += Bytes::new(in_whole_blocks),
+            _ if rows == 1 && tensor.name.ends_with("norm.weight") => copied += Bytes::new(columns.saturating_mul(4)),
+            _ if tensor.name.ends_with(".scale") => {}
+            _ => mapped += tensor.bytes,
+        }
+        if tensor.name == head && engine.head == Head::Q8_0 && tensor.ty != QuantType::Q8_0 {
+            copied += QuantType::Q8_0.row_bytes(figures.n_embd).unwrap_or(Bytes::ZERO).times(figures.n_vocab);
+        }
+    }
+    (mapped, copied)
+}
+
+/// Name of the tensor that logits come from.
+fn head(model: &Model) -> &'static str {
+    if model.tensor("output.weight").is_some() { "output.weight" } else { EMBEDDING }
+}
+
+const EMBEDDING: &str = "token_embd.weight";
+const SUMS: &str = "what the BitNet engine allocates (footprint::bitnet)";
+const NONE: &str = "the BitNet engine has none";
+
+/// The requirement of one configuration, as [`crate::require()`] gives it.
+pub(crate) fn require(
+    model: &Model,
+    settings: &Settings,
+    target: &Target,
+    profile: &EngineProfile,
+    companions: &Companions,
+    engine: BitNet,
+) -> Result<Requirement, FootprintError> {
+    let refuse = |reason: String| FootprintError::BitNet { reason };
+    let figures =
+        Figures::of(model).ok_or_else(|| refuse(format!("it computes bitnet-b1.58, bitnet-25 and bitnet, not {}", model.architecture)))?;
+    if !companions.is_empty() {
+        return Err(refuse("it loads nothing beside a model".to_owned()));
+    }
+    let context = context(model, settings, profile)?;
+    let cache = settings.cache_type_k;
+    let sizes = Sizes { n_ctx: context.n_ctx.into(), n_ubatch: context.n_ubatch.into(), cache };
+    let buffers = Buffers::of(model, &figures, engine, &sizes);
+    let none = || Known::exact(Bytes::ZERO, NONE);
+    let exact = |bytes: Bytes| Known::exact(bytes, SUMS);
+    let files: Bytes = model.files.iter().map(|file| file.size).sum();
+    let looked_up = looked_up(model, engine);
+    let host = HostRequirement {
+        weights_mapped: exact(buffers.weights_mapped),
+        mapped_span: exact(buffers.weights_mapped),
+        // Headers are read from the mapping, and originals of copies; of a table only the rows that are looked up.
+        mapped_touched: Known::estimated(
+            files.saturating_sub(looked_up),
+            files.saturating_sub(looked_up),
+            files,
+            "the file (footprint::bitnet)",
+        ),
+        mapped_shared: none(),
+        weights_anonymous: exact(buffers.weights_copied),
+        weights_repacked: none(),
+        kv_cache: exact(buffers.kv_cache),
+        state: none(),
+        compute: exact(buffers.compute),
+        output: exact(buffers.output),
+        output_growth: none(),
+        runtime: runtime(model),
+        in_use: exact(buffers.compute),
+        prompt_cache: none(),
+        checkpoints: none(),
+        weights_rarely_read: none(),
+        beside: Vec::new(),
+        pinned: none(),
+    };
+    Ok(Requirement {
+        devices: target.devices.iter().map(|device| unused(&device.name, device.shares_host)).collect(),
+        host,
+        notes: notes(model),
+        graph: None,
+        layer_devices: vec![None; model.layers.len() + 1],
+        context,
+        sliced: false,
+    })
+}
+
+/// The context, which is not padded.
+fn context(model: &Model, settings: &Settings, profile: &EngineProfile) -> Result<ResolvedContext, FootprintError> {
+    let refuse = |reason: String| Err(FootprintError::BitNet { reason });
+    let (k, v) = (settings.cache_type_k, settings.cache_type_v);
+    if !matches!(k, QuantType::F32 | QuantType::F16 | QuantType::Q8_0) || k != v {
+        return refuse(format!("keys and values are kept in one type, f32, f16 or q8_0: {k} and {v}"));
+    }
+    if settings.n_parallel != 1 {
+        return refuse(format!("it holds one sequence: n_parallel {}", settings.n_parallel));
+    }
+    if settings.embeddings {
+        return refuse("it hands out no embeddings".to_owned());
+    }
+    let context = context::resolve(model, settings, profile)?;
+    let n_ctx = if settings.n_ctx == 0 { context.n_ctx } else { settings.n_ctx };
+    Ok(ResolvedContext {
+        n_ctx,
+        n_ctx_seq: n_ctx,
+        n_ubatch: context.n_ubatch.min(n_ctx),
+        n_outputs: 1,
+        flash_attn: true,
+        rules: Rules::CURRENT,
+        ..context
+    })
+}
+
+/// Of the mapped file: a table of which a token reads one row.
+fn looked_up(model: &Model, engine: BitNet) -> Bytes {
+    let own_head = head(model) != EMBEDDING;
+    let table = model.tensor(EMBEDDING).filter(|_| own_head && engine.head == Head::File);
+    table.map_or(Bytes::ZERO, |table| table.bytes)
+}
+
+/// Anonymous memory of a vocabulary per token and per merge, and of everything else: texts and tables of the crate `tokenizers`, and what
+/// the reader of the file leaves to the heap.
+const TOKEN: Bytes = Bytes::new(230);
+const MERGE: Bytes = Bytes::new(72);
+const PROGRAM: Bytes = Bytes::from_kib(1024);
+
+fn runtime(model: &Model) -> Known<Bytes> {
+    let (tokens, merges) = model.tokenizer.as_ref().map_or((0, 0), |tokenizer| (tokenizer.n_tokens, tokenizer.n_merges));
+    let value = TOKEN.times(tokens) + MERGE.times(merges) + PROGRAM;
+    Known::estimated(value, value.scale(0.3), value.scale(2.0) + Bytes::from_mib(8), "tables of the tokenizer (footprint::bitnet)")
+}
+
+fn unused(name: &str, shares_host: bool) -> DeviceRequirement {
+    let none = || Known::exact(Bytes::ZERO, NONE);
+    DeviceRequirement {
+        name: name.to_owned(),
+        weights: none(),
+        weights_mapped: none(),
+        kv_cache: none(),
+        state: none(),
+        compute: none(),
+        runtime: none(),
+        scratch: none(),
+        beside: Vec::new(),
+        shares_host,
+    }
+}
+
+/// What is kept of the output head, and what that means: for people. `None` where the file has it in `q8_0`.
+pub fn head_choice(model: &Model, engine: BitNet) -> Option<String> {
+    let tensor = model.tensor(head(model)).filter(|tensor| tensor.ty != QuantType::Q8_0)?;
+    Some(match engine.head {
+        Head::File => format!(
+            "output head: as the file has it ({}), so that logits are the model's own; each token reads {} of it",
+            tensor.ty, tensor.bytes
+        ),
+        Head::Q8_0 => {
+            let columns = tensor.shape[0];
+            let copy = QuantType::Q8_0.row_bytes(columns).unwrap_or(Bytes::ZERO).times(tensor.shape[1]);
+            format!("output head: a copy in q8_0, as asked; each token reads {copy} of it instead of {} in {}", tensor.bytes, tensor.ty)
+        }
+    })
+}
+
+fn notes(model: &Model) -> Vec<String> {
+    let copies = model.tensors.iter().any(|tensor| matches!(tensor.ty, QuantType::TQ1_0 | QuantType::TQ2_0));
+    copies.then(|| "ternary weights are copied to the layout of I2_S, which the kernels read".to_owned()).into_iter().collect()
+}

@@ -1,0 +1,122 @@
+//! `run`, `plan` and `memory` of BitNet models on our own engine, in builds with and without llama.cpp.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod common;
+
+use common::{Folder, finish};
+use serde_json::Value;
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+use synthetic::{Fill, Override};
+
+/// A folder with the tiny model of random ternary weights.
+fn folder() -> Folder {
+    let folder = Folder::new();
+    let file = synthetic::bitnet("bitnet-b1.58-tiny").unwrap().unwrap();
+    synthetic::write::write(&file, Fill::Random { seed: 1 }, &folder.path().join("m.gguf")).unwrap();
+    folder
+}
+
+fn json(folder: &Folder, line: &str, schema: &str) -> Value {
+    let output = folder.output(&format!("{line} --json"));
+    assert_eq!(output.status.code(), Some(0), "{}", folder.show(&output));
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas").join(format!("{schema}.json"));
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let errors: Vec<String> = jsonschema::validator_for(&schema).unwrap().iter_errors(&value).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    value
+}
+
+#[test]
+fn a_run_gives_a_text_and_a_receipt_whose_buffers_are_equal_to_the_byte() {
+    let folder = folder();
+    for cache in ["f16", "q8_0", "f32"] {
+        let run = json(&folder, &format!("run m.gguf -n 8 -c 128 -ctk {cache} -ctv {cache} --prompt baba"), "run");
+        assert!(!run["text"].as_str().unwrap().is_empty());
+        let receipt = &run["receipt"];
+        let host = &receipt["places"][0];
+        assert_eq!((host["name"].as_str(), host["total"]["relative_error"].as_f64()), (Some("host"), Some(0.0)), "{host:#}");
+        for part in host["parts"].as_array().unwrap() {
+            assert_eq!(part["planned"]["value"], part["reported"], "{part:#}");
+        }
+        // <|begin_of_text|> and one word; one token comes from the prompt's own logits.
+        assert_eq!((&receipt["prefill"]["tokens"], &receipt["decode"]["tokens"]), (&2.into(), &7.into()));
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_text_with_any_number_of_threads_and_any_micro_batch() {
+    let folder = folder();
+    let text = |more: &str| json(&folder, &format!("run m.gguf -n 12 --prompt baba {more}"), "run")["text"].clone();
+    let one = text("-t 1");
+    assert_eq!((text("-t 2"), text("-t 2 -ub 1")), (one.clone(), one));
+}
+
+#[test]
+fn a_conversation_is_written_by_the_models_own_template() {
+    let folder = folder();
+    let mut command = folder.command("run m.gguf -n 4 --chat");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"baba\nbebe\n\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", folder.show(&output));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 2);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the plan held"));
+}
+
+#[test]
+fn a_context_that_is_full_ends_the_text_and_a_longer_prompt_is_refused() {
+    let folder = folder();
+    let run = json(&folder, "run m.gguf -n 100 -c 16 --prompt baba", "run");
+    // Two of the prompt, and the last token is written without being computed.
+    assert_eq!(run["receipt"]["decode"]["tokens"], 14);
+    let long = "baba ".repeat(40);
+    let mut command = folder.command("run m.gguf -c 16");
+    command.args(["--prompt", &long]);
+    let output = finish(command, "a long prompt");
+    assert_eq!(output.status.code(), Some(6), "{}", folder.show(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("than the context of 16 holds"), "{}", folder.show(&output));
+}
+
+#[test]
+fn plans_and_memory_name_the_engine_and_what_it_does_not_have_is_refused() {
+    let folder = folder();
+    let plan = json(&folder, "plan m.gguf --machine ram=8GiB,cores=4", "plan");
+    assert_eq!(plan["engine"], "BitNet engine");
+    let settings: Vec<&str> = plan["settings"].as_array().unwrap().iter().map(|choice| choice["name"].as_str().unwrap()).collect();
+    assert_eq!(settings, ["n_ctx", "n_ubatch", "cache_type_k", "cache_type_v", "threads"]);
+    assert_eq!(json(&folder, "memory m.gguf", "memory")["engine_profile"], "BitNet engine");
+    for (line, why) in [
+        ("memory m.gguf -np 2", "it holds one sequence: n_parallel 2"),
+        ("memory m.gguf -ctk q4_0 -ctv q4_0", "keys and values are kept in one type, f32, f16 or q8_0: q4_0 and q4_0"),
+        ("memory m.gguf -ctk q8_0", "keys and values are kept in one type, f32, f16 or q8_0: q8_0 and f16"),
+    ] {
+        let output = folder.output(line);
+        assert!(output.status.code() != Some(0) && String::from_utf8_lossy(&output.stderr).contains(why), "{}", folder.show(&output));
+    }
+}
+
+#[test]
+fn a_head_in_eight_bits_is_a_copy_that_is_counted() {
+    let folder = folder();
+    let run = json(&folder, "run m.gguf --engine bitnet:q8_0 -n 4 --prompt baba", "run");
+    let parts = run["receipt"]["places"][0]["parts"].as_array().unwrap();
+    let weights = parts.iter().find(|part| part["component"] == "weights").unwrap();
+    // 2304 rows of 8 blocks of 34 bytes, and the norms: three layers of three times 256 and 768, and the last of 256.
+    assert_eq!(weights["reported"], 2304 * 8 * 34 + 4 * (3 * (3 * 256 + 768) + 256));
+    assert_eq!(weights["planned"]["value"], weights["reported"]);
+}
+
+#[test]
+fn a_model_that_is_packed_otherwise_goes_to_another_engine() {
+    let folder = Folder::new();
+    let shape = synthetic::Shape { n_layer: 1, n_vocab: 512, ..synthetic::preset("bitnet-2b").unwrap() };
+    let options =
+        synthetic::Options { overrides: vec![Override { part: "token_embd".into(), ty: spec::QuantType::Q6_K }], ..Default::default() };
+    let file = synthetic::gguf(&shape, synthetic::FileType::TQ2_0, &options).unwrap();
+    synthetic::write::write(&file, Fill::Zero, &folder.path().join("m.gguf")).unwrap();
+    let memory = json(&folder, "memory m.gguf", "memory");
+    assert!(memory["engine_profile"].as_str().unwrap().starts_with("llama"), "{memory:#}");
+}

@@ -1,0 +1,222 @@
+//! The BitNet engine inside this program: our own kernels, in this process, over the mapped file.
+//!
+//! It computes what llama.cpp does not (`I2_S`, ReLU²), and the ternary types that it does, by the rules of the model's owner. It is Rust
+//! and refuses what it cannot do, so it needs no process of its own; what it takes is what this process takes on top of what it had.
+
+use super::bundled::{BundledOptions, ChatMessage, Generated, Generation, Prompt, Stop};
+use super::{BufferUse, Event, Interrupts, LaunchError, Outcome, ProcessMemory, ReportedBuffer, Stage, Timing, signal_name};
+use crate::advise::Advice;
+use bitnet::{CacheType, ChatTemplate, Dialogue, Options, Sampler, Sampling, Session as Context, Step, Tokenizer, Weights};
+use bitnet::{LoadOptions, Message};
+use footprint::bitnet::Buffers;
+use spec::{Bytes, Vocabulary};
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A loaded model in this process.
+#[derive(Debug)]
+pub struct Session {
+    dialogue: Dialogue,
+    template: Option<ChatTemplate>,
+    /// What this process had before.
+    before: ProcessMemory,
+    outcome: Outcome,
+}
+
+/// A refusal with its reason.
+fn refused(reason: impl std::fmt::Display) -> LaunchError {
+    LaunchError::Refused { reason: reason.to_string(), memory: false, log: Vec::new() }
+}
+
+/// Maps the plan's model and makes its context. Of the options only the warm-up counts.
+///
+/// # Errors
+/// The file is no BitNet model, its vocabulary is not known, no thread can be started, or a signal comes.
+pub fn start(
+    advice: &Advice,
+    options: &BundledOptions,
+    interrupts: &Interrupts,
+    on: &mut dyn FnMut(Event<'_>),
+) -> Result<Session, LaunchError> {
+    let begun = Instant::now();
+    let interrupted = || interrupts.take().map(|signal| LaunchError::Interrupted { signal: signal_name(signal) });
+    let mut before = ProcessMemory::default();
+    before.look(std::process::id());
+    on(Event::Started { pid: std::process::id() });
+    on(Event::Stage(Stage::ReadingHeader));
+    let files = map(advice)?;
+    let first = files.first().cloned().unwrap_or_default();
+    let vocabulary = formats::gguf::vocabulary(&first, Bytes::new(first.len() as u64)).map_err(refused)?;
+    let tokenizer = Tokenizer::from_vocabulary(&vocabulary).map_err(refused)?;
+    let template = template(&vocabulary)?;
+    drop(vocabulary);
+    on(Event::Stage(Stage::LoadingWeights));
+    let load = LoadOptions { head: head(advice), ..LoadOptions::default() };
+    let weights = Arc::new(Weights::load(&advice.model, &files, &load).map_err(refused)?);
+    if let Some(error) = interrupted() {
+        return Err(error);
+    }
+    on(Event::Stage(Stage::MakingContext));
+    let sizes = sizes(advice)?;
+    let buffers = bitnet::memory::requirement(&advice.model, &load, &sizes).map_err(refused)?;
+    let mut context = Context::new(Arc::clone(&weights), sizes).map_err(refused)?;
+    if options.warm_up {
+        on(Event::Stage(Stage::WarmingUp));
+        context.extend(&[0]).map_err(refused)?;
+    }
+    if let Some(error) = interrupted() {
+        return Err(error);
+    }
+    on(Event::Stage(Stage::Ready));
+    let engine = format!("{} {} ({})", advice.engine.rules.tool, env!("CARGO_PKG_VERSION"), load.kernel);
+    let outcome = Outcome { engine, load: Some(begun.elapsed()), buffers: reported(&buffers), ..Outcome::default() };
+    let mut session = Session { dialogue: Dialogue::new(context, tokenizer), template, before, outcome };
+    session.look();
+    session.outcome.memory_at_load = session.outcome.memory;
+    Ok(session)
+}
+
+/// Every file of the model.
+fn map(advice: &Advice) -> Result<Vec<bytes::Bytes>, LaunchError> {
+    let files = crate::open::siblings(&advice.path).map_err(refused)?;
+    let one = |path: PathBuf| {
+        let mapped = std::fs::File::open(&path).and_then(|file| kernels::map(&file));
+        mapped.map_err(|error| refused(format!("cannot map {}: {error}", path.display())))
+    };
+    files.into_iter().map(one).collect()
+}
+
+fn template(vocabulary: &Vocabulary) -> Result<Option<ChatTemplate>, LaunchError> {
+    let spelled = |id: Option<u32>| id.and_then(|id| vocabulary.tokens.get(id as usize)).map_or("", String::as_str);
+    let source = vocabulary.chat_template.as_deref();
+    source.map(|source| ChatTemplate::new(source, spelled(vocabulary.bos), spelled(vocabulary.eos)).map_err(refused)).transpose()
+}
+
+fn head(advice: &Advice) -> bitnet::HeadType {
+    advice.engine.rules.profile.bitnet.map_or_else(bitnet::HeadType::default, |engine| engine.head)
+}
+
+fn sizes(advice: &Advice) -> Result<Options, LaunchError> {
+    let plan = advice.plan.plan();
+    let (settings, context) = (&plan.settings, &plan.requirement.context);
+    let cache = CacheType::of(settings.cache_type_k).ok_or_else(|| refused(format!("no cache in {}", settings.cache_type_k)))?;
+    let count = |number: u32| number as usize;
+    Ok(Options { n_ctx: count(context.n_ctx), n_ubatch: count(context.n_ubatch), cache, threads: count(settings.threads) })
+}
+
+/// What was allocated, under llama.cpp's names of buffer types.
+fn reported(buffers: &Buffers) -> Vec<ReportedBuffer> {
+    let parts = [
+        ("CPU_Mapped", BufferUse::Weights, buffers.weights_mapped),
+        ("CPU", BufferUse::Weights, buffers.weights_copied),
+        ("CPU", BufferUse::Context, buffers.kv_cache),
+        ("CPU", BufferUse::Compute, buffers.compute),
+        ("CPU", BufferUse::Output, buffers.output),
+    ];
+    let buffer =
+        |(name, usage, size): (&str, BufferUse, Bytes)| ReportedBuffer { buffer_type: name.to_owned(), usage, size, rounding: Bytes::ZERO };
+    parts.into_iter().map(buffer).collect()
+}
+
+impl Session {
+    /// Whether the model has a chat template.
+    pub fn has_chat_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// Continues a prompt; pieces of text come as [`Event::Text`]. A signal ends the text, not the session.
+    ///
+    /// # Errors
+    /// The prompt is empty or longer than the context, the template refuses it, or the model computes no numbers.
+    pub fn generate(
+        &mut self,
+        prompt: &Prompt,
+        generation: &Generation,
+        interrupts: &Interrupts,
+        on: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Generated, LaunchError> {
+        // A conversation goes on where it was; a single prompt is computed whole, so that its time is that of the whole.
+        let keep = matches!(prompt, Prompt::Chat(_));
+        let prompt = self.written(prompt)?;
+        let begun = Instant::now();
+        let cancelled = Cell::new(false);
+        let go_on = || {
+            cancelled.set(cancelled.get() || interrupts.take().is_some());
+            !cancelled.get()
+        };
+        let read = self.dialogue.read(&prompt, keep, &go_on).map_err(refused)?;
+        let Some(tokens) = read else {
+            return Ok(Generated { text: String::new(), stop: Stop::Cancelled, prefill: Timing::default(), decode: Timing::default() });
+        };
+        let prefill = Timing { tokens: tokens as u64, time: begun.elapsed() };
+        let (text, stop, decode) = self.continued(generation, &go_on, on)?;
+        self.outcome.prefill.add(prefill);
+        self.outcome.decode.add(decode);
+        self.look();
+        Ok(Generated { text, stop, prefill, decode })
+    }
+
+    /// Writes until something stops it.
+    fn continued(
+        &mut self,
+        generation: &Generation,
+        go_on: &dyn Fn() -> bool,
+        on: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(String, Stop, Timing), LaunchError> {
+        let Generation { n_predict, temperature, top_k, top_p, seed } = *generation;
+        let mut sampler = Sampler::new(Sampling { temperature, top_k: top_k as usize, top_p, seed: seed.into() });
+        let begun = Instant::now();
+        let mut text = String::new();
+        let mut say = |piece: String| {
+            if !piece.is_empty() {
+                on(Event::Text(&piece));
+                text.push_str(&piece);
+            }
+        };
+        let mut tokens = 0_u32;
+        let stop = loop {
+            if tokens >= n_predict {
+                break Stop::Length;
+            }
+            if !go_on() {
+                break Stop::Cancelled;
+            }
+            match self.dialogue.step(&mut sampler).map_err(refused)? {
+                Step::Token(piece) => say(piece),
+                Step::End => break Stop::EndOfText,
+                Step::Full => break Stop::ContextFull,
+            }
+            tokens += 1;
+        };
+        say(self.dialogue.rest());
+        // The first token costs no decode: it is chosen from the prompt's logits. Finding an end costs one, and is none.
+        let decode = Timing { tokens: tokens.saturating_sub(1).into(), time: begun.elapsed() };
+        Ok((text, stop, decode))
+    }
+
+    fn written(&self, prompt: &Prompt) -> Result<String, LaunchError> {
+        match (prompt, &self.template) {
+            (Prompt::Text(text), _) => Ok(text.clone()),
+            (Prompt::Chat(turns), Some(template)) => {
+                let message = |turn: &ChatMessage| Message { role: turn.role.clone(), content: turn.content.clone() };
+                template.apply(&turns.iter().map(message).collect::<Vec<_>>()).map_err(refused)
+            }
+            (Prompt::Chat(_), None) => Err(refused("the model has no chat template; give a text to continue instead")),
+        }
+    }
+
+    /// Memory of this process on top of what it had before the engine.
+    fn look(&mut self) {
+        let mut now = ProcessMemory::default();
+        now.look(std::process::id());
+        self.outcome.memory.update(&now.beyond(&self.before));
+    }
+
+    /// Ends the engine and tells what it used.
+    pub fn finish(mut self) -> Outcome {
+        self.look();
+        std::mem::take(&mut self.outcome)
+    }
+}

@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let understood: Vec<Sample> = samples(&rows).into_iter().flatten().collect();
     let usable = usable(&understood);
     let mut parameters = fit_samples(&usable, &Parameters::default(), Deviations::chosen());
-    let evaluation = evaluate(&usable, rows.len(), understood.len(), &parameters);
+    let evaluation = evaluate(&usable, rows.len(), &understood, &parameters);
     parameters = parameters.without_machines();
     parameters.spread = evaluation.spread;
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -61,6 +61,8 @@ fn accelerator(name: &str, bandwidth: Option<f64>) -> Option<&'static Accelerato
 fn generation(row: &Accelerator) -> String {
     let name = row.architecture.split('-').next().unwrap_or("").to_owned();
     match row.architecture.as_str() {
+        // Libraries of ROCm were not tuned for it when they were for RDNA 3.
+        _ if row.instruction_set.as_deref().is_some_and(|target| target.starts_with("gfx115")) => "rdna3.5".to_owned(),
         "pascal-gp100" | "ampere-ga100" | "turing-gtx" | "xe-hpg" | "xe-hpc" | "xe-lp" | "xe-lpg" => row.architecture.clone(),
         _ => name,
     }
@@ -105,6 +107,7 @@ fn of_accelerator(row: &Accelerator, bandwidth: Option<f64>) -> Option<Found> {
         bandwidth: bandwidth.or(row.bandwidth.map(|rate| rate.get()))?,
         vector,
         matrix,
+        watts: row.power_watts.map(f64::from).filter(|_| !row.unified),
         identity: None,
     };
     let memory = row.memory.iter().map(|size| size.as_f64()).max_by(f64::total_cmp).filter(|_| !row.unified);
@@ -140,7 +143,15 @@ fn of_processor(row: Option<&Processor>, bandwidth: Option<f64>, threads: Option
         (cores, threads) => cores.or(threads),
     };
     let vector = cores.map(|cores| cores * CLOCK * per_clock);
-    let device = Device { class: Class::Cpu, generation: generation.map(str::to_owned), bandwidth, vector, matrix: 1.0, identity: None };
+    let device = Device {
+        class: Class::Cpu,
+        generation: generation.map(str::to_owned),
+        bandwidth,
+        vector,
+        matrix: 1.0,
+        watts: None,
+        identity: None,
+    };
     Some(Found { device, memory: None, watts: None, row: row.map(|row| row.name.clone()) })
 }
 
@@ -151,8 +162,15 @@ pub(crate) fn host(row: &Measurement) -> Device {
     let tables = Tables::built_in();
     let processor = tables.processor(name).or_else(|_| tables.processor(&cleaned(name))).ok();
     let found = of_processor(processor, None, None, name).or_else(|| of_processor(processor, Some(USUAL), None, name));
-    let usual =
-        Device { class: Class::Cpu, generation: Some("avx2".to_owned()), bandwidth: USUAL, vector: None, matrix: 1.0, identity: None };
+    let usual = Device {
+        class: Class::Cpu,
+        generation: Some("avx2".to_owned()),
+        bandwidth: USUAL,
+        vector: None,
+        matrix: 1.0,
+        watts: None,
+        identity: None,
+    };
     found.map_or(usual, |found| found.device)
 }
 
@@ -206,6 +224,6 @@ pub fn device(row: &Measurement) -> Result<Found, &'static str> {
     };
     let bandwidth = bandwidth.ok_or("bandwidth not known")?;
     let generation = family(name).map(str::to_owned);
-    let device = Device { class, generation, bandwidth, vector: None, matrix: 1.0, identity: None };
+    let device = Device { class, generation, bandwidth, vector: None, matrix: 1.0, watts: None, identity: None };
     Ok(Found { device, memory: None, watts: None, row: None })
 }

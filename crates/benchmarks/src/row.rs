@@ -42,6 +42,12 @@ impl Measurement {
         self.number(column).filter(|&number| number > 0.0)
     }
 
+    /// All cells but those of `columns`, as text that is equal where they are.
+    pub(crate) fn but(&self, columns: &[&str]) -> String {
+        let kept = self.cells.iter().filter(|(name, _)| !columns.contains(&name.as_str()));
+        kept.map(|(name, cell)| format!("{name}={cell};")).collect()
+    }
+
     /// `value` in notes of the form `key=value; key=value`.
     pub fn note(&self, key: &str) -> Option<&str> {
         let notes = self.text("notes")?;

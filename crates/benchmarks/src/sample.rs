@@ -3,7 +3,7 @@
 use crate::device::{Found, device, host};
 use crate::model::{Known, shape};
 use crate::row::Measurement;
-use roofline::{Case, Class, Conditions, Host, Noise, Observation, Phase, Placement, Switch, Work, placed};
+use roofline::{Case, Class, Conditions, Device, Host, Noise, Observation, Phase, Placement, Quant, Switch, Work, placed};
 use std::collections::BTreeMap;
 
 /// Who measured, which decides how exact a measurement is.
@@ -55,6 +55,10 @@ pub enum Problem {
     Engine,
     /// Held to far less power than its maker gives it.
     Throttled,
+    /// Of runs alike but for their length, the longer ones were much faster.
+    Unsteady,
+    /// A build from before [`OLDEST`].
+    Old,
 }
 
 impl Problem {
@@ -67,6 +71,8 @@ impl Problem {
             Self::Speculative => "speculative",
             Self::Engine => "another engine",
             Self::Throttled => "power limited",
+            Self::Unsteady => "faster the longer it ran",
+            Self::Old => "a build of 2023",
         }
     }
 }
@@ -113,6 +119,14 @@ impl Sample {
     /// True for a run over several devices, or partly on the host, whose parts are known.
     pub fn several(&self) -> bool {
         matches!(self.problem, Some(Problem::Split)) || (self.problem == Some(Problem::Offloaded) && self.placement.host.is_some())
+    }
+
+    /// What tells one model from another to the formula, whatever its name and quantisation.
+    pub fn shape_key(&self) -> String {
+        self.work.first().map_or(String::new(), |work| {
+            let shape = &work.shape;
+            format!("{} {} {:.1}", shape.layers, shape.width, (shape.active_elements + shape.output_elements) / 1e9)
+        })
     }
 
     /// Share of the device's memory that weights and cache take, where its size is known.
@@ -184,12 +198,20 @@ fn source(row: &Measurement) -> (Source, &'static str) {
     }
 }
 
-/// `b6918` of a version, or a year, as an age.
-fn era(row: &Measurement, source: Source) -> Option<&'static str> {
+/// The first build of 2024, or nearly: matrix kernels of those before it are gone from every build in use.
+const OLDEST: u32 = 1700;
+
+/// The number of a build: 6918 of a version `b6918`.
+fn build(row: &Measurement) -> Option<u32> {
     let version = row.text("engine_version/build").unwrap_or("");
     let mut words = version.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| word.len() >= 4);
-    let number = words.find_map(|word| word.strip_prefix('b')?.parse::<u32>().ok()).filter(|&number| number > 100);
-    match number {
+    words.find_map(|word| word.strip_prefix('b')?.parse::<u32>().ok()).filter(|&number| number > 100)
+}
+
+/// A build, or a year, as an age.
+fn era(row: &Measurement, source: Source) -> Option<&'static str> {
+    let version = row.text("engine_version/build").unwrap_or("");
+    match build(row) {
         Some(..3500) => Some("early"),
         Some(..6000) => Some("middle"),
         Some(_) => Some("late"),
@@ -200,24 +222,24 @@ fn era(row: &Measurement, source: Source) -> Option<&'static str> {
     }
 }
 
-fn backend(row: &Measurement, class: Class) -> Option<&'static str> {
+fn backend(row: &Measurement, device: &Device) -> Option<&'static str> {
     let text = row.text("backend").unwrap_or("").to_lowercase();
     let has = |word: &str| text.contains(word);
-    Some(match class {
+    Some(match device.class {
         Class::Cpu => "cpu",
         Class::Apple => "metal",
         _ if has("vulkan") => "vulkan",
         _ if has("sycl") => "sycl",
         Class::NvidiaGddr | Class::NvidiaHbm | Class::NvidiaUnified => "cuda",
-        // hipBLASLt is what ROCm 7 uses by default.
-        _ if has("hipblaslt") || has("rocm7") || has("rocm-7") => "rocm-7",
+        // rocBLAS had no kernels of its own for RDNA 3.5 when these were built; hipBLASLt had, and the toolboxes `rocm...` use it.
+        _ if matches!(text.as_str(), "hip" | "rocwmma") && device.generation.as_deref() == Some("rdna3.5") => "rocm-untuned",
         _ if has("rocm") || has("hip") || has("rocwmma") => "rocm",
         _ => return None,
     })
 }
 
-fn conditions(row: &Measurement, class: Class, source: Source, engine: &'static str) -> Conditions {
-    let os = match (row.note("os").unwrap_or(""), class) {
+fn conditions(row: &Measurement, device: &Device, source: Source, engine: &'static str) -> Conditions {
+    let os = match (row.note("os").unwrap_or(""), device.class) {
         ("Linux", _) => Some("linux"),
         ("Windows", _) => Some("windows"),
         ("Darwin", _) | (_, Class::Apple) => Some("macos"),
@@ -230,11 +252,30 @@ fn conditions(row: &Measurement, class: Class, source: Source, engine: &'static 
     };
     let own = |text: &'static str| text.to_owned();
     Conditions {
-        backend: backend(row, class).map(own),
+        backend: backend(row, device).map(own),
         os: os.map(own),
         era: era(row, source).map(own),
         engine: Some(engine.to_owned()),
         flash_attention,
+    }
+}
+
+/// Operations of the matrix units that the kernels of a build use, per vector operation, where builds differ.
+fn matrix(device: &Device, conditions: &Conditions, build: Option<u32>, quant: Quant) -> f64 {
+    /// Dot products of four bytes each on vector units.
+    const DOT: f64 = 4.0;
+    let before = |number: u32| match build {
+        Some(build) => build < number,
+        None => conditions.era.as_deref() != Some("late"),
+    };
+    let backend = conditions.backend.as_deref().unwrap_or("");
+    match device.class {
+        // llama.cpp PR 14624, July 2025: matrix cores for quantised weights.
+        Class::AmdHbm if backend.starts_with("rocm") && quant != Quant::Float && before(6000) => DOT.min(device.matrix),
+        // PR 10597, December 2024: VK_KHR_cooperative_matrix; PR 14001, June 2025: on Intel from Xe2 on.
+        Class::Intel | Class::IntelUnified if backend == "vulkan" && (device.generation.as_deref() != Some("xe2") || before(5600)) => 1.0,
+        _ if backend == "vulkan" && before(4290) => 1.0,
+        _ => device.matrix,
     }
 }
 
@@ -250,8 +291,12 @@ fn problem(row: &Measurement, source: Source, found: &Found, work: &[Work]) -> O
     let on_gpu = found.device.class != Class::Cpu;
     let few = row.number("n_gpu_layers").is_some_and(|given| given < layers && on_gpu);
     let bytes = work.first().map_or(0.0, |work| work.shape.all_bytes + work.shape.cache_read(work.depth + work.tokens));
-    if source == Source::Other {
+    // A build with the number 1 is a fork whose history was cut off.
+    let cut = row.text("engine_version/build").is_some_and(|version| version.ends_with("(b1)"));
+    if source == Source::Other || cut {
         Some(Problem::Engine)
+    } else if build(row).is_some_and(|build| build < OLDEST) {
+        Some(Problem::Old)
     } else if says("notes", &["spec=true", "mtp=true"])
         || says("kv_type", &["mtp", "spec", "dflash"])
         || says("model", &["mtp-2", "dflash"])
@@ -324,7 +369,8 @@ fn understand(place: usize, row: &Measurement, found: Result<Found, &'static str
     let (source, engine) = source(row);
     let ubatch = row.positive("ubatch").unwrap_or(512.0).min(row.positive("batch").filter(|&batch| batch >= 32.0).unwrap_or(2048.0));
     let work: Vec<Work> = runs.into_iter().map(|(depth, tokens)| Work { shape: shape.clone(), depth, tokens, ubatch }).collect();
-    let conditions = conditions(row, found.device.class, source, engine);
+    let conditions = conditions(row, &found.device, source, engine);
+    found.device.matrix = matrix(&found.device, &conditions, build(row), shape.quant);
     let title = found.row.clone().unwrap_or_else(|| row.text("device").unwrap_or("").to_owned());
     let who = row.text("source").unwrap_or("");
     let who = if source == Source::LocalScore {
@@ -333,7 +379,8 @@ fn understand(place: usize, row: &Measurement, found: Result<Found, &'static str
         who.split('@').next().unwrap_or("").to_owned()
     };
     let machine = format!("{title}|{}|{who}", source.as_str());
-    let host = format!("{machine}|{}", conditions.backend.as_deref().unwrap_or(""));
+    // As the table names it: two drivers or libraries under one backend are two programs to measure.
+    let host = format!("{machine}|{}", row.text("backend").unwrap_or(""));
     found.device.identity = Some(machine);
     let problem = problem(row, source, &found, &work);
     let placement = placement(row, problem, &work);
@@ -364,5 +411,79 @@ pub fn samples(rows: &[Measurement]) -> Vec<Result<Sample, &'static str>> {
         let key = columns.map(|column| row.text(column).map(str::to_owned));
         devices.entry(key).or_insert_with(|| device(row)).clone()
     };
-    rows.iter().enumerate().map(|(place, row)| understand(place, row, found(row))).collect()
+    let mut all: Vec<Result<Sample, &'static str>> =
+        rows.iter().enumerate().map(|(place, row)| understand(place, row, found(row))).collect();
+    for place in unsteady(rows, &all) {
+        if let Some(Ok(sample)) = all.get_mut(place) {
+            sample.problem = Some(Problem::Unsteady);
+        }
+    }
+    all
+}
+
+/// How much faster a run of twice the tokens may be.
+const STEADY: f64 = 1.1;
+
+/// Places of runs on one device that are alike but for their length, of which a run of twice the tokens or more was faster than
+/// [`STEADY`] allows: attention only adds work, so that something else changed, such as clocks, or kernels that were compiled on first use.
+/// Prompts fill a micro-batch of 512.
+fn unsteady(rows: &[Measurement], samples: &[Result<Sample, &'static str>]) -> Vec<usize> {
+    let mut alike: BTreeMap<String, Vec<(f64, f64, usize)>> = BTreeMap::new();
+    for (row, sample) in rows.iter().zip(samples) {
+        let Ok(sample) = sample else { continue };
+        let (Some(rate), [work], None, Source::LlamaBench) = (sample.rate, sample.work.as_slice(), sample.problem, sample.source) else {
+            continue;
+        };
+        if work.tokens >= if sample.phase == Phase::Prefill { 512.0 } else { 128.0 } {
+            let key = format!("{:?} {}", sample.phase, row.but(&["test", "tokens_per_s", "stddev"]));
+            alike.entry(key).or_default().push((work.tokens, rate, sample.row));
+        }
+    }
+    let faster = |runs: &Vec<(f64, f64, usize)>| {
+        runs.iter().any(|short| runs.iter().any(|long| long.0 >= 2.0 * short.0 && long.1 > STEADY * short.1))
+    };
+    alike.into_values().filter(faster).flatten().map(|(.., place)| place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::read;
+
+    const HEAD: &str = "device,device_kind,memory_bandwidth_gbs,engine,engine_version/build,backend,model,quant,test,tokens_per_s\n";
+
+    fn of(rows: &str) -> Vec<Sample> {
+        samples(&read(&format!("{HEAD}{rows}")).unwrap().1).into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn runs_that_grow_faster_with_length_are_told() {
+        let run = |test: &str, rate: f64| format!("NVIDIA L40S,nvidia,864,llama.cpp,b2900,CUDA,Llama 3 8B,F16,{test},{rate}\n");
+        let problems = |rows: [(&str, f64); 3]| -> Vec<Option<Problem>> {
+            let rows: String = rows.iter().map(|(test, rate)| run(test, *rate)).collect();
+            of(&rows).iter().map(|sample| sample.problem).collect()
+        };
+        assert_eq!(problems([("pp512", 2254.0), ("pp1024", 2492.0), ("pp4096", 2888.0)]), [Some(Problem::Unsteady); 3]);
+        assert_eq!(problems([("pp512", 6000.0), ("pp1024", 6100.0), ("pp4096", 5200.0)]), [None; 3]);
+        // Short prompts leave units idle.
+        assert_eq!(problems([("pp32", 600.0), ("pp512", 6000.0), ("tg128", 40.0)]), [None; 3]);
+    }
+
+    #[test]
+    fn kernels_use_the_matrix_units_of_their_time() {
+        let matrix = |device: &str, build: &str, backend: &str, quant: &str| {
+            of(&format!("{device},,,llama.cpp,{build},{backend},llama 7B,{quant},pp512,1000\n"))[0].found.device.matrix
+        };
+        let cdna = |build, quant| matrix("AMD Instinct MI300X", build, "ROCm", quant);
+        assert!(cdna("x (b3891)", "Q4_0") < cdna("x (b6500)", "Q4_0") && cdna("x (b3891)", "F16") > 4.0);
+        assert_eq!(matrix("Intel Arc Pro B70", "x (b4008)", "Vulkan", "Q4_0"), 1.0);
+        assert!(matrix("Intel Arc Pro B70", "x (b9739)", "Vulkan", "Q4_0") > 4.0);
+    }
+
+    #[test]
+    fn builds_of_2023_and_forks_without_history_are_not_fitted() {
+        let problem = |build: &str| of(&format!("NVIDIA L40S,,,llama.cpp,{build},CUDA,llama 7B,Q4_0,tg128,100\n"))[0].problem;
+        assert_eq!([problem("x (b1148)"), problem("x (b1988)")], [Some(Problem::Old), None]);
+        assert_eq!(problem("1d5f8dd (b1)"), Some(Problem::Engine));
+    }
 }

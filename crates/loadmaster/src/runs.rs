@@ -58,6 +58,8 @@ struct Run {
     bandwidth: f64,
     vector: [Option<f64>; 2],
     matrix: f64,
+    #[serde(default)]
+    watts: Option<f64>,
     identity: String,
     backend: Option<String>,
     os: Option<String>,
@@ -127,6 +129,7 @@ impl Run {
             bandwidth: decode.bandwidth,
             vector: [decode.vector, prefill.vector],
             matrix: decode.matrix,
+            watts: decode.watts,
             identity: decode.identity?,
             backend: conditions.backend,
             os: conditions.os,
@@ -167,6 +170,7 @@ impl Run {
             bandwidth: self.bandwidth,
             vector,
             matrix: self.matrix,
+            watts: self.watts,
             identity: Some(self.identity.clone()),
         })
     }

@@ -28,10 +28,11 @@ impl Calibration {
         let model = identity.split('|').next().unwrap_or(identity);
         let (device, machine) = (format!("/device={model}"), format!("/machine={identity}"));
         let own = |name: &str| name.ends_with(&machine) || (name.ends_with(&device) && !prior.knows(name));
-        let effects = fit_from(runs, prior, &own, &Parameters::default(), deviations);
-        let (names, precision) = precision(runs, &prior.with(&effects), &own, deviations);
+        let deviations = deviations.of_one_machine();
+        let effects = fit_from(runs, prior, &own, &Parameters::default(), &deviations);
+        let (names, precision) = precision(runs, &prior.with(&effects), &own, &deviations);
         let covariance = Cholesky::new(precision).map(|factors| factors.inverse());
-        Self { effects, names, covariance, deviations: deviations.clone() }
+        Self { effects, names, covariance, deviations }
     }
 
     /// Parameters with what was learned.
@@ -72,7 +73,7 @@ mod tests {
 
     fn device(identity: Option<&str>) -> Device {
         let (generation, identity) = (Some("ada".to_owned()), identity.map(str::to_owned));
-        Device { class: Class::NvidiaGddr, generation, bandwidth: 1e12, vector: Some(4e13), matrix: 4.0, identity }
+        Device { class: Class::NvidiaGddr, generation, bandwidth: 1e12, vector: Some(4e13), matrix: 4.0, watts: None, identity }
     }
 
     fn work(gigabytes: f64) -> Work {

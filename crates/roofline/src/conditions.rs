@@ -27,7 +27,7 @@ impl Switch {
 /// taken as unknown.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conditions {
-    /// `cuda`, `rocm`, `rocm-hipblaslt`, `vulkan`, `sycl`, `metal`, `cpu`.
+    /// `cuda`, `rocm`, `rocm-untuned` (its libraries have no kernels for the device), `vulkan`, `sycl`, `metal`, `cpu`.
     pub backend: Option<String>,
     /// `linux`, `windows`, `macos`.
     pub os: Option<String>,

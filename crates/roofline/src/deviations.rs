@@ -58,6 +58,22 @@ impl Deviations {
         rows.iter().find_map(|row| self.values.get(&row.map(str::to_owned))).copied().unwrap_or(USUAL)
     }
 
+    /// Those by which runs on one machine are judged: its rows `calibration` stand for the levels of machine and device. A fit explains a
+    /// machine by all that it shares with others and leaves little to it; of a machine that nothing is known of, more may be its own.
+    #[must_use]
+    pub fn of_one_machine(&self) -> Self {
+        let mut values = self.values.clone();
+        for ([phase, bound, level], value) in &self.values {
+            if level == "calibration" {
+                values.retain(|[other, of, level], _| !(other == phase && of == bound && level.starts_with("machine|")));
+                for own in ["machine", "device"] {
+                    values.insert([phase.clone(), bound.clone(), own.to_owned()], *value);
+                }
+            }
+        }
+        Self { values }
+    }
+
     /// Every row.
     pub fn iter(&self) -> impl Iterator<Item = (&[String; 3], f64)> {
         self.values.iter().map(|(row, &value)| (row, value))
@@ -88,6 +104,13 @@ mod tests {
         assert_eq!([some.of("decode/weights/class=apple"), some.of("prefill/weights/class=apple")], [0.1, 0.5]);
         assert_eq!(some.of("decode/weights/unheard=x"), USUAL);
         assert_eq!(Deviations::from_text(&some.to_text()), Ok(some));
+    }
+
+    #[test]
+    fn one_machine_may_be_further_off_than_a_fit_lets_it() {
+        let some = Deviations::from_text("decode\tscale\tcalibration\t0.5\ndecode\tscale\tmachine|localscore\t0.1\n").unwrap();
+        let name = "decode/scale/machine=x|localscore|y";
+        assert_eq!([some.of(name), some.of_one_machine().of(name)], [0.1, 0.5]);
     }
 
     #[test]

@@ -98,6 +98,8 @@ pub struct Device {
     pub vector: Option<f64>,
     /// Operations of its matrix units per vector operation, by its maker; 1 where it has none or nobody knows.
     pub matrix: f64,
+    /// Watts that its maker gives it, of a device that has them for itself; `None` where that is not known or others share them.
+    pub watts: Option<f64>,
     /// The name under which measurements of this very device are known; `None` for a device of which there are none.
     pub identity: Option<String>,
 }

@@ -185,6 +185,10 @@ pub fn prefill(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.slope("width", (shape.width / 4096.0).ln());
     effects.slope("ubatch", (ubatch / 512.0).ln());
     effects.slope("rate", (device.vector_rate() / 3e13).ln());
+    if let Some(watts) = device.watts.filter(|&watts| watts > 0.0) {
+        // Clocks fall where all units at work would take more power than there is; what a unit takes is each maker's own.
+        effects.push(&format!("maker×power={}", device.class.maker()), (device.vector_rate() / watts / 1.8e11).ln());
+    }
     let operations = 2.0 * (shape.padded_elements(ubatch) * work.tokens + shape.output_elements);
     let arithmetic = effects.term(operations / device.vector_rate());
 
@@ -199,7 +203,14 @@ pub fn prefill(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     if conditions.flash_attention == Switch::On {
         effects.slope("matrix", device.matrix.max(1.0).ln());
     }
-    let attention = effects.term(shape.attention_operations(work.depth, work.tokens) / device.vector_rate());
+    let mut attention = vec![effects.term(shape.attention_operations(work.depth, work.tokens) / device.vector_rate())];
+    if conditions.flash_attention != Switch::On {
+        // Scores go through memory where attention is not one kernel.
+        let mut effects = Effects::of_part(Phase::Prefill, Bound::Attention, "scores", device);
+        effects.crossed("flash", Some(conditions.flash_attention.as_str()));
+        effects.crossed("backend", conditions.backend.as_deref());
+        attention.push(effects.term(shape.score_bytes(work.depth, work.tokens) / device.bandwidth));
+    }
 
     let mut effects = start(Bound::Launch);
     effects.level("backend", conditions.backend.as_deref());
@@ -212,5 +223,5 @@ pub fn prefill(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.level("engine", conditions.engine.as_deref());
     effects.level("os", conditions.os.as_deref());
     let fixed = effects.term(1e-3);
-    Sum { groups: vec![vec![arithmetic, weights], vec![attention], vec![launch], vec![fixed]] }
+    Sum { groups: vec![vec![arithmetic, weights], attention, vec![launch], vec![fixed]] }
 }

@@ -129,7 +129,7 @@ mod tests {
     use crate::work::Quant;
 
     fn device(class: Class, bandwidth: f64) -> Device {
-        Device { class, generation: None, bandwidth, vector: None, matrix: 1.0, identity: None }
+        Device { class, generation: None, bandwidth, vector: None, matrix: 1.0, watts: None, identity: None }
     }
 
     fn work(tokens: f64) -> Work {

@@ -112,4 +112,13 @@ impl Shape {
         let mean = depth + tokens / 2.0;
         4.0 * self.query_width * tokens * (self.full_layers * mean + self.window_layers * mean.min(self.window))
     }
+
+    /// Bytes of attention's scores of `tokens` tokens after `depth` where they pass through memory: a number of four bytes per head, token
+    /// and earlier token, written by the first product, read and written by the softmax, and read by the second.
+    pub fn score_bytes(&self, depth: f64, tokens: f64) -> f64 {
+        /// Usual width of a head.
+        const HEAD: f64 = 128.0;
+        let scores = self.attention_operations(depth, tokens) / (4.0 * HEAD);
+        4.0 * 4.0 * scores
+    }
 }

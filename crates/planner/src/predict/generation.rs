@@ -58,7 +58,7 @@ fn amd(target: &str) -> Option<Generation> {
         ("gfx101", row("rdna1", 128.0, 256.0, 2.0, false)),
         ("gfx103", row("rdna2", 128.0, 256.0, 4.0, false)),
         ("gfx110", row("rdna3", 128.0, 512.0, 4.0, false)),
-        ("gfx115", row("rdna3", 128.0, 512.0, 4.0, false)),
+        ("gfx115", row("rdna3.5", 128.0, 512.0, 4.0, false)),
         ("gfx120", row("rdna4", 128.0, 1024.0, 16.0, false)),
     ];
     TABLE.iter().find(|(prefix, _)| target.starts_with(prefix)).map(|(_, generation)| *generation)

@@ -113,6 +113,7 @@ pub(crate) fn devices(machine: &Machine, target: &Target, parameters: &Parameter
             bandwidth: bandwidth.0.mid,
             vector: gpu.and_then(generation::vector_rate),
             matrix: known.map_or(1.0, |known| known.matrix),
+            watts: gpu.filter(|_| !device.shares_host).and_then(|gpu| gpu.power_limit_watts.get()),
             identity: None,
         };
         let vendor = gpu.map_or(GpuVendor::Other, |gpu| gpu.vendor);
@@ -192,6 +193,7 @@ pub(crate) fn host(machine: &Machine, parameters: &Parameters) -> Processor {
         // Features not known: those of most processors in use.
         vector: Some(CLOCK * set.map_or(if arm { 16.0 } else { 32.0 }, |(.., lanes)| *lanes)),
         matrix: 1.0,
+        watts: None,
         identity: None,
     };
     let bandwidth = known(&cpu.memory_bandwidth).map_or_else(

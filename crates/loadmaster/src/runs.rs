@@ -25,6 +25,9 @@ const ALIKE: f64 = 6.0;
 /// A run that the speed model cannot follow this far, as a logarithm, was disturbed, and says nothing of the machine.
 const EXPLAINED: f64 = 0.5;
 
+/// So far off the speed model as it was fitted, as a logarithm, no measured device was; see SPEED.md for those that come near.
+const DISTURBED: f64 = 2.3;
+
 /// How far the same run differs from itself on one day and the next, as a logarithm; and another model of the type from this one.
 const SAME_MODEL: f64 = 0.05;
 const OTHER_MODEL: f64 = 0.1;
@@ -235,10 +238,11 @@ pub fn parameters(file: &Path, advice: &Advice) -> (Parameters, usize) {
     let learned = |observations: &[&Observation]| Calibration::from_runs(observations, fitted, &identity).apply(fitted);
     let all: Vec<&Observation> = observations.iter().collect();
     let first = learned(&all);
-    let explained = |one: &&Observation| {
-        let predicted = one.cases.iter().map(|case| case.tokens / case.sum.time(&first)).sum::<f64>() / one.cases.len().max(1) as f64;
-        (one.rate / predicted).ln().abs() < EXPLAINED
+    let off = |one: &Observation, parameters: &Parameters| {
+        let predicted = one.cases.iter().map(|case| case.tokens / case.sum.time(parameters)).sum::<f64>() / one.cases.len().max(1) as f64;
+        (one.rate / predicted).ln().abs()
     };
+    let explained = |one: &&Observation| off(one, &first) < EXPLAINED && off(one, fitted) < DISTURBED;
     let kept: Vec<&Observation> = all.into_iter().filter(explained).collect();
     if kept.is_empty() { (fitted.clone(), 0) } else { (learned(&kept), runs.len()) }
 }

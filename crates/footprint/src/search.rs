@@ -27,13 +27,15 @@ use std::rc::Rc;
 /// The source of requirements of one model on one target. Not for several threads at once: each makes its own.
 pub struct Requirements<'a> {
     model: &'a Model,
-    target: &'a Target,
+    target: Cow<'a, Target>,
     profile: &'a EngineProfile,
     companions: &'a Companions,
     roles: Roles,
     layers: Layers,
     simulations: Simulations<'a>,
     cache: RefCell<Cache>,
+    /// Sources for other devices of the target, by their names.
+    others: RefCell<BTreeMap<Vec<String>, Rc<Requirements<'a>>>>,
 }
 
 #[derive(Default)]
@@ -57,8 +59,13 @@ struct Shaped {
 impl<'a> Requirements<'a> {
     /// A source that knows nothing yet.
     pub fn new(model: &'a Model, target: &'a Target, profile: &'a EngineProfile, companions: &'a Companions) -> Self {
+        Self::over(model, Cow::Borrowed(target), profile, companions)
+    }
+
+    fn over(model: &'a Model, target: Cow<'a, Target>, profile: &'a EngineProfile, companions: &'a Companions) -> Self {
         let (roles, layers, simulations) = (Roles::of(model), Layers::new(model), Simulations::new(model));
-        Self { model, target, profile, companions, roles, layers, simulations, cache: RefCell::default() }
+        let (cache, others) = (RefCell::default(), RefCell::default());
+        Self { model, target, profile, companions, roles, layers, simulations, cache, others }
     }
 
     /// As [`crate::require_with`].
@@ -66,9 +73,11 @@ impl<'a> Requirements<'a> {
     /// # Errors
     /// As [`crate::require_with`].
     pub fn require(&self, settings: &Settings) -> Result<Requirement, FootprintError> {
-        let others = matches!(self.target.only(&settings.devices)?, Cow::Owned(_));
-        if others || settings.split_mode == SplitMode::Tensor || self.profile.bitnet.is_some() {
-            return crate::require_with(self.model, settings, self.target, self.profile, self.companions);
+        if settings.split_mode == SplitMode::Tensor || self.profile.bitnet.is_some() {
+            return crate::require_with(self.model, settings, &self.target, self.profile, self.companions);
+        }
+        if let Cow::Owned(target) = self.target.only(&settings.devices)? {
+            return self.on(target).require(settings);
         }
         let settings = &*self.profile.rules.apply(settings);
         let case = self.case(settings, self.companions.speculation(self.model))?;
@@ -86,12 +95,19 @@ impl<'a> Requirements<'a> {
             || self.profile.bitnet.is_some()
             || matches!(self.target.only(&settings.devices)?, Cow::Owned(_))
         {
-            return crate::dry_run(self.model, settings, self.target, self.profile);
+            return crate::dry_run(self.model, settings, &self.target, self.profile);
         }
         let settings = &Settings { load_mode: LoadMode::None, ..self.profile.rules.apply(settings).into_owned() };
         let case = self.case(settings, Speculation::NONE)?;
         let Shaped { placed, shape, .. } = &*self.placed(&case)?;
         case.dry_run(placed, &self.simulations, Some(shape))
+    }
+
+    /// The source for these devices, kept for the next time.
+    fn on(&self, target: Target) -> Rc<Self> {
+        let names = target.devices.iter().map(|device| device.name.clone()).collect();
+        let new = || Rc::new(Self::over(self.model, Cow::Owned(target), self.profile, self.companions));
+        Rc::clone(self.others.borrow_mut().entry(names).or_insert_with(new))
     }
 
     /// How many graphs have been simulated so far, in full or in short.
@@ -100,7 +116,7 @@ impl<'a> Requirements<'a> {
     }
 
     fn case<'b>(&'b self, settings: &'b Settings, speculation: Speculation) -> Result<Case<'b>, FootprintError> {
-        Case::new(self.model, &self.roles, settings, self.target, self.profile, speculation)
+        Case::new(self.model, &self.roles, settings, &self.target, self.profile, speculation)
     }
 
     fn placed(&self, case: &Case<'_>) -> Result<Rc<Shaped>, FootprintError> {

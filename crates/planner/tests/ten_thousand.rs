@@ -29,15 +29,12 @@ const CASES: usize = if cfg!(debug_assertions) { 100 } else { 1_000 };
 /// Broken laws that are shown.
 const SHOWN: usize = 40;
 
-/// What a plan may lose in predicted time with more memory before it counts as slower.
-const SLACK: f64 = 1.05;
+/// What a plan may be worth less with more memory before it counts as slower: settings that win less than this are left as the engine
+/// has them.
+const SLACK: f64 = 1.02;
 
-/// Plans that may be slower with more memory, in a thousand: a chain of placements that is walked to its first border stops elsewhere.
-const SLOWER_IN_1000: usize = 8;
-
-/// Cases that break a law and are not mended yet; of the others none may. 567: with more memory a refusal, where split mode `tensor` and one
-/// layer of experts on the host are pinned. 792: with more memory no room for copies of host weights, on four unequal GPUs.
-const NOT_MENDED: [usize; 2] = [567, 792];
+/// Plans that may be slower with more memory, in a thousand.
+const SLOWER_IN_1000: usize = 0;
 
 /// What came of some cases.
 #[derive(Default)]
@@ -81,9 +78,6 @@ fn every_law_holds_for_every_case() {
     };
     let (slower, broken) = (texts(|tally| &tally.slower), texts(|tally| &tally.broken));
     println!("{} are slower with more memory:\n{}", slower.len(), slower[..slower.len().min(SHOWN)].join("\n"));
-    let of_a_known_case = |text: &&str| NOT_MENDED.iter().any(|case| text.contains(&format!(": case {case}: ")));
-    let (known, broken): (Vec<&str>, Vec<&str>) = broken.into_iter().partition(of_a_known_case);
-    println!("{} break a law and are not mended yet:\n{}", known.len(), known.join("\n"));
     assert!(broken.is_empty(), "{} of {cases} cases:\n{}", broken.len(), broken[..broken.len().min(SHOWN)].join("\n"));
     assert!(slower.len() * 1000 <= grown * SLOWER_IN_1000 || cases < 1000, "{} of {grown} are slower with more memory", slower.len());
     // Neither side may be a rarity, or the laws are about nothing.
@@ -104,8 +98,8 @@ fn work(next: &AtomicUsize, end: usize, models: &[Entry]) -> Tally {
             Ok(Ok(Outcome::Planned { grown })) => {
                 tally.plans += 1;
                 tally.grown += usize::from(grown.is_some());
-                if let Some(times) = grown.map(|grown| grown.slower).filter(|&times| times > SLACK) {
-                    tally.slower.push(format!("{times:.2} times as slow with more memory: {case}"));
+                if let Some(grown) = grown.filter(|grown| grown.slower > SLACK) {
+                    tally.slower.push(format!("{:.3} times as slow with more memory: {} in {case}", grown.slower, grown.between));
                 }
             }
             Ok(Err(law)) => tally.broken.push(format!("{law}: {case}")),

@@ -612,7 +612,8 @@ mod tests {
 
     #[test]
     fn candidates_that_read_the_same_are_one_row() {
-        let needs = |gib| Rejection::DoesNotFit { pool: Pool::Host, needs: Bytes::from_gib(gib), limit: Bytes::from_gib(8) };
+        let needs =
+            |gib| Rejection::DoesNotFit { pool: Pool::Host, needs: Bytes::from_gib(gib), limit: Bytes::from_gib(8), others: Vec::new() };
         let rejected = |what: &str, rejection| Rejected { what: what.to_owned(), settings: Settings::default(), rejection };
         let impossible = || Rejection::NotPossible("not with this engine".to_owned());
         let rows = tried(&[

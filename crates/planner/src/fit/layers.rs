@@ -62,15 +62,15 @@ pub(super) struct Tried {
     used: Vec<i64>,
 }
 
-pub(super) struct Search<'a> {
-    pub(super) dry: &'a DryRuns<'a>,
+pub(super) struct Search<'s, 'a> {
+    pub(super) dry: &'s DryRuns<'a>,
     /// Everything but where layers go.
     pub(super) base: Settings,
     /// The most that each device may use.
     pub(super) targets: Vec<i64>,
 }
 
-impl Search<'_> {
+impl Search<'_, '_> {
     /// The engine's settings for these layers.
     pub(super) fn settings(&self, layers: &[Layers]) -> Settings {
         let total = layers.iter().fold(0_u32, |sum, on| sum.wrapping_add(on.total));

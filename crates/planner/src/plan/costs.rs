@@ -1,8 +1,8 @@
 //! What it would cost to set one knob otherwise: each change evaluated anew, with everything else as the plan has it.
 
+use super::Plan;
 use super::site::{Candidate, Reach, Residency, Rung, Site};
 use super::verdict::{Origin, Pareto, Pool};
-use super::{Plan, shared};
 use crate::emit::flags::value_text;
 use crate::inventory::Inventory;
 use crate::predict::{Configuration, HostState};
@@ -114,15 +114,15 @@ fn from_disk(plan: &Plan) -> bool {
 
 /// The problem that a plan solves, with the devices that it is for.
 fn on_site<T>(machine: &Machine, model: &Model, target: &Target, plan: &Plan, work: impl Fn(&Site<'_>) -> T) -> T {
-    let chosen = plan.target(target);
-    let request = match plan.settings.devices == plan.request.pins.devices.clone().unwrap_or_default() {
-        true => plan.request.clone(),
-        false => shared::without_devices(target, &plan.request).1,
-    };
+    let request = &plan.request;
+    let pinned = request.pins.devices.as_ref().and_then(|devices| target.only(devices).ok());
+    let target = pinned.as_deref().unwrap_or(target);
     let inventory = Inventory::of(model);
-    let requirements = Requirements::new(model, &chosen, &request.profile, &request.companions);
+    let requirements = Requirements::new(model, target, &request.profile, &request.companions);
     let require = |settings: &Settings| requirements.require(settings);
-    work(&Site::new(machine, model, &chosen, &request, &inventory, &require))
+    let whole = Site::new(machine, model, target, request, &inventory, &require);
+    let chosen = whole.of(&plan.settings.devices);
+    work(chosen.as_ref().unwrap_or(&whole))
 }
 
 /// The neighbours of a setting's value that are worth a look.

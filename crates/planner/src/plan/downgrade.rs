@@ -134,8 +134,10 @@ impl Site<'_> {
         let settings = &found.candidate.settings;
         let chosen = !settings.op_offload && self.request.pins.op_offload.is_none() && self.wants_devices();
         // Where it is slower, nothing is given up.
-        let short = chosen && self.evaluate(&Settings { op_offload: true, ..settings.clone() }, &found.rung).outcome.is_err();
-        short.then(|| Downgrade {
+        let on = Settings { op_offload: true, ..settings.clone() };
+        let short = chosen && self.evaluate(&on, &found.rung).outcome.is_err();
+        let wanted = || self.in_place(&on, &found.candidate).better_than(&found.candidate.worth, 1.0);
+        (short && wanted()).then(|| Downgrade {
             setting: "op_offload",
             from: "on".to_owned(),
             to: "off".to_owned(),

@@ -1,7 +1,8 @@
 //! The plain thing beside the clever one: every candidate of the search's space, evaluated exactly one by one.
 //!
 //! The space of a tier is every frame (context, micro-batch, load mode, ...) with every number of layers on devices and of layers without
-//! their experts that a chain passes, on every device alone, on none, and over all devices in every split.
+//! their experts that a chain passes, on every device alone, on none, and over all devices in every split;
+//! and the same on every other set of devices that is looked at.
 
 use super::chain::{Route, Step};
 use super::joint::{Frame, Ways};
@@ -34,31 +35,39 @@ impl Optimum {
 
 /// What the search finds; `None` where it finds nothing.
 pub fn searched(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Option<Optimum> {
-    on_site(machine, model, target, request, |site, rungs| Ways::new(site, rungs, |_| true).best(u32::MAX).map(Rc::unwrap_or_clone))
+    on_sites(machine, model, target, request, |sites, rungs| {
+        Ways::new(sites.to_vec(), rungs, |_| true).best(u32::MAX).map(Rc::unwrap_or_clone)
+    })
 }
 
 /// What trying everything finds; `None` where nothing fits. The effort grows with the product of layers and devices: for small models.
 pub fn exhaustive(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Option<Optimum> {
-    on_site(machine, model, target, request, |site, rungs| site.enumerate(rungs))
+    on_sites(machine, model, target, request, |sites, rungs| {
+        let best = sites.iter().enumerate().filter_map(|(number, site)| site.enumerate(rungs, number > 0));
+        best.min_by(|a, b| a.worth.total_cmp(&b.worth))
+    })
 }
 
-fn on_site(
+fn on_sites(
     machine: &Machine,
     model: &Model,
     target: &Target,
     request: &Request,
-    best: impl Fn(&Site<'_>, &[Rung]) -> Option<Candidate>,
+    best: impl for<'s> Fn(&[&'s Site<'s>], &[Rung]) -> Option<Candidate>,
 ) -> Option<Optimum> {
     let inventory = Inventory::of(model);
     let requirements = Requirements::new(model, target, &request.profile, &request.companions);
     let require = |settings: &Settings| requirements.require(settings);
     let site = Site::new(machine, model, target, request, &inventory, &require);
-    site.tiers().iter().find_map(|tier| best(&site, tier)).map(Optimum::of)
+    let others = site.lineups();
+    let sites: Vec<&Site<'_>> = std::iter::once(&site).chain(&others).collect();
+    site.tiers().iter().find_map(|tier| best(&sites, tier)).map(Optimum::of)
 }
 
 impl Site<'_> {
-    fn enumerate(&self, rungs: &[Rung]) -> Option<Candidate> {
-        let (frames, _) = self.frames(rungs);
+    fn enumerate(&self, rungs: &[Rung], other: bool) -> Option<Candidate> {
+        let rungs: Vec<Rung> = rungs.iter().filter(|rung| !other || self.reaches(rung.reach)).copied().collect();
+        let (frames, _) = self.frames(&rungs);
         let mut best: Option<Candidate> = None;
         for frame in &frames {
             for settings in self.everything(frame) {

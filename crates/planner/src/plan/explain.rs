@@ -8,8 +8,8 @@ use super::site::{BITNET_UBATCH, Candidate, Reach, Residency, Rung, Site};
 use super::verdict::{Binding, Change, Choice, Origin, Pool, Strategy};
 use crate::emit::BITNET;
 use crate::emit::flags::{flags, value_text};
-use crate::predict::HostState;
-use spec::settings::{LoadMode, SplitMode};
+use crate::predict::{Configuration, HostState, speculation};
+use spec::settings::{FlashAttention, LoadMode, SplitMode};
 use spec::{Bytes, Known, Settings};
 
 /// Repacked copies that the host would hold with repacking on; `None` where there are none.
@@ -39,7 +39,7 @@ impl Site<'_> {
     }
 
     /// Where each setting comes from.
-    pub(crate) fn choices(&self, found: &Found) -> Vec<Choice> {
+    pub(crate) fn choices(&self, found: &Found, whole: &Site<'_>) -> Vec<Choice> {
         let pinned = self.request.pins.names();
         let default = Settings::default();
         let settings = &found.candidate.settings;
@@ -47,6 +47,8 @@ impl Site<'_> {
             let value = value_text(settings, setting);
             let (origin, because) = if pinned.contains(&setting) {
                 (Origin::Pinned, "pinned by the user".to_owned())
+            } else if let ("devices", Some(why)) = (setting, self.devices_reason(whole)) {
+                (Origin::Searched, why)
             } else {
                 self.because(setting, found).unwrap_or_else(|| {
                     if value == value_text(&default, setting) {
@@ -68,6 +70,10 @@ impl Site<'_> {
         let rule = |why: String| Some((Origin::Rule, why));
         match setting {
             "n_ctx" => searched(self.context_reason(settings)),
+            "tensor_overrides" if self.wants_devices() && settings.tensor_overrides.is_empty() && settings.n_gpu_layers > 0 => {
+                let why = "whole layers; the output head goes first, as a token reads all of it";
+                Some((Origin::EngineDefault, why.to_owned()))
+            }
             "n_gpu_layers" | "tensor_split" | "split_mode" | "main_gpu" | "n_cpu_moe" | "tensor_overrides" if self.wants_devices() => {
                 let kept = found.gate.as_ref().filter(|gate| gate.kept() && self.on_host(&found.candidate));
                 match kept {
@@ -77,6 +83,10 @@ impl Site<'_> {
             }
             "n_gpu_layers" if self.target.devices.is_empty() => rule("no GPU that the engine can use".to_owned()),
             "n_gpu_layers" => rule("the CPU was asked for".to_owned()),
+            "flash_attn" if settings.flash_attn == FlashAttention::Off => searched("attention is faster without it here".to_owned()),
+            "kv_offload" if !settings.kv_offload && self.wants_devices() => {
+                searched("the cache on the host leaves the GPU's memory to layers".to_owned())
+            }
             "cache_type_k" | "cache_type_v" if settings.cache_type_k.is_quantized() => searched("f16 does not fit".to_owned()),
             "flash_attn" if settings.cache_type_v.is_quantized() => rule("a quantised V cache needs it".to_owned()),
             "n_ubatch" if settings.n_ubatch > 512 && self.on_host(&found.candidate) => {
@@ -99,6 +109,13 @@ impl Site<'_> {
             "load_mode" if settings.load_mode == LoadMode::None => {
                 searched("mapped, the GPU would hold all of the file from the first of its weights to the last".to_owned())
             }
+            "kv_offload" if self.wants_devices() && settings.n_gpu_layers > 0 => {
+                Some((Origin::EngineDefault, "the cache lies with its layers; on the host nothing is faster".to_owned()))
+            }
+            "flash_attn" if settings.flash_attn == FlashAttention::Auto => {
+                Some((Origin::EngineDefault, "on where every device has a kernel for it; off nothing is faster".to_owned()))
+            }
+            "n_parallel" => Some((Origin::EngineDefault, "one request at a time".to_owned())),
             "repack" if !settings.repack => searched("rearranged copies of the host's weights do not fit".to_owned()),
             "op_offload" if !settings.op_offload => {
                 let off = "the GPU was not asked for";
@@ -140,6 +157,9 @@ impl Site<'_> {
             "n_gpu_layers" => Some(format!("the most of {all} that fits")),
             "n_cpu_moe" if settings.n_cpu_moe > 0 => Some("experts leave the GPU first: a token reads few of them".to_owned()),
             "split_mode" | "main_gpu" if settings.split_mode == SplitMode::None => Some("the fastest GPU holds it alone".to_owned()),
+            "tensor_overrides" if !settings.tensor_overrides.is_empty() => {
+                Some("parts of layers where less than a whole one was left".to_owned())
+            }
             "tensor_split" if !settings.tensor_split.is_empty() => Some("layers per GPU, as much as fits on the fastest".to_owned()),
             _ => None,
         }
@@ -152,7 +172,12 @@ impl Site<'_> {
                 format!("the {fastest} fastest of {cores} physical cores that may be used: a token waits for the slowest")
             }
             (_, Some(1)) => "the one physical core that may be used".to_owned(),
-            (_, Some(cores)) => format!("{cores} physical cores that may be used"),
+            (_, Some(cores)) => match self.machine.facts.cpu.sockets.get() {
+                Some(sockets) if sockets > 1 => {
+                    format!("{cores} physical cores that may be used, of {sockets} sockets: each adds its memory")
+                }
+                _ => format!("{cores} physical cores that may be used"),
+            },
             (_, None) => "cores of the machine not known".to_owned(),
         };
         match self.request.preferences.power {
@@ -187,9 +212,10 @@ impl Site<'_> {
     }
 
     /// Sentences for people.
-    pub(crate) fn reasons(&self, found: &Found) -> Vec<String> {
+    pub(crate) fn reasons(&self, found: &Found, whole: &Site<'_>) -> Vec<String> {
         let candidate = &found.candidate;
         let mut reasons = vec![self.describe(&candidate.settings)];
+        reasons.extend(self.devices_reason(whole).map(|why| format!("devices {}: {why}", self.devices)));
         reasons.push(format!("context: {}", self.context_reason(&candidate.settings)));
         reasons.extend(self.request.profile.bitnet.and_then(|engine| footprint::bitnet::head_choice(self.model, engine)));
         if let Some(first) = found.tried.first() {
@@ -198,6 +224,7 @@ impl Site<'_> {
         reasons.extend(found.gate.as_ref().map(ToString::to_string));
         let prediction = self.prediction(candidate);
         let slowest = prediction.decode_parts.first();
+        reasons.extend(self.drafting(candidate).map(|(_, why)| why));
         reasons.extend(slowest.map(|part| format!("decode is limited by {}: {}", prediction.decode_bottleneck, part.what)));
         reasons
     }
@@ -214,8 +241,35 @@ impl Site<'_> {
         if self.cores().is_none() {
             warnings.push(format!("cores of the machine are not known: {} threads assumed", found.candidate.settings.threads));
         }
+        warnings.extend(self.drafting(&found.candidate).and_then(|(pays, why)| (!pays).then_some(why)));
         warnings.extend(found.candidate.requirement.notes.iter().cloned());
         warnings
+    }
+
+    /// Whether tokens drafted by what is given pay, and by how much; `None` where nothing drafts.
+    fn drafting(&self, candidate: &Candidate) -> Option<(bool, String)> {
+        let draft = self.request.companions.draft.as_ref()?;
+        let (settings, layer_devices) = (&candidate.settings, candidate.requirement.layer_devices.as_slice());
+        let (moved, state) = (self.moved_by(settings), HostState::of(self.pools.host.with_files, &candidate.requirement));
+        let configuration = Configuration { settings, layer_devices, moved: &moved, state: &state };
+        let parameters = roofline::Parameters::fitted();
+        let drafted = speculation(
+            &self.predictor,
+            configuration,
+            self.machine,
+            &self.target,
+            self.inventory,
+            draft,
+            self.depth(settings),
+            parameters,
+        );
+        let plain = self.prediction(candidate).decode;
+        let pays = drafted.decode.get().zip(plain.get()).is_none_or(|(with, without)| with > without);
+        let word = if pays { "pays" } else { "does not pay: leave the draft out" };
+        Some((
+            pays,
+            format!("drafting {} tokens ahead {word}: decode {} instead of {}", drafted.drafted, central(&drafted.decode), central(&plain)),
+        ))
     }
 
     /// Changes that would lead to another plan, each planned anew.
@@ -316,8 +370,9 @@ impl Site<'_> {
 
     /// A site of its own over the same problem.
     pub(crate) fn again(&self) -> Site<'_> {
-        let mut site = Site::new(self.machine, self.model, self.target, self.request, self.inventory, self.require());
+        let mut site = Site::new(self.machine, self.model, &self.target, self.request, self.inventory, self.require());
         site.pools = self.pools.clone();
+        site.devices = self.devices.clone();
         site
     }
 

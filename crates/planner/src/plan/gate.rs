@@ -80,14 +80,16 @@ impl Gate {
 
 impl Site<'_> {
     /// The best of a tier, with no more changes to the engine's defaults than win by the margin.
-    pub(crate) fn settled(&self, rungs: &[Rung]) -> Placed {
-        let mut ways = Ways::new(self, rungs, |_| true);
+    pub(crate) fn settled(&self, others: &[Site<'_>], rungs: &[Rung]) -> Placed {
+        let sites = std::iter::once(self).chain(others).collect();
+        let mut ways = Ways::new(sites, rungs, |_| true);
         let Some(best) = ways.best(u32::MAX) else { return Err(ways.tried()) };
-        if let Some(rejection) = self.too_slow(&best) {
-            return Err(vec![self.rejected(&best.settings, rejection)]);
+        let site = others.iter().find(|site| site.devices == best.settings.devices).unwrap_or(self);
+        if let Some(rejection) = site.too_slow(&best) {
+            return Err(vec![site.rejected(&best.settings, rejection)]);
         }
         // Frames differ in little: nearly all that is wrong with the time of one is wrong with that of the other.
-        let margin = if self.gains_nothing_measured(&best) { f64::INFINITY } else { MARGINS.0 };
+        let margin = if site.gains_nothing_measured(&best) { f64::INFINITY } else { MARGINS.0 };
         let settled = (0..ways.most_changes())
             .find_map(|changes| ways.best(changes).filter(|fewer| !best.worth.better_than(&fewer.worth, 1.0 + margin)));
         drop(ways);
@@ -117,7 +119,8 @@ impl Site<'_> {
     /// What was found, or the engine's own choice where that is not worse by the margin.
     pub(crate) fn gated(&self, found: Found) -> Found {
         let Some((settings, end)) = self.engine_default(&found) else { return found };
-        let margin = self.margin(&found.candidate);
+        let chosen = self.of(&found.candidate.settings.devices);
+        let margin = chosen.as_ref().unwrap_or(self).margin(&found.candidate);
         let own = self.default_candidate(&settings, &found);
         let plan_seconds = found.candidate.timing.whole;
         let seconds = own.as_ref().map(|own| own.timing.whole).map_err(Clone::clone);
@@ -155,7 +158,7 @@ impl Site<'_> {
         }
         let unset = Settings { n_gpu_layers: pins.n_gpu_layers.unwrap_or(ALL), ..base };
         let goal = FitGoal::new(self.machine.effective_memory_total().get().unwrap_or(Bytes::MAX));
-        let fitted = fit(self.model, &unset, self.target, &self.request.profile, &goal).ok()?;
+        let fitted = fit(self.model, &unset, &self.target, &self.request.profile, &goal).ok()?;
         let mut settings = fitted.settings;
         settings.n_gpu_layers = settings.n_gpu_layers.min(self.inventory.offloadable());
         Some((self.pinned(settings), fitted.end))

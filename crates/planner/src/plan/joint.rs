@@ -47,6 +47,8 @@ struct Border {
     /// What each device needs beyond the sums: a guess, until the exact requirement has said it.
     beyond: Vec<f64>,
     measured: Vec<bool>,
+    /// What each device had left at the last evaluation; less than nothing where it had too little.
+    left: Vec<f64>,
     best: Option<Candidate>,
     tried: Vec<Rejected>,
 }
@@ -66,15 +68,30 @@ impl Border {
 
 /// One chain of one frame, and what it could be worth.
 struct Way {
+    /// Of the sites.
+    site: usize,
+    /// Of all frames.
     frame: usize,
     route: Route,
     steps: Vec<Step>,
+    /// The step beyond which sums see no gain.
+    aim: usize,
     bound: Worth,
 }
 
+/// How much of a chain's step is on devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tried {
+    /// More than they hold, or it is not possible at all.
+    TooMuch,
+    /// So little that the host cannot hold the rest.
+    TooLittle,
+    Fits,
+}
+
 /// The ways over some frames, each followed when it is asked for, and once.
-pub(crate) struct Ways<'s, 'a> {
-    site: &'s Site<'a>,
+pub(crate) struct Ways<'s> {
+    sites: Vec<&'s Site<'s>>,
     frames: Vec<Frame>,
     ways: Vec<Way>,
     followed: Vec<Option<Result<Rc<Candidate>, Vec<Rejected>>>>,
@@ -82,16 +99,24 @@ pub(crate) struct Ways<'s, 'a> {
     hopeless: Vec<(Rung, Rejected)>,
 }
 
-impl<'s, 'a> Ways<'s, 'a> {
-    /// Over all frames of these rungs that are wanted.
-    pub(crate) fn new(site: &'s Site<'a>, rungs: &[Rung], wanted: impl Fn(&Frame) -> bool) -> Self {
-        let (mut frames, mut hopeless) = site.frames(rungs);
-        frames.retain(wanted);
-        let (mut ways, none) = site.ways(&frames);
-        hopeless.extend(none);
+impl<'s> Ways<'s> {
+    /// Over all frames of these rungs that are wanted, on each of these sites.
+    pub(crate) fn new(sites: Vec<&'s Site<'s>>, rungs: &[Rung], wanted: impl Fn(&Frame) -> bool) -> Self {
+        let (mut frames, mut ways, mut hopeless) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, site) in sites.iter().enumerate() {
+            let rungs: Vec<Rung> = rungs.iter().filter(|rung| number == 0 || site.reaches(rung.reach)).copied().collect();
+            let (mut own, ruled_out) = site.frames(&rungs);
+            own.retain(&wanted);
+            // Other devices than the engine would take are one change more.
+            own.iter_mut().for_each(|frame| frame.changes += u32::from(number > 0));
+            let (found, none) = site.ways(&own);
+            ways.extend(found.into_iter().map(|way| Way { site: number, frame: frames.len() + way.frame, ..way }));
+            hopeless.extend(ruled_out.into_iter().chain(none));
+            frames.extend(own);
+        }
         ways.sort_by(|a, b| a.bound.total_cmp(&b.bound));
         let followed = ways.iter().map(|_| None).collect();
-        Self { site, frames, ways, followed, hopeless }
+        Self { sites, frames, ways, followed, hopeless }
     }
 
     /// Drops ways along other routes than these, if any are named.
@@ -116,7 +141,7 @@ impl<'s, 'a> Ways<'s, 'a> {
             if frame.changes > changes {
                 continue;
             }
-            let result = followed.get_or_insert_with(|| self.site.follow(way, frame).map(Rc::new));
+            let result = followed.get_or_insert_with(|| self.sites[way.site].follow(way, frame).map(Rc::new));
             if let Ok(candidate) = result
                 && best.as_ref().is_none_or(|best| candidate.worth.better_than(&best.worth, SAME))
             {
@@ -158,7 +183,7 @@ impl Site<'_> {
 
     /// The same along these routes; along all, where none is named.
     pub(crate) fn place_along(&self, rung: &Rung, wanted: impl Fn(&Frame) -> bool, routes: &[Route]) -> Placed {
-        let mut ways = Ways::new(self, &[*rung], wanted);
+        let mut ways = Ways::new(vec![self], &[*rung], wanted);
         ways.keep(routes);
         match ways.best(u32::MAX) {
             Some(best) => Ok(Rc::unwrap_or_clone(best)),
@@ -212,11 +237,29 @@ impl Site<'_> {
         let larger: Vec<&dyn Fn(&Settings) -> Settings> = larger.map(|(change, _)| change as _).collect();
         let plain = bases.clone();
         vary(&mut bases, &larger);
+        let devices = self.wants_devices();
+        if devices && rung.reach == Reach::Anywhere && base.kv_offload && pins.kv_offload.is_none() && !self.may_hold_all(base) {
+            bases.extend(plain.iter().map(|(base, changes)| (Settings { kv_offload: false, ..base.clone() }, changes + 1)));
+        }
+        if base.flash_attn == FlashAttention::Auto
+            && pins.flash_attn.is_none()
+            && self.request.profile.bitnet.is_none()
+            && !base.cache_type_v.is_quantized()
+        {
+            let off = |base: &Settings| Settings { flash_attn: FlashAttention::Off, ..base.clone() };
+            bases.extend(plain.iter().map(|(base, changes)| (off(base), changes + 1)));
+        }
         // What a larger micro-batch saves are copies of host weights: without these it is not tried.
-        if self.wants_devices() && base.op_offload && pins.op_offload.is_none() {
+        if devices && base.op_offload && pins.op_offload.is_none() {
             bases.extend(plain.into_iter().map(|(base, changes)| (Settings { op_offload: false, ..base }, changes + 1)));
         }
         bases
+    }
+
+    /// True where weights and cache are not more than devices have in all.
+    fn may_hold_all(&self, base: &Settings) -> bool {
+        let layers: Bytes = self.inventory.layers.iter().map(|layer| layer.dense + layer.experts + layer.cache(base)).sum();
+        layers + self.inventory.output <= self.pools.device_limit()
     }
 
     /// Every way over the frames, with its bound; and for each frame that has none, why.
@@ -231,10 +274,11 @@ impl Site<'_> {
                         Route::Host => vec![Step { n_gpu_layers: 0, n_cpu_moe: frame.base.n_cpu_moe }],
                         _ => self.chain(&frame.base, frame.rung.reach, leaving),
                     };
-                    let Some((_, settings)) = self.furthest(frame, route, &steps, &limits) else { continue };
-                    let bound = self.bound(&settings, frame);
+                    let Some((last, settings)) = self.furthest(frame, route, &steps, &limits) else { continue };
+                    let furthest = (last, self.bound(&settings, frame));
+                    let (aim, bound) = self.worthwhile(frame, route, &steps, furthest, &limits);
                     self.considered.set(self.considered.get() + steps.len());
-                    ways.push(Way { frame: number, route, steps, bound });
+                    ways.push(Way { site: 0, frame: number, route, steps, aim, bound });
                     if route == Route::Host {
                         break;
                     }
@@ -278,6 +322,36 @@ impl Site<'_> {
         Some(best)
     }
 
+    /// The step of a chain that is worth most by sums: where the host is faster than a device, that is not the last that fits. Times fall
+    /// and rise once along a chain, but for a jump at its start. Where it is the last, sums bound nothing beyond it: the end of the chain.
+    fn worthwhile(&self, frame: &Frame, route: Route, steps: &[Step], (last, at_last): (usize, Worth), limits: &[f64]) -> (usize, Worth) {
+        let at = |step: usize| {
+            let settings = self.at(&frame.base, route, *steps.get(step)?, &frame.sums, limits)?;
+            Some((step, self.bound(&settings, frame)))
+        };
+        let better = |a: &(usize, Worth), b: &(usize, Worth)| a.1.total_cmp(&b.1).is_lt();
+        let end = (steps.len().saturating_sub(1), at_last);
+        let Some(before) = last.checked_sub(1).and_then(at) else { return end };
+        let first = at(0).unwrap_or(before);
+        let mut best = (last, at_last);
+        if better(&before, &best) {
+            let (mut low, mut high) = (0, before.0);
+            while high - low > 2 {
+                let third = (high - low) / 3;
+                match (at(low + third), at(high - third)) {
+                    (Some(a), Some(b)) if better(&b, &a) => low = a.0,
+                    (Some(_), Some(b)) => high = b.0,
+                    _ => break,
+                }
+            }
+            best = (low..=high).filter_map(at).fold(before, |best, step| if better(&step, &best) { step } else { best });
+        }
+        if better(&first, &best) {
+            best = first;
+        }
+        if best.0 < last { best } else { end }
+    }
+
     /// What settings could be worth at best: no more missing from memory than weights alone are too many for it, and host weights in
     /// whatever form is faster.
     fn bound(&self, settings: &Settings, frame: &Frame) -> Worth {
@@ -298,28 +372,21 @@ impl Site<'_> {
         if may_be_copies && !self.target.devices.is_empty() { plain.least(worth(1.0)) } else { plain }
     }
 
-    /// As far along a way as the exact requirement allows. What fits at a step fits at all before it: sums, corrected by what the exact
-    /// requirement had beyond them, propose a step between the last that fits and the first that does not, until these are neighbours.
+    /// As far along a way as the exact requirement allows, but no further than is worth it. Where the host has too little for what that
+    /// leaves to it, the least beyond that it can hold.
     fn follow(&self, way: &Way, frame: &Frame) -> Placed {
         let limits = self.limits(false);
         let beyond = vec![self.compute_guess(&frame.base); limits.len()];
         let mut border = Border { beyond, measured: vec![false; limits.len()], ..Border::default() };
-        let (mut fits, mut fails) = (None, way.steps.len());
-        for _ in 0..STEPS {
-            let next = fits.map_or(0, |step: usize| step + 1);
-            if next >= fails {
-                break;
-            }
-            let furthest = self.furthest(frame, way.route, &way.steps[..fails], &border.capacities(&limits));
-            // Where the sums see no step that fits: half way, to see for oneself.
-            let step = furthest.as_ref().map_or((next + fails - 1) / 2, |(step, _)| (*step).max(next));
-            let settings = furthest.filter(|(furthest, _)| *furthest == step).map(|(_, settings)| settings);
-            let settings = settings.or_else(|| self.at(&frame.base, way.route, way.steps[step], &frame.sums, &border.at_most(&limits)));
-            let settings = settings.or_else(|| self.at(&frame.base, way.route, way.steps[step], &frame.sums, &limits));
-            if settings.is_some_and(|settings| self.try_step(settings, (way.route, way.steps[step]), frame, &limits, &mut border)) {
-                fits = Some(step);
-            } else {
-                fails = step;
+        let (mut low, fits) = self.climb(way, frame, &limits, &mut border, (0, way.aim + 1));
+        if fits.is_none() && low > way.aim {
+            let (_, mut found) = self.climb(way, frame, &limits, &mut border, (low, way.steps.len()));
+            while let Some(step) = found.filter(|&step| low < step) {
+                let middle = (low + step) / 2;
+                match self.try_at(way, middle, frame, &limits, &mut border, None) {
+                    Tried::Fits => found = Some(middle),
+                    _ => low = middle + 1,
+                }
             }
         }
         if border.best.is_none() && border.tried.is_empty() {
@@ -328,25 +395,76 @@ impl Site<'_> {
         border.best.ok_or(border.tried)
     }
 
-    /// Evaluates a step exactly, over several devices split anew by what is then known of each; true where it fits.
-    fn try_step(&self, settings: Settings, (route, step): (Route, Step), frame: &Frame, limits: &[f64], border: &mut Border) -> bool {
-        let mut fits = self.try_settings(&settings, frame, border);
+    /// Towards the last step before `fails` that fits. What is not too much at a step is not at any before it: sums, corrected by what the
+    /// exact requirement had beyond them, propose a step between the last that is not and the first that is, until these are neighbours.
+    /// The first step that is not known to be too little or to fit, and the last that fits.
+    fn climb(
+        &self,
+        way: &Way,
+        frame: &Frame,
+        limits: &[f64],
+        border: &mut Border,
+        (mut next, mut fails): (usize, usize),
+    ) -> (usize, Option<usize>) {
+        let mut fits = None;
+        for _ in 0..STEPS {
+            if next >= fails {
+                break;
+            }
+            let furthest = self.furthest(frame, way.route, &way.steps[..fails], &border.capacities(limits));
+            // Where the sums see no step that fits: half way, to see for oneself.
+            let step = furthest.as_ref().map_or((next + fails - 1) / 2, |(step, _)| (*step).max(next));
+            let settings = furthest.filter(|(furthest, _)| *furthest == step).map(|(_, settings)| settings);
+            match self.try_at(way, step, frame, limits, border, settings) {
+                Tried::Fits => (next, fits) = (step + 1, Some(step)),
+                Tried::TooLittle => next = step + 1,
+                Tried::TooMuch => fails = step,
+            }
+        }
+        (next, fits)
+    }
+
+    /// Evaluates a step exactly, over several devices split anew by what is then known of each; with these settings, if any are proposed.
+    fn try_at(&self, way: &Way, step: usize, frame: &Frame, limits: &[f64], border: &mut Border, proposed: Option<Settings>) -> Tried {
+        let (route, step) = (way.route, way.steps[step]);
+        let at = |capacities: &[f64]| self.at(&frame.base, route, step, &frame.sums, capacities);
+        let Some(settings) = proposed.or_else(|| at(&border.at_most(limits))).or_else(|| at(limits)) else { return Tried::TooMuch };
+        let mut tried = self.try_settings(&settings, frame, border);
         if !matches!(route, Route::FastestFirst | Route::Balanced) {
-            return fits;
+            return tried;
         }
         let mut seen = vec![settings];
         for _ in 0..RESPLITS {
-            let at = |capacities: &[f64]| self.at(&frame.base, route, step, &frame.sums, capacities);
             let again = at(&border.capacities(limits)).or_else(|| at(&border.at_most(limits)));
+            let again = again.filter(|settings| !seen.contains(settings)).or_else(|| self.relieved(seen.last()?, &border.left));
             let Some(again) = again.filter(|settings| !seen.contains(settings)) else { break };
-            fits |= self.try_settings(&again, frame, border);
+            tried = tried.max(self.try_settings(&again, frame, border));
             seen.push(again);
         }
-        fits
+        tried
     }
 
-    /// Evaluates settings exactly and keeps them where they are the best so far; true where they fit.
-    fn try_settings(&self, settings: &Settings, frame: &Frame, border: &mut Border) -> bool {
+    /// The settings with a layer less on the device that has too little, and one more where most is left; `None` where every device holds
+    /// what it has.
+    fn relieved(&self, settings: &Settings, left: &[f64]) -> Option<Settings> {
+        let device = |worst: bool| {
+            let devices =
+                left.iter().enumerate().filter(|(device, _)| !worst || settings.tensor_split.get(*device).is_some_and(|n| *n >= 1.0));
+            let order = |a: &(usize, &f64), b: &(usize, &f64)| a.1.total_cmp(b.1);
+            if worst { devices.min_by(order) } else { devices.max_by(order) }
+        };
+        let ((from, short), (to, spare)) = (device(true)?, device(false)?);
+        if from == to || *short >= 0.0 || *spare <= 0.0 {
+            return None;
+        }
+        let mut split = settings.tensor_split.clone();
+        *split.get_mut(from)? -= 1.0;
+        *split.get_mut(to)? += 1.0;
+        Some(Settings { tensor_split: split, ..settings.clone() })
+    }
+
+    /// Evaluates settings exactly and keeps them where they are the best so far.
+    fn try_settings(&self, settings: &Settings, frame: &Frame, border: &mut Border) -> Tried {
         let evaluated = self.evaluate(settings, &frame.rung);
         if let Some(requirement) = &evaluated.requirement {
             self.correct(border, settings, &frame.sums, requirement);
@@ -357,12 +475,15 @@ impl Site<'_> {
                 if border.best.as_ref().is_none_or(|best| candidate.worth.better_than(&best.worth, SAME)) {
                     border.best = Some(candidate);
                 }
-                true
+                Tried::Fits
             }
             // Of the steps of one chain, the last is the one that came nearest.
             (_, outcome) => {
-                border.tried = outcome.err().map(|rejection| self.rejected(settings, rejection)).into_iter().collect();
-                false
+                let rejection = outcome.err();
+                // Devices are looked at first: where the host is named they hold what they were given.
+                let host = rejection.as_ref().is_some_and(|rejection| rejection.place() == Some(&Pool::Host));
+                border.tried = rejection.map(|rejection| self.rejected(settings, rejection)).into_iter().collect();
+                if host { Tried::TooLittle } else { Tried::TooMuch }
             }
         }
     }
@@ -370,6 +491,7 @@ impl Site<'_> {
     /// What the exact requirement of each device has beyond the sums: compute buffers, the driver, padding.
     fn correct(&self, border: &mut Border, settings: &Settings, sums: &Sums, requirement: &Requirement) {
         let loads = self.loads_of(settings, sums, &requirement.layer_devices);
+        border.left = self.left_on_devices(requirement);
         for (i, (device, sum)) in requirement.devices.iter().zip(loads).enumerate() {
             // A device without layers says nothing of what it would need with some.
             if let (Some(total), true) = (device.total().high(), sum > 0.0) {
@@ -381,7 +503,7 @@ impl Site<'_> {
     /// The rejection of a frame whose weights and cache are more than there is.
     fn too_large(&self, frame: &Frame) -> Rejected {
         let needs = Bytes::from_f64(frame.sums.bytes(frame.base.n_cpu_moe, 0, self.inventory.layers.len() + 1));
-        let rejection = Rejection::DoesNotFit { pool: self.device_pool(), needs, limit: self.pools.device_limit() };
+        let rejection = Rejection::DoesNotFit { pool: self.device_pool(), needs, limit: self.pools.device_limit(), others: Vec::new() };
         let whole = Settings { n_gpu_layers: self.inventory.offloadable(), ..frame.base.clone() };
         self.rejected(&self.pinned(whole), rejection)
     }
@@ -411,13 +533,15 @@ impl Site<'_> {
             let needs = layers + self.inventory.output + if base.kv_offload { cache } else { Bytes::ZERO };
             if needs > devices {
                 let whole = Settings { n_gpu_layers: self.inventory.offloadable(), ..base.clone() };
-                return Some(self.rejected(&whole, Rejection::DoesNotFit { pool: self.device_pool(), needs, limit: devices }));
+                return Some(
+                    self.rejected(&whole, Rejection::DoesNotFit { pool: self.device_pool(), needs, limit: devices, others: Vec::new() }),
+                );
             }
         }
         let output = if self.inventory.tied { Bytes::ZERO } else { self.inventory.output };
         let on_devices = if self.wants_devices() { self.pools.own_device_limit() } else { Bytes::ZERO };
         let needs = (layers + output + self.inventory.input + cache).saturating_sub(on_devices);
         let limit = self.pools.host.with_files.filter(|&limit| needs > limit)?;
-        Some(self.rejected_anywhere(base, Rejection::DoesNotFit { pool: Pool::Host, needs, limit }))
+        Some(self.rejected_anywhere(base, Rejection::DoesNotFit { pool: Pool::Host, needs, limit, others: Vec::new() }))
     }
 }

@@ -11,9 +11,11 @@ mod explain;
 mod gate;
 mod joint;
 mod layers;
+mod lineup;
 mod needs;
 mod objective;
 mod pareto;
+mod parts;
 mod place;
 pub(crate) mod pools;
 mod refusal;
@@ -27,7 +29,8 @@ mod verdict;
 pub use costs::{Cost, Knob, Other, explain, pareto};
 pub use exhaustive::{Optimum, exhaustive, searched};
 pub use gate::{Deviation, Gate};
-pub use refusal::{NearestChange, NoPlan, Rejected, Rejection};
+pub use objective::Worth;
+pub use refusal::{NearestChange, NoPlan, Rejected, Rejection, Short};
 pub use request::{DevicePreference, DiskPolicy, Margin, Power, Preferences, Priority, Request};
 pub use verdict::{Alternative, Aspect, Binding, Budget, Change, Choice, Downgrade, Merits, Origin, Pareto, Pool, Strategy, Verdict};
 
@@ -37,10 +40,8 @@ use crate::inventory::Inventory;
 use crate::predict::Prediction;
 use footprint::{FootprintError, Requirement, Requirements, Target};
 use site::Site;
-use spec::settings::Devices;
 use spec::{Machine, Model, Settings};
 use std::borrow::Cow;
-use std::cell::LazyCell;
 
 /// The settings to run a model with, and everything that led to them.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +54,8 @@ pub struct Plan {
     pub requirement: Requirement,
     /// How fast they should be.
     pub prediction: Prediction,
+    /// What the search has ordered it by.
+    pub worth: Worth,
     /// Whether the request is met in full.
     pub verdict: Verdict,
     /// Which processors compute.
@@ -86,26 +89,20 @@ impl Plan {
 /// Plans `model` on `machine`, with the memory of [`footprint::require_with()`], graphs that recur simulated once. Pinned devices
 /// are all there is of the target; a pin that names one which does not exist is refused.
 ///
-/// GPUs that share the host's memory are left out (`devices none`) where the CPU is as fast, or where only without them the model can
-/// be run at all.
+/// Devices are left out where the plan is better, or fits at all, without them; those that share the host's memory where the CPU is as
+/// fast, or where only without them the model can be run at all (`devices none`).
 ///
 /// # Errors
 /// [`NoPlan`] with what was tried, what ruled each out, and the nearest change that would fit.
 pub fn plan(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
     let chosen = request.pins.devices.as_ref().and_then(|devices| target.only(devices).ok());
     let target = chosen.as_deref().unwrap_or(target);
-    let of = |target| Requirements::new(model, target, &request.profile, &request.companions);
-    let bare = shared::bare(target);
-    let (requirements, without) = (of(target), LazyCell::new(|| of(&bare)));
-    let none = Devices::Only(Vec::new());
-    plan_with(machine, model, target, request, &|settings| match settings.devices == none {
-        true => without.require(settings),
-        false => requirements.require(settings),
-    })
+    let requirements = Requirements::new(model, target, &request.profile, &request.companions);
+    plan_with(machine, model, target, request, &|settings| requirements.require(settings))
 }
 
-/// Plans with another source of requirements: a cache, a recording, a test. It is asked for settings that name no device, too, where
-/// those of the target share the host's memory.
+/// Plans with another source of requirements: a cache, a recording, a test. It is asked for settings that name some of the target's
+/// devices, or none, too.
 ///
 /// # Errors
 /// As [`plan`].
@@ -137,21 +134,29 @@ fn plan_over(
     require: &dyn Fn(&Settings) -> Result<Requirement, FootprintError>,
 ) -> Result<Plan, Box<NoPlan>> {
     let inventory = Inventory::of(model);
-    let site = Site::new(machine, model, target, request, &inventory, require);
-    let found = site.search().map_err(|tried| Box::new(site.refuse(tried)))?;
+    let whole = Site::new(machine, model, target, request, &inventory, require);
+    let found = whole.search().map_err(|tried| Box::new(whole.refuse(tried)))?;
+    let chosen = whole.of(&found.candidate.settings.devices);
+    let site = chosen.as_ref().unwrap_or(&whole);
+    if let Some(refusal) = site.refused_pins(&found.candidate.settings) {
+        return Err(Box::new(refusal));
+    }
+    // Where no device takes part, theirs is the memory that is missing.
+    let short = if site.target.devices.is_empty() { &whole } else { site };
     Ok(Plan {
         considered: site.considered.get(),
-        choices: site.choices(&found),
+        choices: site.choices(&found, &whole),
         verdict: site.verdict(&found),
         strategy: site.strategy(&found.candidate),
         budgets: site.pools.budgets(&found.candidate.requirement),
-        binding: site.binding(&found),
-        reasons: site.reasons(&found),
-        changes: site.changes(&found),
+        binding: short.binding(&found),
+        reasons: site.reasons(&found, &whole),
+        changes: short.changes(&found),
         warnings: site.warnings(&found),
         gate: found.gate,
         request: request.clone(),
         prediction: site.prediction(&found.candidate),
+        worth: found.candidate.worth,
         settings: found.candidate.settings,
         requirement: found.candidate.requirement,
     })

@@ -31,18 +31,19 @@ pub(crate) enum Goal {
     FirstToken,
 }
 
-/// What candidates are ordered by; less is better.
+/// What plans are ordered by that give up the same; less is better.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Worth {
+pub struct Worth {
     /// By which factor the bound on speed is missed that is missed most; 1 where all are kept.
-    pub(crate) behind: f64,
-    /// Seconds of the workload, weighed.
-    pub(crate) seconds: f64,
+    pub behind: f64,
+    /// Central seconds of the workload, weighed: with priority `latency` those to the first token count twice, and each halving of the
+    /// wanted context counts as 5 % more.
+    pub seconds: f64,
 }
 
 impl Worth {
     /// By the bounds first.
-    pub(crate) fn total_cmp(&self, other: &Self) -> Ordering {
+    pub fn total_cmp(&self, other: &Self) -> Ordering {
         self.behind.total_cmp(&other.behind).then(self.seconds.total_cmp(&other.seconds))
     }
     /// True where it misses the bounds by less, or wins by more than `factor` in time.

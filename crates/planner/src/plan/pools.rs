@@ -53,6 +53,19 @@ impl Pools {
         devices.chain([host]).collect()
     }
 
+    /// The same with these devices alone, in this order.
+    pub(crate) fn only(&self, places: &[usize]) -> Self {
+        let device = |(index, &place): (usize, &usize)| {
+            let allowance = self.devices.get(place)?.clone();
+            let pool = match allowance.pool {
+                Pool::Device { name, .. } => Pool::Device { index, name },
+                pool => pool,
+            };
+            Some(Allowance { pool, ..allowance })
+        };
+        Self { devices: places.iter().enumerate().filter_map(device).collect(), host: self.host.clone() }
+    }
+
     /// Sum of what may be used on all devices.
     pub(crate) fn device_limit(&self) -> Bytes {
         self.devices.iter().filter_map(|device| device.limit).sum()

@@ -37,6 +37,8 @@ pub enum Rejection {
         needs: Bytes,
         /// What may be used.
         limit: Bytes,
+        /// Further memories that are too small, each with the same.
+        others: Vec<(Pool, Bytes, Bytes)>,
     },
     /// Weights would be read from disk at a speed of no use.
     TooSlow {
@@ -54,32 +56,40 @@ impl Rejection {
     }
     /// Bytes that are missing; nothing where something else is in the way.
     pub(crate) fn missing(&self) -> Bytes {
-        if let Self::DoesNotFit { needs, limit, .. } = self { needs.saturating_sub(*limit) } else { Bytes::ZERO }
+        let Self::DoesNotFit { needs, limit, others, .. } = self else { return Bytes::ZERO };
+        others.iter().map(|(_, needs, limit)| needs.saturating_sub(*limit)).sum::<Bytes>() + needs.saturating_sub(*limit)
     }
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DoesNotFit { pool, needs, limit } => write!(f, "needs {needs} on {pool}, where {limit} may be used"),
+            Self::DoesNotFit { pool, needs, limit, others } => {
+                write!(f, "needs {needs} on {pool}, where {limit} may be used")?;
+                others.iter().try_for_each(|(pool, needs, limit)| write!(f, ", and {needs} on {pool}, where {limit} may be used"))
+            }
             Self::TooSlow { at_most } => write!(f, "would read its weights from disk for every token: {at_most} at best"),
             Self::NotPossible(why) => f.write_str(why),
         }
     }
 }
 
+/// A memory that has too little.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// Where.
+    pub pool: Pool,
+    /// Free memory that would do.
+    pub free: Bytes,
+    /// Free memory there is.
+    pub have: Bytes,
+}
+
 /// A change that would make a plan possible, computed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NearestChange {
-    /// More memory in a pool.
-    MoreMemory {
-        /// Where.
-        pool: Pool,
-        /// Free memory that would do.
-        free: Bytes,
-        /// Free memory there is.
-        have: Bytes,
-    },
+    /// More memory, in each of these.
+    MoreMemory(Vec<Short>),
     /// Without a pin.
     Unpin {
         /// The pinned setting.
@@ -106,7 +116,10 @@ pub enum NearestChange {
 impl fmt::Display for NearestChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MoreMemory { pool, free, have } => write!(f, "{free} free on {pool} instead of {have}"),
+            Self::MoreMemory(short) => short.iter().enumerate().try_for_each(|(i, Short { pool, free, have })| {
+                let and = if i > 0 { " and " } else { "" };
+                write!(f, "{and}{free} free on {pool} instead of {have}")
+            }),
             Self::Unpin { setting, pinned, instead } => write!(f, "{setting} {instead} instead of the pinned {pinned}"),
             Self::FromDisk { decode } => write!(f, "weights read from disk for every token, at {decode}, if you allow it"),
             Self::SmallerFile { at_most, have } => {

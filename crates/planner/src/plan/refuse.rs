@@ -1,11 +1,14 @@
 //! Building a refusal: which pins are to blame, and the nearest change that would fit.
 
 use super::needs::Needs;
-use super::refusal::{NearestChange, NoPlan, Rejected, Rejection};
+use super::pools::Allowance;
+use super::refusal::{NearestChange, NoPlan, Rejected, Rejection, Short};
 use super::request::DiskPolicy;
 use super::site::{Reach, Residency, Rung, Site};
 use super::verdict::Pool;
 use crate::emit::flags::value_text;
+use crate::validate::{Context, EngineRules, Violation};
+use footprint::Requirement;
 use spec::settings::Pins;
 use spec::{Bytes, Settings};
 
@@ -39,6 +42,41 @@ const FEWEST_BITS: f64 = 1.7;
 const MOST_CONTEXTS: usize = 8;
 
 impl Site<'_> {
+    /// The refusal of pins that the engine would refuse in any plan; `None` where it takes them all.
+    pub(crate) fn refused_pins(&self, settings: &Settings) -> Option<NoPlan> {
+        let pinned = self.request.pins.names();
+        let engine = EngineRules { profile: self.request.profile.clone(), ..EngineRules::bundled() };
+        let context = Context { machine: self.machine, model: self.model, target: &self.target, engine: &engine };
+        let refused = crate::validate::refused_pins(&context, settings, &pinned);
+        let mut pins: Vec<&'static str> = refused.iter().map(|violation| violation.setting).collect();
+        pins.dedup();
+        let rejected = |violation: &Violation| {
+            let why = format!("{}: {}; {}", violation.setting, violation.message, violation.fix);
+            self.rejected(settings, Rejection::NotPossible(why))
+        };
+        let nearest = self.without_pins(&pins).filter(|_| !pins.is_empty());
+        (!pins.is_empty()).then(|| NoPlan {
+            tried: refused.iter().map(rejected).collect(),
+            nearest: nearest.into_iter().flatten().collect(),
+            pins,
+        })
+    }
+
+    /// What a plan without these pins has instead of each.
+    fn without_pins(&self, names: &[&'static str]) -> Option<Vec<NearestChange>> {
+        let mut request = self.request.clone();
+        names.iter().for_each(|name| remove(&mut request.pins, name));
+        let site = Site::new(self.machine, self.model, &self.target, &request, self.inventory, self.require());
+        let found = site.find().ok()?;
+        let (pinned, instead) = (self.pinned(Settings::default()), &found.candidate.settings);
+        let change = |&setting| {
+            let longer = (setting == "n_ctx").then(|| self.longest_below(pinned.n_ctx, instead.n_ctx)).flatten();
+            let instead = longer.map_or_else(|| value_text(instead, setting), |n_ctx| n_ctx.to_string());
+            NearestChange::Unpin { setting, pinned: value_text(&pinned, setting), instead }
+        };
+        Some(names.iter().map(change).collect())
+    }
+
     /// The refusal after `tried`.
     pub(crate) fn refuse(&self, mut tried: Vec<Rejected>) -> NoPlan {
         let mut seen = Vec::new();
@@ -67,21 +105,7 @@ impl Site<'_> {
     fn unpinned(&self) -> Vec<NearestChange> {
         let names = self.request.pins.names();
         let costly = COSTLY.iter().copied().filter(|name| names.contains(name));
-        costly
-            .filter_map(|name| {
-                let mut request = self.request.clone();
-                remove(&mut request.pins, name);
-                let site = Site::new(self.machine, self.model, self.target, &request, self.inventory, self.require());
-                let found = site.find().ok()?;
-                let pinned = self.pinned(Settings::default());
-                let longer = (name == "n_ctx").then(|| self.longest_below(pinned.n_ctx, found.candidate.settings.n_ctx)).flatten();
-                Some(NearestChange::Unpin {
-                    setting: name,
-                    pinned: value_text(&pinned, name),
-                    instead: longer.map_or_else(|| value_text(&found.candidate.settings, name), |n_ctx| n_ctx.to_string()),
-                })
-            })
-            .collect()
+        costly.filter_map(|name| self.without_pins(&[name])).flatten().collect()
     }
 
     /// The longest context with a plan between that of the use case and a pinned one that has none: by halving the pinned one, or the
@@ -92,7 +116,7 @@ impl Site<'_> {
         shorter.take(MOST_CONTEXTS).find(|&n_ctx| {
             let mut request = self.request.clone();
             request.pins.n_ctx = Some(n_ctx);
-            let site = Site::new(self.machine, self.model, self.target, &request, self.inventory, self.require());
+            let site = Site::new(self.machine, self.model, &self.target, &request, self.inventory, self.require());
             site.find().is_ok_and(|found| found.candidate.residency == Residency::Resident)
         })
     }
@@ -106,7 +130,7 @@ impl Site<'_> {
         }
         let mut request = self.request.clone();
         costly.iter().for_each(|name| remove(&mut request.pins, name));
-        let site = Site::new(self.machine, self.model, self.target, &request, self.inventory, self.require());
+        let site = Site::new(self.machine, self.model, &self.target, &request, self.inventory, self.require());
         if site.find().is_ok() { costly } else { Vec::new() }
     }
 
@@ -117,7 +141,7 @@ impl Site<'_> {
             return None;
         }
         request.preferences.disk = DiskPolicy::Allow;
-        let site = Site::new(self.machine, self.model, self.target, &request, self.inventory, self.require());
+        let site = Site::new(self.machine, self.model, &self.target, &request, self.inventory, self.require());
         let found = site.find().ok()?;
         Some(NearestChange::FromDisk { decode: site.prediction(&found.candidate).decode })
     }
@@ -145,25 +169,38 @@ impl Site<'_> {
             Pool::Host => (site.pools.host.limit, site.pools.host.with_files) = (Some(plenty), Some(plenty)),
             _ => site.pools.devices.iter_mut().for_each(|device| device.limit = Some(plenty)),
         }
-        let placed = site.place_with(&rung, |frame| frame.changes == 0).ok()?;
-        let (needs, allowance) = match &pool {
-            Pool::Device { index, .. } => (*placed.requirement.devices.get(*index)?.total().high()?, self.pools.devices.get(*index)?),
-            Pool::AllDevices => return None,
-            Pool::Host => (*placed.requirement.resident().high()?, &self.pools.host),
-        };
+        let own = |site: &Site<'_>| site.place_with(&rung, |frame| frame.changes == 0).ok();
+        let requirement = &own(&site).or_else(|| site.lineups().iter().find_map(own))?.requirement;
         // As for the limit, the lower end of what may be free.
-        let have = match &pool {
-            Pool::Host => *self.machine.effective_memory_with_files().low()?,
-            _ => *allowance.free.low()?,
+        let short = match &pool {
+            Pool::Host => {
+                let have = *self.machine.effective_memory_with_files().low()?;
+                vec![Short { pool, free: *requirement.resident().high()? + self.pools.host.margin, have }]
+            }
+            _ => self.short_devices(requirement)?,
         };
-        Some(NearestChange::MoreMemory { pool, free: needs + allowance.margin, have })
+        (!short.is_empty()).then_some(NearestChange::MoreMemory(short))
+    }
+
+    /// Devices that have less than a requirement asks for.
+    fn short_devices(&self, requirement: &Requirement) -> Option<Vec<Short>> {
+        let mut short = Vec::new();
+        for needs in &requirement.devices {
+            let own = |pool: &&Allowance| matches!(&pool.pool, Pool::Device { name, .. } if *name == needs.name);
+            let allowance = self.pools.devices.iter().find(own)?;
+            let (free, have) = (*needs.total().high()? + allowance.margin, *allowance.free.low()?);
+            if free > have {
+                short.push(Short { pool: allowance.pool.clone(), free, have });
+            }
+        }
+        Some(short)
     }
 
     /// The size of tensors that would leave room for the rest.
     fn smaller_file(&self, tried: &[Rejected]) -> Option<NearestChange> {
         let have = self.model.tensor_bytes();
         let over = tried.iter().filter_map(|rejected| match &rejected.rejection {
-            Rejection::DoesNotFit { pool: Pool::Host, needs, limit } => Some(needs.saturating_sub(*limit)),
+            Rejection::DoesNotFit { pool: Pool::Host, needs, limit, .. } => Some(needs.saturating_sub(*limit)),
             _ => None,
         });
         let at_most = have.saturating_sub(over.min()?);
@@ -182,7 +219,7 @@ fn remove(pins: &mut Pins, name: &str) {
             }
         };
     }
-    remove!(n_ctx n_gpu_layers n_cpu_moe tensor_overrides tensor_split split_mode main_gpu n_parallel kv_unified cache_type_k cache_type_v
+    remove!(threads threads_batch pooling n_ctx n_gpu_layers n_cpu_moe tensor_overrides tensor_split split_mode main_gpu n_parallel kv_unified cache_type_k cache_type_v
         n_ubatch n_batch flash_attn repack load_mode kv_offload op_offload swa_full);
 }
 

@@ -4,7 +4,7 @@
 use super::gate::Gate;
 use super::needs::Needs;
 use super::refusal::Rejected;
-use super::request::DiskPolicy;
+use super::request::{DevicePreference, DiskPolicy};
 use super::site::{Candidate, Reach, Residency, Rung, Site};
 use spec::model::Mixer;
 use spec::settings::FlashAttention;
@@ -20,6 +20,9 @@ pub(crate) struct Found {
     pub(crate) gate: Option<Gate>,
 }
 
+/// By how much the host must be faster before a use case that puts devices first leaves layers on it.
+const CLEARLY: f64 = 1.05;
+
 /// Types that a cache is quantised to, finest first. Two types of one size are not both there: the one with fewer artefacts is.
 const QUANTISED: [QuantType; 5] = [QuantType::Q8_0, QuantType::Q5_1, QuantType::Q5_0, QuantType::Q4_1, QuantType::Q4_0];
 
@@ -28,19 +31,29 @@ impl Site<'_> {
     /// choice where that is as good. Else everything that was tried.
     pub(crate) fn search(&self) -> Result<Found, Vec<Rejected>> {
         let found = self.gated(self.find()?);
-        Ok(Found { candidate: self.finish(found.candidate, &found.rung), ..found })
+        let chosen = self.of(&found.candidate.settings.devices);
+        Ok(Found { candidate: chosen.as_ref().unwrap_or(self).finish(found.candidate, &found.rung), ..found })
     }
 
     /// The same without looking at the engine's own choice.
     pub(crate) fn find(&self) -> Result<Found, Vec<Rejected>> {
+        let others = self.lineups();
         let mut tried = Vec::new();
         let mut first: Option<Found> = None;
+        let mut devices_first = true;
         for tier in self.tiers() {
-            match self.settled(&tier) {
+            let only_devices = tier.iter().all(|rung| rung.reach == Reach::Devices);
+            if only_devices && !devices_first {
+                continue;
+            }
+            match self.settled(&others, &tier) {
+                Ok(candidate) if only_devices && self.host_is_faster(&others, &tier, &candidate) => devices_first = false,
                 Ok(candidate) => {
                     let keeps = candidate.worth.behind <= 1.0;
                     if keeps || first.is_none() {
                         let rung = self.rung_of(&tier, &candidate);
+                        let site = others.iter().find(|site| site.devices == candidate.settings.devices).unwrap_or(self);
+                        let candidate = site.filled(candidate, &rung);
                         first = Some(Found { candidate, rung, tried: tried.clone(), gate: None });
                     }
                     if keeps {
@@ -51,6 +64,15 @@ impl Site<'_> {
             }
         }
         first.ok_or(tried)
+    }
+
+    /// True where a use case puts devices first for speed, and what leaves layers on the host and nothing else is clearly faster.
+    fn host_is_faster(&self, others: &[Site<'_>], tier: &[Rung], candidate: &Candidate) -> bool {
+        if self.request.preferences.device == DevicePreference::Gpu {
+            return false;
+        }
+        let anywhere: Vec<Rung> = tier.iter().map(|rung| Rung { reach: Reach::Anywhere, ..*rung }).collect();
+        self.settled(others, &anywhere).is_ok_and(|other| other.worth.better_than(&candidate.worth, CLEARLY))
     }
 
     /// The rung of a tier that a candidate is on.

@@ -74,7 +74,7 @@ fn only_shared(target: &Target) -> bool {
 }
 
 /// True where the user has put something on a device.
-fn asks_for_devices(pins: &Pins) -> bool {
+pub(crate) fn asks_for_devices(pins: &Pins) -> bool {
     pins.devices.is_some()
         || pins.n_gpu_layers.is_some_and(|n| n > 0)
         || pins.op_offload == Some(true)

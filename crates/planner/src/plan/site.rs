@@ -5,16 +5,17 @@ use super::objective::{Goal, Timing, Worth};
 use super::pools::Pools;
 use super::refusal::{Rejected, Rejection};
 use super::request::{DevicePreference, DiskPolicy, Power, Request};
-use super::verdict::Pool;
+use super::verdict::{Budget, Pool};
 use crate::emit::ALL;
 use crate::inventory::Inventory;
 use crate::predict::{HostState, Moved, Prediction, Predictor, moved_by_overrides};
 use crate::workload::Workload;
 use footprint::{FootprintError, Requirement, Target};
-use spec::settings::FlashAttention;
+use spec::settings::{Devices, FlashAttention};
 use spec::{Bytes, Machine, Model, QuantType, Settings};
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::rc::Rc;
 
 /// A source of exact requirements.
 pub(crate) type Require<'a> = dyn Fn(&Settings) -> Result<Requirement, FootprintError> + 'a;
@@ -23,7 +24,7 @@ pub(crate) type Require<'a> = dyn Fn(&Settings) -> Result<Requirement, Footprint
 pub(crate) struct Site<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) model: &'a Model,
-    pub(crate) target: &'a Target,
+    pub(crate) target: Cow<'a, Target>,
     pub(crate) request: &'a Request,
     pub(crate) inventory: &'a Inventory,
     pub(crate) needs: Needs,
@@ -34,8 +35,10 @@ pub(crate) struct Site<'a> {
     pub(crate) by_speed: Vec<usize>,
     /// What the search is for.
     pub(crate) goal: Goal,
-    /// Placements that were bounded so far, most of them together with others.
-    pub(crate) considered: Cell<usize>,
+    /// The setting for which devices the target has: the user's, or those that were chosen of a larger one.
+    pub(crate) devices: Devices,
+    /// Placements that were bounded so far, most of them together with others; of all sites of one problem.
+    pub(crate) considered: Rc<Cell<usize>>,
     require: &'a Require<'a>,
 }
 
@@ -128,25 +131,66 @@ impl<'a> Site<'a> {
         let mut pinned = Settings::default();
         request.pins.apply(&mut pinned);
         let (pools, predictor) = (Pools::of(machine, target, request.preferences.margin), Predictor::new(machine, target, inventory));
-        let mut by_speed: Vec<usize> = (0..target.devices.len()).collect();
-        by_speed.sort_by(|&a, &b| {
-            let faster = predictor.bandwidth(b).total_cmp(&predictor.bandwidth(a));
-            faster.then(pools.devices[b].limit.cmp(&pools.devices[a].limit)).then(a.cmp(&b))
-        });
-        Self {
+        let mut site = Self {
             machine,
             model,
-            target,
+            target: Cow::Borrowed(target),
             request,
             inventory,
             needs: Needs::of(request, model),
             pools,
             predictor,
-            by_speed,
+            by_speed: Vec::new(),
             goal: Goal::default(),
-            considered: Cell::new(0),
+            devices: pinned.devices.clone(),
+            considered: Rc::default(),
             moved: moved_by_overrides(model, target, &pinned),
             require,
+        };
+        site.by_speed = site.by_speed();
+        site
+    }
+
+    /// Devices by the time of a typical request with everything on each, the fastest first.
+    fn by_speed(&self) -> Vec<usize> {
+        let devices = self.pools.devices.len();
+        if devices < 2 {
+            return (0..devices).collect();
+        }
+        let settings = Settings { n_ctx: self.needs.enough, n_gpu_layers: self.inventory.offloadable(), ..Settings::default() };
+        let state = HostState { missing: 0.0, repacked: 0.0, flash_attention: true };
+        let seconds = |device: usize| {
+            let homes = vec![Some(device); self.inventory.offloadable() as usize];
+            self.timing(&settings, &homes, &[], &state).whole
+        };
+        let times: Vec<f64> = (0..devices).map(seconds).collect();
+        let mut by_speed: Vec<usize> = (0..devices).collect();
+        by_speed.sort_by(|&a, &b| {
+            let larger = self.pools.devices[b].limit.cmp(&self.pools.devices[a].limit);
+            times[a].total_cmp(&times[b]).then(larger).then(a.cmp(&b))
+        });
+        by_speed
+    }
+
+    /// The same problem on these devices of the target alone, in this order.
+    pub(crate) fn on(&self, places: &[usize]) -> Site<'_> {
+        let names = places.iter().filter_map(|&place| self.target.devices.get(place)).map(|device| device.name.clone());
+        let devices = Devices::Only(names.collect());
+        Site {
+            machine: self.machine,
+            model: self.model,
+            target: self.target.only(&devices).unwrap_or(Cow::Borrowed(&*self.target)),
+            request: self.request,
+            inventory: self.inventory,
+            needs: self.needs,
+            by_speed: self.by_speed.iter().filter_map(|device| places.iter().position(|place| place == device)).collect(),
+            pools: self.pools.only(places),
+            predictor: self.predictor.only(places),
+            moved: self.moved.clone(),
+            goal: self.goal,
+            devices,
+            considered: Rc::clone(&self.considered),
+            require: self.require,
         }
     }
 
@@ -172,6 +216,7 @@ impl<'a> Site<'a> {
     pub(crate) fn base(&self, rung: &Rung) -> Settings {
         let mut settings = Settings { n_ctx: rung.n_ctx, cache_type_k: rung.cache, cache_type_v: rung.cache, ..Settings::default() };
         settings.embeddings = self.model.encoder;
+        settings.devices = self.devices.clone();
         if rung.cache.is_quantized() {
             // The engine switches `auto` to on for a quantised V cache (`src/llama-context.cpp:3845`); said outright.
             settings.flash_attn = FlashAttention::On;
@@ -254,14 +299,20 @@ impl<'a> Site<'a> {
 
     fn fits(&self, requirement: &Requirement, rung: &Rung) -> Result<Residency, Rejection> {
         let budgets = self.pools.budgets(requirement);
-        if let Some(budget) = budgets.iter().find(|budget| !budget.holds()) {
+        let short = |budget: &Budget| {
             let needs = budget.needed.high().copied().unwrap_or(Bytes::MAX);
-            return Err(Rejection::DoesNotFit { pool: budget.pool.clone(), needs, limit: budget.limit.unwrap_or(Bytes::ZERO) });
+            (budget.pool.clone(), needs, budget.limit.unwrap_or(Bytes::ZERO))
+        };
+        let mut short = budgets.iter().filter(|budget| !budget.holds()).map(short);
+        if let Some((pool, needs, limit)) = short.next() {
+            return Err(Rejection::DoesNotFit { pool, needs, limit, others: short.collect() });
         }
         let resident = requirement.resident();
         match (self.pools.host.with_files, resident.high()) {
             (Some(limit), Some(&needs)) if needs > limit && rung.disk => Ok(Residency::FromDisk),
-            (Some(limit), Some(&needs)) if needs > limit => Err(Rejection::DoesNotFit { pool: Pool::Host, needs, limit }),
+            (Some(limit), Some(&needs)) if needs > limit => {
+                Err(Rejection::DoesNotFit { pool: Pool::Host, needs, limit, others: Vec::new() })
+            }
             _ => Ok(Residency::Resident),
         }
     }
@@ -272,6 +323,12 @@ impl<'a> Site<'a> {
         let timing = self.timing(&settings, &requirement.layer_devices, &self.moved_by(&settings), &state);
         let worth = self.worth(&settings, &timing);
         Candidate { settings, requirement, residency, timing, worth }
+    }
+
+    /// What settings would be worth with everything where a candidate has it, as if that fitted.
+    pub(crate) fn in_place(&self, settings: &Settings, candidate: &Candidate) -> Worth {
+        let state = HostState::of(self.pools.host.with_files, &candidate.requirement);
+        self.worth(settings, &self.timing(settings, &candidate.requirement.layer_devices, &self.moved_by(settings), &state))
     }
 
     /// Why a candidate that reads weights from disk is of no use, unless that is allowed at any speed.
@@ -301,7 +358,7 @@ impl<'a> Site<'a> {
         if settings.tensor_overrides == self.request.pins.tensor_overrides.as_deref().unwrap_or_default() {
             return Cow::Borrowed(&self.moved);
         }
-        Cow::Owned(moved_by_overrides(self.model, self.target, settings))
+        Cow::Owned(moved_by_overrides(self.model, &self.target, settings))
     }
 
     /// Tokens in the context half way through the answer of a typical request.
@@ -327,7 +384,9 @@ impl<'a> Site<'a> {
     fn describe_context(&self, settings: &Settings) -> String {
         let given_up = !settings.repack && self.request.pins.repack.is_none();
         let repack = if given_up { ", weights not repacked" } else { "" };
-        format!("{} tokens, cache in {}{repack}", settings.n_ctx, settings.cache_type_k)
+        let apart = !settings.kv_offload && self.request.pins.kv_offload.is_none() && settings.n_gpu_layers > 0;
+        let host = if apart { " on the CPU" } else { "" };
+        format!("{} tokens, cache in {}{host}{repack}", settings.n_ctx, settings.cache_type_k)
     }
 
     /// A rejection that holds for every placement.

@@ -28,6 +28,7 @@ pub(crate) use predictor::{Configuration, Predictor};
 pub use ranking::{Placement, request_seconds};
 use spec::{Known, Machine, Model, Settings, TokensPerSec};
 pub use speculation::Speculation;
+pub(crate) use speculation::speculation;
 pub(crate) use state::HostState;
 use std::time::Duration;
 

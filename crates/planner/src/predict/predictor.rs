@@ -9,7 +9,7 @@ use super::times::{PoolTimes, Shared, Times};
 use super::{Basis, Prediction, SOURCE};
 use crate::inventory::Inventory;
 use crate::target::gpu_of;
-use footprint::Target;
+use footprint::{Device, Target};
 use roofline::{Parameters, Phase};
 use spec::{Machine, Settings};
 use std::cell::RefCell;
@@ -21,7 +21,8 @@ pub(crate) struct Predictor<'a> {
     devices: Vec<(Processor, Costs)>,
     /// With one core at work.
     host: (Processor, Costs),
-    link: Range,
+    /// Rate of copies from the host to each device.
+    links: Vec<Range>,
     scratch: RefCell<Scratch>,
 }
 
@@ -56,18 +57,28 @@ impl<'a> Predictor<'a> {
             (processor, costs)
         };
         let devices: Vec<_> = processor::devices(machine, target, parameters).into_iter().map(costs).collect();
-        let link = match (target.devices.first(), devices.first()) {
+        let link = |(i, (device, (gpu, _))): (usize, (&Device, &(Processor, Costs)))| match device.shares_host {
             // What is copied is read and written in one memory.
-            (Some(device), Some((gpu, _))) if device.shares_host => gpu.bandwidth.scale(0.5),
-            _ => processor::link(gpu_of(machine, target, 0)),
+            true => gpu.bandwidth.scale(0.5),
+            false => processor::link(gpu_of(machine, target, i)),
         };
+        let links = target.devices.iter().zip(&devices).enumerate().map(link).collect();
         let host = costs(processor::host(machine, parameters));
-        Self { machine, inventory, devices, host, link, scratch: RefCell::default() }
+        Self { machine, inventory, devices, host, links, scratch: RefCell::default() }
     }
 
-    /// Central bandwidth of a device, to order devices by.
-    pub(crate) fn bandwidth(&self, device: usize) -> f64 {
-        self.devices.get(device).map_or(0.0, |(processor, _)| processor.bandwidth.mid)
+    /// The same for these devices alone, in this order.
+    pub(crate) fn only(&self, places: &[usize]) -> Self {
+        let devices = places.iter().filter_map(|&place| self.devices.get(place).cloned()).collect();
+        let links = places.iter().filter_map(|&place| self.links.get(place).copied()).collect();
+        let &Self { machine, inventory, ref host, .. } = self;
+        Self { machine, inventory, devices, host: host.clone(), links, scratch: RefCell::default() }
+    }
+
+    /// True where two devices take the same time for everything.
+    pub(crate) fn alike(&self, a: usize, b: usize) -> bool {
+        let of = |place: usize| self.devices.get(place).map(|(_, costs)| costs).zip(self.links.get(place));
+        of(a) == of(b)
     }
 
     /// Speed of a configuration, decode at `depth`.
@@ -230,8 +241,8 @@ impl<'a> Predictor<'a> {
             }
             times[pool].attention += load.attention * costs.prefill.attention[usize::from(state.flash_attention)] * count;
             times[pool].launch += load.layers * costs.prefill.launch * count;
-            if let (true, Some((_, gpu))) = (offloaded > 0.0, self.devices.first()) {
-                shared.link = shared.link.plus(self.link.time_for(load.all_weights() * offloaded * count));
+            if let (true, Some((_, gpu)), Some(link)) = (offloaded > 0.0, self.devices.first(), self.links.first()) {
+                shared.link = shared.link.plus(link.time_for(load.all_weights() * offloaded * count));
                 let arithmetic = gpu.prefill_arithmetic(tokens);
                 let seconds = (0..2).map(|group| load.operations[group] * arithmetic[group]).sum::<f64>();
                 times[0].borrowed += seconds * offloaded * count;

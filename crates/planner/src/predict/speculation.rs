@@ -37,7 +37,7 @@ pub(super) fn tokens_per_step(probability: f64, drafted: u32) -> f64 {
 /// Decode of a configuration at `depth` with `draft` ahead of it: E[accepted + 1] ÷ (verification of all drafted tokens and one more +
 /// drafting them one by one).
 #[expect(clippy::too_many_arguments, reason = "a model and its draft, both on one machine")]
-pub(super) fn speculation(
+pub(crate) fn speculation(
     predictor: &Predictor<'_>,
     configuration: Configuration<'_>,
     machine: &Machine,

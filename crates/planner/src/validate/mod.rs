@@ -191,6 +191,19 @@ pub fn ignored(context: &Context<'_>, settings: &Settings) -> Report {
     Report { violations }
 }
 
+/// Errors of pinned settings that the engine refuses whatever memory there is: a plan cannot mend them.
+pub(crate) fn refused_pins(context: &Context<'_>, settings: &Settings, pinned: &[&'static str]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    rules::numbers(context, settings, &mut violations);
+    rules::context_size(context, settings, Author::Planner { pinned }, &mut violations);
+    rules::cache(context, settings, &mut violations);
+    rules::placement(context, settings, &mut violations);
+    rules::overrides(context, settings, &mut violations);
+    rules::threads(context, settings, &mut violations);
+    violations.retain(|violation| violation.severity == Severity::Error && pinned.contains(&violation.setting));
+    violations
+}
+
 fn check_as(context: &Context<'_>, settings: &Settings, companions: &Companions, author: Author<'_>, margin: Option<Margin>) -> Report {
     // A name that no device has is told with the memory that the engine would refuse.
     let chosen = context.target.only(&settings.devices).ok();

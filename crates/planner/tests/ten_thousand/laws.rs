@@ -45,8 +45,10 @@ fn with(pins: &spec::settings::Pins) -> Settings {
 
 /// The plan for more memory beside the plan.
 pub struct Grown {
-    /// Predicted time of the same request, over that with less memory; 1 where context or cache differ.
+    /// What the plans are ordered by, over that with less memory and the margin of the gate; 1 where they do not give up the same.
     pub slower: f64,
+    /// What differs between the settings.
+    pub between: String,
 }
 
 /// What a case came to, when no law is broken.
@@ -155,19 +157,29 @@ impl Case<'_> {
         if from_disk(&after) && !from_disk(before) {
             return Err("read from disk with more memory".to_owned());
         }
-        let same = |a: &Settings, b: &Settings| (a.n_ctx, a.cache_type_k, a.cache_type_v) == (b.n_ctx, b.cache_type_k, b.cache_type_v);
-        let slower = if same(&before.settings, &after.settings) { seconds(&after) / seconds(before) } else { 1.0 };
-        Ok(Some(Grown { slower }))
+        let given_up = |plan: &Plan| plan.verdict.downgrades().iter().map(|step| (step.setting, step.to.clone())).collect::<Vec<_>>();
+        let speed = |setting: &str| ["ttft", "min_tps"].contains(&setting);
+        let but_speed = |plan: &Plan| given_up(plan).into_iter().filter(|(setting, _)| !speed(setting)).collect::<Vec<_>>();
+        let (now, then) = (after.worth, before.worth);
+        let slower = match but_speed(before) == but_speed(&after) {
+            true if now.behind.max(then.behind) > 1.0 => now.behind / then.behind,
+            true => now.seconds / then.seconds,
+            false => 1.0,
+        };
+        // The engine's own choice is kept unless a plan is better by the gate's margin, and a plan with more memory may just miss that.
+        let margin = after.gate.as_ref().filter(|gate| gate.kept()).map_or(0.0, |gate| gate.margin);
+        let slower = slower / (1.0 + margin);
+        let value = |settings: &Settings, name: &str| planner::emit::flags::value_text(settings, name);
+        let between = planner::emit::flags::flags().iter().map(|flag| flag.setting).filter_map(|name| {
+            let (a, b) = (value(&before.settings, name), value(&after.settings, name));
+            (a != b).then(|| format!("{name} {a} -> {b}"))
+        });
+        let kept = |plan: &Plan| plan.gate.as_ref().is_some_and(planner::plan::Gate::kept);
+        let gates = format!("engine's own: {} -> {}", kept(before), kept(&after));
+        Ok(Some(Grown { slower, between: between.chain([gates]).collect::<Vec<_>>().join(", ") }))
     }
 }
 
 fn from_disk(plan: &Plan) -> bool {
     plan.verdict.downgrades().iter().any(|step| step.setting == "residency")
-}
-
-/// A request of 2048 tokens in and 256 out under a plan, in seconds.
-fn seconds(plan: &Plan) -> f64 {
-    let over = |tokens: f64, rate: Option<f64>| rate.map_or(f64::INFINITY, |rate| tokens / rate);
-    let prediction = &plan.prediction;
-    over(2048.0, prediction.prefill.get().map(|rate| rate.get())) + over(256.0, prediction.decode.get().map(|rate| rate.get()))
 }

@@ -57,7 +57,7 @@ pub enum Problem {
     Throttled,
     /// Of runs alike but for their length, the longer ones were much faster.
     Unsteady,
-    /// A build from before [`OLDEST`].
+    /// A build of 2023.
     Old,
 }
 

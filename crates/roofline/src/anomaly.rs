@@ -45,7 +45,7 @@ impl Cause {
 }
 
 /// Probable causes, most probable first, of a run at `measured` tokens per second where `p50` was predicted; empty for one that is not
-/// slower than [`SHARE`] of it. `filled` is the share of the device's memory that the run needs, where it is known.
+/// slower than 0.6 of it. `filled` is the share of the device's memory that the run needs, where it is known.
 ///
 /// ```
 /// use roofline::{Class, Conditions, anomaly, Cause};

@@ -168,6 +168,15 @@ impl Weights {
         self.copied
     }
 
+    /// Bytes of ternary codes, all of which a token reads.
+    pub fn code_bytes(&self) -> usize {
+        let of = |layer: &Layer| -> usize {
+            let linear = [&layer.q, &layer.k, &layer.v, &layer.output, &layer.gate, &layer.up, &layer.down];
+            linear.into_iter().map(|linear| linear.weights().code_bytes()).sum()
+        };
+        self.layers.iter().map(of).sum()
+    }
+
     /// The output head.
     pub fn head(&self) -> &DenseMatrix {
         self.head.as_ref().unwrap_or(&self.embedding)

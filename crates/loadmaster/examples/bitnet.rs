@@ -1,0 +1,126 @@
+//! How fast the BitNet engine is over a whole model, beside what memory can read:
+//! `cargo run --release -p loadmaster --no-default-features --example bitnet FILE [ROUNDS]`, over a file of
+//! `cargo run --release -p synthetic --features write --example write bitnet-b1.58-2b-4t I2_S FILE`.
+//!
+//! Prints the limit that memory sets to decode, decode with both kinds of head, and prefill of 512 tokens by micro-batch: the smallest
+//! that reaches 95 % of the best is the one that a plan should take. Every round is printed.
+#![allow(clippy::print_stdout, reason = "a stopwatch for the terminal")]
+
+use bitnet::{HeadType, LoadOptions, Options, Session, Weights};
+use kernels::Pool;
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Tokens that are decoded in a round, from an empty context.
+const DECODED: u32 = 32;
+/// Tokens of a prompt.
+const PROMPT: u32 = 512;
+const MICRO_BATCHES: [usize; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut words = std::env::args().skip(1);
+    let path = words.next().ok_or("which file?")?;
+    let rounds: usize = words.next().map_or(Ok(5), |word| word.parse())?;
+    let threads = std::thread::available_parallelism()?.get();
+    let model = loadmaster::open::open(Path::new(&path))?;
+    let bytes = kernels::map(&std::fs::File::open(&path)?)?;
+    println!("{path}, {threads} threads, {rounds} rounds");
+    let mut rates = Vec::new();
+    for _ in 0..rounds {
+        rates.push(read_rate(threads)?);
+    }
+    let rate = told("memory is read at", "GB/s", &rates);
+    for head in [HeadType::File, HeadType::Q8_0] {
+        let load = LoadOptions { head, ..LoadOptions::default() };
+        let weights = Arc::new(Weights::load(&model, &[bytes.clone()], &load)?);
+        decode(&weights, threads, rounds, rate)?;
+        if head == HeadType::File {
+            prefill(&weights, threads, rounds)?;
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a stopwatch reads the clock")]
+fn timed<T>(run: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    let result = run();
+    (result, start.elapsed())
+}
+
+/// The best of the rounds, which are all printed.
+fn told(what: &str, unit: &str, rounds: &[f64]) -> f64 {
+    let best = rounds.iter().copied().fold(0.0, f64::max);
+    let all: Vec<String> = rounds.iter().map(|round| format!("{round:.1}")).collect();
+    println!("{what} {best:.1} {unit} ({})", all.join(" "));
+    best
+}
+
+/// GB/s of a sum over 1 GiB, each thread reading from eight places in turn.
+fn read_rate(threads: usize) -> Result<f64, Box<dyn Error>> {
+    const PLACES: usize = 8;
+    let data: Vec<u64> = vec![1; (1 << 30) / 8];
+    let mut pool = Pool::new(threads)?;
+    let sum = |number: usize| {
+        let part = &data[data.len() * number / threads..data.len() * (number + 1) / threads];
+        let mut places: Vec<_> = part.chunks(part.len() / PLACES).map(|place| place.as_chunks::<64>().0.iter()).collect();
+        let mut sums = [0_u64; 64];
+        let mut more = true;
+        while more {
+            more = false;
+            for chunk in places.iter_mut().filter_map(Iterator::next) {
+                sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum = sum.wrapping_add(*x));
+                more = true;
+            }
+        }
+        std::hint::black_box(sums);
+    };
+    pool.run(&sum);
+    let ((), took) = timed(|| pool.run(&sum));
+    Ok(f64::from(1 << 30) / took.as_secs_f64() / 1e9)
+}
+
+/// Tokens per second from an empty context, and how much of the limit that is.
+fn decode(weights: &Arc<Weights>, threads: usize, rounds: usize, gigabytes: f64) -> Result<(), Box<dyn Error>> {
+    let mut session = Session::new(Arc::clone(weights), Options { threads, ..Options::default() })?;
+    let mut rates = Vec::new();
+    for _ in 0..rounds {
+        session.rewind(0);
+        session.extend(&[0])?;
+        let (run, took) = timed(|| (1..=DECODED).try_for_each(|token| session.extend(&[token]).map(drop)));
+        run?;
+        rates.push(f64::from(DECODED) / took.as_secs_f64());
+    }
+    let head = weights.head();
+    let best = told(&format!("decode with a head in {:?}:", head.ty()), "tokens/s", &rates);
+    let bytes = weights.code_bytes() + head.bytes();
+    let limit = gigabytes * 1e9 / bytes as f64;
+    println!("  {} MB for a token: memory allows {limit:.1} tokens/s, of which these are {:.0} %", bytes / 1_000_000, 100.0 * best / limit);
+    Ok(())
+}
+
+/// Tokens per second of a prompt, by micro-batch.
+fn prefill(weights: &Arc<Weights>, threads: usize, rounds: usize) -> Result<(), Box<dyn Error>> {
+    let tokens: Vec<u32> = (0..PROMPT).collect();
+    let mut found = Vec::new();
+    for n_ubatch in MICRO_BATCHES {
+        let mut session = Session::new(Arc::clone(weights), Options { threads, n_ubatch, ..Options::default() })?;
+        let mut rates = Vec::new();
+        // Single tokens take as long as decoding them: a part of the prompt tells as much.
+        let part = &tokens[..tokens.len().min(32 * n_ubatch)];
+        for _ in 0..rounds {
+            session.rewind(0);
+            let (run, took) = timed(|| session.read(part));
+            run?;
+            rates.push(part.len() as f64 / took.as_secs_f64());
+        }
+        found.push((n_ubatch, told(&format!("prefill of {} tokens, {n_ubatch} at a time:", part.len()), "tokens/s", &rates)));
+    }
+    let best = found.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+    if let Some((n_ubatch, rate)) = found.iter().find(|(_, rate)| *rate >= 0.95 * best) {
+        println!("the smallest micro-batch with 95 % of the best: {n_ubatch} ({rate:.1} of {best:.1} tokens/s)");
+    }
+    Ok(())
+}

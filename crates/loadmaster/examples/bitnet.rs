@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rate = told("memory is read at", "GB/s", &rates);
     for head in [HeadType::File, HeadType::Q8_0] {
         let load = LoadOptions { head, ..LoadOptions::default() };
-        let weights = Arc::new(Weights::load(&model, &[bytes.clone()], &load)?);
+        let weights = Arc::new(Weights::load(&model, std::slice::from_ref(&bytes), &load)?);
         decode(&weights, threads, rounds, rate)?;
         if head == HeadType::File {
             prefill(&weights, threads, rounds)?;
@@ -43,7 +43,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-#[expect(clippy::disallowed_methods, reason = "a stopwatch reads the clock")]
 fn timed<T>(run: impl FnOnce() -> T) -> (T, Duration) {
     let start = Instant::now();
     let result = run();

@@ -92,8 +92,8 @@ const MISSING: f64 = 0.5;
 /// than memory can feed.
 const UNKNOWN_CORES: u32 = 4;
 
-/// Micro-batch of the BitNet engine: the smallest that reads prompts at 95 % of its best speed and more
-/// (`cargo run --release -p kernels --example speed`).
+/// Micro-batch of the BitNet engine: reads prompts at about 95 % of its best speed, which 256 reach, for half of the compute buffer
+/// (`cargo run --release -p loadmaster --no-default-features --example bitnet`, 2B-4T on two cores of a Zen 5).
 pub(crate) const BITNET_UBATCH: u32 = 128;
 
 /// Physical cores that may be used; `None` where the machine says nothing of its CPUs.

@@ -3,7 +3,7 @@
 
 use crate::cache::Cache;
 use crate::config::Config;
-use kernels::{ColumnsMut, Pool};
+use kernels::{ColumnsMut, Kernel, Pool};
 
 /// Keys taken at a time.
 const KEYS: usize = 32;
@@ -23,6 +23,7 @@ pub(crate) struct Attention<'a> {
     pub(crate) start: usize,
     /// Queries, token by token.
     pub(crate) queries: &'a [f32],
+    pub(crate) kernel: Kernel,
 }
 
 /// Largest score so far, and the sum of the exponentials below it.
@@ -101,7 +102,7 @@ impl Attention<'_> {
     fn add(&self, query: &[f32], keys: &[[f32; MAX_HEAD]], values: &[[f32; MAX_HEAD]], running: &mut Running, out: &mut [f32]) {
         let scale = 1.0 / (self.config.head_dim as f32).sqrt();
         let mut scores = [f32::NEG_INFINITY; KEYS];
-        scores.iter_mut().zip(keys).for_each(|(score, key)| *score = dot(query, key) * scale);
+        scores.iter_mut().zip(keys).for_each(|(score, key)| *score = self.kernel.dot(query, key) * scale);
         let largest = scores.iter().fold(running.largest, |largest, score| largest.max(*score));
         if largest > running.largest {
             let shrink = (running.largest - largest).exp();
@@ -111,17 +112,9 @@ impl Attention<'_> {
         for (score, value) in scores.iter().zip(values) {
             let weight = (score - running.largest).exp();
             running.sum += weight;
-            out.iter_mut().zip(value).for_each(|(out, value)| *out += weight * value);
+            self.kernel.add_scaled(weight, value, out);
         }
     }
-}
-
-fn dot(query: &[f32], key: &[f32; MAX_HEAD]) -> f32 {
-    let mut lanes = [0.0_f32; 8];
-    for (query, key) in query.chunks(8).zip(key.chunks(8)) {
-        lanes.iter_mut().zip(query).zip(key).for_each(|((lane, query), key)| *lane += query * key);
-    }
-    lanes.iter().sum()
 }
 
 #[cfg(test)]
@@ -189,7 +182,7 @@ mod tests {
                 cache.store(0, position, &keys[row.clone()], &values[row]);
             }
             let mut out = vec![f32::NAN; tokens * config.q_width()];
-            let attention = Attention { config: &config, cache: &cache, layer: 0, start, queries: &queries };
+            let attention = Attention { config: &config, cache: &cache, layer: 0, start, queries: &queries, kernel: Kernel::best() };
             attention.attend(&mut Pool::new(threads).unwrap(), &mut out);
             let expected = plain(&config, start, &queries, &keys, &values);
             let worst = out.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

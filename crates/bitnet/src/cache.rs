@@ -1,6 +1,7 @@
 //! Keys and values of the tokens so far.
 
 use half::f16;
+use half::slice::HalfFloatSliceExt as _;
 
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +53,14 @@ impl CacheType {
     pub(crate) fn load(self, from: &[u8], to: &mut [f32]) {
         match self {
             Self::F32 => to.iter_mut().zip(from.as_chunks().0).for_each(|(to, from)| *to = f32::from_le_bytes(*from)),
-            Self::F16 => to.iter_mut().zip(from.as_chunks().0).for_each(|(to, from)| *to = f16::from_le_bytes(*from).to_f32()),
+            // Some at a time, which the crate converts in registers.
+            Self::F16 => {
+                for (to, from) in to.chunks_mut(BLOCK).zip(from.chunks(2 * BLOCK)) {
+                    let mut halves = [f16::ZERO; BLOCK];
+                    halves.iter_mut().zip(from.as_chunks().0).for_each(|(half, from)| *half = f16::from_le_bytes(*from));
+                    halves[..to.len()].convert_to_f32_slice(to);
+                }
+            }
             Self::Q8_0 => {
                 for (to, from) in to.as_chunks_mut::<BLOCK>().0.iter_mut().zip(from.as_chunks::<34>().0) {
                     let scale = f16::from_le_bytes([from[0], from[1]]).to_f32();

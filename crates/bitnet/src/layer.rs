@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::norm::{rms, rms_in_place};
 use crate::rope::Rope;
 use crate::weights::Layer;
-use kernels::{Activations, Pool};
+use kernels::{Activations, Kernel, Pool};
 
 /// What a micro-batch is computed in; sized for the largest.
 #[derive(Clone, Debug)]
@@ -56,6 +56,7 @@ pub(crate) struct Pass<'a> {
     /// Position of the first token.
     pub(crate) start: usize,
     pub(crate) tokens: usize,
+    pub(crate) kernel: Kernel,
 }
 
 impl Pass<'_> {
@@ -84,7 +85,7 @@ impl Pass<'_> {
             self.rope.turn(key, position);
             self.cache.store(i, position, key, value);
         }
-        let attention = Attention { config, cache: self.cache, layer: i, start: self.start, queries: q };
+        let attention = Attention { config, cache: self.cache, layer: i, start: self.start, queries: q, kernel: self.kernel };
         attention.attend(self.pool, mixed);
         rms_in_place(mixed, &layer.attn_sub_norm, config.rms_eps);
         activations.quantize(mixed, q_width);

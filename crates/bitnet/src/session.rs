@@ -191,6 +191,7 @@ impl Session {
             pool: &mut self.pool,
             start: self.past,
             tokens: tokens.len(),
+            kernel: weights.kernel,
         };
         for (i, layer) in weights.layers.iter().enumerate() {
             pass.layer(i, layer, &mut self.buffers);

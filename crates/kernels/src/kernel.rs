@@ -30,6 +30,10 @@ pub(crate) struct Functions {
     pub(crate) one: Tile<1, 1>,
     pub(crate) f16: Dots<Half, ROWS>,
     pub(crate) q8_0: Dots<Q8, ROWS>,
+    /// Σ a · b, in the order that [`crate::vector`] states.
+    pub(crate) dot: fn(&[f32], &[f32]) -> f32,
+    /// out += weight · x.
+    pub(crate) add_scaled: fn(f32, &[f32], &mut [f32]),
 }
 
 /// Instructions to compute with. A value of this type is the proof that the processor has them: there is no other way to get one

@@ -18,6 +18,7 @@ mod map;
 mod matrix;
 mod pool;
 mod simd;
+mod vector;
 
 pub use activation::Activations;
 pub use dense::{DenseError, DenseMatrix, DenseType};

@@ -160,3 +160,24 @@ fn odd_widths_of_f16() {
         }
     }
 }
+
+/// Attention's sums, whatever the length.
+#[test]
+fn sums_of_floats_have_one_order() {
+    let mut noise = Noise(5);
+    for length in [0, 1, 7, 8, 9, 64, 127, 128, 129] {
+        let a: Vec<f32> = (0..length).map(|_| noise.float()).collect();
+        let b: Vec<f32> = (0..length).map(|_| noise.float()).collect();
+        let sums = |kernel: Kernel| {
+            let mut out = b.clone();
+            kernel.add_scaled(0.3, &a, &mut out);
+            out.push(kernel.dot(&a, &b));
+            out.iter().map(|sum| sum.to_bits()).collect::<Vec<_>>()
+        };
+        let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        assert!((f64::from(Kernel::reference().dot(&a, &b)) - exact).abs() < 1e-5);
+        for kernel in Kernel::available() {
+            assert_eq!(sums(kernel), sums(Kernel::reference()), "{kernel}, {length}");
+        }
+    }
+}

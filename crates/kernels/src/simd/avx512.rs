@@ -1,17 +1,26 @@
 //! AVX-512 with VNNI: 64 products of 8 bits per instruction, summed in 32 bits.
 
+use super::avx2::{checked_add_scaled, checked_dot, has};
 use crate::dense::{LANES, total};
 use crate::kernel::{Functions, Half, Q8};
 use crate::layout::{BLOCK, BLOCK_BYTES};
 use std::arch::x86_64::*;
 
-static FUNCTIONS: Functions =
-    Functions { name: "avx512-vnni", wide: checked, tall: checked, one: checked, f16: checked_f16, q8_0: checked_q8_0 };
+static FUNCTIONS: Functions = Functions {
+    name: "avx512-vnni",
+    wide: checked,
+    tall: checked,
+    one: checked,
+    f16: checked_f16,
+    q8_0: checked_q8_0,
+    dot: checked_dot,
+    add_scaled: checked_add_scaled,
+};
 
 /// The functions, where the processor has what they were compiled for.
 pub(super) fn detected() -> Option<&'static Functions> {
-    let has = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni");
-    has.then_some(&FUNCTIONS)
+    let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni");
+    (wide && has()).then_some(&FUNCTIONS)
 }
 
 fn checked<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {

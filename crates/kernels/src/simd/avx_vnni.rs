@@ -1,12 +1,20 @@
 //! AVX-VNNI: 32 products of 8 bits per instruction, summed in 32 bits. The dense head is AVX2's.
 
-use super::avx2::{checked_f16, checked_q8_0, has, load_group, reduce, unpack};
+use super::avx2::{checked_add_scaled, checked_dot, checked_f16, checked_q8_0, has, load_group, reduce, unpack};
 use crate::kernel::Functions;
 use crate::layout::{BLOCK, BLOCK_BYTES};
 use std::arch::x86_64::*;
 
-static FUNCTIONS: Functions =
-    Functions { name: "avx-vnni", wide: checked, tall: checked, one: checked, f16: checked_f16, q8_0: checked_q8_0 };
+static FUNCTIONS: Functions = Functions {
+    name: "avx-vnni",
+    wide: checked,
+    tall: checked,
+    one: checked,
+    f16: checked_f16,
+    q8_0: checked_q8_0,
+    dot: checked_dot,
+    add_scaled: checked_add_scaled,
+};
 
 /// The functions, where the processor has what they were compiled for.
 pub(super) fn detected() -> Option<&'static Functions> {

@@ -1,13 +1,22 @@
 //! NEON with the dot products of ARMv8.2: 16 products of 8 bits per instruction, summed in 32 bits.
 
+use super::reference::{add_scaled, dot_f32};
 use crate::dense::{LANES, total};
 use crate::kernel::{Functions, Half, Q8};
 use crate::layout::{BLOCK, BLOCK_BYTES};
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
-static FUNCTIONS: Functions =
-    Functions { name: "neon-dot", wide: checked, tall: checked, one: checked, f16: checked_f16, q8_0: checked_q8_0 };
+static FUNCTIONS: Functions = Functions {
+    name: "neon-dot",
+    wide: checked,
+    tall: checked,
+    one: checked,
+    f16: checked_f16,
+    q8_0: checked_q8_0,
+    dot: dot_f32,
+    add_scaled,
+};
 
 /// The functions, where the processor has what they were compiled for.
 pub(super) fn detected() -> Option<&'static Functions> {

@@ -2,8 +2,8 @@
 //! `cargo run --release -p loadmaster --no-default-features --example bitnet FILE [ROUNDS]`, over a file of
 //! `cargo run --release -p synthetic --features write --example write bitnet-b1.58-2b-4t I2_S FILE`.
 //!
-//! Prints the limit that memory sets to decode, decode with both kinds of head, and prefill of 512 tokens by micro-batch: the smallest
-//! that reaches 95 % of the best is the one that a plan should take. Every round is printed.
+//! Prints the limit that memory sets to decode, decode with both kinds of head, in turn, and prefill of 512 tokens by micro-batch: the
+//! smallest that reaches 95 % of the best is the one that a plan should take. Every round is printed.
 #![allow(clippy::print_stdout, reason = "a stopwatch for the terminal")]
 
 use bitnet::{HeadType, LoadOptions, Options, Session, Weights};
@@ -27,19 +27,30 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = loadmaster::open::open(Path::new(&path))?;
     let bytes = kernels::map(&std::fs::File::open(&path)?)?;
     println!("{path}, {threads} threads, {rounds} rounds");
-    let mut rates = Vec::new();
+    let weights = |head| -> Result<Arc<Weights>, Box<dyn Error>> {
+        let load = LoadOptions { head, ..LoadOptions::default() };
+        Ok(Arc::new(Weights::load(&model, std::slice::from_ref(&bytes), &load)?))
+    };
+    let kinds = [weights(HeadType::File)?, weights(HeadType::Q8_0)?];
+    let (mut rates, mut decoded) = (Vec::new(), [Vec::new(), Vec::new()]);
     for _ in 0..rounds {
         rates.push(read_rate(threads)?);
-    }
-    let rate = told("memory is read at", "GB/s", &rates);
-    for head in [HeadType::File, HeadType::Q8_0] {
-        let load = LoadOptions { head, ..LoadOptions::default() };
-        let weights = Arc::new(Weights::load(&model, std::slice::from_ref(&bytes), &load)?);
-        decode(&weights, threads, rounds, rate)?;
-        if head == HeadType::File {
-            prefill(&weights, threads, rounds)?;
+        for (weights, rates) in kinds.iter().zip(&mut decoded) {
+            rates.push(decode(weights, threads)?);
         }
     }
+    let rate = told("memory is read at", "GB/s", &rates);
+    for (weights, rates) in kinds.iter().zip(&decoded) {
+        let best = told(&format!("decode with a head in {:?}:", weights.head().ty()), "tokens/s", rates);
+        let bytes = weights.code_bytes() + weights.head().bytes();
+        let limit = rate * 1e9 / bytes as f64;
+        println!(
+            "  {} MB for a token: memory allows {limit:.1} tokens/s, of which these are {:.0} %",
+            bytes / 1_000_000,
+            100.0 * best / limit
+        );
+    }
+    prefill(&kinds[0], threads, rounds)?;
     Ok(())
 }
 
@@ -81,23 +92,13 @@ fn read_rate(threads: usize) -> Result<f64, Box<dyn Error>> {
     Ok(f64::from(1 << 30) / took.as_secs_f64() / 1e9)
 }
 
-/// Tokens per second from an empty context, and how much of the limit that is.
-fn decode(weights: &Arc<Weights>, threads: usize, rounds: usize, gigabytes: f64) -> Result<(), Box<dyn Error>> {
+/// Tokens per second from an empty context.
+fn decode(weights: &Arc<Weights>, threads: usize) -> Result<f64, Box<dyn Error>> {
     let mut session = Session::new(Arc::clone(weights), Options { threads, ..Options::default() })?;
-    let mut rates = Vec::new();
-    for _ in 0..rounds {
-        session.rewind(0);
-        session.extend(&[0])?;
-        let (run, took) = timed(|| (1..=DECODED).try_for_each(|token| session.extend(&[token]).map(drop)));
-        run?;
-        rates.push(f64::from(DECODED) / took.as_secs_f64());
-    }
-    let head = weights.head();
-    let best = told(&format!("decode with a head in {:?}:", head.ty()), "tokens/s", &rates);
-    let bytes = weights.code_bytes() + head.bytes();
-    let limit = gigabytes * 1e9 / bytes as f64;
-    println!("  {} MB for a token: memory allows {limit:.1} tokens/s, of which these are {:.0} %", bytes / 1_000_000, 100.0 * best / limit);
-    Ok(())
+    session.extend(&[0])?;
+    let (run, took) = timed(|| (1..=DECODED).try_for_each(|token| session.extend(&[token]).map(drop)));
+    run?;
+    Ok(f64::from(DECODED) / took.as_secs_f64())
 }
 
 /// Tokens per second of a prompt, by micro-batch.

@@ -161,6 +161,10 @@ impl Site<'_> {
         let fitted = fit(self.model, &unset, &self.target, &self.request.profile, &goal).ok()?;
         let mut settings = fitted.settings;
         settings.n_gpu_layers = settings.n_gpu_layers.min(self.inventory.offloadable());
+        // Where nothing fits on any device, `--fit` leaves shares of nothing, which no command line takes.
+        if settings.tensor_split.iter().all(|share| *share == 0.0) {
+            settings.tensor_split.clear();
+        }
         Some((self.pinned(settings), fitted.end))
     }
 

@@ -4,6 +4,7 @@
 use crate::cache::Cache;
 use crate::config::Config;
 use kernels::{ColumnsMut, Kernel, Pool};
+use std::ops::Range;
 
 /// Keys taken at a time.
 const KEYS: usize = 32;
@@ -33,87 +34,90 @@ struct Running {
     sum: f32,
 }
 
-/// Rows of keys or values of one head.
-type Rows = [[f32; MAX_HEAD]; KEYS];
+/// Keys and values of one head, some at a time, one close behind the other.
+struct Near {
+    keys: [f32; KEYS * MAX_HEAD],
+    values: [f32; KEYS * MAX_HEAD],
+    /// How many there are.
+    count: usize,
+}
 
 impl Attention<'_> {
-    /// Every token over all positions up to its own. `out` is as wide as the queries.
+    /// Every token over all positions up to its own. `out` is as wide as the queries. Threads share by query heads, so that each has as
+    /// many as the others; keys of a head whose queries two threads have are read by both.
     pub(crate) fn attend(&self, pool: &mut Pool, out: &mut [f32]) {
-        let group = self.config.n_head / self.config.n_head_kv * self.config.head_dim;
-        pool.split_columns(out, self.config.q_width(), group, |columns| {
-            for head in 0..columns.width() / group {
-                self.head(columns, head * group);
+        let group = self.config.n_head / self.config.n_head_kv;
+        pool.split_columns([(out, self.config.q_width())], self.config.head_dim, |[columns]| {
+            let mut near = Near { keys: [0.0; KEYS * MAX_HEAD], values: [0.0; KEYS * MAX_HEAD], count: 0 };
+            let end = (columns.first() + columns.width()) / self.config.head_dim;
+            let mut head = columns.first() / self.config.head_dim;
+            while head < end {
+                let next = end.min((head / group + 1) * group);
+                self.heads(columns, head..next, head / group, &mut near);
+                head = next;
             }
         });
     }
 
-    /// The query heads of one key head, which begin at `column` of `out`'s columns.
-    fn head(&self, out: &mut ColumnsMut<'_>, column: usize) {
-        let head_dim = self.config.head_dim;
-        let first = out.first() + column;
-        let kv_head = first / head_dim / (self.config.n_head / self.config.n_head_kv);
-        let tokens = self.queries.len() / self.config.q_width();
-        let (mut keys, mut values): (Rows, Rows) = ([[0.0; MAX_HEAD]; KEYS], [[0.0; MAX_HEAD]; KEYS]);
+    /// Query heads that share a key head.
+    fn heads(&self, out: &mut ColumnsMut<'_>, heads: Range<usize>, kv_head: usize, near: &mut Near) {
+        let (head_dim, width) = (self.config.head_dim, self.config.q_width());
+        let asked = heads.start * head_dim..heads.end * head_dim;
+        let columns = asked.start - out.first()..asked.end - out.first();
+        let tokens = self.queries.len() / width;
         for panel in (0..tokens).step_by(TOKENS) {
             let panel = panel..tokens.min(panel + TOKENS);
             let mut running = [[Running { largest: f32::NEG_INFINITY, sum: 0.0 }; MAX_GROUP]; TOKENS];
-            panel.clone().for_each(|token| self.columns(out, token, column).fill(0.0));
+            panel.clone().for_each(|token| out.row(token)[columns.clone()].fill(0.0));
             let positions = self.start + panel.end;
             for from in (0..positions).step_by(KEYS) {
-                let count = KEYS.min(positions - from);
-                self.load(kv_head, from, count, &mut keys, &mut values);
+                near.count = KEYS.min(positions - from);
+                self.load(kv_head, from, near);
                 for token in panel.clone() {
-                    let seen = (self.start + token + 1).saturating_sub(from).min(count);
-                    let queries = &self.queries[token * self.config.q_width() + first..];
-                    let out = self.columns(out, token, column);
-                    let heads = queries.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim));
+                    let seen = (self.start + token + 1).saturating_sub(from).min(near.count);
+                    let queries = self.queries[token * width..][asked.clone()].chunks_exact(head_dim);
+                    let heads = queries.zip(out.row(token)[columns.clone()].chunks_exact_mut(head_dim));
                     for ((query, out), running) in heads.zip(&mut running[token - panel.start]) {
-                        self.add(query, &keys[..seen], &values[..seen], running, out);
+                        self.add(query, near, seen, running, out);
                     }
                 }
             }
             for token in panel.clone() {
-                let out = self.columns(out, token, column);
-                for (out, running) in out.chunks_exact_mut(head_dim).zip(&running[token - panel.start]) {
+                let heads = out.row(token)[columns.clone()].chunks_exact_mut(head_dim);
+                for (out, running) in heads.zip(&running[token - panel.start]) {
                     out.iter_mut().for_each(|out| *out /= running.sum);
                 }
             }
         }
     }
 
-    /// The heads' part of a token's output.
-    fn columns<'b>(&self, out: &'b mut ColumnsMut<'_>, token: usize, column: usize) -> &'b mut [f32] {
-        let width = self.config.n_head / self.config.n_head_kv * self.config.head_dim;
-        &mut out.row(token)[column..column + width]
-    }
-
-    fn load(&self, kv_head: usize, from: usize, count: usize, keys: &mut Rows, values: &mut Rows) {
+    fn load(&self, kv_head: usize, from: usize, near: &mut Near) {
         let (head_dim, ty, row) = (self.config.head_dim, self.cache.ty(), self.cache.row_bytes());
         let head = kv_head * ty.bytes(head_dim);
         let (all_keys, all_values) = self.cache.layer(self.layer);
-        for (place, (key, value)) in keys.iter_mut().zip(values).take(count).enumerate() {
+        let rows = near.keys.chunks_exact_mut(head_dim).zip(near.values.chunks_exact_mut(head_dim));
+        for (place, (key, value)) in rows.take(near.count).enumerate() {
             let place = (from + place) * row + head;
-            ty.load(&all_keys[place..place + ty.bytes(head_dim)], &mut key[..head_dim]);
-            ty.load(&all_values[place..place + ty.bytes(head_dim)], &mut value[..head_dim]);
+            ty.load(&all_keys[place..place + ty.bytes(head_dim)], key, self.kernel);
+            ty.load(&all_values[place..place + ty.bytes(head_dim)], value, self.kernel);
         }
     }
 
-    /// Adds some keys and their values to what a head has summed.
-    fn add(&self, query: &[f32], keys: &[[f32; MAX_HEAD]], values: &[[f32; MAX_HEAD]], running: &mut Running, out: &mut [f32]) {
-        let scale = 1.0 / (self.config.head_dim as f32).sqrt();
-        let mut scores = [f32::NEG_INFINITY; KEYS];
-        scores.iter_mut().zip(keys).for_each(|(score, key)| *score = self.kernel.dot(query, key) * scale);
+    /// Adds the first `seen` of the keys and their values to what a head has summed.
+    fn add(&self, query: &[f32], near: &Near, seen: usize, running: &mut Running, out: &mut [f32]) {
+        let head_dim = self.config.head_dim;
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let mut scores = [0.0; KEYS];
+        let scores = &mut scores[..seen];
+        self.kernel.scores(query, &near.keys, head_dim, scale, scores);
         let largest = scores.iter().fold(running.largest, |largest, score| largest.max(*score));
         if largest > running.largest {
             let shrink = (running.largest - largest).exp();
             out.iter_mut().for_each(|out| *out *= shrink);
             *running = Running { largest, sum: running.sum * shrink };
         }
-        for (score, value) in scores.iter().zip(values) {
-            let weight = (score - running.largest).exp();
-            running.sum += weight;
-            self.kernel.add_scaled(weight, value, out);
-        }
+        running.sum += self.kernel.exponentials(scores, running.largest);
+        self.kernel.add_weighted(scores, &near.values, head_dim, out);
     }
 }
 
@@ -179,7 +183,7 @@ mod tests {
             let mut cache = Cache::new(CacheType::F32, 1, positions, config.kv_width());
             for position in 0..positions {
                 let row = position * config.kv_width()..(position + 1) * config.kv_width();
-                cache.store(0, position, &keys[row.clone()], &values[row]);
+                cache.keep(0, position, &keys[row.clone()], &values[row]);
             }
             let mut out = vec![f32::NAN; tokens * config.q_width()];
             let attention = Attention { config: &config, cache: &cache, layer: 0, start, queries: &queries, kernel: Kernel::best() };

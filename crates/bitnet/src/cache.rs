@@ -2,6 +2,8 @@
 
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
+use kernels::{Kernel, Table};
+use std::ops::Range;
 
 /// How keys and values are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,10 +39,17 @@ impl CacheType {
     }
 
     /// Writes elements.
-    fn store(self, from: &[f32], to: &mut [u8]) {
+    pub(crate) fn store(self, from: &[f32], to: &mut [u8]) {
         match self {
             Self::F32 => to.as_chunks_mut().0.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_le_bytes()),
-            Self::F16 => to.as_chunks_mut().0.iter_mut().zip(from).for_each(|(to, from)| *to = f16::from_f32(*from).to_le_bytes()),
+            // Some at a time, which the crate converts in registers.
+            Self::F16 => {
+                for (to, from) in to.chunks_mut(2 * BLOCK).zip(from.chunks(BLOCK)) {
+                    let mut halves = [f16::ZERO; BLOCK];
+                    halves[..from.len()].convert_from_f32_slice(from);
+                    to.as_chunks_mut().0.iter_mut().zip(halves).for_each(|(to, half)| *to = half.to_le_bytes());
+                }
+            }
             Self::Q8_0 => {
                 for (to, from) in to.as_chunks_mut::<34>().0.iter_mut().zip(from.as_chunks::<BLOCK>().0) {
                     store_block(from, to);
@@ -50,17 +59,10 @@ impl CacheType {
     }
 
     /// Reads elements.
-    pub(crate) fn load(self, from: &[u8], to: &mut [f32]) {
+    pub(crate) fn load(self, from: &[u8], to: &mut [f32], kernel: Kernel) {
         match self {
             Self::F32 => to.iter_mut().zip(from.as_chunks().0).for_each(|(to, from)| *to = f32::from_le_bytes(*from)),
-            // Some at a time, which the crate converts in registers.
-            Self::F16 => {
-                for (to, from) in to.chunks_mut(BLOCK).zip(from.chunks(2 * BLOCK)) {
-                    let mut halves = [f16::ZERO; BLOCK];
-                    halves.iter_mut().zip(from.as_chunks().0).for_each(|(half, from)| *half = f16::from_le_bytes(*from));
-                    halves[..to.len()].convert_to_f32_slice(to);
-                }
-            }
+            Self::F16 => kernel.widen(from.as_chunks().0, to),
             Self::Q8_0 => {
                 for (to, from) in to.as_chunks_mut::<BLOCK>().0.iter_mut().zip(from.as_chunks::<34>().0) {
                     let scale = f16::from_le_bytes([from[0], from[1]]).to_f32();
@@ -106,11 +108,11 @@ impl Cache {
         self.ty
     }
 
-    pub(crate) fn store(&mut self, layer: usize, position: usize, key: &[f32], value: &[f32]) {
-        let start = layer * self.layer_bytes + position * self.row_bytes;
-        let place = start..start + self.row_bytes;
-        self.ty.store(key, &mut self.keys[place.clone()]);
-        self.ty.store(value, &mut self.values[place]);
+    /// Places of keys and of values of some positions of a layer, position by position.
+    pub(crate) fn rows_mut(&mut self, layer: usize, positions: Range<usize>) -> (Table<'_, u8>, Table<'_, u8>) {
+        let start = layer * self.layer_bytes;
+        let place = start + positions.start * self.row_bytes..start + positions.end * self.row_bytes;
+        (Table::new(&mut self.keys[place.clone()], self.row_bytes), Table::new(&mut self.values[place], self.row_bytes))
     }
 
     /// The rows of keys and of values of a layer.
@@ -125,6 +127,18 @@ impl Cache {
 }
 
 #[cfg(test)]
+impl Cache {
+    /// Keeps what one position has.
+    pub(crate) fn keep(&mut self, layer: usize, position: usize, key: &[f32], value: &[f32]) {
+        let (ty, mut pool) = (self.ty, kernels::Pool::new(1).unwrap());
+        pool.each_row(self.rows_mut(layer, position..position + 1), |_, (kept_key, kept_value)| {
+            ty.store(key, kept_key);
+            ty.store(value, kept_value);
+        });
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -134,9 +148,9 @@ mod tests {
         for (ty, bytes, error) in [(CacheType::F32, 256, 0.0), (CacheType::F16, 128, 3e-3), (CacheType::Q8_0, 68, 2e-2)] {
             let mut cache = Cache::new(ty, 2, 3, 64);
             assert_eq!(cache.row_bytes(), bytes);
-            cache.store(1, 2, &x, &x);
+            cache.keep(1, 2, &x, &x);
             let mut back = vec![0.0; 64];
-            ty.load(&cache.layer(1).0[2 * bytes..], &mut back);
+            ty.load(&cache.layer(1).0[2 * bytes..], &mut back, Kernel::best());
             assert!(x.iter().zip(&back).all(|(x, back)| (x - back).abs() <= error), "{ty:?}: {back:?}");
             assert!(cache.layer(0).1.iter().all(|byte| *byte == 0));
         }

@@ -12,19 +12,6 @@ pub enum Activation {
     Silu,
 }
 
-impl Activation {
-    /// The function.
-    pub fn apply(self, x: f32) -> f32 {
-        match self {
-            Self::Relu2 => {
-                let x = x.max(0.0);
-                x * x
-            }
-            Self::Silu => x / (1.0 + (-x).exp()),
-        }
-    }
-}
-
 /// The shape of a BitNet model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

@@ -2,19 +2,16 @@
 
 use crate::attention::Attention;
 use crate::cache::Cache;
-use crate::config::Config;
-use crate::norm::{rms, rms_in_place};
+use crate::config::{Activation, Config};
 use crate::rope::Rope;
 use crate::weights::Layer;
-use kernels::{Activations, Kernel, Pool};
+use kernels::{Activations, Kernel, Pool, QuantizedLinear, Table};
 
 /// What a micro-batch is computed in; sized for the largest.
 #[derive(Clone, Debug)]
 pub(crate) struct Buffers {
     /// The residual stream.
     pub(crate) x: Vec<f32>,
-    /// What a norm, or an output projection, gives.
-    h: Vec<f32>,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
@@ -30,7 +27,6 @@ impl Buffers {
         let floats = |width: usize| vec![0.0; n_ubatch * width];
         Self {
             x: floats(config.n_embd),
-            h: floats(config.n_embd),
             q: floats(config.q_width()),
             k: floats(config.kv_width()),
             v: floats(config.kv_width()),
@@ -67,50 +63,45 @@ impl Pass<'_> {
     }
 
     fn attention(&mut self, i: usize, layer: &Layer, buffers: &mut Buffers) {
-        let (config, tokens) = (self.config, self.tokens);
-        let (embd, q_width, kv_width) = (config.n_embd, config.q_width(), config.kv_width());
-        let Buffers { x, h, q, k, v, mixed, activations, .. } = buffers;
-        let (x, h) = (&mut x[..tokens * embd], &mut h[..tokens * embd]);
+        let (config, tokens, kernel) = (self.config, self.tokens, self.kernel);
+        let (q_width, kv_width) = (config.q_width(), config.kv_width());
+        let Buffers { x, q, k, v, mixed, activations, .. } = buffers;
+        let x = &mut x[..tokens * config.n_embd];
         let (q, mixed) = (&mut q[..tokens * q_width], &mut mixed[..tokens * q_width]);
         let (k, v) = (&mut k[..tokens * kv_width], &mut v[..tokens * kv_width]);
-        rms(x, &layer.attn_norm, config.rms_eps, h);
-        activations.quantize(h, embd);
-        layer.q.forward(activations, self.pool, q);
-        layer.k.forward(activations, self.pool, k);
-        layer.v.forward(activations, self.pool, v);
-        for token in 0..tokens {
-            let position = self.start + token;
-            let (key, value) = (&mut k[token * kv_width..][..kv_width], &v[token * kv_width..][..kv_width]);
-            self.rope.turn(&mut q[token * q_width..][..q_width], position);
-            self.rope.turn(key, position);
-            self.cache.store(i, position, key, value);
-        }
-        let attention = Attention { config, cache: self.cache, layer: i, start: self.start, queries: q, kernel: self.kernel };
-        attention.attend(self.pool, mixed);
-        rms_in_place(mixed, &layer.attn_sub_norm, config.rms_eps);
-        activations.quantize(mixed, q_width);
-        layer.output.forward(activations, self.pool, h);
-        add(x, h);
+        activations.quantize_norm(x, &layer.attn_norm, config.rms_eps, kernel, self.pool);
+        let projections = [(&layer.q, &mut *q), (&layer.k, &mut *k), (&layer.v, &mut *v)];
+        QuantizedLinear::forward_each(projections, activations, self.pool, |_| ());
+        let (start, rope, ty) = (self.start, self.rope, self.cache.ty());
+        let queries_and_keys = (Table::new(q, q_width), Table::new(k, kv_width));
+        let kept = self.cache.rows_mut(i, start..start + tokens);
+        self.pool.each_row((queries_and_keys, kept), |token, ((q, key), (kept_key, kept_value))| {
+            rope.turn(q, start + token, kernel);
+            rope.turn(key, start + token, kernel);
+            ty.store(key, kept_key);
+            ty.store(&v[token * kv_width..][..kv_width], kept_value);
+        });
+        Attention { config, cache: self.cache, layer: i, start, queries: q, kernel }.attend(self.pool, mixed);
+        activations.quantize_norm(mixed, &layer.attn_sub_norm, config.rms_eps, kernel, self.pool);
+        layer.output.forward_add(activations, self.pool, x);
     }
 
     fn feed_forward(&mut self, layer: &Layer, buffers: &mut Buffers) {
-        let (config, tokens) = (self.config, self.tokens);
-        let (embd, ff) = (config.n_embd, config.n_ff);
-        let Buffers { x, h, gate, up, activations, .. } = buffers;
-        let (x, h) = (&mut x[..tokens * embd], &mut h[..tokens * embd]);
-        let (gate, up) = (&mut gate[..tokens * ff], &mut up[..tokens * ff]);
-        rms(x, &layer.ffn_norm, config.rms_eps, h);
-        activations.quantize(h, embd);
-        layer.gate.forward(activations, self.pool, gate);
-        layer.up.forward(activations, self.pool, up);
-        gate.iter_mut().zip(up).for_each(|(gate, up)| *gate = config.activation.apply(*gate) * *up);
-        rms_in_place(gate, &layer.ffn_sub_norm, config.rms_eps);
-        activations.quantize(gate, ff);
-        layer.down.forward(activations, self.pool, h);
-        add(x, h);
+        let (config, tokens, kernel) = (self.config, self.tokens, self.kernel);
+        let Buffers { x, gate, up, activations, .. } = buffers;
+        let x = &mut x[..tokens * config.n_embd];
+        let (gate, up) = (&mut gate[..tokens * config.n_ff], &mut up[..tokens * config.n_ff]);
+        activations.quantize_norm(x, &layer.ffn_norm, config.rms_eps, kernel, self.pool);
+        let projections = [(&layer.gate, &mut *gate), (&layer.up, up)];
+        QuantizedLinear::forward_each(projections, activations, self.pool, |[gate, up]| {
+            for token in 0..tokens {
+                match config.activation {
+                    Activation::Relu2 => kernel.relu2_times(gate.row(token), up.row(token)),
+                    Activation::Silu => kernel.silu_times(gate.row(token), up.row(token)),
+                }
+            }
+        });
+        activations.quantize_norm(gate, &layer.ffn_sub_norm, config.rms_eps, kernel, self.pool);
+        layer.down.forward_add(activations, self.pool, x);
     }
-}
-
-fn add(x: &mut [f32], h: &[f32]) {
-    x.iter_mut().zip(h).for_each(|(x, h)| *x += h);
 }

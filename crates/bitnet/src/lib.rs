@@ -19,7 +19,6 @@ mod config;
 mod dialogue;
 mod layer;
 pub mod memory;
-mod norm;
 mod rope;
 mod sampler;
 mod session;

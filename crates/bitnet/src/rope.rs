@@ -1,5 +1,7 @@
 //! Rotary positions in halves (NeoX order): elements `j` and `j + d/2` of a head turn by `position · base^(−2j/d)`.
 
+use kernels::Kernel;
+
 /// Cosines and sines of the angles of one position after another, for a whole context.
 #[derive(Clone, Debug)]
 pub(crate) struct Rope {
@@ -21,13 +23,11 @@ impl Rope {
     }
 
     /// Turns all heads of one token.
-    pub(crate) fn turn(&self, heads: &mut [f32], position: usize) {
+    pub(crate) fn turn(&self, heads: &mut [f32], position: usize, kernel: Kernel) {
         let (cos, sin) = self.table[position * 2 * self.half..][..2 * self.half].split_at(self.half);
         for head in heads.chunks_exact_mut(2 * self.half) {
             let (first, second) = head.split_at_mut(self.half);
-            for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-            }
+            kernel.rotate(first, second, cos, sin);
         }
     }
 }
@@ -40,7 +40,7 @@ mod tests {
     fn halves_turn_together_and_lengths_stay() {
         let rope = Rope::new(8, 4, 10_000.0);
         let mut head = [1.0, 2.0, 0.0, 0.0];
-        rope.turn(&mut head, 3);
+        rope.turn(&mut head, 3, Kernel::best());
         let angle = 3.0_f32;
         assert!((head[0] - angle.cos()).abs() < 1e-6 && (head[2] - angle.sin()).abs() < 1e-6);
         // The second pair turns a hundred times slower.

@@ -2,7 +2,6 @@
 
 use crate::cache::{Cache, CacheType};
 use crate::layer::{Buffers, Pass};
-use crate::norm::rms;
 use crate::rope::Rope;
 use crate::weights::Weights;
 use kernels::Pool;
@@ -142,7 +141,7 @@ impl Session {
         let width = self.weights.config.n_embd;
         let count = (tokens.len() - 1) % self.micro_batch() + 1;
         let stream = &self.buffers.x[(count - 1) * width..count * width];
-        rms(stream, &self.weights.output_norm, self.weights.config.rms_eps, &mut self.last);
+        self.weights.kernel.rms_norm(stream, &self.weights.output_norm, self.weights.config.rms_eps, &mut self.last);
         self.weights.head().multiply(&self.last, self.weights.kernel, &mut self.pool, &mut self.logits);
         Ok(&self.logits)
     }

@@ -131,8 +131,8 @@ impl Buffers {
         let (weights_mapped, weights_copied) = weights(model, figures, engine);
         let floats = |count: u64| Bytes::new(count.saturating_mul(4));
         let (q, kv, embd, ff) = (figures.q_width(), figures.kv_width(), figures.n_embd, figures.n_ff);
-        // The stream and what a norm gives; queries and what attention gives; keys and values; gate and up.
-        let streams = [embd, q, kv, ff].into_iter().fold(0_u64, |sum, width| sum.saturating_add(width.saturating_mul(2)));
+        // The stream; queries and what attention gives; keys and values; gate and up.
+        let streams = [q, kv, ff].into_iter().fold(embd, |sum, width| sum.saturating_add(width.saturating_mul(2)));
         // Integers of the widest input of a linear layer, their sum and their scale.
         let widest = embd.max(ff).max(q);
         let integers = widest.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX).saturating_add(8);

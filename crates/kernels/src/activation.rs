@@ -1,6 +1,9 @@
 //! Tokens in 8 bits.
 
+use crate::kernel::Kernel;
 use crate::layout::BLOCK;
+use crate::pool::{Pool, Table};
+use crate::simd::floats::rounded;
 
 /// Vectors of tokens, each quantised to 8 bits with a scale of its own, as BitNet's `ActQuant` does: `a = 127 / max(|x|, 1e-5)`,
 /// `q = round(a·x)` with halves to even (transformers 5.23.0, `integrations/bitnet.py`).
@@ -10,24 +13,30 @@ use crate::layout::BLOCK;
 pub struct Activations {
     /// Tokens of `stride` values.
     values: Vec<i8>,
-    /// 1 / a by token.
-    scales: Vec<f32>,
-    /// Sums of values by token.
-    sums: Vec<i32>,
+    marks: Vec<Mark>,
     tokens: usize,
     columns: usize,
+}
+
+/// What stands beside a token's integers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    /// 1 / a.
+    scale: f32,
+    /// Sum of the integers.
+    sum: i32,
 }
 
 impl Activations {
     /// Room for so many tokens of so many columns.
     pub fn with_room(tokens: usize, columns: usize) -> Self {
         let values = vec![0; tokens.saturating_mul(columns.next_multiple_of(BLOCK))];
-        Self { values, scales: vec![0.0; tokens], sums: vec![0; tokens], tokens: 0, columns: 0 }
+        Self { values, marks: vec![Mark::default(); tokens], tokens: 0, columns: 0 }
     }
 
     /// Bytes that room for so many tokens of so many columns takes: a byte per value, rows filled up to 128, and 8 bytes per token.
     pub const fn bytes(tokens: usize, columns: usize) -> usize {
-        tokens.saturating_mul(columns.next_multiple_of(BLOCK) + 8)
+        tokens.saturating_mul(columns.next_multiple_of(BLOCK) + size_of::<Mark>())
     }
 
     /// Replaces the tokens by those of `x`, each of `columns` values. Values that are no numbers become 0.
@@ -35,14 +44,42 @@ impl Activations {
     /// # Panics
     /// More tokens or columns than there is room for, or a part of a token: the caller's sizes are wrong.
     pub fn quantize(&mut self, x: &[f32], columns: usize) {
-        let tokens = x.len() / columns.max(1);
-        let stride = columns.next_multiple_of(BLOCK);
-        assert!(tokens * columns == x.len() && tokens <= self.scales.len() && tokens * stride <= self.values.len(), "no room");
-        (self.tokens, self.columns) = (tokens, columns);
-        for (token, x) in x.chunks_exact(columns.max(1)).enumerate() {
-            let values = &mut self.values[token * stride..(token + 1) * stride];
-            (self.scales[token], self.sums[token]) = quantize(x, values);
+        let stride = self.resize(x.len(), columns);
+        for ((mark, values), x) in self.marks.iter_mut().zip(self.values.chunks_exact_mut(stride)).zip(x.chunks_exact(columns)) {
+            let a = factor(x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs())));
+            values.iter_mut().zip(x).for_each(|(value, x)| *value = rounded(x * a));
+            values[columns..].fill(0);
+            *mark = Mark { scale: 1.0 / a, sum: values.iter().map(|value| i32::from(*value)).sum() };
         }
+    }
+
+    /// Replaces the tokens by those of `x` after an RMS norm with these weights, one per column ([`Kernel::rms_norm`]).
+    ///
+    /// # Panics
+    /// As [`Activations::quantize`].
+    pub fn quantize_norm(&mut self, x: &[f32], weight: &[f32], eps: f32, kernel: Kernel, pool: &mut Pool) {
+        let columns = weight.len();
+        let stride = self.resize(x.len(), columns);
+        let floats = kernel.functions().floats;
+        let tokens = self.tokens;
+        let tables = (Table::new(&mut self.values[..tokens * stride], stride), Table::new(&mut self.marks[..tokens], 1));
+        pool.each_row(tables, |token, (values, mark)| {
+            let x = &x[token * columns..][..columns];
+            let rms = kernel.rms_factor(x, eps);
+            let a = factor((floats.largest)(x, weight, rms));
+            let sum = (floats.quantize)(x, weight, rms, a, values);
+            values[columns..].fill(0);
+            mark.fill(Mark { scale: 1.0 / a, sum });
+        });
+    }
+
+    /// Takes note of tokens of `length` values in all, and returns how far apart they are.
+    fn resize(&mut self, length: usize, columns: usize) -> usize {
+        let (tokens, stride) = (length / columns.max(1), columns.next_multiple_of(BLOCK));
+        let fits = tokens * columns == length && tokens <= self.marks.len() && tokens * stride <= self.values.len();
+        assert!(columns > 0 && fits, "no room");
+        (self.tokens, self.columns) = (tokens, columns);
+        stride
     }
 
     /// Tokens.
@@ -57,12 +94,12 @@ impl Activations {
 
     /// What an integer stands for: `x ≈ scale · q`.
     pub fn scale(&self, token: usize) -> f32 {
-        self.scales[token]
+        self.marks[token].scale
     }
 
     /// The sum of the token's integers.
     pub fn sum(&self, token: usize) -> i32 {
-        self.sums[token]
+        self.marks[token].sum
     }
 
     /// Integers of tokens from `first` on, each filled up with zeros to a multiple of 128.
@@ -72,22 +109,9 @@ impl Activations {
     }
 }
 
-/// Adding and taking away 1.5·2²³ rounds a float of magnitude below 2²² to a whole number, halves to even, in every
-/// instruction set without a call.
-const ROUND: f32 = 12_582_912.0;
-
-/// One token; its scale and its sum.
-fn quantize(x: &[f32], values: &mut [i8]) -> (f32, i32) {
-    let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
-    let factor = 127.0 / largest.max(1e-5);
-    let mut sum = 0_i32;
-    for (value, x) in values.iter_mut().zip(x) {
-        let rounded = ((x * factor).clamp(-128.0, 127.0) + ROUND) - ROUND;
-        *value = rounded as i8;
-        sum += i32::from(*value);
-    }
-    values[x.len()..].fill(0);
-    (1.0 / factor, sum)
+/// What a token whose largest magnitude is `largest` is multiplied with.
+fn factor(largest: f32) -> f32 {
+    127.0 / largest.max(1e-5)
 }
 
 #[cfg(test)]

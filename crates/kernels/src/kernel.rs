@@ -1,6 +1,7 @@
 //! The choice of instructions.
 
 use crate::simd;
+use crate::simd::floats::Floats;
 
 /// Σ code · value of some packed rows with some tokens. All rows have as many bytes, all tokens four values per byte, in whole blocks.
 pub(crate) type Tile<const ROWS: usize, const TOKENS: usize> = fn([&[u8]; ROWS], [&[i8]; TOKENS]) -> [[i32; TOKENS]; ROWS];
@@ -30,10 +31,9 @@ pub(crate) struct Functions {
     pub(crate) one: Tile<1, 1>,
     pub(crate) f16: Dots<Half, ROWS>,
     pub(crate) q8_0: Dots<Q8, ROWS>,
-    /// Σ a · b, in the order that [`crate::vector`] states.
-    pub(crate) dot: fn(&[f32], &[f32]) -> f32,
-    /// out += weight · x.
-    pub(crate) add_scaled: fn(f32, &[f32], &mut [f32]),
+    /// 16-bit floats to 32 bits.
+    pub(crate) widen: fn(&[Half], &mut [f32]),
+    pub(crate) floats: &'static Floats,
 }
 
 /// Instructions to compute with. A value of this type is the proof that the processor has them: there is no other way to get one

@@ -27,4 +27,4 @@ pub use layout::Layout;
 pub use linear::QuantizedLinear;
 pub use map::map;
 pub use matrix::{MatrixError, TernaryMatrix};
-pub use pool::{ColumnsMut, Pool};
+pub use pool::{ColumnsMut, Pool, Table, Tables};

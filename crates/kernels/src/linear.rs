@@ -47,30 +47,66 @@ impl QuantizedLinear {
     /// # Panics
     /// Activations of another width, or `out` of another length: the caller's sizes are wrong.
     pub fn forward(&self, activations: &Activations, pool: &mut Pool, out: &mut [f32]) {
+        Self::forward_each([(self, out)], activations, pool, |_| ());
+    }
+
+    /// Adds to `out` what [`QuantizedLinear::forward`] writes.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn forward_add(&self, activations: &Activations, pool: &mut Pool, out: &mut [f32]) {
+        let table = self.table(activations, out);
+        pool.split_columns([table], ROWS, |[out]| self.multiply(activations, out, |out, y| *out += y));
+    }
+
+    /// Several layers of the same tokens at once. `then` is called by each thread with what it has written: columns of each output.
+    ///
+    /// # Panics
+    /// As for one.
+    pub fn forward_each<const N: usize>(
+        layers: [(&Self, &mut [f32]); N],
+        activations: &Activations,
+        pool: &mut Pool,
+        then: impl Fn(&mut [ColumnsMut<'_>; N]) + Sync,
+    ) {
+        let linear = layers.each_ref().map(|(layer, _)| *layer);
+        let tables = layers.map(|(layer, out)| layer.table(activations, out));
+        pool.split_columns(tables, ROWS, |out| {
+            linear.iter().zip(out.iter_mut()).for_each(|(layer, out)| layer.multiply(activations, out, |out, y| *out = y));
+            then(out);
+        });
+    }
+
+    /// `out` with the width of its rows.
+    fn table<'o>(&self, activations: &Activations, out: &'o mut [f32]) -> (&'o mut [f32], usize) {
         let rows = self.weights.rows();
         assert!(activations.columns() == self.weights.columns(), "activations of another width");
         assert!(out.len() == activations.tokens() * rows, "an output of another length");
-        pool.split_columns(out, rows, ROWS, |out| self.multiply(activations, out));
+        (out, rows)
     }
 
     /// One token: each weight is read once, and memory sets the pace.
-    fn multiply_one(&self, activations: &Activations, first: usize, out: &mut [f32]) {
+    fn multiply_one(&self, activations: &Activations, first: usize, out: &mut [f32], put: impl Fn(&mut f32, f32)) {
         let (values, sum) = (activations.values(0, 1), activations.sum(0));
         let scale = activations.scale(0) * self.weights.scale();
-        for tile in 0..out.len().div_ceil(ROWS) {
+        let tiles = out.len().div_ceil(ROWS);
+        for tile in 0..tiles {
             let rows = distant(out.len(), tile);
             let products = (self.kernel.functions().tall)(rows.map(|row| self.weights.packed(first + row, 1)), [values]);
-            for (row, [product]) in rows.into_iter().zip(products) {
-                out[row] = (product - sum) as f32 * scale;
+            for (row, [product]) in (tile..).step_by(tiles).zip(products) {
+                // Beyond the end stands the last row again, which is put once.
+                if let Some(out) = out.get_mut(row) {
+                    put(out, (product - sum) as f32 * scale);
+                }
             }
         }
     }
 
     /// The rows of `out`, for all tokens.
-    fn multiply(&self, activations: &Activations, out: &mut ColumnsMut<'_>) {
+    fn multiply(&self, activations: &Activations, out: &mut ColumnsMut<'_>, put: impl Fn(&mut f32, f32)) {
         let (first, count) = (out.first(), out.width());
         if activations.tokens() == 1 {
-            self.multiply_one(activations, first, out.row(0));
+            self.multiply_one(activations, first, out.row(0), put);
             return;
         }
         for tokens in (0..activations.tokens()).step_by(TOKEN_PANEL) {
@@ -86,7 +122,7 @@ impl QuantizedLinear {
                     // Codes are weights plus one: what the ones add is the sum of the values.
                     let sums = sums[place..].iter().step_by(tokens.len());
                     for (out, product) in out.row(token)[row..].iter_mut().zip(sums) {
-                        *out = (product - sum) as f32 * scale;
+                        put(out, (product - sum) as f32 * scale);
                     }
                 }
             }
@@ -114,7 +150,9 @@ fn products(functions: &Functions, codes: &[u8], values: &[i8], rows: usize, sum
         for t in (0..wide).step_by(TOKENS) {
             let tile = (functions.wide)(codes, std::array::from_fn(|i| token(t + i)));
             for (i, part) in tile.iter().enumerate() {
-                sums[(r + i) * tokens + t..][..TOKENS].copy_from_slice(part);
+                if let Some(sums) = sums[(r + i) * tokens + t..].first_chunk_mut() {
+                    *sums = *part;
+                }
             }
         }
         for t in wide..tokens {

@@ -115,29 +115,51 @@ impl Pool {
     /// the place where it begins.
     pub fn split(&mut self, out: &mut [f32], step: usize, job: impl Fn(usize, &mut [f32]) + Sync) {
         let width = out.len();
-        self.split_columns(out, width, step, |columns| {
+        self.split_columns([(out, width)], step, |[columns]| {
             let first = columns.first();
-            job(first, columns.row(0));
+            if columns.width() > 0 {
+                job(first, columns.row(0));
+            }
         });
     }
 
-    /// The same for a table of rows of `width`: each thread has some columns of all rows.
+    /// The same for tables of rows of a width each: each thread has some columns of all rows of every table, none where there are too few.
     ///
     /// # Panics
-    /// A `width` or `step` of 0 for a table that is not empty.
-    pub fn split_columns(&mut self, out: &mut [f32], width: usize, step: usize, job: impl Fn(&mut ColumnsMut<'_>) + Sync) {
-        if out.is_empty() {
-            return;
-        }
-        let table = Table { start: out.as_mut_ptr(), rows: out.len() / width, width };
+    /// A width or `step` of 0.
+    pub fn split_columns<const N: usize>(
+        &mut self,
+        tables: [(&mut [f32], usize); N],
+        step: usize,
+        job: impl Fn(&mut [ColumnsMut<'_>; N]) + Sync,
+    ) {
+        let tables = tables.map(|(out, width)| Table::new(out, width));
         let threads = self.threads();
         self.run(&|number| {
-            let columns = part(width, step, threads, number);
-            if !columns.is_empty() {
-                // `part` gives every thread other columns.
-                job(&mut ColumnsMut { table: &table, columns, out: PhantomData });
-            }
+            // `part` gives every thread other columns.
+            let columns = tables.each_ref().map(|table| {
+                let columns = part(table.width, step, threads, number);
+                ColumnsMut { start: table.start, rows: table.rows, width: table.width, columns, out: PhantomData }
+            });
+            job(&mut { columns });
         });
+    }
+
+    /// Calls `job` for every row, with what each of the tables has of it: each thread has some consecutive rows. One row, and any rows of
+    /// a pool of one thread, cost no synchronisation.
+    pub fn each_row<T: Tables>(&mut self, tables: T, job: impl Fn(usize, T::Row) + Sync) {
+        let rows = tables.rows();
+        let threads = self.threads();
+        let some = |rows: Range<usize>| {
+            for row in rows {
+                // SAFETY: the tables are this function's own, and every row is asked for once: `part` gives every thread other rows.
+                job(row, unsafe { tables.row(row) });
+            }
+        };
+        match rows {
+            0 | 1 => some(0..rows),
+            _ => self.run(&|number| some(part(rows, 1, threads, number))),
+        }
     }
 }
 
@@ -161,20 +183,85 @@ fn part(width: usize, step: usize, threads: usize, number: usize) -> Range<usize
     at(number)..at(number + 1)
 }
 
+/// Memory of rows that threads write to, each to its own.
 #[derive(Debug)]
-struct Table {
-    start: *mut f32,
+pub struct Table<'a, T> {
+    start: *mut T,
     rows: usize,
     width: usize,
+    data: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: threads write through it to columns of their own only, which `Pool::split_columns` sees to.
-unsafe impl Sync for Table {}
+// SAFETY: threads reach what it holds through `Tables::row` and `ColumnsMut::row` only, and each its own part, which `Pool` sees to.
+unsafe impl<T: Send> Sync for Table<'_, T> {}
+
+impl<'a, T> Table<'a, T> {
+    /// Rows of `width`; what is left over of `data` belongs to none.
+    ///
+    /// # Panics
+    /// A width of 0.
+    pub fn new(data: &'a mut [T], width: usize) -> Self {
+        Self { start: data.as_mut_ptr(), rows: data.len() / width, width, data: PhantomData }
+    }
+}
+
+mod sealed {
+    /// Tables of this module alone.
+    pub trait Sealed {}
+}
+
+/// Tables that threads share by rows: a [`Table`], or a pair of such.
+pub trait Tables: Sync + sealed::Sealed {
+    /// What they have of a row.
+    type Row;
+
+    /// Rows of the shortest.
+    fn rows(&self) -> usize;
+
+    /// What they have of `row`.
+    ///
+    /// # Safety
+    /// The row is asked for once.
+    unsafe fn row(&self, row: usize) -> Self::Row;
+}
+
+impl<T> sealed::Sealed for Table<'_, T> {}
+
+impl<'a, T: Send> Tables for Table<'a, T> {
+    type Row = &'a mut [T];
+
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    unsafe fn row(&self, row: usize) -> Self::Row {
+        assert!(row < self.rows);
+        // SAFETY: the row is within the memory that this table borrows, and the caller asks for it once.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.width), self.width) }
+    }
+}
+
+impl<A, B> sealed::Sealed for (A, B) {}
+
+impl<A: Tables, B: Tables> Tables for (A, B) {
+    type Row = (A::Row, B::Row);
+
+    fn rows(&self) -> usize {
+        self.0.rows().min(self.1.rows())
+    }
+
+    unsafe fn row(&self, row: usize) -> Self::Row {
+        // SAFETY: as the caller promises.
+        unsafe { (self.0.row(row), self.1.row(row)) }
+    }
+}
 
 /// Some columns of a table whose others belong to other threads.
 #[derive(Debug)]
 pub struct ColumnsMut<'a> {
-    table: &'a Table,
+    start: *mut f32,
+    rows: usize,
+    width: usize,
     columns: Range<usize>,
     out: PhantomData<&'a mut [f32]>,
 }
@@ -190,18 +277,20 @@ impl ColumnsMut<'_> {
         self.columns.len()
     }
 
+    /// Rows of the table.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
     /// What they have of a row.
     ///
     /// # Panics
     /// A row beyond the table.
     pub fn row(&mut self, row: usize) -> &mut [f32] {
-        assert!(row < self.table.rows && self.columns.end <= self.table.width);
+        assert!(row < self.rows && self.columns.end <= self.width);
         // SAFETY: row and columns are within the table, whose memory is borrowed for as long as `split_columns` runs; no other thread has
         // these columns, and `&mut self` lends one row at a time.
-        unsafe {
-            let start = self.table.start.add(row * self.table.width + self.columns.start);
-            std::slice::from_raw_parts_mut(start, self.columns.len())
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.width + self.columns.start), self.columns.len()) }
     }
 }
 
@@ -309,7 +398,7 @@ mod tests {
     fn columns_of_all_rows_are_written() {
         let mut pool = Pool::new(3).unwrap();
         let mut out = vec![0.0; 5 * 11];
-        pool.split_columns(&mut out, 11, 2, |columns| {
+        pool.split_columns([(&mut out, 11)], 2, |[columns]| {
             for row in 0..5 {
                 let first = columns.first();
                 for (i, out) in columns.row(row).iter_mut().enumerate() {
@@ -318,5 +407,21 @@ mod tests {
             }
         });
         assert_eq!(out, (0..55).map(|i| i as f32).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn rows_of_all_tables_are_written_once() {
+        for threads in [1, 3] {
+            let mut pool = Pool::new(threads).unwrap();
+            for rows in [0, 1, 2, 7] {
+                let (mut floats, mut bytes) = (vec![0.0; rows * 3], vec![0_u8; rows * 2 + 1]);
+                pool.each_row((Table::new(&mut floats, 3), Table::new(&mut bytes, 2)), |row, (floats, bytes)| {
+                    floats.iter_mut().for_each(|x| *x += row as f32);
+                    bytes.iter_mut().for_each(|x| *x += row as u8);
+                });
+                assert_eq!(floats, (0..rows * 3).map(|i| (i / 3) as f32).collect::<Vec<_>>());
+                assert_eq!(bytes[..rows * 2], (0..rows * 2).map(|i| (i / 2) as u8).collect::<Vec<_>>());
+            }
+        }
     }
 }

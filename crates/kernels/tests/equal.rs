@@ -161,23 +161,94 @@ fn odd_widths_of_f16() {
     }
 }
 
-/// Attention's sums, whatever the length.
+/// What stands between the matrices, whatever the length.
 #[test]
-fn sums_of_floats_have_one_order() {
+fn functions_of_floats_have_one_order() {
     let mut noise = Noise(5);
-    for length in [0, 1, 7, 8, 9, 64, 127, 128, 129] {
-        let a: Vec<f32> = (0..length).map(|_| noise.float()).collect();
-        let b: Vec<f32> = (0..length).map(|_| noise.float()).collect();
-        let sums = |kernel: Kernel| {
-            let mut out = b.clone();
-            kernel.add_scaled(0.3, &a, &mut out);
-            out.push(kernel.dot(&a, &b));
-            out.iter().map(|sum| sum.to_bits()).collect::<Vec<_>>()
+    for length in [1, 7, 8, 9, 15, 16, 17, 64, 127, 128, 129, 200] {
+        let mut floats = |count: usize| (0..count).map(|_| noise.float() * 9.0).collect::<Vec<f32>>();
+        let (a, b, rows) = (floats(length), floats(length), floats(length * 5 + 2));
+        let all = |kernel: Kernel| {
+            let mut found = vec![0.0; length];
+            kernel.rms_norm(&a, &b, 1e-5, &mut found);
+            let change = |of: &dyn Fn(&mut [f32])| {
+                let mut x = a.clone();
+                of(&mut x);
+                x
+            };
+            found.extend(change(&|x| kernel.scores(&b, &rows, length, 0.3, x)));
+            found.extend(change(&|x| kernel.add_weighted(&b[..b.len().min(5)], &rows, length, x)));
+            found.extend(change(&|x| {
+                let sum = kernel.exponentials(x, 9.0);
+                x[0] += sum;
+            }));
+            found.extend(change(&|x| kernel.relu2_times(x, &b)));
+            found.extend(change(&|x| kernel.silu_times(x, &b)));
+            let mut other = b.clone();
+            found.extend(change(&|x| kernel.rotate(x, &mut other.clone(), &rows, &b)));
+            kernel.rotate(&mut a.clone(), &mut other, &rows, &b);
+            found.extend(other);
+            let halves: Vec<[u8; 2]> = a.iter().map(|x| half::f16::from_f32(*x).to_le_bytes()).collect();
+            found.extend(change(&|x| kernel.widen(&halves, x)));
+            found.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
         };
-        let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        assert!((f64::from(Kernel::reference().dot(&a, &b)) - exact).abs() < 1e-5);
         for kernel in Kernel::available() {
-            assert_eq!(sums(kernel), sums(Kernel::reference()), "{kernel}, {length}");
+            assert_eq!(all(kernel), all(Kernel::reference()), "{kernel}, {length}");
         }
+        let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        let mut score = [0.0];
+        Kernel::best().scores(&a, &b, length, 1.0, &mut score);
+        assert!((f64::from(score[0]) - exact).abs() < 1e-3);
+    }
+}
+
+/// Norm and quantisation in one are those one after the other.
+#[test]
+fn tokens_are_quantised_after_their_norm() {
+    let mut noise = Noise(11);
+    for (tokens, columns) in [(1, 1), (1, 130), (3, 2560), (4, 100)] {
+        let x: Vec<f32> = (0..tokens * columns).map(|_| noise.float() * 3.0).collect();
+        let weight: Vec<f32> = (0..columns).map(|_| noise.float()).collect();
+        for kernel in Kernel::available() {
+            let mut normal = vec![0.0; x.len()];
+            for (x, normal) in x.chunks(columns).zip(normal.chunks_mut(columns)) {
+                kernel.rms_norm(x, &weight, 1e-5, normal);
+            }
+            let (mut one, mut two) = (Activations::with_room(tokens, columns), Activations::with_room(tokens, columns));
+            one.quantize_norm(&x, &weight, 1e-5, kernel, &mut Pool::new(2).unwrap());
+            two.quantize(&normal, columns);
+            assert_eq!(one.values(0, tokens), two.values(0, tokens), "{kernel}");
+            for token in 0..tokens {
+                assert_eq!((one.scale(token), one.sum(token)), (two.scale(token), two.sum(token)), "{kernel}");
+            }
+        }
+    }
+}
+
+/// Layers at once, and added, give what they give alone.
+#[test]
+fn layers_together_are_those_alone() {
+    let mut noise = Noise(13);
+    for (rows, tokens, threads) in [([1, 5], 1, 2), ([64, 7], 1, 3), ([9, 130], 6, 2)] {
+        let x: Vec<f32> = (0..tokens * 200).map(|_| noise.float()).collect();
+        let mut activations = Activations::with_room(tokens, 200);
+        activations.quantize(&x, 200);
+        let mut pool = Pool::new(threads).unwrap();
+        let layers = rows.map(|rows| layer(&(0..rows * 200).map(|_| noise.weight()).collect::<Vec<_>>(), rows, 200, 0.5, Kernel::best()));
+        let alone = [0, 1].map(|i: usize| {
+            let mut out = vec![0.0; tokens * rows[i]];
+            layers[i].forward(&activations, &mut pool, &mut out);
+            out
+        });
+        let mut together = alone.each_ref().map(|alone| vec![f32::NAN; alone.len()]);
+        let [a, b] = &mut together;
+        QuantizedLinear::forward_each([(&layers[0], a), (&layers[1], b)], &activations, &mut pool, |columns| {
+            (0..tokens).for_each(|token| columns[1].row(token).iter_mut().for_each(|x| *x += 1.0));
+        });
+        assert_eq!(together[0], alone[0]);
+        assert_eq!(together[1], alone[1].iter().map(|x| x + 1.0).collect::<Vec<_>>());
+        let mut added = vec![1.0; alone[1].len()];
+        layers[1].forward_add(&activations, &mut pool, &mut added);
+        assert_eq!(added, together[1]);
     }
 }

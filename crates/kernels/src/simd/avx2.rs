@@ -6,6 +6,9 @@ use crate::layout::{BLOCK, BLOCK_BYTES};
 use crate::vector;
 use std::arch::x86_64::*;
 
+super::floats::compiled!("avx2");
+pub(super) use compiled::FLOATS;
+
 static FUNCTIONS: Functions = Functions {
     name: "avx2",
     wide: checked,
@@ -13,8 +16,8 @@ static FUNCTIONS: Functions = Functions {
     one: checked,
     f16: checked_f16,
     q8_0: checked_q8_0,
-    dot: checked_dot,
-    add_scaled: checked_add_scaled,
+    widen: checked_widen,
+    floats: &compiled::FLOATS,
 };
 
 /// The functions, where the processor has what they were compiled for.
@@ -46,14 +49,9 @@ pub(super) fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32;
     unsafe { dots_q8_0(rows, x) }
 }
 
-pub(super) fn checked_dot(a: &[f32], b: &[f32]) -> f32 {
-    // SAFETY: as above; `avx512` hands it out to processors with AVX-512, which have AVX2.
-    unsafe { dot(a, b) }
-}
-
-pub(super) fn checked_add_scaled(weight: f32, x: &[f32], out: &mut [f32]) {
+pub(super) fn checked_widen(halves: &[Half], out: &mut [f32]) {
     // SAFETY: as above.
-    unsafe { add_scaled(weight, x, out) }
+    unsafe { widen(halves, out) }
 }
 
 /// As in [`super::avx_vnni`], two rows at a time for several tokens.
@@ -185,36 +183,26 @@ fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
     totals
 }
 
-#[target_feature(enable = "avx2")]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let length = a.len().min(b.len());
-    let ((a, a_rest), (b, b_rest)) = (a[..length].as_chunks::<8>(), b[..length].as_chunks::<8>());
-    let mut sum = _mm256_setzero_ps();
-    for (a, b) in a.iter().zip(b) {
-        sum = _mm256_add_ps(sum, _mm256_mul_ps(load_8_floats(a), load_8_floats(b)));
+#[target_feature(enable = "avx2,f16c")]
+fn widen(halves: &[Half], out: &mut [f32]) {
+    let ((halves, halves_rest), (out, out_rest)) = (halves.as_chunks::<8>(), out.as_chunks_mut::<8>());
+    for (halves, out) in halves.iter().zip(out) {
+        // SAFETY: the chunk has the 32 bytes that are written.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(load_16(halves.as_flattened()))) };
     }
-    let mut lanes = [0.0_f32; vector::LANES];
-    // SAFETY: the array has the 32 bytes that are written.
-    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sum) };
-    for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
-        *lane += a * b;
-    }
-    lanes.iter().sum()
+    vector::widen(halves_rest, out_rest);
 }
 
+#[inline]
 #[target_feature(enable = "avx2")]
-fn add_scaled(weight: f32, x: &[f32], out: &mut [f32]) {
-    let length = x.len().min(out.len());
-    let ((x, x_rest), (out, out_rest)) = (x[..length].as_chunks::<8>(), out[..length].as_chunks_mut::<8>());
-    let weights = _mm256_set1_ps(weight);
-    for (out, x) in out.iter_mut().zip(x) {
-        let sum = _mm256_add_ps(load_8_floats(out), _mm256_mul_ps(weights, load_8_floats(x)));
-        // SAFETY: the chunk has the 32 bytes that are written.
-        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sum) };
+fn lane_products(a: &[[f32; LANES]], b: &[[f32; LANES]]) -> [f32; LANES] {
+    let mut sums = [_mm256_setzero_ps(); 2];
+    for (a, b) in a.iter().zip(b) {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = _mm256_add_ps(*sum, _mm256_mul_ps(load_8_floats(&a[8 * i..]), load_8_floats(&b[8 * i..])));
+        }
     }
-    for (out, x) in out_rest.iter_mut().zip(x_rest) {
-        *out += weight * x;
-    }
+    lanes(sums)
 }
 
 #[inline]

@@ -1,32 +1,42 @@
 //! AVX-512 with VNNI: 64 products of 8 bits per instruction, summed in 32 bits.
 
-use super::avx2::{checked_add_scaled, checked_dot, has};
+use super::avx2::has;
 use crate::dense::{LANES, total};
 use crate::kernel::{Functions, Half, Q8};
 use crate::layout::{BLOCK, BLOCK_BYTES};
+use crate::vector;
 use std::arch::x86_64::*;
+
+super::floats::compiled!("avx512f,avx512bw,avx512vl,avx512dq");
 
 static FUNCTIONS: Functions = Functions {
     name: "avx512-vnni",
     wide: checked,
-    tall: checked,
+    tall: checked_tall,
     one: checked,
     f16: checked_f16,
     q8_0: checked_q8_0,
-    dot: checked_dot,
-    add_scaled: checked_add_scaled,
+    widen: checked_widen,
+    floats: &compiled::FLOATS,
 };
 
 /// The functions, where the processor has what they were compiled for.
 pub(super) fn detected() -> Option<&'static Functions> {
     let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni");
-    (wide && has()).then_some(&FUNCTIONS)
+    let narrow = is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512dq");
+    (wide && narrow && has()).then_some(&FUNCTIONS)
 }
 
 fn checked<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {
     let (codes, values) = (codes.map(|codes| codes.as_chunks().0), values.map(|values| values.as_chunks().0));
     // SAFETY: FUNCTIONS leaves this module only through `detected`, which has found the features.
     unsafe { tile(codes, values) }
+}
+
+fn checked_tall<const R: usize>(codes: [&[u8]; R], values: [&[i8]; 1]) -> [[i32; 1]; R] {
+    let (codes, [values]) = (codes.map(|codes| codes.as_chunks().0), values);
+    // SAFETY: as above.
+    unsafe { tall(codes, values.as_chunks().0) }.map(|sum| [sum])
 }
 
 fn checked_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
@@ -37,6 +47,21 @@ fn checked_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
 fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
     // SAFETY: as above.
     unsafe { dots_q8_0(rows, x) }
+}
+
+fn checked_widen(halves: &[Half], out: &mut [f32]) {
+    // SAFETY: as above.
+    unsafe { widen(halves, out) }
+}
+
+#[target_feature(enable = "avx512f")]
+fn widen(halves: &[Half], out: &mut [f32]) {
+    let ((halves, halves_rest), (out, out_rest)) = (halves.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
+    for (halves, out) in halves.iter().zip(out) {
+        // SAFETY: the chunk has the 64 bytes that are written.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_cvtph_ps(load_32(halves.as_flattened()))) };
+    }
+    vector::widen(halves_rest, out_rest);
 }
 
 /// The 32 bytes of a block stand in both halves of a register, each half shifted to another group of codes: two registers hold the
@@ -70,6 +95,45 @@ fn tile<const R: usize, const T: usize>(codes: [&[[u8; BLOCK_BYTES]]; R], values
         totals.copy_from_slice(&reduce(four)[..totals.len()]);
     }
     totals
+}
+
+/// Blocks of one token whose sums 32 bits hold: each adds at most 4 products of 192 and 128 to a lane.
+const FOLD: usize = 16_384;
+
+/// One token: codes stay where they are in their bytes, so that half as much is to be done per byte and memory sets the pace. Sums of
+/// the four groups are then 64, 16, 4 and 1 times what they should be.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn tall<const R: usize>(codes: [&[[u8; BLOCK_BYTES]]; R], values: &[[i8; BLOCK]]) -> [i32; R] {
+    let both = |low: u8, high: u8| _mm512_inserti64x4::<1>(_mm512_set1_epi8(low as i8), _mm256_set1_epi8(high as i8));
+    let (front, back) = (both(0xC0, 0x30), both(0x0C, 0x03));
+    let (shift_front, shift_back) = (in_halves(6, 4), in_halves(2, 0));
+    let mut totals = [0; R];
+    for start in (0..values.len()).step_by(FOLD) {
+        let mut sums = [[_mm512_setzero_si512(); 2]; R];
+        for block in start..values.len().min(start + FOLD) {
+            super::prefetch(codes, block);
+            let (first, second) = load_128(&values[block]);
+            for ([sum_front, sum_back], codes) in sums.iter_mut().zip(codes) {
+                let bytes = _mm512_broadcast_i64x4(load_32(&codes[block]));
+                *sum_front = _mm512_dpbusd_epi32(*sum_front, _mm512_and_si512(bytes, front), first);
+                *sum_back = _mm512_dpbusd_epi32(*sum_back, _mm512_and_si512(bytes, back), second);
+            }
+        }
+        for (totals, sums) in totals.chunks_mut(4).zip(sums.chunks(4)) {
+            let mut four = [_mm512_setzero_si512(); 4];
+            for (four, [sum_front, sum_back]) in four.iter_mut().zip(sums) {
+                *four = _mm512_add_epi32(_mm512_srav_epi32(*sum_front, shift_front), _mm512_srav_epi32(*sum_back, shift_back));
+            }
+            totals.iter_mut().zip(reduce(four)).for_each(|(total, sum)| *total += sum);
+        }
+    }
+    totals
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn in_halves(low: i32, high: i32) -> __m512i {
+    _mm512_inserti64x4::<1>(_mm512_set1_epi32(low), _mm256_set1_epi32(high))
 }
 
 /// The sums of four registers of sixteen integers, which are added while they are transposed.
@@ -128,6 +192,16 @@ fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
         *total_of = total(lanes(sum));
     }
     totals
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn lane_products(a: &[[f32; LANES]], b: &[[f32; LANES]]) -> [f32; LANES] {
+    let mut sum = _mm512_setzero_ps();
+    for (a, b) in a.iter().zip(b) {
+        sum = _mm512_add_ps(sum, _mm512_mul_ps(load_16_floats(a), load_16_floats(b)));
+    }
+    lanes(sum)
 }
 
 #[inline]

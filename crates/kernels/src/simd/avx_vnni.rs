@@ -1,6 +1,6 @@
 //! AVX-VNNI: 32 products of 8 bits per instruction, summed in 32 bits. The dense head is AVX2's.
 
-use super::avx2::{checked_add_scaled, checked_dot, checked_f16, checked_q8_0, has, load_group, reduce, unpack};
+use super::avx2::{FLOATS, checked_f16, checked_q8_0, checked_widen, has, load_group, reduce, unpack};
 use crate::kernel::Functions;
 use crate::layout::{BLOCK, BLOCK_BYTES};
 use std::arch::x86_64::*;
@@ -12,8 +12,8 @@ static FUNCTIONS: Functions = Functions {
     one: checked,
     f16: checked_f16,
     q8_0: checked_q8_0,
-    dot: checked_dot,
-    add_scaled: checked_add_scaled,
+    widen: checked_widen,
+    floats: &FLOATS,
 };
 
 /// The functions, where the processor has what they were compiled for.

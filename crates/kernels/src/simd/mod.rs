@@ -4,6 +4,7 @@
 //! `tile`, which multiplies some rows with some tokens in registers, and the two products of dense rows. Walking a matrix is the
 //! same for all and stands in [`crate::linear`] and [`crate::dense`].
 
+pub(crate) mod floats;
 pub(crate) mod reference;
 
 #[cfg(target_arch = "x86_64")]

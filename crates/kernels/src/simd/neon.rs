@@ -1,9 +1,10 @@
 //! NEON with the dot products of ARMv8.2: 16 products of 8 bits per instruction, summed in 32 bits.
 
-use super::reference::{add_scaled, dot_f32};
+use super::floats::FLOATS;
 use crate::dense::{LANES, total};
 use crate::kernel::{Functions, Half, Q8};
 use crate::layout::{BLOCK, BLOCK_BYTES};
+use crate::vector::widen;
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
@@ -14,8 +15,8 @@ static FUNCTIONS: Functions = Functions {
     one: checked,
     f16: checked_f16,
     q8_0: checked_q8_0,
-    dot: dot_f32,
-    add_scaled,
+    widen,
+    floats: &FLOATS,
 };
 
 /// The functions, where the processor has what they were compiled for.

@@ -3,24 +3,12 @@
 use crate::dense::{LANES, total};
 use crate::kernel::{Functions, Half, Q8};
 use crate::layout::{BLOCK, BLOCK_BYTES};
-use crate::vector;
+use crate::simd::floats::FLOATS;
+use crate::vector::widen;
 use half::f16;
 
 pub(crate) static FUNCTIONS: Functions =
-    Functions { name: "reference", wide: tile, tall: tile, one: tile, f16: dots_f16, q8_0: dots_q8_0, dot: dot_f32, add_scaled };
-
-/// Also what NEON computes with: its lanes are what compilers make of this.
-pub(super) fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; vector::LANES];
-    for (a, b) in a.chunks(vector::LANES).zip(b.chunks(vector::LANES)) {
-        lanes.iter_mut().zip(a).zip(b).for_each(|((lane, a), b)| *lane += a * b);
-    }
-    lanes.iter().sum()
-}
-
-pub(super) fn add_scaled(weight: f32, x: &[f32], out: &mut [f32]) {
-    out.iter_mut().zip(x).for_each(|(out, x)| *out += weight * x);
-}
+    Functions { name: "reference", wide: tile, tall: tile, one: tile, f16: dots_f16, q8_0: dots_q8_0, widen, floats: &FLOATS };
 
 fn tile<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {
     codes.map(|codes| values.map(|values| dot(codes, values)))

@@ -219,8 +219,11 @@ impl TernaryMatrix {
         self.codes.iter().map(|byte| (byte & byte >> 1 & 0b0101_0101).count_ones() as usize).sum()
     }
 
-    /// Packed rows from `first` on, `count` of them.
-    pub(crate) fn packed(&self, first: usize, count: usize) -> &[u8] {
+    /// Packed rows from `first` on, `count` of them: [`Layout::Blocks128`], each row filled up to [`TernaryMatrix::stride`] weights.
+    ///
+    /// # Panics
+    /// Rows that are not there.
+    pub fn packed(&self, first: usize, count: usize) -> &[u8] {
         let bytes = self.stride() / 4;
         &self.codes[first * bytes..(first + count) * bytes]
     }

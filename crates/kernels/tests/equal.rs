@@ -1,50 +1,20 @@
 //! Every kernel against plain arithmetic on the weights: integers to the bit, at every edge of shape.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-use kernels::{Activations, DenseMatrix, DenseType, Kernel, Layout, Pool, QuantizedLinear, TernaryMatrix};
+use kernels::{DenseMatrix, DenseType, Kernel, Pool, QuantizedLinear};
 use proptest::prelude::*;
 
-/// A sequence that repeats for nobody: xorshift.
-struct Noise(u64);
+mod cases;
 
-impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-    fn float(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-    fn weight(&mut self) -> i8 {
-        (self.next() % 3) as i8 - 1
-    }
-}
+use cases::{COLUMNS, LARGEST, Noise, ROWS, TOKENS, codes_of_three, drawn, matrix, plain, quantized};
 
 fn layer(weights: &[i8], rows: usize, columns: usize, scale: f32, kernel: Kernel) -> QuantizedLinear {
-    let matrix = TernaryMatrix::from_codes(rows, columns, scale, |r, c| (weights[r * columns + c] + 1) as u8).unwrap();
-    QuantizedLinear::new(matrix, kernel)
-}
-
-/// The layer in plain arithmetic over integers.
-fn plain(weights: &[i8], rows: usize, columns: usize, scale: f32, activations: &Activations) -> Vec<f32> {
-    let stride = columns.next_multiple_of(128);
-    let value = |token: usize, row: usize| {
-        let values = &activations.values(token, 1)[..columns];
-        assert_eq!(activations.values(token, 1).len(), stride);
-        let sum: i32 = weights[row * columns..][..columns].iter().zip(values).map(|(w, q)| i32::from(*w) * i32::from(*q)).sum();
-        sum as f32 * (activations.scale(token) * scale)
-    };
-    (0..activations.tokens()).flat_map(|token| (0..rows).map(move |row| (token, row))).map(|(token, row)| value(token, row)).collect()
+    QuantizedLinear::new(matrix(weights, rows, columns, scale), kernel)
 }
 
 fn check(rows: usize, columns: usize, tokens: usize, threads: usize, seed: u64) {
-    let mut noise = Noise(seed | 1);
-    let weights: Vec<i8> = (0..rows * columns).map(|_| noise.weight()).collect();
-    let x: Vec<f32> = (0..tokens * columns).map(|_| noise.float()).collect();
-    let mut activations = Activations::with_room(tokens, columns);
-    activations.quantize(&x, columns);
+    let (weights, x) = drawn(rows, columns, tokens, seed);
+    let activations = quantized(&x, columns);
     let expected = plain(&weights, rows, columns, 0.75, &activations);
     let mut pool = Pool::new(threads).unwrap();
     for kernel in Kernel::available() {
@@ -65,21 +35,19 @@ proptest! {
 
 #[test]
 fn edges_of_tiles_and_panels() {
-    for rows in [1, 3, 4, 5, 63, 64, 65, 128] {
-        for tokens in [1, 3, 4, 5, 15, 16, 17, 33] {
-            for columns in [1, 127, 128, 129, 256, 384] {
+    for rows in ROWS {
+        for tokens in TOKENS {
+            for columns in COLUMNS {
                 check(rows, columns, tokens, 2, (rows * tokens * columns) as u64);
             }
         }
     }
 }
 
-/// Sums of 16 bits would wrap: 4096 products of 2 and 127 (microsoft/BitNet issue 629).
 #[test]
 fn the_largest_sums_do_not_wrap() {
-    for (columns, weight, sign) in [(4096, 1, 1.0), (4096, 1, -1.0), (8192, -1, 1.0)] {
-        let mut activations = Activations::with_room(4, columns);
-        activations.quantize(&vec![sign; 4 * columns], columns);
+    for (columns, weight, sign) in LARGEST {
+        let activations = quantized(&vec![sign; 4 * columns], columns);
         for kernel in Kernel::available() {
             let mut out = vec![0.0; 4 * 5];
             layer(&vec![weight; 5 * columns], 5, columns, 1.0, kernel).forward(&activations, &mut Pool::new(1).unwrap(), &mut out);
@@ -92,12 +60,8 @@ fn the_largest_sums_do_not_wrap() {
 /// Codes of 3 are no weights, and yet no kernel may make something else of them than the plain one.
 #[test]
 fn codes_of_three_mean_the_same_everywhere() {
-    let mut tensor = vec![0xFF; 5 * 4096 / 4];
-    tensor.extend(1.0_f32.to_le_bytes());
-    tensor.extend([0; 28]);
-    let matrix = TernaryMatrix::from_i2_s(&tensor.into(), 5, 4096, Layout::Blocks128).unwrap();
-    let mut activations = Activations::with_room(1, 4096);
-    activations.quantize(&vec![-1.0; 4096], 4096);
+    let matrix = codes_of_three();
+    let activations = quantized(&vec![-1.0; 4096], 4096);
     let sums = |kernel| {
         let mut out = vec![0.0; 5];
         QuantizedLinear::new(matrix.clone(), kernel).forward(&activations, &mut Pool::new(1).unwrap(), &mut out);

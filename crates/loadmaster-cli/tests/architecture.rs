@@ -37,6 +37,8 @@ fn dependencies_run_one_way() {
         ("planner", &["spec", "footprint", "roofline"]),
         ("llama", &["spec"]),
         ("kernels", &[]),
+        ("workspace", &["spec"]),
+        ("gpu", &["spec", "kernels", "workspace"]),
         ("bitnet", &["spec", "kernels", "footprint"]),
     ]);
     for (&package, may) in &allowed {
@@ -50,7 +52,7 @@ fn dependencies_run_one_way() {
 #[test]
 fn the_nouns_depend_on_nothing_and_the_pure_crates_reach_no_system() {
     assert_eq!(reaches("spec"), BTreeSet::from(["spec".to_owned()]));
-    for package in ["formats", "mixture", "hardware", "footprint", "planner", "synthetic", "roofline", "benchmarks"] {
+    for package in ["formats", "mixture", "hardware", "footprint", "planner", "synthetic", "roofline", "benchmarks", "workspace"] {
         let reached = reaches(package);
         for system in ["libc", "rustix", "memmap2", "ureq", "libloading", "tokio", "llama-cpp-sys-2"] {
             assert!(!reached.contains(system), "{package} reaches {system}");

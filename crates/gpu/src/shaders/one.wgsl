@@ -1,0 +1,60 @@
+// One token times a chunk of rows: each workgroup computes ROWS rows, its invocations share the columns.
+
+struct Shape {
+    // Rows of this chunk, where it begins, words of codes per row, rows of the matrix.
+    rows: u32,
+    first: u32,
+    words: u32,
+    width: u32,
+    tokens: u32,
+    // The weights' scale.
+    scale: f32,
+    unused_a: u32,
+    unused_b: u32,
+}
+
+@group(0) @binding(0) var<uniform> shape: Shape;
+// Words of 16 codes: 8 words are a block of 128 weights; word j of it holds the weights 32g + 4j + 0..3 at the bits 6 - 2g of its bytes.
+@group(0) @binding(1) var<storage, read> codes: array<u32>;
+@group(0) @binding(2) var<storage, read_write> values: array<u32>;
+@group(0) @binding(3) var<storage, read_write> scales: array<vec2<u32>>;
+@group(0) @binding(4) var<storage, read_write> out: array<f32>;
+
+const WIDTH = 64u;
+const ROWS = 4u;
+var<workgroup> sums: array<array<i32, ROWS>, WIDTH>;
+
+@compute @workgroup_size(WIDTH)
+fn one(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let row = (group.x + group.y * groups.x) * ROWS;
+    var part: array<i32, ROWS>;
+    for (var word = lane; word < shape.words; word += WIDTH) {
+        let at = (word / 8u) * 32u + word % 8u;
+        let v0 = values[at];
+        let v1 = values[at + 8u];
+        let v2 = values[at + 16u];
+        let v3 = values[at + 24u];
+        for (var r = 0u; r < ROWS; r++) {
+            if (row + r < shape.rows) {
+                let code = codes[(row + r) * shape.words + word];
+                part[r] += dot4I8Packed((code >> 6u) & 0x03030303u, v0) + dot4I8Packed((code >> 4u) & 0x03030303u, v1)
+                    + dot4I8Packed((code >> 2u) & 0x03030303u, v2) + dot4I8Packed(code & 0x03030303u, v3);
+            }
+        }
+    }
+    sums[lane] = part;
+    workgroupBarrier();
+    for (var step = WIDTH / 2u; step > 0u; step /= 2u) {
+        if (lane < step) {
+            for (var r = 0u; r < ROWS; r++) {
+                sums[lane][r] += sums[lane + step][r];
+            }
+        }
+        workgroupBarrier();
+    }
+    if (lane < ROWS && row + lane < shape.rows) {
+        let token = scales[0];
+        // Codes are weights plus one: what the ones add is the sum of the values.
+        out[shape.first + row + lane] = f32(sums[0][lane] - bitcast<i32>(token.y)) * (bitcast<f32>(token.x) * shape.scale);
+    }
+}

@@ -39,11 +39,11 @@ pub use footprint::bitnet::Head as HeadType;
 /// True for models that this engine computes: a BitNet architecture whose layers are ternary, and whose tables are not packed more than
 /// to `q8_0`.
 pub fn computes(model: &spec::Model) -> bool {
-    use spec::QuantType::{BF16, F16, F32, I2_S, Q8_0, TQ1_0, TQ2_0};
+    use spec::QuantType::{BF16, F16, F32, HF_U2, I2_S, Q8_0, TQ1_0, TQ2_0};
     let computed = |tensor: &spec::model::Tensor| match tensor.name.as_str() {
         "token_embd.weight" | "output.weight" => matches!(tensor.ty, F32 | F16 | BF16 | Q8_0),
         name if name.starts_with("blk.") && name.ends_with(".weight") && !name.ends_with("norm.weight") => {
-            matches!(tensor.ty, I2_S | TQ1_0 | TQ2_0)
+            matches!(tensor.ty, I2_S | TQ1_0 | TQ2_0 | HF_U2)
         }
         _ => true,
     };

@@ -4,10 +4,23 @@ use crate::attention::{MAX_GROUP, MAX_HEAD};
 use crate::config::{Config, ConfigError};
 use bytes::Bytes;
 use footprint::bitnet::Head as HeadType;
-use half::f16;
+use half::{bf16, f16};
 use kernels::{DenseError, DenseMatrix, DenseType, Kernel, Layout, MatrixError, QuantizedLinear, TernaryMatrix};
-use spec::model::Tensor;
+use spec::model::{MetaValue, Tensor};
 use spec::{Model, QuantType};
+
+/// The key that says what the scales of packed weights do, as `formats::huggingface` writes it.
+const LINEAR_CLASS: &str = "quantization_config.linear_class";
+
+// Blocks as the kernels cut them are blocks as files are measured.
+const _: () = {
+    assert!(QuantType::I2_S.block().weights == 4 && QuantType::I2_S.block().bytes.get() == 1);
+    assert!(QuantType::HF_U2.block().weights == 4 && QuantType::HF_U2.block().bytes.get() == 1);
+    assert!(QuantType::TQ1_0.block().weights == 256 && QuantType::TQ1_0.block().bytes.get() == 54);
+    assert!(QuantType::TQ2_0.block().weights == 256 && QuantType::TQ2_0.block().bytes.get() == 66);
+    let (weights, bytes) = DenseType::Q8_0.block();
+    assert!(QuantType::Q8_0.block().weights == weights as u64 && QuantType::Q8_0.block().bytes.get() == bytes as u64);
+};
 
 /// What a file does not say.
 #[derive(Clone, Copy, Debug)]
@@ -224,7 +237,8 @@ impl Source<'_> {
         let values: Vec<f32> = match tensor.ty {
             QuantType::F32 => bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
             QuantType::F16 => bytes.as_chunks().0.iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
-            ty => return Err(WeightError::Type { name: name.to_owned(), ty, takes: "F32 or F16" }),
+            QuantType::BF16 => bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
+            ty => return Err(WeightError::Type { name: name.to_owned(), ty, takes: "F32, F16 or BF16" }),
         };
         self.copied += (length * size_of::<f32>()) as u64;
         Ok(values)
@@ -232,9 +246,21 @@ impl Source<'_> {
 
     fn scalar(&self, name: &str) -> Result<f32, WeightError> {
         let (tensor, bytes) = self.shaped(name, 1, 1)?;
-        match (tensor.ty, bytes.first_chunk()) {
-            (QuantType::F32, Some(bytes)) => Ok(f32::from_le_bytes(*bytes)),
-            (ty, _) => Err(WeightError::Type { name: name.to_owned(), ty, takes: "F32" }),
+        match (tensor.ty, bytes.as_ref()) {
+            (QuantType::F32, &[a, b, c, d]) => Ok(f32::from_le_bytes([a, b, c, d])),
+            (QuantType::F16, &[a, b]) => Ok(f16::from_le_bytes([a, b]).to_f32()),
+            (QuantType::BF16, &[a, b]) => Ok(bf16::from_le_bytes([a, b]).to_f32()),
+            (ty, _) => Err(WeightError::Type { name: name.to_owned(), ty, takes: "F32, F16 or BF16" }),
+        }
+    }
+
+    /// What the weights of a packed matrix are multiplied with: a layer of `bitlinear` divides by its scale.
+    fn packed_scale(&self, name: &str) -> Result<f32, WeightError> {
+        let scale = self.scalar(&name.replace(".weight", ".weight_scale"))?;
+        match self.model.metadata.get(LINEAR_CLASS) {
+            Some(MetaValue::Text(class)) if class == "autobitlinear" => Ok(scale),
+            Some(MetaValue::Text(class)) if class == "bitlinear" => Ok(1.0 / scale),
+            _ => Err(ConfigError::Missing(LINEAR_CLASS.to_owned()).into()),
         }
     }
 
@@ -256,7 +282,8 @@ impl Source<'_> {
             QuantType::I2_S => TernaryMatrix::from_i2_s(&bytes, rows, columns, self.options.layout),
             QuantType::TQ2_0 => TernaryMatrix::from_tq2_0(&bytes, rows, columns),
             QuantType::TQ1_0 => TernaryMatrix::from_tq1_0(&bytes, rows, columns),
-            ty => return Err(WeightError::Type { name: name.to_owned(), ty, takes: "I2_S, TQ1_0 or TQ2_0" }),
+            QuantType::HF_U2 => TernaryMatrix::from_huggingface(&bytes, rows, columns, self.packed_scale(name)?),
+            ty => return Err(WeightError::Type { name: name.to_owned(), ty, takes: "I2_S, TQ1_0, TQ2_0 or HF_U2" }),
         };
         let matrix = matrix.map_err(|error| WeightError::Matrix { name: name.to_owned(), error })?;
         self.copied += matrix.copied_bytes() as u64;

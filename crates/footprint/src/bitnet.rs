@@ -158,9 +158,9 @@ fn weights(model: &Model, figures: &Figures, engine: BitNet) -> (Bytes, Bytes) {
         let in_whole_blocks = rows.saturating_mul(columns.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX) / 4);
         match tensor.ty {
             QuantType::I2_S if engine.in_place && columns.is_multiple_of(BLOCK) => mapped += tensor.bytes,
-            QuantType::I2_S | QuantType::TQ1_0 | QuantType::TQ2_0 => copied += Bytes::new(in_whole_blocks),
+            QuantType::I2_S | QuantType::TQ1_0 | QuantType::TQ2_0 | QuantType::HF_U2 => copied += Bytes::new(in_whole_blocks),
             _ if rows == 1 && tensor.name.ends_with("norm.weight") => copied += Bytes::new(columns.saturating_mul(4)),
-            _ if tensor.name.ends_with(".scale") => {}
+            _ if tensor.name.ends_with(".scale") || tensor.name.ends_with(".weight_scale") => {}
             _ => mapped += tensor.bytes,
         }
         if tensor.name == head && engine.head == Head::Q8_0 && tensor.ty != QuantType::Q8_0 {
@@ -279,7 +279,9 @@ const MERGE: Bytes = Bytes::new(72);
 const PROGRAM: Bytes = Bytes::from_kib(1024);
 
 fn runtime(model: &Model) -> Known<Bytes> {
-    let (tokens, merges) = model.tokenizer.as_ref().map_or((0, 0), |tokenizer| (tokenizer.n_tokens, tokenizer.n_merges));
+    // A folder's `tokenizer.json` is not read for a plan: byte-level vocabularies have about two merges per token at most.
+    let tokenizer = model.tokenizer.as_ref().map(|tokenizer| (tokenizer.n_tokens, tokenizer.n_merges));
+    let (tokens, merges) = tokenizer.unwrap_or_else(|| (model.n_vocab, model.n_vocab.saturating_mul(2)));
     let value = TOKEN.times(tokens) + MERGE.times(merges) + PROGRAM;
     Known::estimated(value, value.scale(0.3), value.scale(2.0) + Bytes::from_mib(8), "tables of the tokenizer (footprint::bitnet)")
 }
@@ -317,6 +319,6 @@ pub fn head_choice(model: &Model, engine: BitNet) -> Option<String> {
 }
 
 fn notes(model: &Model) -> Vec<String> {
-    let copies = model.tensors.iter().any(|tensor| matches!(tensor.ty, QuantType::TQ1_0 | QuantType::TQ2_0));
+    let copies = model.tensors.iter().any(|tensor| matches!(tensor.ty, QuantType::TQ1_0 | QuantType::TQ2_0 | QuantType::HF_U2));
     copies.then(|| "ternary weights are copied to the layout of I2_S, which the kernels read".to_owned()).into_iter().collect()
 }

@@ -20,6 +20,7 @@ fn planned(case: &Value) -> Model {
         dtype: tensor[1].as_str().unwrap().to_owned(),
         shape: tensor[2].as_array().unwrap().iter().map(|extent| extent.as_u64().unwrap()).collect(),
         bytes: Bytes::ZERO,
+        offset: Bytes::ZERO,
     };
     let tensors = case["tensors"].as_array().unwrap().iter().map(entry).collect();
     let config = Config::parse(case["config"].to_string().as_bytes()).unwrap();

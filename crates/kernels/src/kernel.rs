@@ -60,14 +60,15 @@ impl Kernel {
         Self(&simd::reference::FUNCTIONS)
     }
 
-    /// All that this processor has, fastest first; the plain one is the last.
+    /// All that this processor has, fastest first; the plain one is the last, and the only one with the feature `no-simd`.
     ///
     /// ```
     /// use kernels::Kernel;
     /// assert_eq!(Kernel::available().last(), Some(&Kernel::reference()));
     /// ```
     pub fn available() -> Vec<Self> {
-        simd::detected().into_iter().chain([&simd::reference::FUNCTIONS]).map(Self).collect()
+        let detected = if cfg!(feature = "no-simd") { Vec::new() } else { simd::detected() };
+        detected.into_iter().chain([&simd::reference::FUNCTIONS]).map(Self).collect()
     }
 
     /// The one of that name, where this processor has it: `avx512-vnni`, `avx-vnni`, `avx2`, `neon-dot`, `reference`.

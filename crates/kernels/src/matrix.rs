@@ -1,6 +1,6 @@
 //! A matrix of ternary weights with one scale.
 
-use crate::layout::{BLOCK, Layout};
+use crate::layout::{BLOCK, BLOCK_BYTES, Layout};
 use bytes::Bytes;
 
 /// Weights of −1, 0, 1 times a scale: `rows` outputs of `columns` inputs each.
@@ -40,6 +40,22 @@ pub enum MatrixError {
         /// Bytes there are.
         found: usize,
     },
+    /// Rows so short that filling them up to whole blocks would take many times their memory.
+    #[error("rows of {columns} weights, which copying fills up to {BLOCK}: {NARROWEST} is the least that this engine takes")]
+    Narrow {
+        /// Columns.
+        columns: usize,
+    },
+    /// Tiles of tables that do not divide the shape.
+    #[error("tiles of {} rows ({} at once) and {} columns do not divide a matrix of {rows} rows and {columns} columns", tiles.bm, tiles.bmm, tiles.bk)]
+    Tiles {
+        /// Rows.
+        rows: usize,
+        /// Columns.
+        columns: usize,
+        /// The tiles.
+        tiles: crate::Tiles,
+    },
     /// A scale that is infinite or no number.
     #[error("the scale of the weights is no finite number: {0}")]
     Scale(f32),
@@ -58,12 +74,35 @@ pub enum MatrixError {
 /// Bytes after the codes of an `I2_S` tensor: the scale and padding.
 const TAIL: usize = 32;
 
+const _: () =
+    assert!(BLOCK_BYTES == 32 && BLOCK == 4 * BLOCK_BYTES && Layout::Blocks128.block() == BLOCK && Layout::Blocks64.block() == 64);
+
+/// Fewest weights of a row of a tensor that is copied: a copy never takes more than twice the bytes of its codes. No model has rows that
+/// are so short, but a broken file may claim any.
+pub const NARROWEST: usize = BLOCK / 2;
+
+/// Weights per row of a copy with those that fill it up.
+fn stride_of_copy(columns: usize) -> Result<usize, MatrixError> {
+    let stride = columns.checked_next_multiple_of(BLOCK).ok_or(MatrixError::Narrow { columns })?;
+    if columns < NARROWEST { Err(MatrixError::Narrow { columns }) } else { Ok(stride) }
+}
+
+/// Up to 128 codes, each two bits of a byte at `shift`, into a block of the kernels' layout; 3, which stands for no weight, becomes 2.
+fn interleave(packed: &[u8], shift: u32, block: &mut [u8; BLOCK_BYTES]) {
+    let mut codes = [1_u8; BLOCK];
+    codes.iter_mut().zip(packed).for_each(|(code, byte)| *code = (byte >> shift & 3).min(2));
+    let groups = codes.as_chunks::<BLOCK_BYTES>().0;
+    for (p, byte) in block.iter_mut().enumerate() {
+        *byte = groups.iter().fold(0, |byte, group| byte << 2 | group[p]);
+    }
+}
+
 impl TernaryMatrix {
     /// From a tensor of type `I2_S`: codes of the flattened matrix, then the scale as a little-endian `f32`, then 28 bytes that mean
     /// nothing.
     ///
     /// # Errors
-    /// A shape, length or scale that cannot be.
+    /// A shape, length or scale that cannot be, or rows below [`NARROWEST`] that would have to be copied.
     pub fn from_i2_s(tensor: &Bytes, rows: usize, columns: usize, layout: Layout) -> Result<Self, MatrixError> {
         let codes = rows.checked_mul(columns).filter(|&weights| weights > 0 && weights % 4 == 0).map(|weights| weights / 4);
         let codes = codes.ok_or(MatrixError::Shape { rows, columns })?;
@@ -75,6 +114,7 @@ impl TernaryMatrix {
         if columns.is_multiple_of(BLOCK) && layout == Layout::Blocks128 {
             return Self::in_place(tensor.slice(..codes), rows, columns, scale);
         }
+        stride_of_copy(columns)?;
         Self::from_codes(rows, columns, scale, |row, column| layout.code(&tensor[..codes], row * columns + column))
     }
 
@@ -129,14 +169,23 @@ impl TernaryMatrix {
     /// `scale` multiplies: that of `bitlinear` layers, which divides there, is to be inverted first. Copied.
     ///
     /// # Errors
-    /// A shape, length or scale that cannot be.
+    /// A shape, length or scale that cannot be, or rows below [`NARROWEST`].
     pub fn from_huggingface(packed: &[u8], rows: usize, columns: usize, scale: f32) -> Result<Self, MatrixError> {
-        let needed = (rows / 4).checked_mul(columns).filter(|_| rows.is_multiple_of(4)).ok_or(MatrixError::Shape { rows, columns })?;
+        let shape = MatrixError::Shape { rows, columns };
+        let needed = (rows / 4).checked_mul(columns).filter(|&bytes| bytes > 0 && rows.is_multiple_of(4)).ok_or(shape.clone())?;
         if packed.len() != needed {
             return Err(MatrixError::Length { rows, columns, needed, found: packed.len() });
         }
-        let quarter = rows / 4;
-        Self::from_codes(rows, columns, scale, |row, column| packed[row % quarter * columns + column] >> (2 * (row / quarter)) & 3)
+        let row_bytes = stride_of_copy(columns)? / 4;
+        // Four codes of 1: weights of zero, which fill rows up.
+        let mut codes = vec![0b0101_0101; rows.checked_mul(row_bytes).ok_or(shape)?];
+        for (row, out) in codes.chunks_exact_mut(row_bytes).enumerate() {
+            let (quarter, packed) = (row / (rows / 4), &packed[row % (rows / 4) * columns..][..columns]);
+            for (block, packed) in out.as_chunks_mut::<BLOCK_BYTES>().0.iter_mut().zip(packed.chunks(BLOCK)) {
+                interleave(packed, 2 * quarter as u32, block);
+            }
+        }
+        Ok(Self { copied: true, ..Self::in_place(codes.into(), rows, columns, scale)? })
     }
 
     /// From blocks of 256 weights in `N` bytes with a scale in 16 bits at `scale`.
@@ -307,15 +356,41 @@ mod tests {
         assert_eq!(error, MatrixError::Scales { first: 0.25, other: 0.5, row: 1 });
     }
 
+    proptest::proptest! {
+        /// Packed as transformers' `pack_weights` does it: quarters of the rows, from the lowest bits up.
+        #[test]
+        fn packed_safetensors_are_read(quarter in 1..9_usize, columns in NARROWEST..400, seed: u64) {
+            let code = |row: usize, column: usize| (seed.wrapping_mul(2 * (row * columns + column) as u64 + 1) >> 40) as u8 % 3;
+            let byte = |i: usize| (0..4).map(|part| code(part * quarter + i / columns, i % columns) << (2 * part)).sum::<u8>();
+            let packed: Vec<u8> = (0..quarter * columns).map(byte).collect();
+            let matrix = TernaryMatrix::from_huggingface(&packed, 4 * quarter, columns, 0.5).unwrap();
+            let plain = TernaryMatrix::from_codes(4 * quarter, columns, 0.5, code).unwrap();
+            proptest::prop_assert_eq!(&matrix.codes, &plain.codes);
+            proptest::prop_assert_eq!(matrix.copied_bytes(), matrix.code_bytes());
+        }
+    }
+
     #[test]
-    fn quarters_of_rows_share_bytes_at_hugging_face() {
-        let weights = weights(8, 5);
-        let code = |row: usize, column: usize| (weights[row * 5 + column] + 1) as u8;
-        let packed: Vec<u8> = (0..10).map(|i| (0..4).map(|q| code(i / 5 + 2 * q, i % 5) << (2 * q)).sum()).collect();
-        let matrix = TernaryMatrix::from_huggingface(&packed, 8, 5, 2.0).unwrap();
-        let back: Vec<i8> = (0..40).map(|i| matrix.weight(i / 5, i % 5)).collect();
-        assert_eq!((back, matrix.scale()), (weights, 2.0));
-        assert!(TernaryMatrix::from_huggingface(&packed, 6, 5, 2.0).is_err());
+    fn packed_safetensors_that_cannot_be_are_named() {
+        let error =
+            |length, rows, columns| TernaryMatrix::from_huggingface(&vec![0xff; length], rows, columns, 1.0).map(|m| m.invalid_codes());
+        assert_eq!(error(127, 4, 128), Err(MatrixError::Length { rows: 4, columns: 128, needed: 128, found: 127 }));
+        assert_eq!(error(128, 6, 128), Err(MatrixError::Shape { rows: 6, columns: 128 }));
+        assert_eq!(error(0, usize::MAX - 3, usize::MAX), Err(MatrixError::Shape { rows: usize::MAX - 3, columns: usize::MAX }));
+        // Codes of 3, which no writer makes, count as 2 as everywhere.
+        assert_eq!(error(128, 4, 128), Ok(0));
+    }
+
+    #[test]
+    fn a_copy_is_at_most_twice_its_codes() {
+        let tensor = |rows: usize, columns: usize| Bytes::from(vec![0; rows * columns / 4 + TAIL]);
+        let narrow = TernaryMatrix::from_i2_s(&tensor(4096, 1), 4096, 1, Layout::Blocks128).unwrap_err();
+        assert_eq!(narrow.to_string(), "rows of 1 weights, which copying fills up to 128: 64 is the least that this engine takes");
+        assert_eq!(TernaryMatrix::from_huggingface(&[0; 63], 4, 63, 1.0).unwrap_err(), MatrixError::Narrow { columns: 63 });
+        for columns in [64, 65, 127, 129, 192] {
+            let matrix = TernaryMatrix::from_i2_s(&tensor(4, columns), 4, columns, Layout::Blocks128).unwrap();
+            assert!(matrix.copied_bytes() <= 2 * columns, "{columns}");
+        }
     }
 
     #[test]

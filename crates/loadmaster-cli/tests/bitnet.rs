@@ -120,3 +120,51 @@ fn a_model_that_is_packed_otherwise_goes_to_another_engine() {
     let memory = json(&folder, "memory m.gguf", "memory");
     assert!(memory["engine_profile"].as_str().unwrap().starts_with("llama"), "{memory:#}");
 }
+
+/// Packed safetensors with a `tokenizer.json`, both directions of the scale.
+fn packed(class: synthetic::LinearClass) -> Folder {
+    let folder = Folder::new();
+    let packed = synthetic::packed("bitnet-b1.58-tiny", class).unwrap();
+    synthetic::write::write_folder(&packed, Fill::Random { seed: 1 }, &folder.path().join("hub")).unwrap();
+    folder
+}
+
+#[test]
+fn a_folder_of_packed_safetensors_runs_as_it_is_and_its_copies_are_counted() {
+    for class in [synthetic::LinearClass::AutoBitLinear, synthetic::LinearClass::BitLinear] {
+        let folder = packed(class);
+        let run = json(&folder, "run hub -n 8 -c 128 --prompt baba", "run");
+        assert!(!run["text"].as_str().unwrap().is_empty());
+        assert_eq!(run["receipt"]["prefill"]["tokens"], 2, "the text begins with its mark, and baba is one token");
+        for part in run["receipt"]["places"][0]["parts"].as_array().unwrap() {
+            assert_eq!(part["planned"]["value"], part["reported"], "{part:#}");
+        }
+        let memory = json(&folder, "memory hub/model.safetensors", "memory");
+        assert_eq!(memory["engine_profile"], "BitNet engine");
+        let plan = json(&folder, "plan hub --machine ram=8GiB,cores=4", "plan");
+        assert_eq!(plan["engine"], "BitNet engine");
+        json(&folder, "predict hub --machine ram=8GiB,cores=4", "predict");
+    }
+}
+
+#[test]
+fn a_folder_is_spoken_to_by_its_own_template_and_refused_by_other_engines_and_types() {
+    let folder = packed(synthetic::LinearClass::AutoBitLinear);
+    let mut command = folder.command("run hub -n 4 --chat");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"baba\n\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", folder.show(&output));
+    for (line, code, why) in [
+        ("plan hub --engine bundled", 5, "of type hf_u2 of packed safetensors"),
+        ("plan hub --quant Q4_K_M", 7, "its weights are ternary and packed already"),
+    ] {
+        let output = folder.output(line);
+        assert_eq!(output.status.code(), Some(code), "{}", folder.show(&output));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(why), "{}", folder.show(&output));
+    }
+    std::fs::remove_file(folder.path().join("hub/tokenizer.json")).unwrap();
+    let output = folder.output("run hub -n 4 --prompt baba");
+    assert_eq!(output.status.code(), Some(6), "{}", folder.show(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("tokenizer.json: no such file"), "{}", folder.show(&output));
+}

@@ -225,7 +225,7 @@ impl Survey {
     /// engine does not load.
     pub fn advise(mut self, request: &planner::Request) -> Result<Advice, Error> {
         self.use_devices(&request.pins)?;
-        let fork = self.model.tensors.iter().find(|tensor| tensor.ty.is_bitnet_fork());
+        let fork = self.model.tensors.iter().find(|tensor| tensor.ty.is_foreign_ternary());
         if let Some(tensor) = fork.filter(|_| self.engine.rules.profile.bitnet.is_none()) {
             return Err(Error::BitNetFork { tensor: tensor.name.clone(), ty: tensor.ty });
         }

@@ -88,7 +88,7 @@ pub enum Error {
         bundled: bool,
     },
     /// The model is one for another engine.
-    #[error("llama.cpp cannot load tensor {tensor}: it is of type {ty} of the BitNet fork")]
+    #[error("llama.cpp cannot load tensor {tensor}: it is of type {ty} of {}", if ty.is_bitnet_fork() { "the BitNet fork" } else { "packed safetensors" })]
     BitNetFork {
         /// The first such tensor.
         tensor: String,
@@ -140,7 +140,7 @@ impl Error {
                 Some("the engine sees them on this machine only; elsewhere say what they have: --device RPC[CUDA]:24GiB".to_owned())
             }
             Self::BitNetFork { .. } => {
-                Some("`--engine bitnet` runs I2_S files of BitNet models; for llama.cpp, fetch or make a TQ1_0 or TQ2_0 one".to_owned())
+                Some("`--engine bitnet` runs I2_S files and packed safetensors of BitNet models; for llama.cpp, fetch or make a TQ1_0 or TQ2_0 one".to_owned())
             }
             Self::Open(error) => error.hint(),
             Self::Machine(error) => error.hint(),

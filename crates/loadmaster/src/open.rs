@@ -1,6 +1,7 @@
 //! From what a person names to a [`spec::Model`]: shards found, headers read, tensor data left alone.
 //!
-//! A GGUF file (of a split model any shard), a folder of safetensors with `config.json`, a model of Ollama's store
+//! A GGUF file (of a split model any shard), a folder of safetensors with `config.json` (of a packed BitNet model as it is, else as the
+//! GGUF file that it becomes), a model of Ollama's store
 //! (`ollama:NAME`, or the path of a manifest or blob), a URL of a GGUF file, of which only the header is fetched, or, where nothing of
 //! that name is there, the name of a [known model](crate::known) or a size (`size:8B`).
 //!
@@ -16,7 +17,8 @@ mod remote;
 
 pub use assumed::SIZE;
 pub use error::OpenError;
-pub use hub::is_folder as is_hub_folder;
+pub(crate) use hub::FolderText;
+pub use hub::{is_folder as is_hub_folder, is_packed as is_packed_folder};
 pub use ollama::{is_manifest, stores as ollama_stores};
 pub use remote::RemoteError;
 
@@ -32,7 +34,7 @@ use std::path::{Path, PathBuf};
 pub struct Opened {
     /// The model.
     pub model: Model,
-    /// Its files in order; one, or every shard. Of a remote model, URLs.
+    /// Its files in order; one, or every shard. Of a remote model, URLs; of one that is not converted yet, its folder.
     pub files: Vec<PathBuf>,
     /// What an engine can make of them.
     pub origin: Origin,
@@ -43,7 +45,7 @@ pub struct Opened {
 /// Where a model came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// GGUF files on this machine, which an engine can load.
+    /// Files on this machine that an engine can load: GGUF, or packed safetensors of a BitNet model.
     Local,
     /// Weights that are not a GGUF file yet: the model is the one that they become.
     Planned,
@@ -54,9 +56,13 @@ pub enum Origin {
 }
 
 impl Opened {
-    /// The path that an engine is given: the first file finds the others.
+    /// The path that an engine is given: the first file finds the others. Of safetensors their folder.
     pub fn first(&self) -> PathBuf {
-        self.files.first().cloned().unwrap_or_default()
+        let first = self.files.first().cloned().unwrap_or_default();
+        match self.origin {
+            Origin::Local if hub::is_one(&first) => hub::folder(&first).to_owned(),
+            _ => first,
+        }
     }
 }
 
@@ -137,8 +143,13 @@ pub fn open_attachment(path: &Path, kind: AttachmentKind) -> Result<Attachment, 
     formats::describe::attachment(&header, kind).map_err(|source| OpenError::Describe { path: path.to_owned(), source })
 }
 
+/// The files with the weights of a model that an engine loads, in the order of [`Model::files`](spec::Model).
+pub(crate) fn weight_files(path: &Path) -> Result<Vec<PathBuf>, OpenError> {
+    if hub::is_one(path) { hub::weights(hub::folder(path)) } else { siblings(path) }
+}
+
 /// The files of the model that `path` belongs to, in order; each is known to be a file.
-pub(crate) fn siblings(path: &Path) -> Result<Vec<PathBuf>, OpenError> {
+fn siblings(path: &Path) -> Result<Vec<PathBuf>, OpenError> {
     check_file(path)?;
     let Some(shard) = path.file_name().and_then(|name| shards::parse(name.to_str()?)) else {
         return Ok(vec![path.to_owned()]);

@@ -22,6 +22,7 @@ macro_rules! quant_types {
         llama_cpp { $($variant:ident = $id:literal, $name:literal, $weights:literal, $bytes:literal;)* }
         bitnet_fork { $($fork:ident = $fork_id:literal, $fork_name:literal, $fork_weights:literal, $fork_bytes:literal;)* }
         ik_fork { $($ik:ident = $ik_id:literal, $ik_name:literal, $ik_weights:literal, $ik_bytes:literal, $ik_header:literal;)* }
+        hugging_face { $($hub:ident = $hub_id:literal, $hub_name:literal, $hub_weights:literal, $hub_bytes:literal;)* }
     ) => {
         /// The type of a tensor's elements, spelt as ggml spells it.
         #[allow(non_camel_case_types)]
@@ -30,6 +31,7 @@ macro_rules! quant_types {
             $(#[doc = concat!("`", $name, "`: ", $weights, " weights in ", $bytes, " bytes.")] $variant,)*
             $(#[doc = concat!("`", $fork_name, "` of the BitNet fork: ", $fork_weights, " weights in ", $fork_bytes, " bytes.")] $fork,)*
             $(#[doc = concat!("`", $ik_name, "` of ik_llama.cpp: ", $ik_weights, " weights in ", $ik_bytes, " bytes, and ", $ik_header, " bytes per row.")] $ik,)*
+            $(#[doc = concat!("`", $hub_name, "` of safetensors: ", $hub_weights, " weights of as many rows in ", $hub_bytes, " byte; no GGUF file has it.")] $hub,)*
         }
 
         impl QuantType {
@@ -39,6 +41,8 @@ macro_rules! quant_types {
             pub const BITNET_FORK: &'static [Self] = &[$(Self::$fork,)*];
             /// Types that only ik_llama.cpp has, in the order of their ids, which no type of llama.cpp shares.
             pub const IK_FORK: &'static [Self] = &[$(Self::$ik,)*];
+            /// Types that packed safetensors have and no GGUF file. Their ids are beyond those of GGUF files.
+            pub const HUGGING_FACE: &'static [Self] = &[$(Self::$hub,)*];
 
             /// The type with this id in a GGUF file; `None` for ids that were removed or are not known.
             pub const fn from_id(id: u32) -> Option<Self> {
@@ -54,11 +58,11 @@ macro_rules! quant_types {
             }
             /// The id in a GGUF file.
             pub const fn id(self) -> u32 {
-                match self { $(Self::$variant => $id,)* $(Self::$fork => $fork_id,)* $(Self::$ik => $ik_id,)* }
+                match self { $(Self::$variant => $id,)* $(Self::$fork => $fork_id,)* $(Self::$ik => $ik_id,)* $(Self::$hub => $hub_id,)* }
             }
             /// ggml's name, as `-ctk` takes it and logs show it.
             pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* $(Self::$fork => $fork_name,)* $(Self::$ik => $ik_name,)* }
+                match self { $(Self::$variant => $name,)* $(Self::$fork => $fork_name,)* $(Self::$ik => $ik_name,)* $(Self::$hub => $hub_name,)* }
             }
             /// The geometry of one block.
             #[inline]
@@ -67,6 +71,7 @@ macro_rules! quant_types {
                     $(Self::$variant => Block { weights: $weights, bytes: Bytes::new($bytes) },)*
                     $(Self::$fork => Block { weights: $fork_weights, bytes: Bytes::new($fork_bytes) },)*
                     $(Self::$ik => Block { weights: $ik_weights, bytes: Bytes::new($ik_bytes) },)*
+                    $(Self::$hub => Block { weights: $hub_weights, bytes: Bytes::new($hub_bytes) },)*
                 }
             }
             /// What stands before the blocks of each row: the row's scale, in types of ik_llama.cpp.
@@ -178,6 +183,9 @@ quant_types! {
         Q8_KV_R8 = 398, "q8_KV_r8", 32, 32, 4;
         Q8_K_R8 = 399, "q8_k_r8", 256, 258, 0;
     }
+    hugging_face {
+        HF_U2 = 0xffff_ff02, "hf_u2", 4, 1;
+    }
 }
 
 /// What stands behind the packed weights of a tensor of the fork: its scale, and padding.
@@ -208,15 +216,21 @@ impl QuantType {
     ///
     /// Types of the BitNet fork are not packed row by row, and have a tail of 32 bytes with the scale: `i2_s` and `tl1` two
     /// bits per weight; `tl2` five bits per three weights but for the last 256 columns, which take two per weight
-    /// (`ggml_nbytes` of `ggml/src/ggml.c` of the fork, branch merge-dev at 406a5036).
+    /// (`ggml_nbytes` of `ggml/src/ggml.c` of the fork, branch merge-dev at 406a5036). `hf_u2` has the weights of four rows in one
+    /// byte, a quarter of all rows apart (transformers 5.23.0, `integrations/bitnet.py:pack_weights`); its scale is another tensor.
     ///
     /// ```
     /// use spec::{Bytes, QuantType};
     /// assert_eq!(QuantType::Q8_0.tensor_bytes([64, 2, 1, 1]), Some(Bytes::new(136)));
     /// assert_eq!(QuantType::I2_S.tensor_bytes([2560, 640, 1, 1]), Some(Bytes::new(409_632)));
     /// assert_eq!(QuantType::TL2.tensor_bytes([2560, 640, 1, 1]), Some(Bytes::new(348_192)));
+    /// assert_eq!(QuantType::HF_U2.tensor_bytes([2560, 640, 1, 1]), Some(Bytes::new(409_600)));
     /// ```
     pub fn tensor_bytes(self, shape: [u64; 4]) -> Option<Bytes> {
+        if self == Self::HF_U2 {
+            let [columns, rows, ..] = shape;
+            return columns.checked_mul(rows / 4).filter(|_| rows.is_multiple_of(4) && shape[2..] == [1, 1]).map(Bytes::new);
+        }
         if !self.is_bitnet_fork() {
             let [columns, rows @ ..] = shape;
             return rows.iter().try_fold(self.row_bytes(columns)?, |bytes, &extent| bytes.checked_mul(extent));
@@ -244,6 +258,11 @@ impl QuantType {
     /// True for [`QuantType::BITNET_FORK`]: no llama.cpp loads such a tensor.
     pub const fn is_bitnet_fork(self) -> bool {
         matches!(self, Self::I2_S | Self::I8_S | Self::TL1 | Self::TL2)
+    }
+
+    /// True for types that only the BitNet engine of this program computes: [`QuantType::BITNET_FORK`] and [`QuantType::HUGGING_FACE`].
+    pub const fn is_foreign_ternary(self) -> bool {
+        self.is_bitnet_fork() || matches!(self, Self::HF_U2)
     }
 
     /// True for types whose elements share block scales.
@@ -337,6 +356,17 @@ mod tests {
         assert_eq!((i2, QuantType::TL1.tensor_bytes([2560, 6912, 1, 1])), (Some(Bytes::new(4_423_712)), i2));
         for &ty in QuantType::BITNET_FORK {
             assert_eq!(ty.tensor_bytes([u64::MAX; 4]), None);
+        }
+    }
+
+    #[test]
+    fn packed_safetensors_pack_rows_and_have_no_id_of_a_file() {
+        let packed = |columns, rows| QuantType::HF_U2.tensor_bytes([columns, rows, 1, 1]).map(Bytes::get);
+        assert_eq!((packed(6912, 2560), packed(3, 8), packed(128, 6)), (Some(4_423_680), Some(6), None));
+        assert_eq!(packed(u64::MAX, 8), None);
+        for &ty in QuantType::HUGGING_FACE {
+            let id = ty.id();
+            assert_eq!((QuantType::from_id(id), QuantType::from_bitnet_fork_id(id), QuantType::from_ik_fork_id(id)), (None, None, None));
         }
     }
 

@@ -1,10 +1,14 @@
 //! Writes a model file of a known shape: `write SHAPE FILE_TYPE PATH [zero] [figure=value ...]`, or of an outline, where the
-//! only figure is `n_layer`; an outline may also be a text file. Without arguments, the known shapes.
+//! only figure is `n_layer`; an outline may also be a text file. Without arguments, the known shapes. `write BITNET safetensors FOLDER
+//! [bitlinear]` writes a BitNet model as Hugging Face publishes it.
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
 use std::error::Error;
 use std::path::Path;
-use synthetic::{Fill, Options, Outline, bitnet, bitnets, demo, gguf, outline, outline_file, outlines, preset, presets, write::write};
+use synthetic::write::{write, write_folder};
+use synthetic::{
+    Fill, LinearClass, Options, Outline, bitnet, bitnets, demo, gguf, outline, outline_file, outlines, packed, preset, presets,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -14,6 +18,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         outlines().filter_map(outline).for_each(|outline| println!("{:20} {}", outline.name, outline.architecture));
         return Ok(());
     };
+    if file_type == "safetensors" {
+        let class = if rest.iter().any(|word| word == "bitlinear") { LinearClass::BitLinear } else { LinearClass::AutoBitLinear };
+        let folder = packed(name, class).ok_or_else(|| format!("no shape that is written as safetensors: {name}"))?;
+        write_folder(&folder, Fill::Random { seed: 1 }, Path::new(path))?;
+        println!("{path}: {} tensors, {}, random ternary weights", folder.weights.tensors.len(), folder.weights.size);
+        return Ok(());
+    }
     if let Some(file) = bitnet(name) {
         if !file_type.eq_ignore_ascii_case("I2_S") {
             return Err(format!("{name} is written in I2_S: {file_type}").into());

@@ -72,6 +72,12 @@ pub fn bitnet(name: &str) -> Option<Result<File, ShapeError>> {
     }))
 }
 
+/// The shape of this name, where its vocabulary is byte-level.
+pub(crate) fn published(name: &str) -> Option<Shape> {
+    let published = PUBLISHED.iter().find(|published| published.name == name && published.vocabulary == Vocabulary::ByteLevel)?;
+    (published.shape)()
+}
+
 impl Published {
     /// Keys under the architecture's own name.
     fn rename(&self, key: &mut String, value: &mut Value) {

@@ -48,7 +48,7 @@ pub struct Options {
 /// What a tensor's data is when it is not left empty.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Content {
-    /// One F32 value throughout: norms, and others that keep the arithmetic finite.
+    /// One value throughout, in F32 or BF16: norms, and others that keep the arithmetic finite.
     Constant(f32),
     /// Random weights around zero.
     Noise {
@@ -142,9 +142,11 @@ pub fn fill(tensor: &TensorSpec, seed: u64, offset: u64, out: &mut [u8]) {
         }
         Content::Noise { deviation } => noise::fill(tensor.ty, deviation, noise::key(seed, &tensor.name), offset, out),
         Content::Constant(value) => {
-            let bytes = value.to_le_bytes();
+            let single = value.to_le_bytes();
+            // The upper half of a single is the number in bf16, rounded toward zero.
+            let bytes = if tensor.ty == QuantType::BF16 { &single[2..] } else { &single };
             for (at, byte) in (offset..).zip(out) {
-                *byte = bytes[(at % 4) as usize];
+                *byte = bytes[(at % bytes.len() as u64) as usize];
             }
         }
     }
@@ -279,7 +281,7 @@ pub(crate) fn file(metadata: Vec<(String, Value)>, mut tensors: Vec<TensorSpec>)
 
 /// What keeps a model of random weights finite: ones where the engine multiplies by a learnt factor, a decay of one per
 /// step for Mamba, and else noise that leaves the size of activations as it is.
-fn content(name: &str, shape: &[u64], ty: QuantType) -> Content {
+pub(crate) fn content(name: &str, shape: &[u64], ty: QuantType) -> Content {
     let factor = name.contains("norm") || name.ends_with("ssm_d") || name == "rope_freqs.weight";
     match ty {
         QuantType::F32 if factor => Content::Constant(1.0),

@@ -53,6 +53,9 @@ pub(crate) fn fill(ty: QuantType, deviation: f32, key: u64, offset: u64, out: &m
     }
 }
 
+/// Deviation of random ternary weights before their scale.
+pub(crate) const TERNARY_DEVIATION: f32 = 0.71;
+
 /// What follows the codes of a tensor in `I2_S`: its scale, and padding.
 pub(crate) const I2_S_TAIL: u64 = 32;
 
@@ -62,7 +65,7 @@ pub(crate) fn i2_s(deviation: f32, key: u64, codes: u64, offset: u64, out: &mut 
     let (codes_out, tail_out) = out.split_at_mut(here);
     raw(key, offset, codes_out);
     codes_out.iter_mut().for_each(ternary);
-    let scale = (deviation / unit(QuantType::TQ2_0).0).to_le_bytes();
+    let scale = (deviation / TERNARY_DEVIATION).to_le_bytes();
     for (at, byte) in (offset.saturating_sub(codes)..).zip(tail_out) {
         *byte = scale.get(at as usize).copied().unwrap_or(0);
     }
@@ -115,6 +118,7 @@ impl Shaper {
             Q::I8 | Q::I16 | Q::I32 | Q::I64 => block.fill(0),
             // Codes of weight zero.
             Q::I2_S | Q::I8_S | Q::TL1 | Q::TL2 => block.fill(0x55),
+            Q::HF_U2 => block.iter_mut().for_each(ternary),
             Q::Q4_0
             | Q::Q5_0
             | Q::Q8_0
@@ -194,7 +198,7 @@ fn unit(ty: QuantType) -> (f32, f32) {
     use QuantType as Q;
     match ty {
         Q::Q1_0 => (1.0, 0.0),
-        Q::Q2_0 | Q::TQ2_0 => (0.71, 0.0),
+        Q::Q2_0 | Q::TQ2_0 => (TERNARY_DEVIATION, 0.0),
         Q::TQ1_0 => (0.82, 0.0),
         Q::Q4_0 => (4.6, 0.0),
         Q::Q4_1 => (4.6, -7.5),
@@ -213,7 +217,9 @@ fn unit(ty: QuantType) -> (f32, f32) {
         Q::IQ4_NL => (70.0, 0.0),
         Q::IQ4_XS => (1290.0, 0.0),
         Q::MXFP4 | Q::NVFP4 => (5.9, 0.0),
-        Q::F32 | Q::F16 | Q::BF16 | Q::F64 | Q::I8 | Q::I16 | Q::I32 | Q::I64 | Q::I2_S | Q::I8_S | Q::TL1 | Q::TL2 => (1.0, 0.0),
+        Q::F32 | Q::F16 | Q::BF16 | Q::F64 | Q::I8 | Q::I16 | Q::I32 | Q::I64 | Q::I2_S | Q::I8_S | Q::TL1 | Q::TL2 | Q::HF_U2 => {
+            (1.0, 0.0)
+        }
         _ => (1.0, 0.0),
     }
 }

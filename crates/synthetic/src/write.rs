@@ -1,6 +1,6 @@
 //! Writes files to disk, sparse where they are zero. The only part of this crate that does I/O.
 
-use crate::{File, Fill};
+use crate::{File, Fill, Folder, WEIGHTS};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
@@ -25,6 +25,18 @@ pub fn write(file: &File, fill: Fill, path: &Path) -> io::Result<()> {
         }
     }
     out.set_len(file.size.get())
+}
+
+/// Writes a folder, which is made where it is not there.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_folder(folder: &Folder, fill: Fill, path: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(path)?;
+    for (name, text) in &folder.texts {
+        std::fs::File::create(path.join(name))?.write_all(text.as_bytes())?;
+    }
+    write(&folder.weights, fill, &path.join(WEIGHTS))
 }
 
 #[cfg(test)]

@@ -92,6 +92,11 @@ impl Config {
         Some(method.and_then(Value::as_str).unwrap_or("an unnamed method"))
     }
 
+    /// True where linear layers are BitNet's, ternary and packed, which are described as they are and not converted.
+    pub fn is_packed(&self) -> bool {
+        self.quantization() == Some("bitnet")
+    }
+
     /// The width of a head: stated, or the stream's over the heads.
     pub(super) fn head_width(&self) -> Result<u64, HuggingFaceError> {
         if let Some(width) = self.count(&["head_dim"])? {

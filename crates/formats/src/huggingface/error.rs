@@ -1,6 +1,6 @@
 //! Why a model of the Hugging Face hub cannot be described as the GGUF file that it would become.
 
-use mixture::MixtureError;
+use mixture::{FileType, MixtureError};
 use spec::QuantType;
 
 /// Why `config.json` and safetensors headers make no model.
@@ -48,6 +48,37 @@ pub enum HuggingFaceError {
     Quantized {
         /// The method.
         method: String,
+    },
+    /// BitNet's quantisation of another model than BitNet.
+    #[error("ternary weights of a {class}: the engine for them computes BitNetForCausalLM")]
+    Packed {
+        /// The first of `architectures`.
+        class: String,
+    },
+    /// BitNet's master weights.
+    #[error("weights in 16 bits that become ternary as they are used (quantization_mode online), which no engine here does")]
+    Online,
+    /// A file type for weights that are ternary already.
+    #[error("its weights are ternary and packed already; nothing makes {to} of them")]
+    AlreadyTernary {
+        /// The file type asked for.
+        to: FileType,
+    },
+    /// A tensor of a type that cannot stand there.
+    #[error("tensor {tensor} should be {expected}; it is {found}")]
+    BadType {
+        /// Its name.
+        tensor: String,
+        /// Its type.
+        found: String,
+        /// Types that can.
+        expected: &'static str,
+    },
+    /// A tensor that every such model has.
+    #[error("no file has what becomes the tensor {tensor}")]
+    MissingTensor {
+        /// Its name in a GGUF file.
+        tensor: String,
     },
     /// A tensor whose name has no place in the architecture.
     #[error("{class} has no place for the tensor {tensor}")]
@@ -110,6 +141,12 @@ impl HuggingFaceError {
             }
             Self::Quantized { .. } => "name the model with its original weights, or a GGUF file",
             Self::Requantized { .. } => "ask for --quant MXFP4_MOE, which keeps such tensors, or for none",
+            Self::Packed { .. } => "name a GGUF file of the model in TQ1_0 or TQ2_0, which llama.cpp computes",
+            Self::Online | Self::BadType { expected: "U8, packed", .. } => {
+                "name the folder of the packed weights (quantization_mode offline), or a GGUF file in I2_S"
+            }
+            Self::AlreadyTernary { .. } => "leave --quant out: the BitNet engine runs the folder as it is",
+            Self::MissingTensor { .. } => "the files are not all there: fetch the model again",
             Self::MissingExperts { .. } => "the files are not all there: fetch the model again",
             _ => return None,
         })

@@ -49,7 +49,7 @@ pub(super) struct Family {
     pub(super) no_output: bool,
 }
 
-const NONE: Family = Family { architecture: "", classes: &[], keys: &[], names: &[], no_head_dim: false, no_output: false };
+pub(super) const NONE: Family = Family { architecture: "", classes: &[], keys: &[], names: &[], no_head_dim: false, no_output: false };
 
 /// Keys that most families have (`TextModel.set_gguf_parameters` of `conversion/base.py`).
 pub(super) const COMMON: &[Key] = &[
@@ -70,8 +70,8 @@ pub(super) const COMMON: &[Key] = &[
     ("expert_group_used_count", From::Count(&["topk_group"])),
 ];
 
-const VOCAB: Key = ("vocab_size", From::Need(&["vocab_size"]));
-const ROTARY: Key = ("rope.dimension_count", From::HeadWidth);
+pub(super) const VOCAB: Key = ("vocab_size", From::Need(&["vocab_size"]));
+pub(super) const ROTARY: Key = ("rope.dimension_count", From::HeadWidth);
 
 const GRANITE: &[Key] = &[
     VOCAB,

@@ -5,15 +5,19 @@
 //! the converter's own output. The tokenizer is not read: its part of the file, a few
 //! megabytes, is in no size. Of a model whose embedding has more rows than the tokenizer has tokens (Gemma 3 with images),
 //! conversion cuts the surplus off and this does not.
+//!
+//! BitNet's packed safetensors (`quant_method: bitnet`) are described as they are: see [`Config::is_packed`].
 
 mod config;
 mod error;
 mod family;
 mod keys;
+mod packed;
 mod tensors;
 
 pub use config::{Config, MAX_CONFIG};
 pub use error::HuggingFaceError;
+pub use packed::LINEAR_CLASS;
 
 use crate::describe::describe;
 use crate::gguf::{DEFAULT_ALIGNMENT, Gguf, TensorInfo, Value};
@@ -35,22 +39,27 @@ pub fn classes() -> impl Iterator<Item = &'static str> {
 /// The model that these files become as a GGUF file: converted to 16 bits, as the weights are, or quantised to `quant` as
 /// `llama-quantize` does it. File types that need an importance matrix are planned as with one.
 ///
+/// Of a [packed](Config::is_packed) model: the model in these very files, each tensor at its place in its file. Tensors have the names of a
+/// GGUF file, ternary ones the type `hf_u2` and a scale `.weight_scale` beside them, and [`LINEAR_CLASS`] says what the scale does.
+///
 /// # Errors
 /// A class or a tensor that is not known, figures that are missing or contradict the tensors, or a mixture that could not
 /// be made.
 pub fn plan(config: &Config, parts: &[Safetensors], quant: Option<FileType>) -> Result<Model, HuggingFaceError> {
     let class = config.class();
+    if config.is_packed() {
+        return match quant {
+            Some(to) => Err(HuggingFaceError::AlreadyTernary { to }),
+            None => packed::packed(config, parts, n_layer(config)?),
+        };
+    }
     let family = family::family(class).ok_or_else(|| HuggingFaceError::Unsupported { class: class.to_owned() })?;
     match config.quantization() {
         None | Some("fp8") => {}
         Some("mxfp4") if family.architecture == "gpt-oss" => {}
         Some(method) => return Err(HuggingFaceError::Quantized { method: method.to_owned() }),
     }
-    let n_layer = config.need(&["n_layers", "num_hidden_layers", "n_layer", "num_layers"])?;
-    if n_layer > MAX_LAYERS {
-        let found = n_layer.to_string();
-        return Err(HuggingFaceError::BadValue { key: "num_hidden_layers".to_owned(), expected: "count of at most 512", found });
-    }
+    let n_layer = n_layer(config)?;
     let mut metadata = keys::metadata(config, family, n_layer)?;
     let tensors = tensors::tensors(config, family, parts, n_layer)?;
     let wanted = sixteen_bits(parts);
@@ -61,6 +70,15 @@ pub fn plan(config: &Config, parts: &[Safetensors], quant: Option<FileType>) -> 
     }
     metadata.insert("general.file_type".to_owned(), Value::Scalar(MetaValue::Uint(quant.unwrap_or(stored).id().into())));
     Ok(describe(&[lay_out(table, metadata)?])?)
+}
+
+fn n_layer(config: &Config) -> Result<u64, HuggingFaceError> {
+    let n_layer = config.need(&["n_layers", "num_hidden_layers", "n_layer", "num_layers"])?;
+    if n_layer > MAX_LAYERS {
+        let found = n_layer.to_string();
+        return Err(HuggingFaceError::BadValue { key: "num_hidden_layers".to_owned(), expected: "count of at most 512", found });
+    }
+    Ok(n_layer)
 }
 
 /// The type that conversion chooses without being told: that of the first matrix in 16 bits, else F16.

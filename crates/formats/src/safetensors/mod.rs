@@ -46,6 +46,8 @@ pub struct Entry {
     pub shape: Vec<u64>,
     /// Size of its data.
     pub bytes: Bytes,
+    /// Where its data begins, from [`Safetensors::data_offset`] on.
+    pub offset: Bytes,
 }
 
 /// Bits of an element; `None` for types that this table does not have.
@@ -194,7 +196,7 @@ impl<'de> Visitor<'de> for One {
                 return Err(A::Error::custom(format_args!("tensor {name} of {dtype} {shape:?} has {size} bytes of data")));
             }
         }
-        Ok(Entry { name, dtype, shape, bytes: Bytes::new(size) })
+        Ok(Entry { name, dtype, shape, bytes: Bytes::new(size), offset: Bytes::new(*start) })
     }
 }
 

@@ -6,10 +6,11 @@
 use super::bundled::{BundledOptions, ChatMessage, Generated, Generation, Prompt, Stop};
 use super::{BufferUse, Event, Interrupts, LaunchError, Outcome, ProcessMemory, ReportedBuffer, Stage, Timing, signal_name};
 use crate::advise::Advice;
+use crate::open::{FolderText, is_hub_folder};
 use bitnet::{CacheType, ChatTemplate, Dialogue, Options, Sampler, Sampling, Session as Context, Step, Tokenizer, Weights};
 use bitnet::{LoadOptions, Message};
 use footprint::bitnet::Buffers;
-use spec::{Bytes, Vocabulary};
+use spec::Bytes;
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -47,11 +48,7 @@ pub fn start(
     on(Event::Started { pid: std::process::id() });
     on(Event::Stage(Stage::ReadingHeader));
     let files = map(advice)?;
-    let first = files.first().cloned().unwrap_or_default();
-    let vocabulary = formats::gguf::vocabulary(&first, Bytes::new(first.len() as u64)).map_err(refused)?;
-    let tokenizer = Tokenizer::from_vocabulary(&vocabulary).map_err(refused)?;
-    let template = template(&vocabulary)?;
-    drop(vocabulary);
+    let (tokenizer, template) = text(advice, &files)?;
     on(Event::Stage(Stage::LoadingWeights));
     let load = LoadOptions { head: head(advice), ..LoadOptions::default() };
     let weights = Arc::new(Weights::load(&advice.model, &files, &load).map_err(refused)?);
@@ -80,7 +77,7 @@ pub fn start(
 
 /// Every file of the model.
 fn map(advice: &Advice) -> Result<Vec<bytes::Bytes>, LaunchError> {
-    let files = crate::open::siblings(&advice.path).map_err(refused)?;
+    let files = crate::open::weight_files(&advice.path).map_err(refused)?;
     let one = |path: PathBuf| {
         let mapped = std::fs::File::open(&path).and_then(|file| kernels::map(&file));
         mapped.map_err(|error| refused(format!("cannot map {}: {error}", path.display())))
@@ -88,10 +85,19 @@ fn map(advice: &Advice) -> Result<Vec<bytes::Bytes>, LaunchError> {
     files.into_iter().map(one).collect()
 }
 
-fn template(vocabulary: &Vocabulary) -> Result<Option<ChatTemplate>, LaunchError> {
+/// How texts become tokens, and conversations texts: of a folder by the files in it, else by the vocabulary of the first file.
+fn text(advice: &Advice, files: &[bytes::Bytes]) -> Result<(Tokenizer, Option<ChatTemplate>), LaunchError> {
+    let template = |source: Option<&str>, bos: &str, eos: &str| source.map(|source| ChatTemplate::new(source, bos, eos)).transpose();
+    if is_hub_folder(&advice.path) {
+        let text = FolderText::read(&advice.path).map_err(refused)?;
+        let tokenizer = Tokenizer::from_json(&text.tokenizer, &text.ends).map_err(refused)?;
+        return Ok((tokenizer, template(text.chat_template.as_deref(), &text.bos, &text.eos).map_err(refused)?));
+    }
+    let first = files.first().cloned().unwrap_or_default();
+    let vocabulary = formats::gguf::vocabulary(&first, Bytes::new(first.len() as u64)).map_err(refused)?;
     let spelled = |id: Option<u32>| id.and_then(|id| vocabulary.tokens.get(id as usize)).map_or("", String::as_str);
-    let source = vocabulary.chat_template.as_deref();
-    source.map(|source| ChatTemplate::new(source, spelled(vocabulary.bos), spelled(vocabulary.eos)).map_err(refused)).transpose()
+    let template = template(vocabulary.chat_template.as_deref(), spelled(vocabulary.bos), spelled(vocabulary.eos)).map_err(refused)?;
+    Ok((Tokenizer::from_vocabulary(&vocabulary).map_err(refused)?, template))
 }
 
 fn head(advice: &Advice) -> bitnet::HeadType {
@@ -121,6 +127,16 @@ fn reported(buffers: &Buffers) -> Vec<ReportedBuffer> {
 }
 
 impl Session {
+    /// The engine and the instructions that it computes with.
+    pub fn engine(&self) -> &str {
+        &self.outcome.engine
+    }
+
+    /// What was allocated, by use.
+    pub fn buffers(&self) -> &[ReportedBuffer] {
+        &self.outcome.buffers
+    }
+
     /// Whether the model has a chat template.
     pub fn has_chat_template(&self) -> bool {
         self.template.is_some()

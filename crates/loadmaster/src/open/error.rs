@@ -88,6 +88,14 @@ pub enum OpenError {
         /// What is wrong.
         source: HuggingFaceError,
     },
+    /// A file beside the weights that is no JSON object.
+    #[error("{}: {problem}", path.display())]
+    BrokenSettings {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong, and where.
+        problem: String,
+    },
     /// A text that is longer than any of its kind.
     #[error("{}: longer than the {limit} that such a file may have: {size}", path.display())]
     TooLong {
@@ -231,6 +239,7 @@ impl OpenError {
             Self::Manifest { .. }
             | Self::TooLong { .. }
             | Self::NotAFile { .. }
+            | Self::BrokenSettings { .. }
             | Self::Unreadable { .. }
             | Self::Describe { .. }
             | Self::Shape(_) => {

@@ -1,5 +1,9 @@
 //! Folders as the Hugging Face hub stores models: `config.json` beside safetensors.
 
+mod text;
+
+pub(crate) use text::FolderText;
+
 use super::prefix::{OnDisk, header_of, text};
 use super::{OpenError, Opened, Origin, check_file};
 use formats::huggingface::{Config, MAX_CONFIG, plan};
@@ -22,8 +26,14 @@ pub fn is_folder(path: &Path) -> bool {
     path.is_dir() && is_one(path)
 }
 
+/// True for such a folder whose weights an engine loads as they are: those of a packed BitNet model.
+pub fn is_packed(path: &Path) -> bool {
+    let config = || Config::parse(&text(&path.join("config.json"), MAX_CONFIG).ok()?).ok();
+    is_folder(path) && config().is_some_and(|config| config.is_packed())
+}
+
 /// The folder of the model that `path` belongs to.
-fn folder(path: &Path) -> &Path {
+pub(crate) fn folder(path: &Path) -> &Path {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let inside = name == "config.json" || name == INDEX || name.ends_with(".safetensors");
     match path.parent() {
@@ -47,19 +57,23 @@ fn parts(folder: &Path) -> Vec<PathBuf> {
     names
 }
 
-/// The GGUF file that a folder becomes.
+/// The safetensors of the model in a folder, in the order of their names.
+pub(crate) fn weights(folder: &Path) -> Result<Vec<PathBuf>, OpenError> {
+    let index = folder.join(INDEX);
+    if !index.is_file() {
+        return Ok(parts(folder));
+    }
+    let names = safetensors::index(&text(&index, MAX_INDEX)?);
+    let names = names.map_err(|source| OpenError::BrokenSafetensors { path: index, source })?;
+    Ok(names.iter().map(|name| folder.join(name)).collect())
+}
+
+/// The GGUF file that a folder becomes, or the folder itself where an engine reads it as it is.
 pub(super) fn open(path: &Path, quant: Option<FileType>) -> Result<Opened, OpenError> {
     let folder = folder(path);
     let hub = |source| OpenError::Hub { path: folder.to_owned(), source };
     let config = Config::parse(&text(&folder.join("config.json"), MAX_CONFIG)?).map_err(hub)?;
-    let index = folder.join(INDEX);
-    let files = if index.is_file() {
-        let names = safetensors::index(&text(&index, MAX_INDEX)?);
-        let names = names.map_err(|source| OpenError::BrokenSafetensors { path: index, source })?;
-        names.iter().map(|name| folder.join(name)).collect()
-    } else {
-        parts(folder)
-    };
+    let files = weights(folder)?;
     let headers: Vec<Safetensors> = files.iter().map(|file| header(file)).collect::<Result<_, _>>()?;
     let mut model = plan(&config, &headers, quant).map_err(hub)?;
     if model.name.is_none() {
@@ -67,7 +81,8 @@ pub(super) fn open(path: &Path, quant: Option<FileType>) -> Result<Opened, OpenE
         let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         model.name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
     }
-    Ok(Opened { model, files: vec![folder.to_owned()], origin: Origin::Planned, beside: Vec::new() })
+    let (files, origin) = if config.is_packed() { (files, Origin::Local) } else { (vec![folder.to_owned()], Origin::Planned) };
+    Ok(Opened { model, files, origin, beside: Vec::new() })
 }
 
 fn header(path: &Path) -> Result<Safetensors, OpenError> {

@@ -171,7 +171,7 @@ pub fn quantisations(name: &Path) -> Vec<Candidate> {
     let known = known::find(&name.to_string_lossy()).ok().filter(|_| !name.exists());
     let types = match known {
         Some(known) => known.native().map_or_else(|| QUANTISATIONS.to_vec(), |native| vec![native]),
-        None if open::is_hub_folder(name) => QUANTISATIONS.to_vec(),
+        None if open::is_hub_folder(name) && !open::is_packed_folder(name) => QUANTISATIONS.to_vec(),
         None => return vec![Candidate { name: name.to_owned(), quant: None }],
     };
     types.into_iter().map(|quant| Candidate { name: name.to_owned(), quant: Some(quant) }).collect()

@@ -5,20 +5,20 @@ use super::{CONTROL, NORMAL, word};
 use crate::writer::Value;
 
 /// Marks at the end of the table, of which the first ten have names or numbers of their own.
-const MARKS: u64 = 256;
+pub(crate) const MARKS: u64 = 256;
 /// A token per byte, some words, and the marks.
 pub(crate) const MIN_TOKENS: u64 = 256 + 256 + MARKS;
 
 /// The form of `gpu/tokenizer.py` of microsoft/BitNet.
-const CHAT_TEMPLATE: &str = "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}\
+pub(crate) const CHAT_TEMPLATE: &str = "{% for message in messages %}{% if loop.first %}{{ bos_token }}{% endif %}\
     {{ message['role'] | capitalize + ': ' + message['content'] | trim + '<|eot_id|>' }}{% endfor %}\
     {% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}";
 
 /// The space in GPT-2's alphabet.
 const SPACE: char = '\u{120}';
 
-/// The tokenizer section for a table of `n_vocab` tokens, at least [`MIN_TOKENS`].
-pub(crate) fn byte_level(n_vocab: u64) -> Vec<(String, Value)> {
+/// Tokens and merges of a table of `n_vocab` tokens, at least [`MIN_TOKENS`]; the marks are the last [`MARKS`].
+pub(crate) fn table(n_vocab: u64) -> (Vec<String>, Vec<String>) {
     let regular = usize::try_from(n_vocab.saturating_sub(MARKS)).unwrap_or(usize::MAX);
     let mut tokens: Vec<String> = (0..=u8::MAX).map(|byte| letter(byte).to_string()).collect();
     let mut merges = Vec::new();
@@ -36,12 +36,18 @@ pub(crate) fn byte_level(n_vocab: u64) -> Vec<(String, Value)> {
             break;
         }
     }
-    let begin = tokens.len() as u32;
     let named = [(0, "<|begin_of_text|>"), (1, "<|end_of_text|>"), (6, "<|start_header_id|>"), (7, "<|end_header_id|>"), (9, "<|eot_id|>")];
     tokens.extend((0..MARKS).map(|mark| match named.iter().find(|(at, _)| *at == mark) {
         Some((_, name)) => (*name).to_owned(),
         None => format!("<|reserved_special_token_{mark}|>"),
     }));
+    (tokens, merges)
+}
+
+/// The tokenizer section for a table of `n_vocab` tokens, at least [`MIN_TOKENS`].
+pub(crate) fn byte_level(n_vocab: u64) -> Vec<(String, Value)> {
+    let (tokens, merges) = table(n_vocab);
+    let begin = tokens.len().saturating_sub(MARKS as usize) as u32;
     let kinds = Value::array((0..tokens.len()).map(|id| if id < begin as usize { NORMAL } else { CONTROL }));
     let scores = Value::array(tokens.iter().map(|_| 0.0_f32));
     let entries = [

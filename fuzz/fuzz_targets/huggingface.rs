@@ -62,6 +62,9 @@ const VALUES: &[&str] = &[
     "{\"type\":\"longrope\",\"long_factor\":[1.0]}",
     "{\"rope_type\":\"yarn\",\"factor\":40,\"original_max_position_embeddings\":4096}",
     "{\"quant_method\":\"fp8\"}",
+    "{\"quant_method\":\"bitnet\"}",
+    "{\"quant_method\":\"bitnet\",\"linear_class\":\"autobitlinear\",\"quantization_mode\":\"offline\"}",
+    "{\"quant_method\":\"bitnet\",\"linear_class\":\"autobitlinear\",\"quantization_mode\":\"online\"}",
 ];
 
 const NAMES: &[&str] = &[
@@ -70,6 +73,8 @@ const NAMES: &[&str] = &[
     "model.norm.weight",
     "lm_head.weight",
     "model.layers.0.self_attn.q_proj.weight",
+    "model.layers.0.self_attn.q_proj.weight_scale",
+    "model.layers.0.self_attn.attn_sub_norm.weight",
     "model.layers.0.self_attn.kv_b_proj.weight",
     "model.layers.1.mlp.experts.0.down_proj.weight",
     "model.layers.1.mlp.experts.1.down_proj.weight",
@@ -88,7 +93,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn run(u: &mut Unstructured<'_>) -> Result<()> {
-    let classes: Vec<&str> = classes().collect();
+    let classes: Vec<&str> = classes().chain(["BitNetForCausalLM"]).collect();
     let mut config = format!("{{\"architectures\":[\"{}\"]", u.choose(&classes)?);
     for key in KEYS {
         if u.arbitrary()? {
@@ -100,7 +105,9 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let mut tensors = Vec::new();
     for _ in 0..u.int_in_range(0..=12)? {
         let shape: Vec<u64> = (0..u.int_in_range(0..=5)?).map(|_| extent(u)).collect::<Result<_>>()?;
-        tensors.push(Entry { name: (*u.choose(NAMES)?).to_owned(), dtype: "BF16".to_owned(), shape, bytes: Bytes::ZERO });
+        let (name, dtype) = (*u.choose(NAMES)?, *u.choose(&["BF16", "BF16", "U8", "F32"])?);
+        let offset = Bytes::new(u.arbitrary()?);
+        tensors.push(Entry { name: name.to_owned(), dtype: dtype.to_owned(), shape, bytes: Bytes::ZERO, offset });
     }
     let part = Safetensors { tensors, data_offset: Bytes::ZERO, file_size: Bytes::ZERO };
     let quant = if u.arbitrary()? { Some(*u.choose(FileType::ALL)?) } else { None };

@@ -1,7 +1,7 @@
 //! Every kernel against plain arithmetic on the weights: integers to the bit, at every edge of shape.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-use kernels::{DenseMatrix, DenseType, Kernel, Pool, QuantizedLinear};
+use kernels::{Activations, DenseMatrix, DenseType, Kernel, Pool, QuantizedLinear};
 use proptest::prelude::*;
 
 mod cases;

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use bytes::Bytes;
-use kernels::{Layout, MatrixError, LookUp, TernaryMatrix, Tiles};
+use kernels::{Layout, LookUp, MatrixError, TernaryMatrix, Tiles};
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -24,9 +24,10 @@ use crate::known::precision;
 use crate::machine::MachineSource;
 use crate::open::{Origin, open_as};
 use crate::system::{SystemInfo, Tier};
+use footprint::bitnet::BitNet;
 use formats::FileType;
 use planner::plan::Strategy;
-use planner::{GpuSupport, Preferences};
+use planner::{EngineRules, GpuSupport, Preferences};
 use spec::machine::Facts;
 use spec::{Bytes, Known, Machine, Settings, TokensPerSec};
 use std::path::Path;
@@ -102,11 +103,16 @@ fn look(machine: &MachineSource) -> Result<Machine, Error> {
     }
 }
 
-/// The plan behind a configuration, with the newest llama.cpp that is known; of a model without a file in this type, or the best one.
+/// The plan behind a configuration: of a BitNet model for the engine in this program, of others for the newest llama.cpp that is known; of a model without a file in this type, or the best one.
 fn planned(machine: &Machine, model: &Path, request: &planner::Request, file_type: Option<FileType>) -> Result<Advice, Error> {
-    let engine = ResolvedEngine { rules: newest_server(), gpus: GpuSupport::Native, external: None };
+    let opened = open_as(model, file_type)?;
+    let (rules, gpus) = match bitnet::computes(&opened.model) {
+        true => (EngineRules::bitnet(BitNet::default()), GpuSupport::None),
+        false => (newest_server(), GpuSupport::Native),
+    };
+    let engine = ResolvedEngine { rules, gpus, external: None };
     let ground = Ground { target: planner::target(machine, &engine.gpus), machine: machine.clone(), engine };
-    precision::advise(ground.survey(open_as(model, file_type)?), request, file_type.is_some()).0
+    precision::advise(ground.survey(opened), request, file_type.is_some()).0
 }
 
 /// An error with its causes, but for those that it shows itself.

@@ -25,6 +25,7 @@ pub mod engine;
 pub mod error;
 pub mod known;
 pub mod launch;
+pub mod loader;
 pub mod machine;
 pub mod open;
 pub mod profiles;

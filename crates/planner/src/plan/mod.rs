@@ -30,6 +30,7 @@ pub use costs::{Cost, Knob, Other, explain, pareto};
 pub use exhaustive::{Optimum, exhaustive, searched};
 pub use gate::{Deviation, Gate};
 pub use objective::Worth;
+pub use pools::budgets;
 pub use refusal::{NearestChange, NoPlan, Rejected, Rejection, Short};
 pub use request::{DevicePreference, DiskPolicy, Margin, Power, Preferences, Priority, Request};
 pub use verdict::{Alternative, Aspect, Binding, Budget, Change, Choice, Downgrade, Merits, Origin, Pareto, Pool, Strategy, Verdict};

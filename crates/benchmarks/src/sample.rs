@@ -106,6 +106,8 @@ pub struct Sample {
     pub known: Known,
     /// Measured tokens per second; `None` where a table only asks.
     pub rate: Option<f64>,
+    /// Standard deviation of its repeats, relative to it, where the table tells it.
+    pub repeats: Option<f64>,
     /// Why the formula does not hold.
     pub problem: Option<Problem>,
 }
@@ -147,7 +149,7 @@ impl Sample {
 
     /// For the fit, counting `weight` times.
     pub fn observation(&self, weight: f64) -> Observation {
-        let noise = Noise { deviation: self.source.deviation(), weight };
+        let noise = Noise { deviation: self.source.deviation().hypot(self.repeats.unwrap_or(0.0)), weight };
         Observation { cases: self.cases(), rate: self.rate.unwrap_or(0.0), noise }
     }
 }
@@ -208,6 +210,12 @@ fn build(row: &Measurement) -> Option<u32> {
     words.find_map(|word| word.strip_prefix('b')?.parse::<u32>().ok()).filter(|&number| number > 100)
 }
 
+/// The build as the table names it, and the change that a note says it is before or after of.
+fn software(row: &Measurement) -> String {
+    let change = row.text("notes").filter(|notes| notes.starts_with("before ") || notes.starts_with("after "));
+    format!("{} {}", row.text("engine_version/build").unwrap_or(""), change.unwrap_or(""))
+}
+
 /// A build, or a year, as an age.
 fn era(row: &Measurement, source: Source) -> Option<&'static str> {
     let version = row.text("engine_version/build").unwrap_or("");
@@ -222,6 +230,12 @@ fn era(row: &Measurement, source: Source) -> Option<&'static str> {
     }
 }
 
+/// ROCm whose rocBLAS has no kernels for the device.
+const UNTUNED: &str = "rocm-untuned";
+/// Tokens from which on products go through rocBLAS; those of fewer have kernels of the engine's own (`ggml_cuda_should_use_mmq` of
+/// llama.cpp's `mmq.cu`, `MMQ_DP4A_MAX_BATCH_SIZE`).
+const LIBRARY: f64 = 64.0;
+
 fn backend(row: &Measurement, device: &Device) -> Option<&'static str> {
     let text = row.text("backend").unwrap_or("").to_lowercase();
     let has = |word: &str| text.contains(word);
@@ -232,7 +246,7 @@ fn backend(row: &Measurement, device: &Device) -> Option<&'static str> {
         _ if has("sycl") => "sycl",
         Class::NvidiaGddr | Class::NvidiaHbm | Class::NvidiaUnified => "cuda",
         // rocBLAS had no kernels of its own for RDNA 3.5 when these were built; hipBLASLt had, and the toolboxes `rocm...` use it.
-        _ if matches!(text.as_str(), "hip" | "rocwmma") && device.generation.as_deref() == Some("rdna3.5") => "rocm-untuned",
+        _ if matches!(text.as_str(), "hip" | "rocwmma") && device.generation.as_deref() == Some("rdna3.5") => UNTUNED,
         _ if has("rocm") || has("hip") || has("rocwmma") => "rocm",
         _ => return None,
     })
@@ -272,6 +286,8 @@ fn matrix(device: &Device, conditions: &Conditions, build: Option<u32>, quant: Q
     match device.class {
         // llama.cpp PR 14624, July 2025: matrix cores for quantised weights.
         Class::AmdHbm if backend.starts_with("rocm") && quant != Quant::Float && before(6000) => DOT.min(device.matrix),
+        // rocBLAS without kernels for the device falls back to plain ones, which have no matrix instructions.
+        _ if backend == UNTUNED => 1.0,
         // PR 10597, December 2024: VK_KHR_cooperative_matrix; PR 14001, June 2025: on Intel from Xe2 on.
         Class::Intel | Class::IntelUnified if backend == "vulkan" && (device.generation.as_deref() != Some("xe2") || before(5600)) => 1.0,
         _ if backend == "vulkan" && before(4290) => 1.0,
@@ -369,18 +385,24 @@ fn understand(place: usize, row: &Measurement, found: Result<Found, &'static str
     let (source, engine) = source(row);
     let ubatch = row.positive("ubatch").unwrap_or(512.0).min(row.positive("batch").filter(|&batch| batch >= 32.0).unwrap_or(2048.0));
     let work: Vec<Work> = runs.into_iter().map(|(depth, tokens)| Work { shape: shape.clone(), depth, tokens, ubatch }).collect();
-    let conditions = conditions(row, &found.device, source, engine);
+    let mut conditions = conditions(row, &found.device, source, engine);
+    if conditions.backend.as_deref() == Some(UNTUNED) && (phase == Phase::Decode || work.iter().all(|work| work.tokens < LIBRARY)) {
+        conditions.backend = Some("rocm".to_owned());
+    }
     found.device.matrix = matrix(&found.device, &conditions, build(row), shape.quant);
     let title = found.row.clone().unwrap_or_else(|| row.text("device").unwrap_or("").to_owned());
     let who = row.text("source").unwrap_or("");
     let who = if source == Source::LocalScore {
-        format!("{}{}", row.text("system_cpu").unwrap_or(""), row.note("os").unwrap_or(""))
+        // Two hosts with another size of memory are two.
+        let [os, memory] = ["os", "accel_ram_gb"].map(|key| row.note(key).unwrap_or(""));
+        format!("{}{os}{memory}", row.text("system_cpu").unwrap_or(""))
     } else {
         who.split('@').next().unwrap_or("").to_owned()
     };
     let machine = format!("{title}|{}|{who}", source.as_str());
     // As the table names it: two drivers or libraries under one backend are two programs to measure.
-    let host = format!("{machine}|{}", row.text("backend").unwrap_or(""));
+    // As does the build: what a run told is forgotten with it.
+    let host = format!("{machine}|{}|{}", row.text("backend").unwrap_or(""), software(row));
     found.device.identity = Some(machine);
     let problem = problem(row, source, &found, &work);
     let placement = placement(row, problem, &work);
@@ -398,6 +420,7 @@ fn understand(place: usize, row: &Measurement, found: Result<Found, &'static str
         placement,
         known,
         rate: row.positive("tokens_per_s"),
+        repeats: row.positive("stddev").zip(row.positive("tokens_per_s")).map(|(stddev, rate)| stddev / rate),
         problem,
     })
 }
@@ -467,6 +490,23 @@ mod tests {
         assert_eq!(problems([("pp512", 6000.0), ("pp1024", 6100.0), ("pp4096", 5200.0)]), [None; 3]);
         // Short prompts leave units idle.
         assert_eq!(problems([("pp32", 600.0), ("pp512", 6000.0), ("tg128", 40.0)]), [None; 3]);
+    }
+
+    #[test]
+    fn rocblas_without_kernels_concerns_long_prompts_alone() {
+        let backend = |text: &str, test: &str| {
+            let found = of(&format!("Radeon 8060S,amd,256,llama.cpp,x (b6000),{text},llama 7B,Q4_0,{test},100\n"));
+            (found[0].conditions.backend.clone().unwrap(), found[0].found.device.matrix > 1.0)
+        };
+        let [own, tuned] = ["hip", "hip+hipblaslt"].map(|text| ["pp512", "pp32", "tg128"].map(|test| backend(text, test)));
+        assert_eq!(own.map(|(word, matrix)| (word == UNTUNED, matrix)), [(true, false), (false, true), (false, true)]);
+        assert!(tuned.iter().all(|(word, matrix)| word == "rocm" && *matrix), "{tuned:?}");
+    }
+
+    #[test]
+    fn a_run_is_of_one_build() {
+        let host = |build: &str| of(&format!("NVIDIA L40S,,,llama.cpp,{build},CUDA,llama 7B,Q4_0,tg128,100\n"))[0].host.clone();
+        assert!(host("x (b5000)") == host("x (b5000)") && host("x (b5000)") != host("x (b5001)"));
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub struct Calibration {
     deviations: Deviations,
 }
 
+/// Steps in which the width of a level and the level itself agree.
+const TAIL_STEPS: usize = 3;
+
 impl Calibration {
     /// From runs whose device has the identity `identity`; `prior` holds everything else.
     pub fn from_runs(runs: &[&Observation], prior: &Parameters, identity: &str) -> Self {
@@ -28,8 +31,12 @@ impl Calibration {
         let model = identity.split('|').next().unwrap_or(identity);
         let (device, machine) = (format!("/device={model}"), format!("/machine={identity}"));
         let own = |name: &str| name.ends_with(&machine) || (name.ends_with(&device) && !prior.knows(name));
-        let deviations = deviations.of_one_machine();
-        let effects = fit_from(runs, prior, &own, &Parameters::default(), &deviations);
+        let mut deviations = deviations.of_one_machine();
+        let mut effects = fit_from(runs, prior, &own, &Parameters::default(), &deviations.widened());
+        for _ in 0..TAIL_STEPS {
+            deviations = deviations.tailed(&effects);
+            effects = fit_from(runs, prior, &own, &Parameters::default(), &deviations);
+        }
         let (names, precision) = precision(runs, &prior.with(&effects), &own, &deviations);
         let covariance = Cholesky::new(precision).map(|factors| factors.inverse());
         Self { effects, names, covariance, deviations }
@@ -108,6 +115,36 @@ mod tests {
         let slower = time(Some("mine"), 8.0, &calibrated) / time(None, 8.0, &prior);
         assert!((1.15..1.5).contains(&slower), "{slower}");
         assert!((time(Some("other"), 8.0, &calibrated) / time(None, 8.0, &prior) - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_run_tells_less_of_other_types_and_of_experts() {
+        let prior = Parameters::default();
+        let of = |quant, experts| {
+            let shape = Shape { quant, experts, ..work(5.0).shape };
+            decode(&device(Some("mine|x")), &Work { shape, ..work(5.0) }, &Conditions::default())
+        };
+        let run = of(Quant::Q4K, None);
+        let rate = 0.8 / run.time(&prior);
+        let run = Observation { cases: vec![Case { sum: run, tokens: 1.0 }], rate, noise: Noise { deviation: 0.02, weight: 1.0 } };
+        let learned = Calibration::from_runs(&[&run], &prior, "mine|x").apply(&prior);
+        let slower = |sum: Sum| sum.time(&learned) / sum.time(&prior);
+        let [same, other] = [of(Quant::Q4K, None), of(Quant::Q8, None)].map(slower);
+        assert!(1.02 < other && other < same && same < 1.26, "{other} {same}");
+    }
+
+    #[test]
+    fn a_machine_that_is_several_times_off_is_believed() {
+        let prior = Parameters::default();
+        let sum = decode(&device(Some("mine|x")), &work(5.0), &Conditions::default());
+        let slower = |times: f64| {
+            let rate = 1.0 / times / sum.time(&prior);
+            let run =
+                Observation { cases: vec![Case { sum: sum.clone(), tokens: 1.0 }], rate, noise: Noise { deviation: 0.1, weight: 1.0 } };
+            Calibration::from_runs(&[&run], &prior, "mine|x").apply(&prior)
+        };
+        let got = |times: f64| (sum.time(&slower(times)) / sum.time(&prior)).ln() / times.ln();
+        assert!(got(5.0) > 0.9 && got(5.0) > got(1.1), "{} {}", got(5.0), got(1.1));
     }
 
     #[test]

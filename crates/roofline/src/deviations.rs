@@ -12,6 +12,11 @@ pub struct Deviations {
     values: BTreeMap<[String; 3], f64>,
 }
 
+/// Degrees of freedom of the levels of whole machines: at 1, one of ten is six deviations off.
+const FREEDOM: f64 = 1.0;
+/// Wider than any machine is off, as a logarithm.
+const WIDE: f64 = 2.0;
+
 /// Where no row says otherwise.
 const USUAL: f64 = 0.2;
 
@@ -51,6 +56,8 @@ impl Deviations {
         let mut parts = name.splitn(3, '/');
         let (phase, bound, key) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next().unwrap_or(""));
         let level = key.split('=').next().unwrap_or("");
+        // `type:q4k` is of `type`.
+        let bound = bound.split(':').next().unwrap_or(bound);
         // Machines of one kind of source: `machine=X|localscore|...` is of `machine|localscore`.
         let kind = if level == "machine" { key.split('|').nth(1).map(|kind| format!("{level}|{kind}")) } else { None };
         let kind = kind.as_deref().unwrap_or(level);
@@ -69,6 +76,33 @@ impl Deviations {
                 for own in ["machine", "device"] {
                     values.insert([phase.clone(), bound.clone(), own.to_owned()], *value);
                 }
+            }
+        }
+        Self { values }
+    }
+
+    /// With levels of whole machines that hold nothing: where a search for them begins.
+    pub(crate) fn widened(&self) -> Self {
+        self.with_scales(&|_, _| WIDE)
+    }
+
+    /// With those deviations of the levels of whole machines by which a Gaussian has the slope of Student's t at `effects`: most machines are
+    /// as the fit says within little, and a few several times off.
+    pub(crate) fn tailed(&self, effects: &BTreeMap<String, f64>) -> Self {
+        self.with_scales(&|phase, usual| {
+            let name = format!("{phase}/scale/");
+            let most =
+                effects.iter().filter(|(effect, _)| effect.starts_with(&name)).fold(0.0_f64, |most, (_, value)| most.max(value.abs()));
+            usual * ((FREEDOM + (most / usual).powi(2)) / (FREEDOM + 1.0)).sqrt()
+        })
+    }
+
+    fn with_scales(&self, width: &dyn Fn(&str, f64) -> f64) -> Self {
+        let mut values = self.values.clone();
+        for ([phase, bound, level], value) in &mut values {
+            if bound == "scale" && (level == "machine" || level == "device") {
+                let usual = self.values.get(&[phase.clone(), bound.clone(), "calibration".to_owned()]).copied().unwrap_or(*value);
+                *value = width(phase, usual);
             }
         }
         Self { values }
@@ -111,6 +145,21 @@ mod tests {
         let some = Deviations::from_text("decode\tscale\tcalibration\t0.5\ndecode\tscale\tmachine|localscore\t0.1\n").unwrap();
         let name = "decode/scale/machine=x|localscore|y";
         assert_eq!([some.of(name), some.of_one_machine().of(name)], [0.1, 0.5]);
+    }
+
+    #[test]
+    fn a_level_far_off_is_given_room() {
+        let some = Deviations::from_text("decode\tscale\tcalibration\t0.1\n").unwrap().of_one_machine();
+        let name = "decode/scale/machine=x|y";
+        let width = |level: f64| some.tailed(&BTreeMap::from([(name.to_owned(), level)])).of(name);
+        assert!(width(0.0) < 0.1 && (width(0.1) - 0.1).abs() < 1e-9 && width(1.0) > 0.7, "{} {}", width(0.0), width(1.0));
+        assert_eq!(some.widened().of(name), WIDE);
+    }
+
+    #[test]
+    fn the_deviation_of_a_kind_is_that_of_its_bound() {
+        let some = Deviations::from_text("decode\ttype\tcalibration\t0.3\n").unwrap().of_one_machine();
+        assert_eq!(some.of("decode/type:q4k/machine=x|y"), 0.3);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub use deviations::Deviations;
 pub use device::{Class, Device};
 pub use fit::{Case, Noise, Observation, fit, fit_from};
 pub use parameters::{ParameterError, Parameters};
-pub use phase::{Phase, decode, prefill};
+pub use phase::{Phase, decode, one_machine_alone, prefill};
 pub use placement::{Host, Placement, placed};
 pub use spread::{Range, Spread, quantile};
 pub use terms::{Bound, Effect, Sum, Term, overlap, share};

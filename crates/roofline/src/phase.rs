@@ -25,6 +25,12 @@ impl Phase {
     }
 }
 
+/// True for effects that only runs of one machine tell of, and a fit to many does not have: kinds of runs on a machine, `prefill/type:q4k/machine=X`.
+pub fn one_machine_alone(name: &str) -> bool {
+    let kind = name.split_once("/machine=").and_then(|(head, _)| head.split_once('/')).map_or("", |(_, kind)| kind);
+    !matches!(kind, "" | "scale" | "launch")
+}
+
 /// Names of effects of one term.
 struct Effects<'a> {
     phase: Phase,
@@ -89,6 +95,28 @@ impl<'a> Effects<'a> {
         }
     }
 
+    /// What of this machine alone concerns runs of one kind, such as those of one type of weights: a run of another kind tells nothing of it.
+    fn own(&mut self, kind: &str, coefficient: f64) {
+        if let Some(identity) = self.device.identity.as_deref().filter(|identity| identity.contains('|') && coefficient != 0.0) {
+            self.list.push(Effect { name: format!("{}/{kind}/machine={identity}", self.phase.as_str()), coefficient });
+        }
+    }
+
+    /// Kernels of a type of weights, and those of experts, differ from machine to machine by themselves.
+    fn own_weights(&mut self, quant: Quant, experts: bool) {
+        if self.device.identity.is_some() {
+            self.own(&format!("type:{}", quant.as_str()), 1.0);
+            self.own("experts", f64::from(u8::from(experts)));
+        }
+    }
+
+    /// As do those of attention.
+    fn own_attention(&mut self, flash: Switch) {
+        if self.device.identity.is_some() {
+            self.own(&format!("attention:{}", flash.as_str()), 1.0);
+        }
+    }
+
     fn term(self, seconds: f64) -> Term {
         Term { bound: self.bound, seconds, effects: self.list }
     }
@@ -117,6 +145,7 @@ pub fn decode(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.crossed("era", conditions.era.as_deref());
     effects.crossed("os", conditions.os.as_deref());
     effects.level("experts", some);
+    effects.own_weights(shape.quant, some.is_some());
     let weights = effects.term(shape.active_bytes / device.bandwidth);
 
     let mut effects = start(Bound::Arithmetic);
@@ -125,6 +154,7 @@ pub fn decode(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.crossed("backend", backend);
     effects.crossed("engine", engine);
     effects.crossed("era", conditions.era.as_deref());
+    effects.own_weights(shape.quant, some.is_some());
     // Blocks are unpacked before they are multiplied, which takes several operations per weight; plain numbers are not.
     let unpacking = if shape.quant == Quant::Float { 2.0 } else { 10.0 };
     let operations = 2.0 * (shape.active_elements + shape.output_elements);
@@ -134,12 +164,14 @@ pub fn decode(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.crossed("flash", Some(conditions.flash_attention.as_str()));
     effects.level("backend", backend);
     effects.crossed("engine", engine);
+    effects.own_attention(conditions.flash_attention);
     let cache = effects.term(shape.cache_read(depth) / device.bandwidth);
 
     // What attention costs in time that more bandwidth does not shorten.
     let mut effects = Effects::of_part(Phase::Decode, Bound::Cache, "attention", device);
     effects.crossed("flash", Some(conditions.flash_attention.as_str()));
     effects.level("backend", backend);
+    effects.own_attention(conditions.flash_attention);
     // One token fills few of the units: a sixteenth of the rate is nearer.
     let attention = effects.term(16.0 * shape.attention_operations(depth, 1.0) / device.vector_rate());
 
@@ -189,6 +221,9 @@ pub fn prefill(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
         // Clocks fall where all units at work would take more power than there is; what a unit takes is each maker's own.
         effects.push(&format!("maker×power={}", device.class.maker()), (device.vector_rate() / watts / 1.8e11).ln());
     }
+    effects.own_weights(shape.quant, shape.experts.is_some());
+    effects.own("ubatch", (ubatch / 512.0).ln());
+    effects.own("width", (shape.width / 4096.0).ln());
     let operations = 2.0 * (shape.padded_elements(ubatch) * work.tokens + shape.output_elements);
     let arithmetic = effects.term(operations / device.vector_rate());
 
@@ -197,18 +232,24 @@ pub fn prefill(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.level("experts", shape.experts.map(|_| "some"));
     let weights = effects.term(batches * shape.batch_bytes(ubatch) / device.bandwidth);
 
+    // Between the products, which read and write them too.
+    let effects = Effects::of_part(Phase::Prefill, Bound::Arithmetic, "activations", device);
+    let activations = effects.term(work.tokens * shape.activation_bytes() / device.bandwidth);
+
     let mut effects = start(Bound::Attention);
     effects.crossed("flash", Some(conditions.flash_attention.as_str()));
     effects.crossed("backend", conditions.backend.as_deref());
     if conditions.flash_attention == Switch::On {
         effects.slope("matrix", device.matrix.max(1.0).ln());
     }
+    effects.own_attention(conditions.flash_attention);
     let mut attention = vec![effects.term(shape.attention_operations(work.depth, work.tokens) / device.vector_rate())];
     if conditions.flash_attention != Switch::On {
         // Scores go through memory where attention is not one kernel.
         let mut effects = Effects::of_part(Phase::Prefill, Bound::Attention, "scores", device);
         effects.crossed("flash", Some(conditions.flash_attention.as_str()));
         effects.crossed("backend", conditions.backend.as_deref());
+        effects.own_attention(conditions.flash_attention);
         attention.push(effects.term(shape.score_bytes(work.depth, work.tokens) / device.bandwidth));
     }
 
@@ -223,5 +264,5 @@ pub fn prefill(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.level("engine", conditions.engine.as_deref());
     effects.level("os", conditions.os.as_deref());
     let fixed = effects.term(1e-3);
-    Sum { groups: vec![vec![arithmetic, weights], attention, vec![launch], vec![fixed]] }
+    Sum { groups: vec![vec![arithmetic, weights], vec![activations], attention, vec![launch], vec![fixed]] }
 }

@@ -98,13 +98,26 @@ impl Shape {
     }
 
     /// Weights that a token of a micro-batch of `tokens` multiplies with, counting what kernels compute for nothing: an expert's
-    /// tokens are padded to whole tiles.
+    /// tokens are padded to whole tiles, which are as wide as the micro-batch up to a limit (`mul_mat_q_case` of llama.cpp's `mmq.cuh`
+    /// takes the width that needs the fewest tiles for all tokens, whichever expert they go to).
     pub fn padded_elements(&self, tokens: f64) -> f64 {
-        /// Half of a tile of 128, which is what the last one lacks on average.
-        const PADDING: f64 = 64.0;
+        /// Tokens of the widest tile.
+        const TILE: f64 = 128.0;
         let Some((all, used)) = self.experts.filter(|&(all, used)| all > used && used > 0.0) else { return self.active_elements };
+        let tokens = tokens.max(1.0);
         let distinct = all * (1.0 - (1.0 - used / all).powf(tokens));
-        self.active_elements * (1.0 + self.routed() * PADDING * distinct / (tokens.max(1.0) * used))
+        let (tile, each) = (tokens.min(TILE), tokens * used / distinct);
+        // The last tile is half empty on average; one there is at least.
+        let padded = (each + (tile - 1.0) / 2.0).max(tile);
+        self.active_elements * (1.0 + self.routed() * (padded / each - 1.0).max(0.0))
+    }
+
+    /// Bytes of activations that a token's passage writes and reads: what every product gives, and the residual stream with its norms, all of
+    /// four bytes.
+    pub fn activation_bytes(&self) -> f64 {
+        /// Passes over the residual stream in a layer: two norms, two additions, what goes into attention and out of it.
+        const PASSES: f64 = 8.0;
+        4.0 * (2.0 * self.active_elements / self.width.max(1.0) + PASSES * self.layers * self.width)
     }
 
     /// Operations of attention of `tokens` tokens after `depth`: two products of width `query_width` with every earlier token.
@@ -120,5 +133,45 @@ impl Shape {
         const HEAD: f64 = 128.0;
         let scores = self.attention_operations(depth, tokens) / (4.0 * HEAD);
         4.0 * 4.0 * scores
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(experts: Option<(f64, f64)>) -> Shape {
+        Shape {
+            active_bytes: 2e9,
+            all_bytes: if experts.is_some() { 16e9 } else { 2e9 },
+            active_elements: 3e9,
+            output_elements: 3e8,
+            quant: Quant::Q4K,
+            layers: 48.0,
+            width: 2048.0,
+            cache_bytes: 2048.0,
+            full_layers: 48.0,
+            window_layers: 0.0,
+            window: 0.0,
+            query_width: 4096.0,
+            experts,
+        }
+    }
+
+    #[test]
+    fn tiles_are_padded_for_experts_and_by_less_the_more_tokens_there_are() {
+        assert_eq!(shape(None).padded_elements(512.0), 3e9);
+        let padded = |tokens| shape(Some((128.0, 8.0))).padded_elements(tokens) / 3e9;
+        assert!((padded(1.0) - 1.0).abs() < 1e-9, "{}", padded(1.0));
+        // 32 tokens of 512 go to an expert, which computes 128.
+        let routed = shape(Some((128.0, 8.0))).routed();
+        assert!((padded(512.0) - (1.0 + 3.0 * routed)).abs() < 1e-6, "{}", padded(512.0));
+        assert!(padded(2048.0) < padded(512.0) && padded(1e6) < 1.01, "{} {}", padded(2048.0), padded(1e6));
+    }
+
+    #[test]
+    fn activations_grow_with_what_is_computed() {
+        let more = Shape { active_elements: 6e9, ..shape(None) };
+        assert!(shape(None).activation_bytes() > 4.0 * 2.0 * 3e9 / 2048.0 && more.activation_bytes() > shape(None).activation_bytes());
     }
 }

@@ -67,6 +67,18 @@ impl Class {
         }
     }
 
+    /// Operations of matrix units per vector operation that most devices of the class have, as the architectures of the last years state
+    /// them: Ampere to Blackwell, A100 and H100, RDNA 3, CDNA 3, Xe-HPG and Xe2.
+    const fn usual_matrix(self) -> f64 {
+        match self {
+            Self::NvidiaGddr | Self::NvidiaUnified => 8.0,
+            Self::NvidiaHbm | Self::AmdHbm => 32.0,
+            Self::AmdGddr | Self::AmdUnified => 4.0,
+            Self::Intel | Self::IntelUnified => 16.0,
+            Self::Apple | Self::Cpu => 1.0,
+        }
+    }
+
     /// Vector operations per byte of bandwidth that devices of the class have, where the units of a device are not known: a
     /// guess at the usual one, which no table has been asked about.
     pub(crate) const fn operations_per_byte(self) -> f64 {
@@ -96,7 +108,8 @@ pub struct Device {
     pub bandwidth: f64,
     /// Vector operations per second: units × clock × lanes × 2; `None` where units or clock are not known.
     pub vector: Option<f64>,
-    /// Operations of its matrix units per vector operation, by its maker; 1 where it has none or nobody knows.
+    /// Operations of its matrix units per vector operation, by its maker; 1 where it has none or nobody knows, which of a device without
+    /// `generation` is taken as that of most of its class.
     pub matrix: f64,
     /// Watts that its maker gives it, of a device that has them for itself; `None` where that is not known or others share them.
     pub watts: Option<f64>,
@@ -105,8 +118,27 @@ pub struct Device {
 }
 
 impl Device {
+    /// Operations of matrix units per vector operation, known or usual for the class.
+    pub(crate) fn matrix_rate(&self) -> f64 {
+        if self.generation.is_none() && self.matrix <= 1.0 { self.class.usual_matrix() } else { self.matrix.max(1.0) }
+    }
+
     /// Vector operations per second, known or usual for the class.
     pub fn vector_rate(&self) -> f64 {
         self.vector.unwrap_or(self.bandwidth * self.class.operations_per_byte())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matrix_units_that_nobody_knows_are_not_none() {
+        let device =
+            Device { class: Class::NvidiaGddr, generation: None, bandwidth: 1e12, vector: None, matrix: 1.0, watts: None, identity: None };
+        assert_eq!(device.matrix_rate(), 8.0);
+        let known = |matrix| Device { generation: Some("turing-gtx".to_owned()), matrix, ..device.clone() }.matrix_rate();
+        assert_eq!([known(1.0), known(4.0)], [1.0, 4.0]);
     }
 }

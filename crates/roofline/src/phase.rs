@@ -205,15 +205,15 @@ pub fn prefill(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.crossed("backend", conditions.backend.as_deref());
     effects.crossed("engine", conditions.engine.as_deref());
     effects.within(device.class.as_str(), "class", "engine", conditions.engine.as_deref());
-    effects.within(device.generation.as_deref().unwrap_or("any"), "generation", "quant", Some(shape.quant.as_str()));
+    effects.within(device.generation.as_deref().unwrap_or(device.class.as_str()), "generation", "quant", Some(shape.quant.as_str()));
     if let Some(backend) = conditions.backend.as_deref() {
         effects.within(backend, "backend", "quant", Some(shape.quant.as_str()));
-        effects.within(device.generation.as_deref().unwrap_or("any"), "generation", "backend", Some(backend));
+        effects.within(device.generation.as_deref().unwrap_or(device.class.as_str()), "generation", "backend", Some(backend));
     }
     effects.crossed("era", conditions.era.as_deref());
     effects.level("os", conditions.os.as_deref());
     effects.crossed("experts", shape.experts.map(|_| "some"));
-    effects.slope("matrix", device.matrix.max(1.0).ln());
+    effects.slope("matrix", device.matrix_rate().ln());
     effects.slope("width", (shape.width / 4096.0).ln());
     effects.slope("ubatch", (ubatch / 512.0).ln());
     effects.slope("rate", (device.vector_rate() / 3e13).ln());
@@ -240,7 +240,7 @@ pub fn prefill(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.crossed("flash", Some(conditions.flash_attention.as_str()));
     effects.crossed("backend", conditions.backend.as_deref());
     if conditions.flash_attention == Switch::On {
-        effects.slope("matrix", device.matrix.max(1.0).ln());
+        effects.slope("matrix", device.matrix_rate().ln());
     }
     effects.own_attention(conditions.flash_attention);
     let mut attention = vec![effects.term(shape.attention_operations(work.depth, work.tokens) / device.vector_rate())];

@@ -1,13 +1,14 @@
-//! The search against trying everything, over random machines and small models.
-#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+//! The search against trying everything, over random machines and small models: a thousand of them without `CASES` in the environment.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test that fails panics; how many cases it runs, it is told")]
 
 mod common;
 
 use common::native;
-use planner::plan::{DevicePreference, DiskPolicy, Preferences, Priority, exhaustive, searched};
+use planner::plan::{DevicePreference, DiskPolicy, Optimum, Preferences, Priority, exhaustive, searched};
 use planner::{Request, UseCase};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngSeed, TestRunner};
 use spec::Model;
 use std::sync::LazyLock;
 
@@ -33,39 +34,96 @@ static MODELS: LazyLock<Vec<Model>> = LazyLock::new(|| {
 });
 
 fn machines() -> impl Strategy<Value = String> {
-    let gpus = proptest::collection::vec(300_u32..5000, 0..3);
-    (1_u32..17, 600_u32..9000, gpus).prop_map(|(cores, ram, gpus)| {
-        let gpus: String = gpus.iter().map(|mib| format!(",gpu={mib}MiB")).collect();
-        format!("cores={cores},ram={ram}MiB{gpus}")
+    let rates = proptest::sample::select(vec!["", "@40GB/s", "@250GB/s", "@900GB/s"]);
+    let gpus = proptest::collection::vec((300_u32..5000, rates), 0..3);
+    let host = proptest::sample::select(vec!["", ",bandwidth=30GB/s", ",bandwidth=300GB/s"]);
+    (1_u32..17, 600_u32..9000, host, gpus).prop_map(|(cores, ram, host, gpus)| {
+        let gpus: String = gpus.iter().map(|(mib, rate)| format!(",gpu={mib}MiB{rate}")).collect();
+        format!("cores={cores},ram={ram}MiB{host}{gpus}")
     })
+}
+
+fn request(use_case: UseCase, device: DevicePreference, priority: Priority) -> Request {
+    let preferences = Preferences { device, priority, disk: DiskPolicy::Never, ..Preferences::default() };
+    Request { use_case, preferences, ..Request::default() }
 }
 
 fn requests() -> impl Strategy<Value = Request> {
     let preferences = (proptest::sample::select(DevicePreference::ALL), proptest::sample::select(Priority::ALL));
-    (proptest::sample::select(UseCase::ALL), preferences).prop_map(|(use_case, (device, priority))| Request {
-        use_case,
-        preferences: Preferences { device, priority, disk: DiskPolicy::Never, ..Preferences::default() },
-        ..Request::default()
-    })
+    (proptest::sample::select(UseCase::ALL), preferences).prop_map(|(use_case, (device, priority))| request(use_case, device, priority))
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, rng_seed: RngSeed::Fixed(11), failure_persistence: None, max_shrink_iters: 64, ..ProptestConfig::default() })]
+/// Cases without `CASES` in the environment.
+const CASES: usize = 1_000;
 
-    #[test]
-    fn the_search_finds_what_trying_everything_finds(machine in machines(), which in 0..8_usize, request in requests()) {
-        let (machine, model) = (common::machine(&machine), &MODELS[which % MODELS.len()]);
-        let target = native(&machine);
-        let found = searched(&machine, model, &target, &request);
-        let best = exhaustive(&machine, model, &target, &request);
-        match (&found, &best) {
-            (Some(found), Some(best)) => {
-                prop_assert!(found.behind <= best.behind * 1.0001, "{found:#?}\n{best:#?}");
-                let as_far = (found.behind / best.behind - 1.0).abs() < 1e-4;
-                prop_assert!(!as_far || found.seconds <= best.seconds * 1.0001, "{} s, {} s at best: {found:#?}\n{best:#?}", found.seconds, best.seconds);
-            }
-            (None, None) => {}
-            _ => prop_assert!(false, "{found:#?}\n{best:#?}"),
+/// Why what the search finds is not the best there is; `None` where it is.
+fn worse(machine: &str, model: &Model, request: &Request) -> Option<String> {
+    let machine = common::machine(machine);
+    let target = native(&machine);
+    let found = searched(&machine, model, &target, request);
+    let best = exhaustive(&machine, model, &target, request);
+    let as_good = match (&found, &best) {
+        (Some(found), Some(best)) => {
+            let as_far = (found.behind / best.behind - 1.0).abs() < 1e-4;
+            found.behind <= best.behind * 1.0001 && (!as_far || found.seconds <= best.seconds * 1.0001)
         }
+        (found, best) => found.is_none() && best.is_none(),
+    };
+    (!as_good).then(|| format!("{} instead of {}", told(found), told(best)))
+}
+
+fn told(optimum: Option<Optimum>) -> String {
+    optimum.map_or_else(
+        || "nothing".to_owned(),
+        |Optimum { behind, seconds, settings }| format!("{seconds:.6} s (behind {behind:.4}) {settings:?}"),
+    )
+}
+
+#[test]
+fn the_search_finds_what_trying_everything_finds() {
+    let number = |name: &str, otherwise: usize| std::env::var(name).map_or(otherwise, |text| text.parse().unwrap());
+    let (cases, seed) = (number("CASES", CASES), number("SEED", 11) as u64);
+    let mut runner = TestRunner::new(Config { rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() });
+    let drawn = (machines(), 0..MODELS.len(), requests());
+    let mut failures = Vec::new();
+    for case in 0..cases {
+        let (machine, which, request) = drawn.new_tree(&mut runner).unwrap().current();
+        let name = MODELS[which].name.clone();
+        if let Some(why) = worse(&machine, &MODELS[which], &request) {
+            failures.push(format!("case {case}: {machine}, {name:?}, {:?} {:?}: {why}", request.use_case, request.preferences));
+        }
+    }
+    assert!(failures.is_empty(), "{} of {cases}:\n{}", failures.len(), failures[..failures.len().min(20)].join("\n"));
+}
+
+/// Found by chance once, each for another reason: a split between two that were tried, the output alone on the faster device, a layer less
+/// on devices than fits, experts that are slower on the device than on the host.
+const ONCE_WORSE: [(&str, usize, UseCase, DevicePreference, Priority); 8] = [
+    ("cores=1,ram=1195MiB,gpu=1490MiB,gpu=1389MiB@900GB/s", 1, UseCase::Speed, DevicePreference::Auto, Priority::Balanced),
+    (
+        "cores=12,ram=2659MiB,bandwidth=300GB/s,gpu=2349MiB@40GB/s,gpu=1223MiB@250GB/s",
+        3,
+        UseCase::Quality,
+        DevicePreference::Auto,
+        Priority::Throughput,
+    ),
+    ("cores=1,ram=5558MiB,bandwidth=30GB/s,gpu=1913MiB,gpu=976MiB@900GB/s", 6, UseCase::Chat, DevicePreference::Auto, Priority::Latency),
+    ("cores=14,ram=4433MiB,gpu=1336MiB@250GB/s,gpu=2986MiB@40GB/s", 0, UseCase::Rag, DevicePreference::Auto, Priority::Latency),
+    ("cores=1,ram=8959MiB,gpu=2878MiB,gpu=2567MiB", 4, UseCase::Speed, DevicePreference::Gpu, Priority::Balanced),
+    ("cores=13,ram=7224MiB,gpu=2517MiB@40GB/s,gpu=1102MiB@900GB/s", 2, UseCase::Chat, DevicePreference::Auto, Priority::Balanced),
+    (
+        "cores=15,ram=6036MiB,bandwidth=30GB/s,gpu=1291MiB@250GB/s,gpu=3150MiB@40GB/s",
+        4,
+        UseCase::General,
+        DevicePreference::Auto,
+        Priority::Throughput,
+    ),
+    ("cores=1,ram=4732MiB,bandwidth=300GB/s,gpu=1851MiB,gpu=1582MiB@40GB/s", 5, UseCase::Chat, DevicePreference::Gpu, Priority::Latency),
+];
+
+#[test]
+fn what_was_missed_once_is_found() {
+    for (machine, which, use_case, device, priority) in ONCE_WORSE {
+        assert_eq!(worse(machine, &MODELS[which], &request(use_case, device, priority)), None, "{machine}");
     }
 }

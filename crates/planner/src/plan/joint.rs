@@ -25,7 +25,7 @@ const RESPLITS: usize = 4;
 const UBATCHES: [u32; 3] = [1024, 2048, 4096];
 
 /// Two ways whose worth differs by less are the same: the one with fewer changes is taken.
-const SAME: f64 = 1.0 + 1e-9;
+pub(crate) const SAME: f64 = 1.0 + 1e-9;
 
 /// What placing came to.
 pub(crate) type Placed = Result<Candidate, Vec<Rejected>>;
@@ -277,6 +277,9 @@ impl Site<'_> {
                     let Some((last, settings)) = self.furthest(frame, route, &steps, &limits) else { continue };
                     let furthest = (last, self.bound(&settings, frame));
                     let (aim, bound) = self.worthwhile(frame, route, &steps, furthest, &limits);
+                    let apart = if route == Route::FastestFirst { self.output_apart(&settings, frame, &limits) } else { Vec::new() };
+                    let apart = apart.iter().map(|settings| self.bound(settings, frame));
+                    let bound = apart.fold(bound, |bound, other| if other.total_cmp(&bound).is_lt() { other } else { bound });
                     self.considered.set(self.considered.get() + steps.len());
                     ways.push(Way { site: 0, frame: number, route, steps, aim, bound });
                     if route == Route::Host {
@@ -323,7 +326,7 @@ impl Site<'_> {
     }
 
     /// The step of a chain that is worth most by sums: where the host is faster than a device, that is not the last that fits. Times fall
-    /// and rise once along a chain, but for a jump at its start. Where it is the last, sums bound nothing beyond it: the end of the chain.
+    /// and rise once along a chain, but for a jump at its start and where experts begin. Where it is the last, sums bound nothing beyond it: the end of the chain.
     fn worthwhile(&self, frame: &Frame, route: Route, steps: &[Step], (last, at_last): (usize, Worth), limits: &[f64]) -> (usize, Worth) {
         let at = |step: usize| {
             let settings = self.at(&frame.base, route, *steps.get(step)?, &frame.sums, limits)?;
@@ -346,8 +349,10 @@ impl Site<'_> {
             }
             best = (low..=high).filter_map(at).fold(before, |best, step| if better(&step, &best) { step } else { best });
         }
-        if better(&first, &best) {
-            best = first;
+        // Where experts begin to follow what is dense, onto devices that may be slower at them than the host.
+        let turn = steps.iter().rposition(|step| step.n_cpu_moe == steps[0].n_cpu_moe).filter(|&turn| turn < last).and_then(at);
+        for other in [Some(first), turn].into_iter().flatten() {
+            best = if better(&other, &best) { other } else { best };
         }
         if best.0 < last { best } else { end }
     }
@@ -391,6 +396,9 @@ impl Site<'_> {
         }
         if border.best.is_none() && border.tried.is_empty() {
             border.tried.push(self.too_large(frame));
+        }
+        if matches!(way.route, Route::FastestFirst | Route::Balanced) {
+            border.best = border.best.map(|best| self.improved(best, frame));
         }
         border.best.ok_or(border.tried)
     }

@@ -68,7 +68,8 @@ impl Site<'_> {
         set.iter().all(|&place| (0..place).all(|before| set.contains(&before) || !self.alike(before, place)))
     }
 
-    fn alike(&self, a: usize, b: usize) -> bool {
+    /// True where it does not matter which of two devices has what.
+    pub(crate) fn alike(&self, a: usize, b: usize) -> bool {
         let (one, other) = (&self.target.devices[a], &self.target.devices[b]);
         let same = one.backend == other.backend && one.total == other.total && one.free == other.free;
         same && one.shares_host == other.shares_host && self.predictor.alike(a, b)

@@ -24,6 +24,7 @@ mod request;
 mod search;
 mod shared;
 pub(crate) mod site;
+mod splits;
 mod verdict;
 
 pub use costs::{Cost, Knob, Other, explain, pareto};

@@ -31,6 +31,9 @@ pub(crate) struct Functions {
     pub(crate) one: Tile<1, 1>,
     pub(crate) f16: Dots<Half, ROWS>,
     pub(crate) q8_0: Dots<Q8, ROWS>,
+    /// So many turns of products of 8 bits that read no memory; how many products a turn is. `None` where the instruction set has none
+    /// of its own for them.
+    pub(crate) dots: Option<fn(u64) -> u64>,
     /// 16-bit floats to 32 bits.
     pub(crate) widen: fn(&[Half], &mut [f32]),
     pub(crate) floats: &'static Floats,
@@ -79,6 +82,12 @@ impl Kernel {
     /// Its name.
     pub fn name(self) -> &'static str {
         self.0.name
+    }
+
+    /// Multiplies integers of 8 bits in registers for so many turns, as fast as the instruction set can, and says how many products that
+    /// was: what prefill is measured against. `None` for kernels without an instruction for it.
+    pub fn integer_dots(self, turns: u64) -> Option<u64> {
+        self.0.dots.map(|dots| dots(turns))
     }
 
     pub(crate) fn functions(self) -> &'static Functions {

@@ -2,6 +2,8 @@
 //! `cargo run --release -p loadmaster --no-default-features --example bitnet FILE [ROUNDS]`, over a file of
 //! `cargo run --release -p synthetic --features write --example write bitnet-b1.58-2b-4t I2_S FILE`.
 //!
+//! With the word `round` in place of ROUNDS, one round in JSON, for `scripts/show bitnet`.
+//!
 //! Prints the limit that memory sets to decode, decode with both kinds of head, in turn, and prefill of 512 tokens by micro-batch: the
 //! smallest that reaches 95 % of the best is the one that a plan should take. Every round is printed.
 #![allow(clippy::print_stdout, reason = "a stopwatch for the terminal")]
@@ -22,16 +24,20 @@ const MICRO_BATCHES: [usize; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
 fn main() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
     let path = words.next().ok_or("which file?")?;
-    let rounds: usize = words.next().map_or(Ok(5), |word| word.parse())?;
+    let word = words.next().unwrap_or_else(|| "5".to_owned());
     let threads = std::thread::available_parallelism()?.get();
     let model = loadmaster::open::open(Path::new(&path))?;
     let bytes = kernels::map(&std::fs::File::open(&path)?)?;
-    println!("{path}, {threads} threads, {rounds} rounds");
     let weights = |head| -> Result<Arc<Weights>, Box<dyn Error>> {
         let load = LoadOptions { head, ..LoadOptions::default() };
         Ok(Arc::new(Weights::load(&model, std::slice::from_ref(&bytes), &load)?))
     };
     let kinds = [weights(HeadType::File)?, weights(HeadType::Q8_0)?];
+    if word == "round" {
+        return round(&kinds, threads);
+    }
+    let rounds: usize = word.parse()?;
+    println!("{path}, {threads} threads, {rounds} rounds");
     let (mut rates, mut decoded) = (Vec::new(), [Vec::new(), Vec::new()]);
     for _ in 0..rounds {
         rates.push(read_rate(threads)?);
@@ -50,8 +56,63 @@ fn main() -> Result<(), Box<dyn Error>> {
             100.0 * best / limit
         );
     }
+    let dots: Vec<f64> = (0..rounds).map(|_| dot_rate(&kinds[0], threads)).collect::<Result<_, _>>()?;
+    let dots = told("products of 8 bits in registers:", "thousand million/s", &dots.iter().map(|rate| rate / 1e9).collect::<Vec<_>>());
+    let best = told("prefill of 128 tokens at once:", "tokens/s", &prompt(&kinds[0], threads, 128, rounds)?);
+    if dots > 0.0 {
+        let limit = dots * 1e9 / (kinds[0].code_bytes() * 4) as f64;
+        println!("  products allow {limit:.0} tokens/s, of which these are {:.0} %", 100.0 * best / limit);
+    }
     prefill(&kinds[0], threads, rounds)?;
     Ok(())
+}
+
+/// One row of everything that `scripts/show bitnet` compares.
+fn round(kinds: &[Arc<Weights>; 2], threads: usize) -> Result<(), Box<dyn Error>> {
+    let read = read_rate(threads)?;
+    let bytes = kinds.each_ref().map(|weights| weights.code_bytes() + weights.head().bytes());
+    let decoded = [decode(&kinds[0], threads)?, decode(&kinds[1], threads)?];
+    let read_after = read_rate(threads)?;
+    let dots = dot_rate(&kinds[0], threads)?;
+    let read_128 = prompt(&kinds[0], threads, 128, 1)?;
+    println!(
+        "{{\"engine\": \"ours\", \"read_gb_per_s\": [{read}, {read_after}], \"bytes_f16\": {}, \"decode_f16\": {}, \"bytes_q8_0\": {}, \
+         \"decode_q8_0\": {}, \"dots_per_s\": {dots}, \"dots_per_token\": {}, \"prefill_128\": {}}}",
+        bytes[0],
+        decoded[0],
+        bytes[1],
+        decoded[1],
+        kinds[0].code_bytes() * 4,
+        read_128[0]
+    );
+    Ok(())
+}
+
+/// Products of 8 bits per second in registers alone; 0 where the kernel has no instruction for them.
+fn dot_rate(weights: &Weights, threads: usize) -> Result<f64, Box<dyn Error>> {
+    const TURNS: u64 = 20_000_000;
+    let mut pool = Pool::new(threads)?;
+    let run = |_| {
+        std::hint::black_box(weights.kernel().integer_dots(TURNS));
+    };
+    let ((), took) = timed(|| pool.run(&run));
+    let products = weights.kernel().integer_dots(1).unwrap_or(0) * TURNS * threads as u64;
+    Ok(products as f64 / took.as_secs_f64())
+}
+
+/// Tokens per second of a prompt of so many, all at once, after one that is not counted.
+fn prompt(weights: &Arc<Weights>, threads: usize, length: u32, rounds: usize) -> Result<Vec<f64>, Box<dyn Error>> {
+    let tokens: Vec<u32> = (0..length).collect();
+    let mut session = Session::new(Arc::clone(weights), Options { threads, n_ubatch: tokens.len(), ..Options::default() })?;
+    session.read(&tokens)?;
+    let mut rates = Vec::new();
+    for _ in 0..rounds {
+        session.rewind(0);
+        let (run, took) = timed(|| session.read(&tokens));
+        run?;
+        rates.push(f64::from(length) / took.as_secs_f64());
+    }
+    Ok(rates)
 }
 
 fn timed<T>(run: impl FnOnce() -> T) -> (T, Duration) {

@@ -16,6 +16,7 @@ static FUNCTIONS: Functions = Functions {
     one: checked,
     f16: checked_f16,
     q8_0: checked_q8_0,
+    dots: None,
     widen: checked_widen,
     floats: &compiled::FLOATS,
 };

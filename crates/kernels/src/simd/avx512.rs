@@ -16,6 +16,7 @@ static FUNCTIONS: Functions = Functions {
     one: checked,
     f16: checked_f16,
     q8_0: checked_q8_0,
+    dots: Some(checked_dots),
     widen: checked_widen,
     floats: &compiled::FLOATS,
 };
@@ -47,6 +48,24 @@ fn checked_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
 fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
     // SAFETY: as above.
     unsafe { dots_q8_0(rows, x) }
+}
+
+fn checked_dots(turns: u64) -> u64 {
+    // SAFETY: as above.
+    unsafe { dots(turns) }
+}
+
+/// Twelve sums at a time, more than are under way at once.
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn dots(turns: u64) -> u64 {
+    const SUMS: usize = 12;
+    let (codes, values) = (std::hint::black_box(_mm512_set1_epi8(1)), std::hint::black_box(_mm512_set1_epi8(3)));
+    let mut sums = [_mm512_setzero_si512(); SUMS];
+    for _ in 0..turns {
+        sums.iter_mut().for_each(|sum| *sum = _mm512_dpbusd_epi32(*sum, codes, values));
+    }
+    std::hint::black_box(sums);
+    turns.saturating_mul(64 * SUMS as u64)
 }
 
 fn checked_widen(halves: &[Half], out: &mut [f32]) {

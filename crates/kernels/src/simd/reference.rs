@@ -8,7 +8,7 @@ use crate::vector::widen;
 use half::f16;
 
 pub(crate) static FUNCTIONS: Functions =
-    Functions { name: "reference", wide: tile, tall: tile, one: tile, f16: dots_f16, q8_0: dots_q8_0, widen, floats: &FLOATS };
+    Functions { name: "reference", wide: tile, tall: tile, one: tile, f16: dots_f16, q8_0: dots_q8_0, dots: None, widen, floats: &FLOATS };
 
 fn tile<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {
     codes.map(|codes| values.map(|values| dot(codes, values)))

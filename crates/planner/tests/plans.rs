@@ -189,3 +189,16 @@ fn every_step_down_tells_what_it_saves_and_what_it_costs() {
     }
     assert!(told.len() >= 3, "{told:?}");
 }
+
+#[test]
+fn where_nothing_fits_on_any_gpu_the_engines_own_choice_has_no_shares_of_nothing() {
+    let model = model("llama-3.1-8b", "Q4_K_M");
+    for gpus in ["gpu=900MiB,gpu=900MiB", "gpu=600MiB,gpu=1100MiB", "gpu=1GiB,gpu=700MiB,gpu=700MiB"] {
+        let plan = planned(&format!("cores=8,ram=32GiB,{gpus}"), &model, &Request::default()).unwrap();
+        let gate = plan.gate.unwrap();
+        assert_eq!(gate.settings.n_gpu_layers, 0, "{gpus}: {gate}");
+        for split in [&gate.settings.tensor_split, &plan.settings.tensor_split] {
+            assert!(split.is_empty() || split.iter().any(|&share| share > 0.0), "{gpus}: {split:?}");
+        }
+    }
+}

@@ -94,8 +94,8 @@ fn processor(
     Processor { name, device, conditions, bandwidth, assumption, off, measured, class_known }
 }
 
-/// After runs on the machine itself with the same engine and type of model: between the 10.7 % of NVIDIA's cards and the 49 % of processors by
-/// which one prediction in ten is off at least after one run (SPEED.md), as most of the latter is other people's hosts.
+/// After runs on the machine itself with the same engine and type of model: between what one run leaves on GDDR cards and on processors for one
+/// prediction in ten (SPEED.md, decode by llama-bench, P90 of `one run`), as most of the latter is other people's hosts.
 const AFTER_RUNS: Off = Off { middle: 0.0, low: -0.2, high: 0.25 };
 
 /// The devices of a target, in its order.

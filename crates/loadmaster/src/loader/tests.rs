@@ -4,7 +4,7 @@ use super::*;
 use crate::configure::Observation;
 use crate::launch::bundled::{Generation, Prompt};
 use std::fmt::{Debug, Write as _};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use synthetic::{Fill, LinearClass};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -41,8 +41,11 @@ impl Subscriber for Log {
     fn exit(&self, _: &Id) {}
 }
 
-/// What `run` logs.
+/// What `run` logs. With one subscriber alone, `tracing` asks the thread that is first to reach an event whether it listens, and goes by that
+/// for all threads; with a second one that stays, it asks them all.
 fn logged<T>(run: impl FnOnce() -> T) -> (T, String) {
+    static SECOND: OnceLock<tracing::Dispatch> = OnceLock::new();
+    SECOND.get_or_init(|| tracing::Dispatch::new(Log::default()));
     let log = Log::default();
     let result = tracing::subscriber::with_default(log.clone(), run);
     let text = log.0.lock().unwrap().clone();

@@ -88,10 +88,17 @@ impl Site<'_> {
         if let Some(rejection) = site.too_slow(&best) {
             return Err(vec![site.rejected(&best.settings, rejection)]);
         }
+        // Where a larger micro-batch gains nothing, the best is one without, whatever the formula says.
+        let plain = |frame: &Frame| frame.base.n_ubatch <= Settings::default().n_ubatch;
+        let nothing_gained = site.gains_nothing_measured(&best);
+        let (best, only_plain) = match ways.best_of(plain).filter(|_| nothing_gained) {
+            Some(without) => (without, true),
+            None => (best, false),
+        };
         // Frames differ in little: nearly all that is wrong with the time of one is wrong with that of the other.
-        let margin = if site.gains_nothing_measured(&best) { f64::INFINITY } else { MARGINS.0 };
+        let fewer = |ways: &mut Ways<'_>, changes| ways.best_of(|frame| frame.changes <= changes && (!only_plain || plain(frame)));
         let settled = (0..ways.most_changes())
-            .find_map(|changes| ways.best(changes).filter(|fewer| !best.worth.better_than(&fewer.worth, 1.0 + margin)));
+            .find_map(|changes| fewer(&mut ways, changes).filter(|fewer| !best.worth.better_than(&fewer.worth, 1.0 + MARGINS.0)));
         drop(ways);
         Ok(Rc::unwrap_or_clone(settled.unwrap_or(best)))
     }

@@ -132,13 +132,18 @@ impl<'s> Ways<'s> {
 
     /// The best with at most so many changes to the engine's defaults.
     pub(crate) fn best(&mut self, changes: u32) -> Option<Rc<Candidate>> {
+        self.best_of(|frame| frame.changes <= changes)
+    }
+
+    /// The best of the frames that are wanted.
+    pub(crate) fn best_of(&mut self, wanted: impl Fn(&Frame) -> bool) -> Option<Rc<Candidate>> {
         let mut best: Option<Rc<Candidate>> = None;
         for (way, followed) in self.ways.iter().zip(&mut self.followed) {
             let frame = &self.frames[way.frame];
             if best.as_ref().is_some_and(|best| best.worth.total_cmp(&way.bound).is_le()) {
                 break;
             }
-            if frame.changes > changes {
+            if !wanted(frame) {
                 continue;
             }
             let result = followed.get_or_insert_with(|| self.sites[way.site].follow(way, frame).map(Rc::new));

@@ -230,7 +230,11 @@ impl<'a> Site<'a> {
             // One pool of threads, and no server that keeps prompts.
             (settings.n_ubatch, settings.threads_batch, settings.cache_ram_mib) = (BITNET_UBATCH, settings.threads, 0);
         }
-        settings.n_ubatch = settings.n_ubatch.min(rung.n_ctx.max(1));
+        // A context of 0 is the trained one.
+        let n_ctx = if rung.n_ctx == 0 { self.model.n_ctx_train.unwrap_or(0) } else { rung.n_ctx };
+        if n_ctx > 0 {
+            settings.n_ubatch = settings.n_ubatch.min(n_ctx);
+        }
         if !self.wants_devices() {
             settings.op_offload = self.target.devices.is_empty();
         }

@@ -151,8 +151,11 @@ impl Case<'_> {
         }
         let place = target(&self.larger, &GpuSupport::Native);
         let after = plan(&self.larger, model, &place, &self.request).map_err(|refusal| format!("refused with more memory: {refusal}"))?;
-        if before.verdict == Verdict::Fits && after.verdict != Verdict::Fits {
-            return Err(format!("worse with more memory: {:?}", after.verdict));
+        // What a step down buys with more memory is speed: all layers on a device, with a coarser cache.
+        let bought = after.worth.behind <= before.worth.behind && after.worth.seconds <= before.worth.seconds;
+        if before.verdict == Verdict::Fits && after.verdict != Verdict::Fits && !bought {
+            let (given_up, seconds) = (after.verdict.downgrades(), (before.worth.seconds, after.worth.seconds));
+            return Err(format!("worse with more memory: {given_up:?}, {seconds:?} s, {}", between(before, &after)));
         }
         if from_disk(&after) && !from_disk(before) {
             return Err("read from disk with more memory".to_owned());
@@ -169,15 +172,20 @@ impl Case<'_> {
         // The engine's own choice is kept unless a plan is better by the gate's margin, and a plan with more memory may just miss that.
         let margin = after.gate.as_ref().filter(|gate| gate.kept()).map_or(0.0, |gate| gate.margin);
         let slower = slower / (1.0 + margin);
-        let value = |settings: &Settings, name: &str| planner::emit::flags::value_text(settings, name);
-        let between = planner::emit::flags::flags().iter().map(|flag| flag.setting).filter_map(|name| {
-            let (a, b) = (value(&before.settings, name), value(&after.settings, name));
-            (a != b).then(|| format!("{name} {a} -> {b}"))
-        });
-        let kept = |plan: &Plan| plan.gate.as_ref().is_some_and(planner::plan::Gate::kept);
-        let gates = format!("engine's own: {} -> {}", kept(before), kept(&after));
-        Ok(Some(Grown { slower, between: between.chain([gates]).collect::<Vec<_>>().join(", ") }))
+        Ok(Some(Grown { slower, between: between(before, &after) }))
     }
+}
+
+/// The settings that differ, and whether either plan is the engine's own.
+fn between(before: &Plan, after: &Plan) -> String {
+    let value = |settings: &Settings, name: &str| planner::emit::flags::value_text(settings, name);
+    let differing = planner::emit::flags::flags().iter().map(|flag| flag.setting).filter_map(|name| {
+        let (a, b) = (value(&before.settings, name), value(&after.settings, name));
+        (a != b).then(|| format!("{name} {a} -> {b}"))
+    });
+    let kept = |plan: &Plan| plan.gate.as_ref().is_some_and(planner::plan::Gate::kept);
+    let gates = format!("engine's own: {} -> {}", kept(before), kept(after));
+    differing.chain([gates]).collect::<Vec<_>>().join(", ")
 }
 
 fn from_disk(plan: &Plan) -> bool {

@@ -417,17 +417,14 @@ impl PlanView {
             return;
         }
         text.section("Given up");
-        let mut table = Table::new([Align::Left; 6]);
-        table.header(["setting", "wanted", "planned", "saves", "costs", "why"]);
-        for step in &self.downgrades {
+        text.notes(self.downgrades.iter().map(|step| {
             let saves = match (&step.saves_bytes, &step.pool) {
-                (Some(bytes), Some(pool)) => format!("{bytes} on {pool}"),
+                (Some(bytes), Some(pool)) => format!(", saves {bytes} on {pool}"),
                 _ => String::new(),
             };
-            let costs = step.costs.clone().unwrap_or_default();
-            table.row([step.setting.clone(), step.from.clone(), step.to.clone(), saves, costs, step.why.clone()]);
-        }
-        text.table(&table);
+            let costs = step.costs.as_ref().map_or(String::new(), |costs| format!(", costs {costs}"));
+            format!("{} {} instead of {}{saves}{costs}: {}", step.setting, step.to, step.from, step.why)
+        }));
     }
 
     fn settings_text(&self, text: &mut Text) {

@@ -68,17 +68,14 @@ impl Site<'_> {
         })
     }
 
-    /// How much longer a typical request takes than with `more`, had that fitted: `, 12 % longer requests (~6.8 s instead of ~6.1 s)`.
+    /// How much longer a typical request takes than with `more`, had that fitted: `, requests of ~6.8 s instead of ~6.1 s`.
     /// Nothing where it takes about as long or is shorter, or where that is not known.
     fn against(&self, more: &Settings, found: &Found) -> String {
         let Some(requirement) = self.evaluate(more, &found.rung).requirement else { return String::new() };
         let without = self.candidate(more.clone(), requirement, Residency::Resident).timing.whole;
         let with = found.candidate.timing.whole;
-        let longer = (with / without - 1.0) * 100.0;
-        match longer.is_finite() && longer >= 1.0 {
-            true => format!(", {longer:.0} % longer requests (~{with:.1} s instead of ~{without:.1} s)"),
-            false => String::new(),
-        }
+        let longer = with / without;
+        if longer.is_finite() && longer >= 1.01 { format!(", requests of ~{with:.1} s instead of ~{without:.1} s") } else { String::new() }
     }
 
     /// Cache that `more` would have on top, on the pool that holds most layers.

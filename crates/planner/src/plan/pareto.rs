@@ -78,13 +78,10 @@ fn untold(settings: &Settings, plan: &Settings) -> String {
     differing.map(|name| format!(", {name} {}", value_text(settings, name))).collect()
 }
 
-/// A factor in as many digits as say something: `×0.004`, `×0.85`, `×63`.
-fn times(factor: f64) -> String {
-    match factor {
-        factor if factor >= 10.0 => format!("×{factor:.0}"),
-        factor if factor >= 0.1 || factor <= 0.0 => format!("×{factor:.2}"),
-        factor => format!("×{factor:.*}", (1.0 - factor.log10().floor()) as usize),
-    }
+/// Seconds in three digits: `~0.00341 s`, `~0.512 s`, `~12.5 s`, `~180 s`.
+fn seconds(seconds: f64) -> String {
+    let digits = (2.0 - seconds.max(1e-6).log10().floor()).clamp(0.0, 8.0) as usize;
+    format!("~{seconds:.digits$} s")
 }
 
 impl Site<'_> {
@@ -175,12 +172,19 @@ impl Site<'_> {
 
     fn alternative(&self, point: &Point, chosen: &Point) -> Alternative {
         let settings = &point.candidate.settings;
-        let ratio = |aspect: Aspect| point.merits.of(aspect) / chosen.merits.of(aspect);
+        let (here, there) = (&point.merits, &chosen.merits);
         let words = |aspects: Vec<Aspect>| {
             let word = |aspect: &Aspect| match aspect {
                 Aspect::Context => format!("context of {} tokens instead of {}", settings.n_ctx, chosen.candidate.settings.n_ctx),
                 Aspect::Quality => format!("cache in {} instead of {}", settings.cache_type_k, chosen.candidate.settings.cache_type_k),
-                aspect => format!("{aspect} {}", times(ratio(*aspect))),
+                Aspect::Speed => format!("requests of {} instead of {}", seconds(here.seconds), seconds(there.seconds)),
+                Aspect::FirstToken => format!("first token after {} instead of {}", seconds(here.first_token), seconds(there.first_token)),
+                Aspect::MemoryLeft => {
+                    format!("{:.1} % of memory left instead of {:.1} %", here.memory_left * 100.0, there.memory_left * 100.0)
+                }
+                Aspect::Power => {
+                    format!("{} of processors per request instead of {}", seconds(here.processor_seconds), seconds(there.processor_seconds))
+                }
             };
             aspects.iter().map(word).collect::<Vec<_>>().join(", ")
         };

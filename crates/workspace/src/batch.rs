@@ -94,7 +94,7 @@ pub struct NoRoom {
 /// let room = |free| Room { free: Known::exact(free, "a test"), total: Known::unknown("a test"), held: Bytes::ZERO, margin: Bytes::ZERO, largest: None };
 /// let much = optimal_batch(Kernel::Gpu, &layers, &device, 256, &room(Bytes::from_gib(1)), 4096).unwrap();
 /// assert_eq!((much.batch, much.limit), (10, Limit::Throughput));
-/// let little = optimal_batch(Kernel::Gpu, &layers, &device, 256, &room(Bytes::from_kib(200)), 4096).unwrap();
+/// let little = optimal_batch(Kernel::Gpu, &layers, &device, 256, &room(Bytes::from_kib(250)), 4096).unwrap();
 /// assert_eq!((little.batch, little.limit), (5, Limit::Memory));
 /// ```
 pub fn optimal_batch(

@@ -84,7 +84,8 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let kernel = *u.choose(&Kernel::available())?;
     let cache = *u.choose(&[CacheType::F16, CacheType::F32, CacheType::Q8_0])?;
     let seed: u8 = u.arbitrary()?;
-    let bytes = if u.arbitrary()? { u.take_rest().to_vec() } else { vec![seed] };
+    let rest = u.len();
+    let bytes = if rest > 1 && u.arbitrary()? { u.bytes(rest - 1)?.to_vec() } else { vec![seed] };
     // What the fuzzer gives, again and again.
     let data = (0..length as usize).map(|i| bytes.get(i % bytes.len().max(1)).copied().unwrap_or(seed)).collect();
     compute(&model, data, LoadOptions { head, layout, kernel }, cache);

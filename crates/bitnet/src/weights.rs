@@ -240,6 +240,10 @@ impl Source<'_> {
             QuantType::BF16 => bytes.as_chunks().0.iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
             ty => return Err(WeightError::Type { name: name.to_owned(), ty, takes: "F32, F16 or BF16" }),
         };
+        if values.len() != length {
+            let (found, expected) = (format!("{} values", values.len()), format!("{length} values"));
+            return Err(WeightError::Shape { name: name.to_owned(), found, expected });
+        }
         self.copied += (length * size_of::<f32>()) as u64;
         Ok(values)
     }

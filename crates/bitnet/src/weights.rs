@@ -225,7 +225,8 @@ impl Source<'_> {
     fn shaped(&self, name: &str, rows: usize, columns: usize) -> Result<(&Tensor, Bytes), WeightError> {
         let tensor = self.find(name)?;
         if tensor.shape != [columns as u64, rows as u64, 1, 1] {
-            let text = |shape: [u64; 4]| format!("{} × {}", shape[0], shape[1..].iter().product::<u64>());
+            let text =
+                |shape: [u64; 4]| format!("{} × {}", shape[0], shape[1..].iter().fold(1, |rows: u64, &size| rows.saturating_mul(size)));
             let (found, expected) = (text(tensor.shape), format!("{columns} × {rows}"));
             return Err(WeightError::Shape { name: name.to_owned(), found, expected });
         }

@@ -26,8 +26,8 @@ impl Pipelines {
         };
         Self {
             quantize: compiled("quantize", include_str!("shaders/quantize.wgsl")),
-            one: compiled("one", include_str!("shaders/one.wgsl")),
-            many: compiled("many", include_str!("shaders/many.wgsl")),
+            one: compiled("one", concat!(include_str!("shaders/matrix.wgsl"), include_str!("shaders/one.wgsl"))),
+            many: compiled("many", concat!(include_str!("shaders/matrix.wgsl"), include_str!("shaders/many.wgsl"))),
         }
     }
 }

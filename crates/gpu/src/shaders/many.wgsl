@@ -1,22 +1,5 @@
 // Many tokens times a chunk of rows: a workgroup computes a tile of 32 rows and 32 tokens, block by block of 128 columns.
 
-struct Shape {
-    rows: u32,
-    first: u32,
-    words: u32,
-    width: u32,
-    tokens: u32,
-    scale: f32,
-    unused_a: u32,
-    unused_b: u32,
-}
-
-@group(0) @binding(0) var<uniform> shape: Shape;
-@group(0) @binding(1) var<storage, read> codes: array<u32>;
-@group(0) @binding(2) var<storage, read_write> values: array<u32>;
-@group(0) @binding(3) var<storage, read_write> scales: array<vec2<u32>>;
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
-
 // Rows and tokens of a tile; each invocation computes 4 x 4 of it.
 const TILE = 32u;
 const SIDE = 8u;

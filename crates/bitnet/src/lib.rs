@@ -3,6 +3,7 @@
 //! * [`Config`]: what the metadata of a model says of its shape
 //! * [`Weights`]: its tensors, in place in a mapped file where their layout allows it
 //! * [`Session`]: a context that reads prompts and generates; its sizes are those of [`memory`]
+//! * [`Stack`]: layers that something else than the CPU computes
 //! * [`Sampler`]: the next token from logits
 //! * [`Tokenizer`] and [`ChatTemplate`]: text to tokens and back, a conversation to text
 //! * [`Dialogue`]: a session that reads text and writes text
@@ -22,6 +23,7 @@ pub mod memory;
 mod rope;
 mod sampler;
 mod session;
+mod stack;
 mod tokenizer;
 mod weights;
 
@@ -29,10 +31,12 @@ pub use cache::CacheType;
 pub use chat::{ChatError, ChatTemplate, Message};
 pub use config::{Activation, Config, ConfigError};
 pub use dialogue::{Dialogue, DialogueError, Step};
+pub use rope::Rope;
 pub use sampler::{Sampler, Sampling};
 pub use session::{Options, Session, SessionError};
+pub use stack::{Stack, StackError};
 pub use tokenizer::{Tokenizer, TokenizerError};
-pub use weights::{LoadOptions, WeightError, Weights};
+pub use weights::{Layer, LoadOptions, WeightError, Weights};
 
 pub use footprint::bitnet::Head as HeadType;
 

@@ -26,7 +26,7 @@ pub fn requirement(model: &Model, load: &LoadOptions, options: &Options) -> Resu
         head_dim: count(config.head_dim),
         n_layer: count(config.n_layer),
     };
-    let sizes = Sizes { n_ctx: count(options.n_ctx), n_ubatch: count(options.n_ubatch), cache: options.cache.into() };
+    let sizes = Sizes { n_ctx: count(options.n_ctx), n_ubatch: count(options.n_ubatch), cache: options.cache.into(), on_device: 0 };
     Ok(Buffers::of(model, &figures, load.into(), &sizes))
 }
 

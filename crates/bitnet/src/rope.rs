@@ -4,14 +4,15 @@ use kernels::Kernel;
 
 /// Cosines and sines of the angles of one position after another, for a whole context.
 #[derive(Clone, Debug)]
-pub(crate) struct Rope {
+pub struct Rope {
     /// Per position: cosines, then sines, of half a head each.
     table: Vec<f32>,
     half: usize,
 }
 
 impl Rope {
-    pub(crate) fn new(n_ctx: usize, head_dim: usize, base: f32) -> Self {
+    /// For positions below `n_ctx`.
+    pub fn new(n_ctx: usize, head_dim: usize, base: f32) -> Self {
         let half = head_dim / 2;
         let frequencies: Vec<f32> = (0..half).map(|j| 1.0 / base.powf(2.0 * j as f32 / head_dim as f32)).collect();
         let mut table = Vec::with_capacity(n_ctx * head_dim);
@@ -20,6 +21,11 @@ impl Rope {
             table.extend(frequencies.iter().map(|frequency| (position as f32 * frequency).sin()));
         }
         Self { table, half }
+    }
+
+    /// Per position, cosines and then sines of half a head each.
+    pub fn angles(&self) -> &[f32] {
+        &self.table
     }
 
     /// Turns all heads of one token.

@@ -3,6 +3,7 @@
 use crate::cache::{Cache, CacheType};
 use crate::layer::{Buffers, Pass};
 use crate::rope::Rope;
+use crate::stack::{Stack, StackError};
 use crate::weights::Weights;
 use kernels::Pool;
 use std::sync::Arc;
@@ -70,6 +71,17 @@ pub enum SessionError {
         /// Width of a head.
         head_dim: usize,
     },
+    /// A device with other layers than the last of this model.
+    #[error("a device with {on_device} layers of a model of {n_layer}")]
+    Layers {
+        /// Its layers.
+        on_device: usize,
+        /// Those of the model.
+        n_layer: usize,
+    },
+    /// The device that computes layers.
+    #[error("layers on a device: {0}")]
+    Device(StackError),
     /// The system starts no thread.
     #[error("no thread could be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -83,6 +95,8 @@ pub struct Session {
     cache: Cache,
     rope: Rope,
     buffers: Buffers,
+    /// Computes the last layers.
+    device: Option<Box<dyn Stack>>,
     /// The last token's stream, normalised.
     last: Vec<f32>,
     logits: Vec<f32>,
@@ -96,7 +110,19 @@ impl Session {
     /// # Errors
     /// Sizes that cannot be, or no thread.
     pub fn new(weights: Arc<Weights>, options: Options) -> Result<Self, SessionError> {
+        Self::with_device(weights, options, None)
+    }
+
+    /// With the last layers on a device, whose context holds as many tokens: keys and values are kept here of the other layers only.
+    ///
+    /// # Errors
+    /// As [`Session::new`], or more layers than the model has.
+    pub fn with_device(weights: Arc<Weights>, options: Options, device: Option<Box<dyn Stack>>) -> Result<Self, SessionError> {
         let config = weights.config();
+        let on_device = device.as_ref().map_or(0, |device| device.n_layer());
+        let Some(n_layer) = config.n_layer.checked_sub(on_device) else {
+            return Err(SessionError::Layers { on_device, n_layer: config.n_layer });
+        };
         let Options { n_ctx, n_ubatch, cache, threads } = options;
         if n_ctx == 0 || n_ubatch == 0 || n_ctx > MAX_CTX {
             return Err(SessionError::Sizes { n_ctx, n_ubatch });
@@ -106,7 +132,8 @@ impl Session {
         }
         Ok(Self {
             options,
-            cache: Cache::new(cache, config.n_layer, n_ctx, config.kv_width()),
+            cache: Cache::new(cache, n_layer, n_ctx, config.kv_width()),
+            device,
             rope: Rope::new(n_ctx, config.head_dim, config.rope_base),
             buffers: Buffers::new(config, n_ubatch.min(n_ctx)),
             last: vec![0.0; config.n_embd],
@@ -135,7 +162,7 @@ impl Session {
     /// Adds tokens, and returns the logits of the one that follows the last of them. Logits of the others are not computed.
     ///
     /// # Errors
-    /// No tokens, one that does not exist, or more than the context holds: then none was added.
+    /// No tokens, one that does not exist, or more than the context holds: then none was added. A device that fails.
     pub fn extend(&mut self, tokens: &[u32]) -> Result<&[f32], SessionError> {
         self.read(tokens)?;
         let width = self.weights.config.n_embd;
@@ -162,7 +189,7 @@ impl Session {
             return Err(SessionError::Token { token, n_vocab });
         }
         for batch in tokens.chunks(self.micro_batch()) {
-            self.batch(batch);
+            self.batch(batch)?;
         }
         Ok(())
     }
@@ -177,7 +204,7 @@ impl Session {
         self.options.n_ubatch.min(self.options.n_ctx)
     }
 
-    fn batch(&mut self, tokens: &[u32]) {
+    fn batch(&mut self, tokens: &[u32]) -> Result<(), SessionError> {
         let weights = Arc::clone(&self.weights);
         let width = weights.config.n_embd;
         for (token, x) in tokens.iter().zip(self.buffers.x.chunks_exact_mut(width)) {
@@ -192,9 +219,14 @@ impl Session {
             tokens: tokens.len(),
             kernel: weights.kernel,
         };
-        for (i, layer) in weights.layers.iter().enumerate() {
+        let here = weights.layers.len() - self.device.as_ref().map_or(0, |device| device.n_layer());
+        for (i, layer) in weights.layers.iter().take(here).enumerate() {
             pass.layer(i, layer, &mut self.buffers);
         }
+        if let Some(device) = &mut self.device {
+            device.add(self.past, &mut self.buffers.x[..tokens.len() * width]).map_err(SessionError::Device)?;
+        }
         self.past += tokens.len();
+        Ok(())
     }
 }

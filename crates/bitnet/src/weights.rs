@@ -105,20 +105,31 @@ pub enum WeightError {
     },
 }
 
-/// One layer.
+/// One layer: norms, and the projections of attention and of the feed-forward part.
 #[derive(Clone, Debug)]
-pub(crate) struct Layer {
-    pub(crate) attn_norm: Vec<f32>,
-    pub(crate) q: QuantizedLinear,
-    pub(crate) k: QuantizedLinear,
-    pub(crate) v: QuantizedLinear,
-    pub(crate) attn_sub_norm: Vec<f32>,
-    pub(crate) output: QuantizedLinear,
-    pub(crate) ffn_norm: Vec<f32>,
-    pub(crate) gate: QuantizedLinear,
-    pub(crate) up: QuantizedLinear,
-    pub(crate) ffn_sub_norm: Vec<f32>,
-    pub(crate) down: QuantizedLinear,
+pub struct Layer {
+    /// Before attention.
+    pub attn_norm: Vec<f32>,
+    /// Queries.
+    pub q: QuantizedLinear,
+    /// Keys.
+    pub k: QuantizedLinear,
+    /// Values.
+    pub v: QuantizedLinear,
+    /// Before the output of attention.
+    pub attn_sub_norm: Vec<f32>,
+    /// The output of attention.
+    pub output: QuantizedLinear,
+    /// Before gate and up.
+    pub ffn_norm: Vec<f32>,
+    /// What decides how much of `up` counts.
+    pub gate: QuantizedLinear,
+    /// Up.
+    pub up: QuantizedLinear,
+    /// Before down.
+    pub ffn_sub_norm: Vec<f32>,
+    /// Down.
+    pub down: QuantizedLinear,
 }
 
 /// A model that is ready to compute.
@@ -169,6 +180,11 @@ impl Weights {
     /// The shape.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Its layers, the first one first.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
     }
 
     /// What computes.

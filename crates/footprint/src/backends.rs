@@ -87,6 +87,38 @@ impl Backend {
         }
     }
 
+    /// Name of [`Backend::wgpu`].
+    pub const WGPU: &str = "wgpu";
+
+    /// What this program's own GPU kernels reach through wgpu (Vulkan, Metal, Direct3D 12), with the limits that the device has: the
+    /// alignment of parts of a buffer, and the largest piece that a kernel can be given.
+    ///
+    /// Blocks of up to 8 MiB are reserved around small buffers (crate `gpu`, `device.rs`); the driver's context is not measured on hardware.
+    pub fn wgpu(alignment: u64, largest: Bytes) -> Self {
+        Self {
+            name: Self::WGPU.into(),
+            alignment: alignment.max(1),
+            max_buffer: Some(largest),
+            max_tensor: Some(largest),
+            runtime: Known::estimated(
+                Bytes::from_mib(64),
+                Bytes::from_mib(8),
+                Bytes::from_mib(500),
+                "the driver's context, and blocks around small buffers: 8 MiB each; no measurement on hardware",
+            ),
+            runtime_host: Known::estimated(
+                Bytes::from_mib(150),
+                Bytes::from_mib(20),
+                Bytes::from_mib(400),
+                "driver libraries and shader compiler",
+            ),
+            host_buffer: false,
+            pipeline: false,
+            mmap: true,
+            ..Self::vulkan(false, None)
+        }
+    }
+
     /// Apple's Metal. Weights are used in place from the mapped file.
     ///
     /// `ggml/src/ggml-metal/ggml-metal.cpp:269-285` (alignment 32), `:701-707` (capabilities; no pinned host buffer, buffers over

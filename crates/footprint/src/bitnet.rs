@@ -1,15 +1,16 @@
 //! What the BitNet engine of this program allocates (crates `bitnet` and `kernels`): closed sums, equal to a counting allocator to the byte
 //! (`crates/bitnet/tests/memory.rs`).
 //!
-//! It computes on the CPU alone, one sequence, weights in place in the mapped file. What it does not have (devices, repacking, prompt
-//! caches, checkpoints) is nothing.
+//! It computes one sequence on the CPU, weights in place in the mapped file, and the last `n_gpu_layers` layers on the first device, where
+//! that is one of wgpu's. What it does not have (repacking, prompt caches, checkpoints) is nothing.
 
 use crate::context;
 use crate::error::FootprintError;
 use crate::requirement::{DeviceRequirement, HostRequirement, Requirement, ResolvedContext};
-use crate::{Companions, EngineProfile, Rules, Target};
+use crate::{Backend, Companions, Device, EngineProfile, Rules, Target};
 use spec::model::{FeedForward, Mixer};
 use spec::{Bytes, Known, Model, QuantType, Settings};
+use workspace::{Context, Device as Limits, Stack};
 
 /// How the output head is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +99,8 @@ pub struct Sizes {
     pub n_ubatch: u64,
     /// How keys and values are stored: F32, F16 or Q8_0.
     pub cache: QuantType,
+    /// The last layers of the model that are on a device.
+    pub on_device: u64,
 }
 
 /// Memory by what it is for. Buffers are exact to the byte: what the engine allocates when it loads a model and makes a context.
@@ -128,7 +131,8 @@ impl Buffers {
 
     /// What a model of these figures takes. Saturates.
     pub fn of(model: &Model, figures: &Figures, engine: BitNet, sizes: &Sizes) -> Self {
-        let (weights_mapped, weights_copied) = weights(model, figures, engine);
+        let here = figures.n_layer.saturating_sub(sizes.on_device);
+        let (weights_mapped, weights_copied) = weights(model, figures, engine, here);
         let floats = |count: u64| Bytes::new(count.saturating_mul(4));
         let (q, kv, embd, ff) = (figures.q_width(), figures.kv_width(), figures.n_embd, figures.n_ff);
         // The stream; queries and what attention gives; keys and values; gate and up.
@@ -142,22 +146,28 @@ impl Buffers {
         Self {
             weights_mapped,
             weights_copied,
-            kv_cache: row.times(sizes.n_ctx).times(figures.n_layer.saturating_mul(2)),
+            kv_cache: row.times(sizes.n_ctx).times(here.saturating_mul(2)),
             compute: Bytes::new(token).times(sizes.n_ubatch.min(sizes.n_ctx)) + angles,
             output: floats(figures.n_vocab) + floats(embd),
         }
     }
 }
 
-/// Bytes used in place, and bytes of copies.
-fn weights(model: &Model, figures: &Figures, engine: BitNet) -> (Bytes, Bytes) {
+/// Bytes used in place, of the first `here` layers only, and bytes of copies, which are made of all.
+fn weights(model: &Model, figures: &Figures, engine: BitNet, here: u64) -> (Bytes, Bytes) {
+    let elsewhere = |name: &str| {
+        let layer = name.strip_prefix("blk.").and_then(|name| name.split('.').next()?.parse::<u64>().ok());
+        layer.is_some_and(|layer| layer >= here)
+    };
     let head = head(model);
     let (mut mapped, mut copied) = (Bytes::ZERO, Bytes::ZERO);
     for tensor in &model.tensors {
         let (columns, rows) = (tensor.shape[0], tensor.shape[1]);
         let in_whole_blocks = rows.saturating_mul(columns.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX) / 4);
         match tensor.ty {
-            QuantType::I2_S if engine.in_place && columns.is_multiple_of(BLOCK) => mapped += tensor.bytes,
+            QuantType::I2_S if engine.in_place && columns.is_multiple_of(BLOCK) => {
+                mapped += if elsewhere(&tensor.name) { Bytes::ZERO } else { tensor.bytes };
+            }
             QuantType::I2_S | QuantType::TQ1_0 | QuantType::TQ2_0 | QuantType::HF_U2 => copied += Bytes::new(in_whole_blocks),
             _ if rows == 1 && tensor.name.ends_with("norm.weight") => copied += Bytes::new(columns.saturating_mul(4)),
             _ if tensor.name.ends_with(".scale") || tensor.name.ends_with(".weight_scale") => {}
@@ -196,7 +206,9 @@ pub(crate) fn require(
     }
     let context = context(model, settings, profile)?;
     let cache = settings.cache_type_k;
-    let sizes = Sizes { n_ctx: context.n_ctx.into(), n_ubatch: context.n_ubatch.into(), cache };
+    let device = target.devices.first().filter(|device| device.backend.name == Backend::WGPU && settings.n_gpu_layers > 0);
+    let on_device = device.map_or(0, |_| figures.n_layer.min(settings.n_gpu_layers.into()));
+    let sizes = Sizes { n_ctx: context.n_ctx.into(), n_ubatch: context.n_ubatch.into(), cache, on_device };
     let buffers = Buffers::of(model, &figures, engine, &sizes);
     let none = || Known::exact(Bytes::ZERO, NONE);
     let exact = |bytes: Bytes| Known::exact(bytes, SUMS);
@@ -220,7 +232,7 @@ pub(crate) fn require(
         compute: exact(buffers.compute),
         output: exact(buffers.output),
         output_growth: none(),
-        runtime: runtime(model),
+        runtime: device.into_iter().fold(runtime(model), |sum, device| sum.plus(&device.backend.runtime_host)),
         in_use: exact(buffers.compute),
         prompt_cache: none(),
         checkpoints: none(),
@@ -228,15 +240,13 @@ pub(crate) fn require(
         beside: Vec::new(),
         pinned: none(),
     };
-    Ok(Requirement {
-        devices: target.devices.iter().map(|device| unused(&device.name, device.shares_host)).collect(),
-        host,
-        notes: notes(model),
-        graph: None,
-        layer_devices: vec![None; model.layers.len() + 1],
-        context,
-        sliced: false,
-    })
+    let mut devices: Vec<_> = target.devices.iter().map(|device| unused(&device.name, device.shares_host)).collect();
+    if let (Some(device), Some(used)) = (device, devices.first_mut()) {
+        *used = on(device, &figures, &sizes).map_err(refuse)?;
+    }
+    let first = (figures.n_layer - on_device) as usize;
+    let layer_devices = (0..=model.layers.len()).map(|layer| (layer >= first && layer < model.layers.len()).then_some(0)).collect();
+    Ok(Requirement { devices, host, notes: notes(model), graph: None, layer_devices, context, sliced: false })
 }
 
 /// The context, which is not padded.
@@ -284,6 +294,44 @@ fn runtime(model: &Model) -> Known<Bytes> {
     let (tokens, merges) = tokenizer.unwrap_or_else(|| (model.n_vocab, model.n_vocab.saturating_mul(2)));
     let value = TOKEN.times(tokens) + MERGE.times(merges) + PROGRAM;
     Known::estimated(value, value.scale(0.3), value.scale(2.0) + Bytes::from_mib(8), "tables of the tokenizer (footprint::bitnet)")
+}
+
+/// What the last layers of a model take on a device: the sums of crate `workspace`, which the device's allocator confirms
+/// (`crates/gpu/tests/memory.rs`).
+fn on(device: &Device, figures: &Figures, sizes: &Sizes) -> Result<DeviceRequirement, String> {
+    let name = &device.name;
+    let element = match sizes.cache {
+        QuantType::F32 => 4,
+        QuantType::F16 => 2,
+        other => return Err(format!("{name} keeps keys and values in f32 or f16, not in {other}")),
+    };
+    let stack = Stack {
+        n_layer: sizes.on_device,
+        n_embd: figures.n_embd,
+        n_ff: figures.n_ff,
+        q_width: figures.q_width(),
+        kv_width: figures.kv_width(),
+        head_dim: figures.head_dim,
+    };
+    let largest = device.backend.max_tensor.unwrap_or(Bytes::MAX);
+    let (limits, context) = (
+        Limits { alignment: device.backend.alignment, largest },
+        Context { n_ctx: sizes.n_ctx, tokens: sizes.n_ubatch.min(sizes.n_ctx), element },
+    );
+    let beyond = || format!("layers of {} tokens are beyond what {name} allows in one piece: {largest}", sizes.n_ctx);
+    let bytes =
+        stack.bytes(limits, context).filter(|_| stack.largest_piece(context).is_some_and(|piece| piece <= largest)).ok_or_else(beyond)?;
+    let exact = |bytes: Bytes| Known::exact(bytes, "what the BitNet engine allocates on a device (workspace::stack)");
+    // Streams on their way to the device and what wgpu keeps of zeros.
+    let staged = Bytes::from_kib(512) + Bytes::new(context.tokens.saturating_mul(figures.n_embd).saturating_mul(4));
+    Ok(DeviceRequirement {
+        weights: exact(bytes.weights),
+        kv_cache: exact(bytes.kv_cache),
+        compute: exact(bytes.compute),
+        runtime: device.backend.runtime.clone(),
+        scratch: Known::estimated(staged, Bytes::ZERO, staged.scale(2.0), "wgpu's own copies"),
+        ..unused(name, device.shares_host)
+    })
 }
 
 fn unused(name: &str, shares_host: bool) -> DeviceRequirement {

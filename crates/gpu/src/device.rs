@@ -252,6 +252,26 @@ impl Gpu {
         waited.map(|_| ()).map_err(|error| GpuError::Lost { name: self.name.clone(), reason: error.to_string() })
     }
 
+    /// Waits until what was written to buffers is there, and its copies on the way are given back.
+    pub(crate) fn flush(&self) -> Result<(), GpuError> {
+        self.send(self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default()));
+        self.wait()
+    }
+
+    /// Waits, and copies the first floats of a buffer.
+    pub(crate) fn read(&self, from: &wgpu::Buffer, to: &mut [f32]) -> Result<(), GpuError> {
+        let bytes = size_of_val(to) as u64;
+        from.map_async(wgpu::MapMode::Read, ..bytes, |_| {});
+        self.wait()?;
+        let lost = |error: &dyn std::fmt::Display| GpuError::Lost { name: self.name.clone(), reason: error.to_string() };
+        {
+            let view = from.get_mapped_range(..bytes).map_err(|error| lost(&error))?;
+            bytemuck::cast_slice_mut(to).copy_from_slice(&view);
+        }
+        from.unmap();
+        Ok(())
+    }
+
     /// Whether the device is there and has refused nothing.
     pub(crate) fn working(&self) -> Result<(), GpuError> {
         let said = |of: &Mutex<Option<String>>| of.lock().unwrap_or_else(PoisonError::into_inner).clone();

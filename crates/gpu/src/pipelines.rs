@@ -1,6 +1,13 @@
 //! The compiled kernels.
 
-/// A pipeline per kernel; layouts follow from the shaders.
+/// A kernel after the declarations that it shares with others.
+macro_rules! shader {
+    ($($name:literal),*) => {
+        concat!(include_str!("shaders/width.wgsl"), $(include_str!(concat!("shaders/", $name, ".wgsl"))),*)
+    };
+}
+
+/// Those of any linear layer.
 #[derive(Debug)]
 pub(crate) struct Pipelines {
     pub(crate) quantize: wgpu::ComputePipeline,
@@ -12,22 +19,66 @@ pub(crate) struct Pipelines {
 
 impl Pipelines {
     pub(crate) fn new(device: &wgpu::Device) -> Self {
-        let compiled = |name: &'static str, source: &'static str| {
-            let module = device
-                .create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(name), source: wgpu::ShaderSource::Wgsl(source.into()) });
-            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: Some(name),
-                layout: None,
-                module: &module,
-                entry_point: Some(name),
-                compilation_options: wgpu::PipelineCompilationOptions::default(),
-                cache: None,
-            })
-        };
         Self {
-            quantize: compiled("quantize", include_str!("shaders/quantize.wgsl")),
-            one: compiled("one", concat!(include_str!("shaders/matrix.wgsl"), include_str!("shaders/one.wgsl"))),
-            many: compiled("many", concat!(include_str!("shaders/matrix.wgsl"), include_str!("shaders/many.wgsl"))),
+            quantize: compiled(device, "quantize", shader!("batch", "shape", "reduce", "plain", "quantize"), &[]),
+            one: compiled(device, "one", shader!("shape", "matrix", "one"), &[]),
+            many: compiled(device, "many", shader!("batch", "shape", "matrix", "many"), &[]),
         }
     }
+}
+
+/// What the kernels of whole layers are compiled for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Constants {
+    pub(crate) heads: usize,
+    pub(crate) key_heads: usize,
+    pub(crate) head: usize,
+    pub(crate) ff: usize,
+    pub(crate) eps: f32,
+    pub(crate) silu: bool,
+    /// Keys and values in 16 bits, else in 32.
+    pub(crate) halves: bool,
+}
+
+/// Those of whole layers of a model.
+#[derive(Debug)]
+pub(crate) struct LayerPipelines {
+    /// RMS norm, and tokens in 8 bits.
+    pub(crate) norm: wgpu::ComputePipeline,
+    pub(crate) turn: wgpu::ComputePipeline,
+    pub(crate) attend: wgpu::ComputePipeline,
+    pub(crate) gated: wgpu::ComputePipeline,
+}
+
+impl LayerPipelines {
+    pub(crate) fn new(device: &wgpu::Device, constants: &Constants) -> Self {
+        let Constants { heads, key_heads, head, ff, eps, silu, halves } = *constants;
+        let heads = [("HEADS", heads as f64), ("KEY_HEADS", key_heads as f64), ("HEAD", head as f64)];
+        let (turn, attend) = if halves {
+            (shader!("batch", "kept_f16", "heads", "turn"), shader!("batch", "kept_f16", "heads", "reduce", "exponential", "attention"))
+        } else {
+            (shader!("batch", "kept_f32", "heads", "turn"), shader!("batch", "kept_f32", "heads", "reduce", "exponential", "attention"))
+        };
+        let gated = shader!("exponential", "gated");
+        Self {
+            norm: compiled(device, "quantize", shader!("batch", "shape", "reduce", "norm", "quantize"), &[("EPS", f64::from(eps))]),
+            turn: compiled(device, "turn", turn, &heads),
+            attend: compiled(device, "attend", attend, &heads),
+            gated: compiled(device, "gated", gated, &[("SILU", f64::from(u8::from(silu))), ("FF", ff as f64)]),
+        }
+    }
+}
+
+/// The function of that name; layouts follow from the shader. What the driver refuses is told by [`crate::Gpu::working`].
+fn compiled(device: &wgpu::Device, name: &'static str, source: &'static str, constants: &[(&str, f64)]) -> wgpu::ComputePipeline {
+    let module =
+        device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(name), source: wgpu::ShaderSource::Wgsl(source.into()) });
+    device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(name),
+        layout: None,
+        module: &module,
+        entry_point: Some(name),
+        compilation_options: wgpu::PipelineCompilationOptions { constants, ..wgpu::PipelineCompilationOptions::default() },
+        cache: None,
+    })
 }

@@ -2,9 +2,14 @@
 //! whole blocks.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot be set up has failed, and says when it is left out")]
 
-use gpu::{Arena, Gpu, KERNEL, QuantizedLinear};
+#[path = "../../bitnet/tests/models/mod.rs"]
+mod models;
+
+use bitnet::{CacheType, LoadOptions, Weights};
+use gpu::{Arena, Gpu, KERNEL, QuantizedLinear, Sizes, Stack};
 use kernels::TernaryMatrix;
 use spec::Bytes;
+use std::sync::Arc;
 use workspace::{Layer, Workspace};
 
 /// A sequence that repeats for nobody: xorshift.
@@ -56,6 +61,50 @@ fn predicted_and_reported() {
         }
         eprintln!("{}: idle {idle}, at most {worst} bytes beyond the prediction in 240 cases", gpu.name());
         assert_eq!(gpu.held(), Bytes::ZERO);
+    }
+}
+
+/// Whole layers of random shapes: what is held is what is predicted, and so is what the allocator says, but for alignment.
+#[test]
+fn layers_take_what_is_said() {
+    for adapter in gpu::list() {
+        let gpu = Arc::new(adapter.open().unwrap());
+        let (mut state, mut idle, mut worst) = (0x2545_F491_4F6C_DD1D, None, 0);
+        for case in 0..60 {
+            let mut size = |most: u64| 1 + (next(&mut state) % most) as usize;
+            let (n_layer, n_head_kv, group) = (size(3), size(3), size(4));
+            let head_dim = 2 * (31 + size(33));
+            let (n_ctx, tokens) = (size(300), size(200));
+            let cache = if size(2) == 1 { CacheType::F32 } else { CacheType::F16 };
+            let (n_embd, n_ff) = (64 + size(500), 64 + size(1500));
+            let model =
+                models::Case { n_layer, n_embd, n_ff, n_head: n_head_kv * group, n_head_kv, head_dim, ..models::cases()[0].clone() };
+            // Whole bytes of codes.
+            let model = models::Case { n_embd: n_embd.next_multiple_of(4), n_ff: n_ff.next_multiple_of(4), ..model };
+            let built = model.build(models::Written::default());
+            let weights = Weights::load(&built.model, std::slice::from_ref(&built.data), &LoadOptions::default()).unwrap();
+            let sizes = Sizes { n_ctx, tokens, cache };
+            if idle.is_none() {
+                // What opening leaves behind is given back with the first commands.
+                drop(Stack::new(Arc::clone(&gpu), &weights, 0..1, sizes).unwrap());
+                idle = gpu.allocated();
+            }
+            let Some((idle, _)) = idle else {
+                eprintln!("SKIPPED: {} reports no allocations", gpu.name());
+                break;
+            };
+            let mut stack = Stack::new(Arc::clone(&gpu), &weights, 0..n_layer, sizes).unwrap();
+            stack.add(0, &mut vec![0.25; model.n_embd * tokens.min(n_ctx)]).unwrap();
+            let predicted = Stack::bytes(&gpu, weights.config(), n_layer, sizes).unwrap();
+            assert_eq!(gpu.held(), predicted.total(), "case {case}");
+            let (allocated, _) = gpu.allocated().unwrap();
+            let over = (allocated.get() - idle.get()).checked_sub(predicted.total().get()).expect("less than was held");
+            assert!(over < predicted.buffers * ALIGNMENT, "case {case}: {over} bytes beyond {}", predicted.total());
+            worst = worst.max(over / predicted.buffers);
+            drop(stack);
+            assert_eq!(gpu.held(), Bytes::ZERO);
+        }
+        eprintln!("{}: at most {worst} bytes of alignment per buffer in 60 cases", gpu.name());
     }
 }
 

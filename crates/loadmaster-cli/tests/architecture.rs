@@ -33,13 +33,13 @@ fn dependencies_run_one_way() {
         ("roofline", &[]),
         ("benchmarks", &["spec", "hardware", "mixture", "roofline"]),
         ("synthetic", &["spec", "mixture"]),
-        ("footprint", &["spec"]),
-        ("planner", &["spec", "footprint", "roofline"]),
+        ("footprint", &["spec", "workspace"]),
+        ("planner", &["spec", "footprint", "workspace", "roofline"]),
         ("llama", &["spec"]),
         ("kernels", &[]),
         ("workspace", &["spec"]),
-        ("gpu", &["spec", "kernels", "workspace"]),
-        ("bitnet", &["spec", "kernels", "footprint"]),
+        ("gpu", &["spec", "bitnet", "footprint", "kernels", "workspace"]),
+        ("bitnet", &["spec", "kernels", "footprint", "workspace"]),
     ]);
     for (&package, may) in &allowed {
         let is_ours = |name: &String| name.starts_with("loadmaster") || allowed.contains_key(name.as_str());

@@ -22,6 +22,16 @@ pub struct Workspace {
     total: u64,
 }
 
+/// Lays parts that have bytes one after the other from `from` on; where the next one would begin, or `None` beyond 2⁶⁴.
+pub(crate) fn place<const N: usize>(regions: &mut Vec<Region>, from: u64, parts: [(&'static str, u64); N], alignment: u64) -> Option<u64> {
+    let mut end = from;
+    for (name, bytes) in parts.into_iter().filter(|part| part.1 > 0) {
+        regions.push(Region { name, offset: end, bytes });
+        end = end.checked_add(bytes)?.checked_next_multiple_of(alignment.max(1))?;
+    }
+    Some(end)
+}
+
 impl Workspace {
     /// Of a batch of `tokens` through `layers`; regions begin at multiples of `alignment` bytes (a device's least alignment of offsets
     /// into a buffer). `None` where it is beyond 2⁶⁴ bytes.
@@ -30,7 +40,7 @@ impl Workspace {
     /// use workspace::{Kernel, Layer, Workspace};
     /// let layers = [Layer::new(640, 2560).unwrap(), Layer::new(2560, 6912).unwrap()];
     /// let workspace = Workspace::new(Kernel::Gpu, &layers, 32, 256).unwrap();
-    /// assert_eq!(workspace.total().get(), 32 * (4 * 6912 + 6912 + 8 + 4 * 2560));
+    /// assert_eq!(workspace.total().get(), 256 + 32 * (4 * 6912 + 6912 + 8 + 4 * 2560));
     /// ```
     pub fn new(kernel: Kernel, layers: &[Layer], tokens: u64, alignment: u64) -> Option<Self> {
         let mut most: [(&'static str, u64); REGIONS] = [("", 0); REGIONS];
@@ -39,12 +49,13 @@ impl Workspace {
                 *most = (region.0, most.1.max(region.1));
             }
         }
-        let (mut regions, mut total) = (Vec::with_capacity(REGIONS), 0_u64);
-        for (name, bytes) in most.into_iter().filter(|most| most.1 > 0) {
-            regions.push(Region { name, offset: total, bytes });
-            total = total.checked_add(bytes)?.checked_next_multiple_of(alignment.max(1))?;
-        }
+        let mut regions = Vec::with_capacity(REGIONS);
+        let total = place(&mut regions, 0, most, alignment)?;
         Some(Self { regions, total })
+    }
+
+    pub(crate) fn from_regions(regions: Vec<Region>, total: u64) -> Self {
+        Self { regions, total }
     }
 
     /// The region of a name.

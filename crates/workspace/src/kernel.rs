@@ -52,7 +52,7 @@ pub enum Kernel {
         /// Tokens that are kept together.
         tile: u64,
     },
-    /// The same on a GPU, where input (f32) and output lie in the arena too.
+    /// The same on a GPU, where input (f32), output and what kernels are told of a batch (16 bytes) lie in the arena too.
     Gpu,
     /// Pairs of weights looked up in tables (TL1): sixteen entries of 16 bits per pair (microsoft/BitNet 16da220,
     /// `utils/codegen_tl1.py`).
@@ -69,22 +69,30 @@ pub enum Kernel {
 const BLOCK: u64 = 128;
 
 /// Most regions that a kernel has.
-pub(crate) const REGIONS: usize = 4;
+pub(crate) const REGIONS: usize = 5;
+
+/// Bytes of what a device's kernels are told of a batch.
+pub(crate) const BATCH: u64 = 16;
+
+/// Bytes of tokens in 8 bits, each filled up to whole blocks.
+pub(crate) fn values(layer: Layer, tokens: u64) -> Option<u64> {
+    tokens.checked_mul(layer.columns.checked_next_multiple_of(BLOCK)?)
+}
 
 impl Kernel {
     /// Bytes of the regions that a batch of `tokens` needs, by name; `None` where they are beyond 2⁶⁴.
     pub(crate) fn regions(self, layer: Layer, tokens: u64) -> Option<[(&'static str, u64); REGIONS]> {
         let none = ("", 0);
-        let values = |tokens: u64| tokens.checked_mul(layer.columns.checked_next_multiple_of(BLOCK)?);
         // A scale and a sum of 32 bits each.
         Some(match self {
             Self::Cpu { tile } => {
                 let tokens = tokens.checked_next_multiple_of(tile.max(1))?;
-                [("activations", values(tokens)?), ("scales", tokens.checked_mul(8)?), none, none]
+                [("activations", values(layer, tokens)?), ("scales", tokens.checked_mul(8)?), none, none, none]
             }
             Self::Gpu => [
+                ("batch", BATCH),
                 ("input", tokens.checked_mul(layer.columns)?.checked_mul(4)?),
-                ("activations", values(tokens)?),
+                ("activations", values(layer, tokens)?),
                 ("scales", tokens.checked_mul(8)?),
                 ("output", tokens.checked_mul(layer.rows)?.checked_mul(4)?),
             ],
@@ -94,11 +102,12 @@ impl Kernel {
                 ("scales", tokens.checked_mul(4)?),
                 none,
                 none,
+                none,
             ],
             Self::Tl2 { block_columns } => {
                 let triplets = layer.columns - layer.columns % block_columns.max(1);
                 let entries = triplets.div_ceil(3) + (layer.columns - triplets).div_ceil(2);
-                [("tables", tokens.checked_mul(entries.checked_mul(32)?)?), ("scales", tokens.checked_mul(4)?), none, none]
+                [("tables", tokens.checked_mul(entries.checked_mul(32)?)?), ("scales", tokens.checked_mul(4)?), none, none, none]
             }
         })
     }
@@ -115,14 +124,14 @@ mod tests {
     #[test]
     fn figures_of_the_formats() {
         let layer = Layer::new(640, 2560).unwrap();
-        assert_eq!(bytes(Kernel::Cpu { tile: 1 }, layer, 3), [3 * 2560, 24, 0, 0]);
-        assert_eq!(bytes(Kernel::Cpu { tile: 16 }, layer, 3), [16 * 2560, 128, 0, 0]);
-        assert_eq!(bytes(Kernel::Gpu, layer, 3), [3 * 4 * 2560, 3 * 2560, 24, 3 * 2560]);
+        assert_eq!(bytes(Kernel::Cpu { tile: 1 }, layer, 3), [3 * 2560, 24, 0, 0, 0]);
+        assert_eq!(bytes(Kernel::Cpu { tile: 16 }, layer, 3), [16 * 2560, 128, 0, 0, 0]);
+        assert_eq!(bytes(Kernel::Gpu, layer, 3), [16, 3 * 4 * 2560, 3 * 2560, 24, 3 * 2560]);
         // Columns are filled up to whole blocks.
-        assert_eq!(bytes(Kernel::Gpu, Layer::new(1, 129).unwrap(), 1), [516, 256, 8, 4]);
-        assert_eq!(bytes(Kernel::Tl1, layer, 2), [2 * 16 * 2560, 8, 0, 0]);
+        assert_eq!(bytes(Kernel::Gpu, Layer::new(1, 129).unwrap(), 1), [16, 516, 256, 8, 4]);
+        assert_eq!(bytes(Kernel::Tl1, layer, 2), [2 * 16 * 2560, 8, 0, 0, 0]);
         // 26 whole blocks of 96 are 832 triplets, 64 columns are 32 pairs: 27,648 bytes, as the kernel's own preprocessor writes.
-        assert_eq!(bytes(Kernel::Tl2 { block_columns: 96 }, layer, 1), [27_648, 4, 0, 0]);
+        assert_eq!(bytes(Kernel::Tl2 { block_columns: 96 }, layer, 1), [27_648, 4, 0, 0, 0]);
     }
 
     #[test]

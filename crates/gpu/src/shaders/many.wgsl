@@ -25,7 +25,7 @@ fn many(
             tile_codes[(i / 8u) * CODES + i % 8u] = codes[r * shape.words + block * 8u + i % 8u];
         }
         for (var i = lane; i < TILE * 32u; i += SIDE * SIDE) {
-            let t = min(token + i / 32u, shape.tokens - 1u);
+            let t = min(token + i / 32u, batch.tokens - 1u);
             tile_values[(i / 32u) * VALUES + i % 32u] = values[t * shape.words * 4u + block * 32u + i % 32u];
         }
         workgroupBarrier();
@@ -50,13 +50,11 @@ fn many(
     }
     for (var t = 0u; t < EACH; t++) {
         let at = token + place.y + t * SIDE;
-        if (at < shape.tokens) {
-            let scale = scales[at];
+        if (at < batch.tokens) {
             for (var r = 0u; r < EACH; r++) {
                 let to = row + place.x + r * SIDE;
                 if (to < shape.rows) {
-                    out[at * shape.width + shape.first + to] =
-                        f32(sums[t][r] - bitcast<i32>(scale.y)) * (bitcast<f32>(scale.x) * shape.scale);
+                    put(at, to, sums[t][r]);
                 }
             }
         }

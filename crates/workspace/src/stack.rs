@@ -1,0 +1,214 @@
+//! Bytes of whole layers on a device: BitNet's norms, projections, keys and values, and what a batch of tokens is computed in.
+
+use crate::arena::{Workspace, place};
+use crate::kernel::{BATCH, Layer, values};
+use spec::Bytes;
+
+/// Bytes of what a kernel is told of each piece of a matrix.
+pub const SHAPE: u64 = 32;
+
+/// Layers of a transformer that lie on a device, all alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stack {
+    /// Layers.
+    pub n_layer: u64,
+    /// Width of the residual stream.
+    pub n_embd: u64,
+    /// Width between gate/up and down.
+    pub n_ff: u64,
+    /// Width of all queries of a token.
+    pub q_width: u64,
+    /// Width of all keys, and of all values, of a token.
+    pub kv_width: u64,
+    /// Width of a head.
+    pub head_dim: u64,
+}
+
+/// What of a device decides bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Bytes at multiples of which parts of a buffer begin.
+    pub alignment: u64,
+    /// The largest piece of memory that a kernel can be given.
+    pub largest: Bytes,
+}
+
+/// What a context of a stack is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// Tokens that it holds at most.
+    pub n_ctx: u64,
+    /// Tokens that are computed together.
+    pub tokens: u64,
+    /// Bytes of a kept element: 4 or 2.
+    pub element: u64,
+}
+
+/// Memory of a stack on a device by what it is for, exact to the byte; each buffer may be filled up by the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StackBytes {
+    /// Codes of the projections, what kernels are told of their pieces, and norms.
+    pub weights: Bytes,
+    /// Keys and values of the whole context.
+    pub kv_cache: Bytes,
+    /// The arena of a batch, the table of rotary angles, and where results are read from.
+    pub compute: Bytes,
+    /// Buffers that these are.
+    pub buffers: u64,
+}
+
+impl StackBytes {
+    /// Everything.
+    pub fn total(&self) -> Bytes {
+        self.weights + self.kv_cache + self.compute
+    }
+}
+
+impl Layer {
+    /// Bytes that its weights take on a device, and pieces they lie in: rows are filled up to 128 weights of two bits, and no piece is
+    /// beyond `largest`. `None` where a row is, or where all is beyond 2⁶⁴.
+    ///
+    /// ```
+    /// use spec::Bytes;
+    /// let layer = workspace::Layer::new(6912, 2560).unwrap();
+    /// assert_eq!(layer.on_device(Bytes::from_mib(128)), Some((Bytes::new(6912 * 640), 1)));
+    /// assert_eq!(layer.on_device(Bytes::from_mib(4)), Some((Bytes::new(6912 * 640), 2)));
+    /// ```
+    pub fn on_device(self, largest: Bytes) -> Option<(Bytes, u64)> {
+        let row = values(self, 1)? / 4;
+        let rows = Some(largest.get() / row).filter(|&rows| rows > 0)?;
+        Some((Bytes::new(self.rows().checked_mul(row)?), self.rows().div_ceil(rows)))
+    }
+}
+
+impl Stack {
+    /// The projections of a layer: queries, keys, values, output; gate, up, down. `None` where a width cannot be.
+    pub fn projections(&self) -> Option<[Layer; 7]> {
+        let layer = |rows, columns| Layer::new(rows, columns).ok();
+        let (embd, q, kv, ff) = (self.n_embd, self.q_width, self.kv_width, self.n_ff);
+        Some([layer(q, embd)?, layer(kv, embd)?, layer(kv, embd)?, layer(embd, q)?, layer(ff, embd)?, layer(ff, embd)?, layer(embd, ff)?])
+    }
+
+    /// Where the norms of a layer lie in its buffer: before attention, before its output, before gate and up, before down. `None` beyond 2⁶⁴.
+    pub fn norms(&self, alignment: u64) -> Option<Workspace> {
+        let names = ["attn_norm", "attn_sub_norm", "ffn_norm", "ffn_sub_norm"];
+        let widths = [self.n_embd, self.q_width, self.n_embd, self.n_ff];
+        let mut regions = Vec::with_capacity(names.len());
+        let mut total = 0;
+        for (name, width) in names.into_iter().zip(widths) {
+            total = place(&mut regions, total, [(name, width.checked_mul(4)?)], alignment)?;
+        }
+        Some(Workspace::from_regions(regions, total))
+    }
+
+    /// The arena of a batch, which serves all layers one after the other: gate and up lie where queries, keys, values and what attention
+    /// gives lay before. `None` beyond 2⁶⁴ bytes.
+    ///
+    /// ```
+    /// let stack = workspace::Stack { n_layer: 30, n_embd: 2560, n_ff: 6912, q_width: 2560, kv_width: 640, head_dim: 128 };
+    /// let arena = stack.arena(1, 32).unwrap();
+    /// assert_eq!(arena.region("queries").unwrap().offset, arena.region("gate").unwrap().offset);
+    /// assert_eq!(arena.total().get(), 32 + 4 * 2560 + 6912 + 32 + 4 * 2 * 6912);
+    /// ```
+    pub fn arena(&self, tokens: u64, alignment: u64) -> Option<Workspace> {
+        let floats = |width: u64| tokens.checked_mul(width)?.checked_mul(4);
+        let (q, kv, ff) = (floats(self.q_width)?, floats(self.kv_width)?, floats(self.n_ff)?);
+        let widest = self.n_embd.max(self.n_ff).max(self.q_width);
+        let integers = values(Layer::new(1, widest).ok()?, tokens)?;
+        let mut regions = Vec::new();
+        let always = [("batch", BATCH), ("stream", floats(self.n_embd)?), ("activations", integers), ("scales", tokens.checked_mul(8)?)];
+        let from = place(&mut regions, 0, always, alignment)?;
+        let attention = place(&mut regions, from, [("queries", q), ("keys", kv), ("values", kv), ("mixed", q)], alignment)?;
+        let feed_forward = place(&mut regions, from, [("gate", ff), ("up", ff)], alignment)?;
+        Some(Workspace::from_regions(regions, attention.max(feed_forward)))
+    }
+
+    /// Everything that it takes with a context. `None` where a row of weights is beyond the device's largest piece, or where all is beyond
+    /// 2⁶⁴.
+    pub fn bytes(&self, device: Device, context: Context) -> Option<StackBytes> {
+        let mut weights = self.norms(device.alignment)?.total().get();
+        let mut buffers = 1_u64;
+        for projection in self.projections()? {
+            let (bytes, pieces) = projection.on_device(device.largest)?;
+            weights = weights.checked_add(bytes.get())?.checked_add(pieces.checked_mul(SHAPE)?)?;
+            buffers = buffers.checked_add(pieces.checked_mul(2)?)?;
+        }
+        let kept = context.n_ctx.checked_mul(self.kv_width)?.checked_mul(context.element)?.checked_mul(2)?;
+        let arena = self.arena(context.tokens, device.alignment)?.total().get();
+        let results = context.tokens.checked_mul(self.n_embd)?.checked_mul(4)?;
+        Some(StackBytes {
+            weights: Bytes::new(weights.checked_mul(self.n_layer)?),
+            kv_cache: Bytes::new(kept.checked_mul(self.n_layer)?),
+            compute: Bytes::new(arena.checked_add(self.angles(context.n_ctx)?)?.checked_add(results)?),
+            // Keys and values of each layer; arena, angles, results.
+            buffers: buffers.checked_add(2)?.checked_mul(self.n_layer)?.checked_add(3)?,
+        })
+    }
+
+    /// The largest part that a kernel is given of what a context takes, weights aside: keys of a layer, rotary angles, or a region of the
+    /// arena. `None` beyond 2⁶⁴.
+    pub fn largest_piece(&self, context: Context) -> Option<Bytes> {
+        let keys = context.n_ctx.checked_mul(self.kv_width)?.checked_mul(context.element)?;
+        let region = self.arena(context.tokens, 1)?.regions().iter().map(|region| region.bytes).max()?;
+        Some(Bytes::new(keys.max(self.angles(context.n_ctx)?).max(region)))
+    }
+
+    /// Bytes of the table of rotary angles: a cosine and a sine for each pair of a head, by position.
+    pub fn angles(&self, n_ctx: u64) -> Option<u64> {
+        (self.head_dim / 2).checked_mul(8)?.checked_mul(n_ctx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// BitNet b1.58 2B-4T.
+    const MODEL: Stack = Stack { n_layer: 30, n_embd: 2560, n_ff: 6912, q_width: 2560, kv_width: 640, head_dim: 128 };
+    const DEVICE: Device = Device { alignment: 256, largest: Bytes::from_mib(128) };
+
+    #[test]
+    fn figures_of_a_model() {
+        let bytes = MODEL.bytes(DEVICE, Context { n_ctx: 4096, tokens: 1, element: 2 }).unwrap();
+        // 2,084,044,800 ternary weights, 210 shapes, norms of f32: all whole multiples of the alignment.
+        assert_eq!(bytes.weights.get(), 2_084_044_800 / 4 + 210 * 32 + 30 * 4 * (3 * 2560 + 6912));
+        assert_eq!(bytes.kv_cache.get(), 76_800 * 4096);
+        assert_eq!(bytes.compute.get(), (256 + 4 * 2560 + 6912 + 256 + 8 * 6912) + 4 * 128 * 4096 + 4 * 2560);
+        assert_eq!(bytes.buffers, 30 * (14 + 1 + 2) + 3);
+    }
+
+    #[test]
+    fn what_cannot_be_is_none() {
+        assert_eq!(MODEL.largest_piece(Context { n_ctx: 200_000, tokens: 8, element: 2 }), Some(Bytes::new(200_000 * 1280)));
+        assert_eq!(MODEL.largest_piece(Context { n_ctx: 8, tokens: 800, element: 2 }), Some(Bytes::new(800 * 4 * 6912)));
+        assert_eq!(Stack { n_ff: 0, ..MODEL }.bytes(DEVICE, Context { n_ctx: 1, tokens: 1, element: 2 }), None);
+        assert_eq!(MODEL.bytes(DEVICE, Context { n_ctx: u64::MAX, tokens: 1, element: 4 }), None);
+        assert_eq!(MODEL.bytes(DEVICE, Context { n_ctx: 1, tokens: u64::MAX, element: 4 }), None);
+        assert_eq!(MODEL.bytes(Device { largest: Bytes::new(639), ..DEVICE }, Context { n_ctx: 1, tokens: 1, element: 4 }), None);
+    }
+
+    proptest! {
+        /// Regions that are used at the same time lie apart, within the arena, at whole multiples of the alignment.
+        #[test]
+        fn regions_of_a_phase_lie_apart(
+            widths in prop::array::uniform4(1..5000_u64),
+            tokens in 1..600_u64,
+            alignment in prop::sample::select(vec![16_u64, 64, 256]),
+        ) {
+            let [n_embd, n_ff, q_width, kv_width] = widths;
+            let stack = Stack { n_layer: 2, n_embd, n_ff, q_width, kv_width, head_dim: 2 };
+            let arena = stack.arena(tokens, alignment).unwrap();
+            for phase in [["queries", "keys", "values", "mixed"].as_slice(), &["gate", "up"]] {
+                let mut end = 0;
+                for name in ["batch", "stream", "activations", "scales"].iter().chain(phase) {
+                    let region = arena.region(name).unwrap();
+                    prop_assert!(region.offset >= end && region.offset.is_multiple_of(alignment));
+                    end = region.offset + region.bytes;
+                }
+                prop_assert!(end <= arena.total().get());
+            }
+            prop_assert!(stack.arena(tokens + 1, alignment).unwrap().total() >= arena.total());
+        }
+    }
+}

@@ -38,6 +38,8 @@ pub struct EngineProfile {
     pub prompt_cache: bool,
     /// Where embeddings are handed out, the batch is made as small as the micro-batch: tools do so, the library does not.
     pub one_micro_batch: bool,
+    /// Threads can be held to CPUs (`--cpu-mask`, since 2024-08).
+    pub cpu_masks: bool,
     /// What the engine's age decides.
     pub rules: Rules,
     /// The BitNet engine of this program, which is no llama.cpp: none of the rest counts then.
@@ -69,13 +71,14 @@ impl EngineProfile {
             amx: false,
             prompt_cache: false,
             one_micro_batch: false,
+            cpu_masks: true,
             rules: Rules::CURRENT,
             bitnet: None,
         }
     }
     /// The BitNet engine of this program.
     pub fn bitnet(engine: BitNet) -> Self {
-        Self { name: "BitNet engine".into(), repack: false, bitnet: Some(engine), ..Self::bundled() }
+        Self { name: "BitNet engine".into(), repack: false, cpu_masks: false, bitnet: Some(engine), ..Self::bundled() }
     }
     /// llama-server 0.7.0 (ggml 0.27).
     pub fn server_0_7() -> Self {

@@ -66,7 +66,7 @@ impl Turn {
 
 /// What the reader hands over.
 enum Heard {
-    Request(Request),
+    Request(Box<Request>),
     /// A line that is no request, and why.
     Nonsense(String),
 }
@@ -93,7 +93,7 @@ fn hear(input: impl Read, sender: &Sender<Heard>, turn: &Turn) {
                     });
                     continue;
                 }
-                Ok(request) => Heard::Request(request),
+                Ok(request) => Heard::Request(Box::new(request)),
                 Err(error) => Heard::Nonsense(error.to_string()),
             },
             Err(error) => Heard::Nonsense(error.to_string()),
@@ -109,8 +109,8 @@ fn serve(requests: &Receiver<Heard>, output: &Output, turn: &Turn) -> ExitCode {
     let mut session = None;
     while let Ok(heard) = requests.recv() {
         let answer = match heard {
-            Heard::Request(Request::Quit) => break,
-            Heard::Request(request) => answer(request, &mut session, output, &turn.cancel)
+            Heard::Request(request) if *request == Request::Quit => break,
+            Heard::Request(request) => answer(*request, &mut session, output, &turn.cancel)
                 .unwrap_or_else(|error| Message::Failed { kind: error.kind(), reason: error.to_string() }),
             Heard::Nonsense(reason) => Message::Failed { kind: FailureKind::Protocol, reason },
         };

@@ -6,7 +6,7 @@ use crate::params::{self, ModelParams};
 use crate::protocol::{Breakdown, Buffer, Graph, ModelFacts};
 use crate::shim;
 use llama_cpp_sys_2 as sys;
-use spec::settings::FlashAttention;
+use spec::settings::{CpuMask, FlashAttention, Numa};
 use spec::{Bytes, Settings};
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::{Path, PathBuf};
@@ -281,18 +281,45 @@ impl Drop for Context {
     }
 }
 
+/// Tells the engine how threads are spread over NUMA nodes, which it takes once in a process, and before it maps a model.
+pub(crate) fn numa(strategy: Numa) {
+    static TOLD: Once = Once::new();
+    let strategy = match strategy {
+        Numa::None => return,
+        Numa::Distribute => sys::GGML_NUMA_STRATEGY_DISTRIBUTE,
+        Numa::Isolate => sys::GGML_NUMA_STRATEGY_ISOLATE,
+        Numa::Numactl => sys::GGML_NUMA_STRATEGY_NUMACTL,
+    };
+    // SAFETY: called once, after the engine has started and before it computes anything.
+    TOLD.call_once(|| unsafe { sys::llama_numa_init(strategy) });
+}
+
+/// Threads of a pool, and the CPUs that they are held to.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Threads<'a> {
+    pub count: u32,
+    pub mask: &'a CpuMask,
+    /// One CPU of the mask for each.
+    pub strict: bool,
+}
+
 /// Threads that wait for work, so that none are started for each graph.
 pub(crate) struct ThreadPool(NonNull<sys::ggml_threadpool>);
 
 impl ThreadPool {
-    /// A pool of `threads` with llama-bench's defaults: normal priority, half-way between polling and sleeping, and the
+    /// A pool of threads with llama-bench's defaults: normal priority, half-way between polling and sleeping, and, without a mask, the
     /// CPUs that this process may use.
-    pub fn new(threads: u32, paused: bool) -> Result<Self, LlamaError> {
-        let threads = i32::try_from(threads).unwrap_or(i32::MAX);
+    pub fn new(threads: Threads<'_>, paused: bool) -> Result<Self, LlamaError> {
+        let Threads { count, mask, strict } = threads;
+        let threads = i32::try_from(count).unwrap_or(i32::MAX);
         // SAFETY: the parameters are values that live until the call returns.
         let raw = unsafe {
             let mut params = sys::ggml_threadpool_params_default(threads);
             params.paused = paused;
+            params.strict_cpu = strict;
+            for (cpu, held) in (0..).zip(&mut params.cpumask) {
+                *held = mask.cpus().contains(&cpu);
+            }
             sys::ggml_threadpool_new(&raw mut params)
         };
         NonNull::new(raw).map(Self).ok_or_else(|| LlamaError::Memory { log: format!("no pool of {threads} threads") })

@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 use spec::quant::QuantType;
-use spec::settings::{FlashAttention, LoadMode, SplitMode};
+use spec::settings::{CpuMask, FlashAttention, LoadMode, Numa, SplitMode};
 use spec::{Bytes, Settings};
 use std::path::PathBuf;
 
@@ -455,6 +455,14 @@ pub(crate) struct SettingsFields {
     load_mode: LoadMode,
     threads: u32,
     threads_batch: u32,
+    #[serde(with = "word")]
+    cpu_mask: CpuMask,
+    cpu_strict: bool,
+    #[serde(with = "word")]
+    cpu_mask_batch: CpuMask,
+    cpu_strict_batch: bool,
+    #[serde(with = "word")]
+    numa: Numa,
     cache_ram_mib: u32,
     ctx_checkpoints: u32,
     embeddings: bool,

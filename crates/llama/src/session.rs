@@ -1,7 +1,7 @@
 //! A model that is loaded, generates and is timed.
 
 use crate::LlamaError;
-use crate::engine::{self, Context, Model, ThreadPool, millis};
+use crate::engine::{self, Context, Model, ThreadPool, Threads, millis};
 use crate::log;
 use crate::memory;
 use crate::protocol::{Bench, Benched, Breakdown, Load, Loaded, ProcessMemory};
@@ -64,6 +64,7 @@ impl Session {
         let memory_before = memory::now();
         engine::start()?;
         let settings = &load.settings;
+        engine::numa(settings.numa);
         let model = Model::load(&load.paths, settings, &engine::gpus(), false, &mut |fraction| {
             progress(fraction);
             !cancel.is_thrown()
@@ -261,10 +262,15 @@ impl Session {
     }
 }
 
-/// Pools for decode and prefill, attached to the context: one pool for both where they have the same number of threads.
+/// Pools for decode and prefill, attached to the context: one pool for both where they have the same threads on the same CPUs.
 fn pools(context: &Context, settings: &Settings) -> Result<Vec<ThreadPool>, LlamaError> {
-    let decode = ThreadPool::new(settings.threads, false)?;
-    let prefill = if settings.threads_batch == settings.threads { None } else { Some(ThreadPool::new(settings.threads_batch, true)?) };
+    let decode = Threads { count: settings.threads, mask: &settings.cpu_mask, strict: settings.cpu_strict };
+    let prefill = Threads { count: settings.threads_batch, mask: &settings.cpu_mask_batch, strict: settings.cpu_strict_batch };
+    // The main thread is a worker of either pool, and takes the CPUs of one when that goes on after a pause: as the engine's own programs
+    // have it, the pool of decode is the one that waits (`common/common.cpp:1770-1796`).
+    let apart = decode != prefill;
+    let prefill = if apart { Some(ThreadPool::new(prefill, false)?) } else { None };
+    let decode = ThreadPool::new(decode, apart)?;
     let prefill_ptr = prefill.as_ref().map_or(decode.as_ptr(), ThreadPool::as_ptr);
     // SAFETY: context and pools are valid; the session drops the context before the pools.
     unsafe { sys::llama_attach_threadpool(context.as_ptr(), decode.as_ptr(), prefill_ptr) };

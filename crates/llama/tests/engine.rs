@@ -211,6 +211,27 @@ fn timings_come_for_each_run_and_fit_the_context() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn threads_are_held_to_the_cpus_of_a_mask() {
+    // Each thread of this process that may run on this CPU alone.
+    let held = |cpu: u32| {
+        let allowed = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        let only = |status: &String| status.lines().any(|line| line.strip_prefix("Cpus_allowed_list:\t") == Some(cpu.to_string().as_str()));
+        std::fs::read_dir("/proc/self/task").unwrap().flatten().map(allowed).filter(only).count()
+    };
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).unwrap();
+    let first: u32 = list.split([',', '-']).next().unwrap().parse().unwrap();
+    let models = Models::new();
+    let masked = Settings { cpu_mask: [first].into_iter().collect(), cpu_strict: true, threads: 2, threads_batch: 2, ..settings() };
+    let before = held(first);
+    let mut session = load(&models.write(&tiny(), FileType::Q8_0), masked).unwrap();
+    let timed = session.bench(&Bench { n_prompt: 64, n_gen: 4, depth: 0, repetitions: 1 }).unwrap();
+    assert_eq!((timed.prefill_ms.len(), timed.decode_ms.len()), (1, 1));
+    assert!(held(first) > before || list == first.to_string(), "no thread is held to CPU {first}");
+}
+
+#[test]
 fn what_is_no_model_is_an_error_with_the_engines_words() {
     let models = Models::new();
     let model = models.write(&tiny(), FileType::Q8_0);

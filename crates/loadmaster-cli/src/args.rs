@@ -537,10 +537,10 @@ pub struct CompanionArgs {
     /// Draft with the model's own prediction layers
     #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new([OWN_DRAFT]))]
     pub spec_type: Option<String>,
-    /// Tokens drafted at once at most; without it, 3
+    /// Tokens drafted at once at most; without it, 3, or what a plan chooses
     #[arg(long, value_name = "N", visible_alias = "spec-draft-n-max", allow_negative_numbers = true, value_parser = count())]
     pub draft_max: Option<u32>,
-    /// [-ngld] layers of the draft model on GPUs; without it, all
+    /// [-ngld] layers of the draft model on GPUs; without it, all, or none where a plan so chooses
     #[arg(long, value_name = "N", visible_aliases = ["gpu-layers-draft", "spec-draft-ngl"], allow_negative_numbers = true, value_parser = draft_layers)]
     pub n_gpu_layers_draft: Option<u32>,
     /// [-cd] context of the draft model; without it, that of the model

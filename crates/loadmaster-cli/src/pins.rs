@@ -102,7 +102,7 @@ fn argument(form: &Form, all: &[Form]) -> Arg {
     match form.takes {
         Takes::Fixed(_) => argument.action(ArgAction::SetTrue),
         Takes::Value => {
-            let repeats = form.row.kind == ValueKind::Overrides || form.row.setting == DEVICES;
+            let repeats = matches!(form.row.kind, ValueKind::Overrides | ValueKind::Mask) || form.row.setting == DEVICES;
             let action = if repeats { ArgAction::Append } else { ArgAction::Set };
             argument.action(action).value_name(form.row.metavar).allow_hyphen_values(true).value_parser(checked(form.row))
         }

@@ -124,10 +124,11 @@ fn help_of_a_command_shows_the_pins() {
           --model-draft <FILE>         [-md] model that drafts tokens [alias: --spec-draft-model]
           --spec-type <TYPE>           Draft with the model's own prediction layers [possible values:
                                        draft-mtp]
-          --draft-max <N>              Tokens drafted at once at most; without it, 3 [alias:
-                                       --spec-draft-n-max]
-          --n-gpu-layers-draft <N>     [-ngld] layers of the draft model on GPUs; without it, all
-                                       [aliases: --gpu-layers-draft, --spec-draft-ngl]
+          --draft-max <N>              Tokens drafted at once at most; without it, 3, or what a plan
+                                       chooses [alias: --spec-draft-n-max]
+          --n-gpu-layers-draft <N>     [-ngld] layers of the draft model on GPUs; without it, all, or
+                                       none where a plan so chooses [aliases: --gpu-layers-draft,
+                                       --spec-draft-ngl]
           --ctx-size-draft <N>         [-cd] context of the draft model; without it, that of the model
           --spec-draft-n-ubatch <N>    Micro-batch of the draft model; without it, that of the model
           --cache-type-k-draft <TYPE>  [-ctkd] type of the draft's K cache; without it, f16 [alias:
@@ -204,6 +205,18 @@ fn help_of_a_command_shows_the_pins() {
               threads for decode; -1 leaves it to the plan
           --threads-batch <N>
               [-tb] threads for prefill; -1 leaves it to the plan
+      -C, --cpu-mask <HEX|LO-HI>
+              [-Cr] CPUs that threads of decode are held to: a hexadecimal mask, or ranges; of several
+              all count [alias: --cpu-range]
+          --cpu-strict <0|1>
+              one CPU of the mask for each thread of decode
+          --cpu-mask-batch <HEX|LO-HI>
+              [-Cb, -Crb] CPUs that threads of prefill are held to; without it, those that decode was
+              given by hand [alias: --cpu-range-batch]
+          --cpu-strict-batch <0|1>
+              one CPU of the mask for each thread of prefill
+          --numa <TYPE>
+              threads evenly over NUMA nodes, on one of them, or where numactl has put them
           --cache-ram <MIB>
               [-cram] limit of the server's prompt cache in host memory, in MiB; 0 disables it, -1 lifts
               it
@@ -316,8 +329,12 @@ fn memory_of_what_is_loaded_beside_a_model() {
     let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", folder.show(&output)));
     check(&value, "memory", line);
     assert_eq!(value["devices"][1]["load"]["adapters"], 2 * (1024 * 16 + 16 * 2048));
-    let planned = folder.run(&format!("plan m.gguf -md draft.gguf --lora lora.gguf {WORKSTATION}"));
-    assert!(planned.starts_with("exit 0\n") && planned.contains("--model-draft draft.gguf"), "{planned}");
+    let planned = folder.run(&format!("plan m.gguf -md draft.gguf --draft-max 2 --lora lora.gguf {WORKSTATION}"));
+    assert!(planned.starts_with("exit 0\n") && planned.contains("--model-draft draft.gguf --spec-draft-n-max 2"), "{planned}");
+    // It is as large as the model: where that is open, it is left out.
+    let chosen = folder.run(&format!("plan m.gguf -md draft.gguf --lora lora.gguf --explain {WORKSTATION}"));
+    assert!(chosen.contains("--spec-draft-n-max  none") && chosen.contains("left out: with 1 token at a time"), "{chosen}");
+    assert!(!chosen.contains("--model-draft"), "{chosen}");
 
     for (flags, says) in [
         ("--lora mmproj.gguf", "mmproj.gguf: the file holds no lora: a projector"),
@@ -439,6 +456,11 @@ fn a_plan_written_as_a_configuration_is_valid_and_gives_the_same_plan() {
     load_mode = "auto"
     threads = 8
     threads_batch = 8
+    cpu_mask = "none"
+    cpu_strict = false
+    cpu_mask_batch = "none"
+    cpu_strict_batch = false
+    numa = "none"
     cache_ram_mib = 8192
     ctx_checkpoints = 32
     embeddings = false

@@ -164,13 +164,14 @@ fn a_configuration_keeps_what_is_loaded_beside_the_model() {
     let folder = model();
     folder.model("draft.gguf", "qwen3-0.6b", FileType::Q8_0);
     lora(&folder, "qwen3");
-    let plan = folder.run(&format!("plan m.gguf --lora lora.gguf -md draft.gguf -ngld 5 -ctkd q8_0 -o sub.toml {DUAL}"));
+    let plan = folder.run(&format!("plan m.gguf --lora lora.gguf -md draft.gguf --draft-max 4 -ngld 5 -ctkd q8_0 -o sub.toml {DUAL}"));
     assert!(plan.starts_with("exit 0\n"), "{plan}");
     let text = std::fs::read_to_string(folder.path().join("sub.toml")).unwrap();
     let (_, beside) = text.split_once("[beside]\n").unwrap();
     assert_snapshot!(beside.split("\n\n").next().unwrap(), @r#"
     lora = ["lora.gguf"]
     model_draft = "draft.gguf"
+    draft_max = 4
     n_gpu_layers_draft = 5
     cache_type_k_draft = "q8_0"
     "#);
@@ -180,6 +181,9 @@ fn a_configuration_keeps_what_is_loaded_beside_the_model() {
         assert!(run.contains(part), "{part}: {run}");
     }
     assert!(folder.run(&format!("validate sub.toml {DUAL}")).starts_with("exit 0\n"));
+    // As large as the model it is left out where that is open, and a configuration says so by not naming it.
+    assert!(folder.run(&format!("plan m.gguf -md draft.gguf -o sub.toml {DUAL}")).starts_with("exit 0\n"));
+    assert!(!std::fs::read_to_string(folder.path().join("sub.toml")).unwrap().contains("draft"));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use crate::open::{OpenError, open, open_attachment};
 use footprint::{Companions, Draft};
+use planner::Plan;
 use planner::emit::ALL;
+use planner::plan::Drafting;
 use spec::{AttachmentKind, QuantType};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -66,6 +68,37 @@ impl Beside {
 
     fn drafts(&self) -> bool {
         self.model_draft.is_some() || self.own_draft
+    }
+
+    /// What of a draft is left to the plan: how many tokens at a time, and where it lies, as far as nothing is said of these.
+    pub fn drafting(&self) -> Drafting {
+        match (self.drafts() && self.draft_max.is_none(), self.n_gpu_layers_draft) {
+            (false, _) => Drafting::AsGiven,
+            (true, Some(_)) => Drafting::Number,
+            (true, None) => Drafting::Chosen,
+        }
+    }
+
+    /// The same with what a plan has chosen of a draft.
+    #[must_use]
+    pub fn as_planned(self, plan: &Plan) -> Self {
+        match (&plan.ahead, &plan.request.companions.draft) {
+            (None, _) => self,
+            (Some(_), Some(draft)) => {
+                Self { draft_max: Some(draft.n_max), n_gpu_layers_draft: self.n_gpu_layers_draft.or(draft.n_gpu_layers), ..self }
+            }
+            (Some(_), None) => Self {
+                model_draft: None,
+                own_draft: false,
+                draft_max: None,
+                n_gpu_layers_draft: None,
+                ctx_size_draft: None,
+                ubatch_draft: None,
+                cache_type_k_draft: None,
+                cache_type_v_draft: None,
+                ..self
+            },
+        }
     }
 
     /// What contradicts itself, or is said of what is not loaded; for people.

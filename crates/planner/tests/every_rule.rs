@@ -7,9 +7,9 @@ use common::{machine, model, native};
 use footprint::{EngineProfile, Target};
 use planner::validate::RULES;
 use planner::{Context, EngineRules, Tool, check};
-use spec::machine::{CoreKind, GpuCondition, MemoryLimit, PcieLink, PowerSource};
+use spec::machine::{CoreKind, GpuCondition, MemoryLimit, NumaNode, PcieLink, PowerSource};
 use spec::model::Mixer;
-use spec::settings::{Devices, FlashAttention, LoadMode, Pooling, SplitMode, TensorOverride};
+use spec::settings::{CpuMask, Devices, FlashAttention, LoadMode, Numa, Pooling, SplitMode, TensorOverride};
 use spec::{Bytes, Known, Machine, Model, QuantType, Settings};
 use std::collections::BTreeSet;
 
@@ -80,6 +80,16 @@ fn kinds(world: &mut World, allowed: std::ops::Range<u32>) {
     (world.settings.threads, world.settings.threads_batch) = (4, 4);
 }
 
+fn mask(text: &str) -> CpuMask {
+    text.parse().unwrap()
+}
+
+/// Four threads on such a machine, held to these CPUs.
+fn masked(world: &mut World, cpus: &str) {
+    kinds(world, 0..16);
+    world.settings.cpu_mask = mask(cpus);
+}
+
 /// A GPU whose link, driver or BAR says this, with 20 layers on it.
 fn gpu(world: &mut World, now: u32, best: u32, visible: Bytes) {
     let link = |lanes| known(PcieLink { generation: 4, lanes });
@@ -114,7 +124,7 @@ fn mapped(world: &mut World, free_mib: u64) {
 }
 
 fn cases() -> Vec<Case> {
-    [numbers(), placement(), tensors_and_threads(), memory(), state()].into_iter().flatten().collect()
+    [numbers(), placement(), tensors_and_threads(), strategies(), memory(), state()].into_iter().flatten().collect()
 }
 
 fn numbers() -> Vec<Case> {
@@ -256,7 +266,95 @@ fn tensors_and_threads() -> Vec<Case> {
             |w| kinds(w, 4..16),
             |w| kinds(w, 0..16),
         ),
+        case("slow-cores-in-mask", "cores=12,threads=16,ram=64GiB", SMALL, |w| masked(w, "0-9"), |w| masked(w, "0-7")),
+        case("cpu-mask-forbidden", CPU, SMALL, |w| w.settings.cpu_mask = mask("4-11"), |w| w.settings.cpu_mask = mask("4-7")),
+        case(
+            "cpu-mask-ignored",
+            CPU,
+            SMALL,
+            |w| (w.machine.facts.platform.os, w.settings.cpu_mask_batch) = ("macos".to_owned(), mask("0-3")),
+            |w| w.settings.cpu_mask_batch = mask("0-3"),
+        ),
+        case(
+            "cpu-strict-without-mask",
+            CPU,
+            SMALL,
+            |w| w.settings.cpu_strict_batch = true,
+            |w| (w.settings.cpu_strict_batch, w.settings.cpu_mask_batch) = (true, mask("0-3")),
+        ),
         case("cpus-of-slow-cores-only", "cores=12,threads=16,ram=64GiB", SMALL, |w| kinds(w, 8..16), |w| kinds(w, 0..16)),
+    ]
+}
+
+/// Nodes of these CPUs and of so much memory, threads spread over them so.
+fn nodes(world: &mut World, cpus: &[std::ops::Range<u32>], gib: u64, numa: Numa) {
+    let node = |(id, cpus): (u32, &std::ops::Range<u32>)| NumaNode {
+        id,
+        cpus: cpus.clone().collect(),
+        memory: known(Bytes::from_gib(gib)),
+        distances: Vec::new(),
+        of_gpu: false,
+    };
+    world.machine.facts.numa = (0..).zip(cpus).map(node).collect();
+    (world.settings.numa, world.settings.repack) = (numa, false);
+}
+
+const HALVES: [std::ops::Range<u32>; 2] = [0..4, 4..8];
+
+fn strategies() -> Vec<Case> {
+    vec![
+        case("numa-of-one-node", CPU, SMALL, |w| w.settings.numa = Numa::Distribute, |w| nodes(w, &HALVES, 32, Numa::Distribute)),
+        case(
+            "numa-over-mask",
+            CPU,
+            SMALL,
+            |w| {
+                nodes(w, &HALVES, 32, Numa::Numactl);
+                w.settings.cpu_mask_batch = mask("0-3");
+            },
+            |w| w.settings.cpu_mask_batch = mask("0-3"),
+        ),
+        case(
+            "numa-nodes-left-out",
+            CPU,
+            SMALL,
+            |w| nodes(w, &[0..4, 4..8, 8..8], 32, Numa::Distribute),
+            |w| nodes(w, &[0..4, 4..8, 8..8], 32, Numa::Isolate),
+        ),
+        case(
+            "numa-beyond-affinity",
+            CPU,
+            SMALL,
+            |w| {
+                nodes(w, &HALVES, 32, Numa::Isolate);
+                w.machine.limits.allowed_cpus = known((0..6).collect());
+            },
+            |w| {
+                nodes(w, &HALVES, 32, Numa::Numactl);
+                w.machine.limits.allowed_cpus = known((0..6).collect());
+            },
+        ),
+        case(
+            "numa-isolated-threads",
+            CPU,
+            SMALL,
+            |w| {
+                nodes(w, &HALVES, 32, Numa::Isolate);
+                w.settings.threads_batch = 5;
+            },
+            |w| nodes(w, &HALVES, 32, Numa::Isolate),
+        ),
+        case("numa-isolated-memory", CPU, EIGHT, |w| nodes(w, &HALVES, 4, Numa::Isolate), |w| nodes(w, &HALVES, 8, Numa::Isolate)),
+        case(
+            "numa-on-one-node",
+            CPU,
+            EIGHT,
+            |w| {
+                nodes(w, &HALVES, 32, Numa::Distribute);
+                w.settings.load_mode = LoadMode::None;
+            },
+            |w| nodes(w, &HALVES, 32, Numa::Distribute),
+        ),
     ]
 }
 

@@ -381,6 +381,28 @@ fn cores_that_are_masked_out_are_not_counted() {
 }
 
 #[test]
+fn a_mask_decides_which_cores_are_counted() {
+    use spec::machine::CoreKind;
+    let kind =
+        |name: &str, cpus: std::ops::Range<u32>, cores| CoreKind { name: name.to_owned(), cpus: cpus.collect(), physical_cores: cores };
+    let of = |mask: &str, threads: u32| {
+        in_a_state("cores=12,threads=16,ram=64GiB", "qwen3-0.6b", |machine, settings| {
+            machine.facts.cpu.core_kinds = vec![kind("performance", 0..8, 4), kind("efficiency", 8..16, 8)];
+            machine.limits.allowed_cpus = Known::exact((0..16).collect(), "test");
+            (settings.threads, settings.threads_batch, settings.cpu_mask) = (threads, 4, mask.parse().unwrap());
+        })
+    };
+    assert!(of("0-7", 4).is_empty());
+    assert_eq!(of("0-7", 6), Vec::<String>::new(), "two on a core, which nobody can tell from the mask");
+    assert_eq!(of("0,2,4,6", 4), Vec::<String>::new());
+    assert_eq!(of("0-3", 6), ["threads-above-cpus"]);
+    assert_eq!(of("0-11", 6), ["threads-on-slow-cores"]);
+    assert_eq!(of("0-11", 4), ["slow-cores-in-mask"]);
+    assert_eq!(of("8-15", 4), ["cpus-of-slow-cores-only"]);
+    assert_eq!(of("0-19", 4), ["cpu-mask-forbidden", "slow-cores-in-mask"]);
+}
+
+#[test]
 fn a_gpu_at_the_limit_of_what_it_may_have_is_told_how_to_get_more() {
     let apple = common::machine("m3-max-40c-64gb");
     let model = model("llama-3.1-70b", "Q4_K_M");

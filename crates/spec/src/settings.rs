@@ -3,6 +3,10 @@
 //! [`Settings`] is complete: each knob has a value. [`Pins`] is what a person has fixed: the same knobs, each optional.
 //! Both come from one table, so they cannot drift apart.
 
+mod cpu_mask;
+
+pub use cpu_mask::CpuMask;
+
 use crate::quant::QuantType;
 use crate::words;
 
@@ -65,6 +69,20 @@ words! {
         Last = "last",
         /// A score by the file's classifier, for rerankers.
         Rank = "rank",
+    }
+}
+
+words! {
+    /// Over which NUMA nodes threads are spread, and who touches mapped weights first (`--numa`).
+    Numa {
+        /// As the system has it: threads anywhere, and weights where their pages were read in.
+        None = "none",
+        /// The same number of threads on each node, each of which reads its share of the weights in.
+        Distribute = "distribute",
+        /// All threads on the node on which the engine has started.
+        Isolate = "isolate",
+        /// On the CPUs that `numactl` has given the engine.
+        Numactl = "numactl",
     }
 }
 
@@ -217,6 +235,16 @@ settings! {
     threads: u32 = 1,
     /// Threads for prefill (`-tb`).
     threads_batch: u32 = 1,
+    /// CPUs that threads of decode are held to (`-C`, `-Cr`).
+    cpu_mask: CpuMask = CpuMask::default(),
+    /// One CPU of the mask for each thread of decode (`--cpu-strict`).
+    cpu_strict: bool = false,
+    /// CPUs that threads of prefill are held to (`-Cb`, `-Crb`).
+    cpu_mask_batch: CpuMask = CpuMask::default(),
+    /// One CPU of the mask for each thread of prefill (`--cpu-strict-batch`).
+    cpu_strict_batch: bool = false,
+    /// Threads over NUMA nodes (`--numa`).
+    numa: Numa = Numa::None,
     /// Limit of the server's prompt cache in host memory, in MiB; 0 disables it (`-cram`).
     cache_ram_mib: u32 = 8192,
     /// Context checkpoints per slot for models with windows or state (`-ctxcp`).

@@ -15,6 +15,8 @@ pub(super) struct Era {
     /// Kernels that want rearranged weights exist.
     repack: bool,
     amx: bool,
+    /// Threads can be held to CPUs.
+    cpu_masks: bool,
     /// The server keeps a prompt cache in host memory.
     prompt_cache: bool,
     outputs: Outputs,
@@ -50,13 +52,13 @@ const RULES_2024_05: Rules = Rules { latent: LatentCache::PerHead, ..RULES_2025_
 const RULES_2024_03: Rules = Rules { context_padding: 256, ..RULES_2024_05 };
 
 const fn era(name: &'static str, first_build: u32, rules: Rules) -> Era {
-    Era { name, first_build, rules, repack: true, amx: true, prompt_cache: false, outputs: Outputs::PerBatch }
+    Era { name, first_build, rules, repack: true, amx: true, cpu_masks: true, prompt_cache: false, outputs: Outputs::PerBatch }
 }
 
 /// Ages of llama.cpp, oldest first.
 pub(super) const ERAS: &[Era] = &[
-    Era { repack: false, amx: false, ..era("llama.cpp-2024-03", 2400, RULES_2024_03) },
-    Era { repack: false, amx: false, ..era("llama.cpp-2024-05", 2880, RULES_2024_05) },
+    Era { repack: false, amx: false, cpu_masks: false, ..era("llama.cpp-2024-03", 2400, RULES_2024_03) },
+    Era { repack: false, amx: false, cpu_masks: false, ..era("llama.cpp-2024-05", 2880, RULES_2024_05) },
     era("llama.cpp-2024-12", 4255, RULES_2024_05),
     era("llama.cpp-2025-04", 5138, RULES_2025_04),
     era("llama.cpp-2025-05", 5435, RULES_2025_05),
@@ -103,6 +105,7 @@ impl Era {
             amx: self.amx,
             prompt_cache: self.prompt_cache,
             one_micro_batch: true,
+            cpu_masks: self.cpu_masks,
             rules: self.rules,
             bitnet: None,
         }

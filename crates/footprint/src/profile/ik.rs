@@ -164,6 +164,7 @@ fn profile(name: String, ik: Ik) -> EngineProfile {
         amx: false,
         prompt_cache: false,
         one_micro_batch: true,
+        cpu_masks: false,
         rules: ik_rules(ik),
         bitnet: None,
     }

@@ -354,7 +354,7 @@ impl Wish {
                 request.asked = config.workload;
             }
         }
-        request.companions = companions(&beside)?.into();
+        (request.companions, request.drafting) = (companions(&beside)?.into(), beside.drafting());
         Ok(Self { model, request, beside, planned_for })
     }
 }

@@ -30,12 +30,14 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
     }
     let (model, machine) = (ModelName::new(&survey.model, &survey.path).from(survey.origin), survey.machine.clone());
     let files = args.beside.beside();
-    let request = planner::Request { companions: companions(&files)?.into(), ..request(&args.wishes, args.pins.pins) };
+    let request =
+        planner::Request { companions: companions(&files)?.into(), drafting: files.drafting(), ..request(&args.wishes, args.pins.pins) };
     let (advice, choice) = precision::advise(survey, &request, args.subject.quant.is_some());
     let advice = match advice {
         Ok(advice) => advice,
         Err(error) => return shared.refusal(error, &model, &machine),
     };
+    let files = files.as_planned(advice.plan.plan());
     // The bundled engine is planned for as if it could load them: its command is in a server's words, for people.
     let extra = match advice.engine.rules.tool {
         Tool::Bundled => files.arguments(&|_| true).unwrap_or_default(),

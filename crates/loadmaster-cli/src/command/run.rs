@@ -43,7 +43,7 @@ pub fn run(shared: &Shared, args: RunArgs) -> Outcome {
         ControlFlow::Continue(advice) => advice,
         ControlFlow::Break(exit) => return Ok(exit),
     };
-    let extra = arguments(&wish.beside, &advice.engine.rules)?;
+    let extra = arguments(&wish.beside.as_planned(advice.plan.plan()), &advice.engine.rules)?;
     if args.dry_run {
         let invocation = advice.invocation(&CommandOptions { extra, ..CommandOptions::default() });
         return shared.output.show(&super::plan::view(&advice, &invocation));

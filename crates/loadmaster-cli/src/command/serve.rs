@@ -39,7 +39,7 @@ pub fn serve(shared: &Shared, args: ServeArgs) -> Outcome {
         ControlFlow::Continue(advice) => advice,
         ControlFlow::Break(exit) => return Ok(exit),
     };
-    let mut extra = arguments(&wish.beside, &advice.engine.rules)?;
+    let mut extra = arguments(&wish.beside.as_planned(advice.plan.plan()), &advice.engine.rules)?;
     extra.extend(args.extra.iter().map(OsString::from));
     let options = options(&args, extra)?;
     if args.dry_run {

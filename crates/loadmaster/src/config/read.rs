@@ -211,6 +211,7 @@ impl Reader<'_> {
         let wrong = || error(format!("{value} is {}", expected(flag.kind)));
         let text = match (flag.kind, value) {
             (ValueKind::Switch, Value::Bool(on)) => if *on { "on" } else { "off" }.to_owned(),
+            (ValueKind::Bit, Value::Bool(on)) => u8::from(*on).to_string(),
             (ValueKind::Count, Value::Number(number)) => match number.as_i64() {
                 Some(count) if count < -1 => return Err(error(format!("{count} is negative"))),
                 _ if number.as_u64().is_some_and(|count| count > MAX_COUNT) => {
@@ -237,7 +238,7 @@ impl Reader<'_> {
                 let names: Option<Vec<&str>> = names.iter().map(Value::as_str).collect();
                 names.ok_or_else(wrong)?.join(",")
             }
-            (ValueKind::Switch, _) | (_, Value::Bool(_) | Value::Null | Value::Object(_)) => return Err(wrong()),
+            (ValueKind::Switch | ValueKind::Bit, _) | (_, Value::Bool(_) | Value::Null | Value::Object(_)) => return Err(wrong()),
             (_, Value::String(text)) => text.clone(),
             _ => return Err(wrong()),
         };
@@ -256,7 +257,8 @@ impl Reader<'_> {
 fn expected(kind: ValueKind) -> String {
     match kind {
         ValueKind::Count => "no whole number".into(),
-        ValueKind::Switch => "neither true nor false".into(),
+        ValueKind::Switch | ValueKind::Bit => "neither true nor false".into(),
+        ValueKind::Mask => "no mask of CPUs such as \"0-7\" or \"0xff\"".into(),
         ValueKind::Word(words) => format!("not one of {}", words.join(", ")),
         ValueKind::Shares => "no list of numbers".into(),
         ValueKind::Names => "no list of names".into(),

@@ -95,7 +95,10 @@ fn setting(flag: &Flag) -> Value {
             { "type": "integer", "minimum": -1, "maximum": i32::MAX },
             { "enum": ["auto", "all"] },
         ]}),
-        ValueKind::Switch => json!({ "type": "boolean" }),
+        ValueKind::Switch | ValueKind::Bit => json!({ "type": "boolean" }),
+        ValueKind::Mask => {
+            json!({ "type": "string", "pattern": "^(none|(0x)?[0-9A-Fa-f]+|[0-9]*-[0-9]*(,[0-9]*-?[0-9]*)*|[0-9]+(,[0-9]*-?[0-9]*)+)$" })
+        }
         ValueKind::Word(words) => json!({ "enum": words }),
         ValueKind::Shares => json!({ "type": "array", "items": { "type": "number", "minimum": 0 } }),
         ValueKind::Names => json!({ "oneOf": [

@@ -182,21 +182,27 @@ fn settings() -> impl Strategy<Value = Pins> {
         (word(&["auto", "on", "off"]), word(&["none", "layer", "row"]), word(&["auto", "dio", "mmap+mlock"])),
         (proptest::option::of(any::<bool>()), proptest::option::of(proptest::collection::vec(0.25f64..100.0, 0..4))),
         proptest::option::of(proptest::collection::vec("[a-z.*\\\\\"]{1,8}", 0..3)),
+        (proptest::option::of(proptest::collection::vec(0_u32..512, 0..9)), any::<Option<bool>>(), word(&["none", "isolate"])),
     )
-        .prop_map(|((n_ctx, n_gpu_layers, threads, k, v), (flash, split, load), (unified, shares), rules)| Pins {
-            n_ctx,
-            n_gpu_layers,
-            threads,
-            cache_type_k: k.map(|word| word.parse().unwrap()),
-            cache_type_v: v.map(|word| word.parse().unwrap()),
-            flash_attn: flash.map(|word| word.parse().unwrap()),
-            split_mode: split.map(|word| word.parse().unwrap()),
-            load_mode: load.map(|word| word.parse().unwrap()),
-            kv_unified: unified,
-            tensor_split: shares,
-            tensor_overrides: rules
-                .map(|rules| rules.into_iter().map(|pattern| TensorOverride { pattern, buffer: "CPU".into() }).collect()),
-            ..Pins::default()
+        .prop_map(|((n_ctx, n_gpu_layers, threads, k, v), (flash, split, load), (unified, shares), rules, (cpus, strict, numa))| {
+            Pins {
+                cpu_mask: cpus.map(|cpus| cpus.into_iter().collect()),
+                cpu_strict_batch: strict,
+                numa: numa.map(|word| word.parse().unwrap()),
+                n_ctx,
+                n_gpu_layers,
+                threads,
+                cache_type_k: k.map(|word| word.parse().unwrap()),
+                cache_type_v: v.map(|word| word.parse().unwrap()),
+                flash_attn: flash.map(|word| word.parse().unwrap()),
+                split_mode: split.map(|word| word.parse().unwrap()),
+                load_mode: load.map(|word| word.parse().unwrap()),
+                kv_unified: unified,
+                tensor_split: shares,
+                tensor_overrides: rules
+                    .map(|rules| rules.into_iter().map(|pattern| TensorOverride { pattern, buffer: "CPU".into() }).collect()),
+                ..Pins::default()
+            }
         })
 }
 
@@ -297,6 +303,25 @@ proptest! {
     #[test]
     fn no_text_breaks_the_reader(text in "(?s)(loadmaster = 1\n|\\{\"loadmaster\": 1)?.{0,200}") {
         let _ = ConfigFile::parse(&text);
+    }
+}
+
+#[test]
+fn masks_are_texts_and_strictness_is_a_switch() {
+    let read = |line: &str| ConfigFile::parse(&format!("loadmaster = 1\n[settings]\n{line}"));
+    let file = read("cpu_mask = \"0-7,16\"\ncpu_strict = true\nnuma = \"distribute\"").unwrap();
+    assert_eq!(file.settings.cpu_mask.as_ref().map(|mask| mask.ranges()).as_deref(), Some("0-7,16"));
+    assert_eq!((file.settings.cpu_strict, file.settings.numa), (Some(true), Some(spec::settings::Numa::Distribute)));
+    let text = file.to_text(Format::Toml);
+    assert!(text.contains("cpu_mask = \"0x100ff\"\n") && text.contains("cpu_strict = true\n"), "{text}");
+    for (line, says) in [
+        ("cpu_mask = 7", "settings.cpu_mask: 7 is no mask of CPUs"),
+        ("cpu_mask = \"fast\"", "settings.cpu_mask: \"fast\" is neither a hexadecimal mask"),
+        ("cpu_strict = 1", "settings.cpu_strict: 1 is neither true nor false"),
+        ("numa = \"mirror\"", "settings.numa: \"mirror\" is not one of none, distribute, isolate, numactl"),
+    ] {
+        let error = read(line).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
     }
 }
 

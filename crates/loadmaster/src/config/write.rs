@@ -106,6 +106,8 @@ fn value(flag: &Flag, settings: &Settings) -> Value {
     let text = flag.write(settings);
     match flag.kind {
         ValueKind::Switch => (text == "on").into(),
+        ValueKind::Bit => (text == "1").into(),
+        ValueKind::Mask => text.into(),
         ValueKind::Count => match text.parse::<u32>() {
             Ok(ALL) => "all".into(),
             Ok(count) => count.into(),

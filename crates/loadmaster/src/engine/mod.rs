@@ -77,6 +77,7 @@ impl Engine {
             name: format!("{} {}", self.tool, self.version),
             repack: self.tool == Tool::Bench || self.flags.accepts("--no-repack"),
             prompt_cache: self.tool != Tool::Bench && self.flags.accepts("--cache-ram"),
+            cpu_masks: self.flags.accepts("--cpu-mask"),
             ..aged
         }
     }

@@ -5,7 +5,7 @@ use super::flags::{Bench, Flag, ValueKind, flags};
 use super::text;
 use crate::validate::EngineRules;
 use spec::Settings;
-use spec::settings::{Devices, FlashAttention, LoadMode, Pooling};
+use spec::settings::{Devices, FlashAttention, LoadMode, Numa, Pooling};
 
 /// A setting on a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +43,9 @@ fn express(flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Exp
     if flag.setting == "devices" && nothing_there && !accepts("--device", rules) {
         return Expression::NOTHING;
     }
+    if holds_nothing(flag.setting, settings) {
+        return Expression::NOTHING;
+    }
     if rules.tool == Tool::Bench {
         return for_bench(flag, settings, rules);
     }
@@ -57,11 +60,30 @@ fn express(flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Exp
         "load_mode" if accepted(flag.spellings, rules).is_none() => old_load_mode(settings.load_mode, rules),
         // llama-cli serves one sequence and has no such flag; with one sequence both ways are the same.
         "kv_unified" if rules.tool == Tool::Cli && settings.n_parallel == 1 => Expression::NOTHING,
+        // The other spellings take no mask.
+        "cpu_mask" => only("--cpu-mask", flag, settings, rules),
+        "cpu_mask_batch" => only("--cpu-mask-batch", flag, settings, rules),
         "pooling" if settings.pooling == Pooling::Model => Expression::NOTHING,
         "n_cpu_moe" if settings.n_cpu_moe == 0 => Expression::NOTHING,
         "n_cpu_moe" if accepted(flag.spellings, rules).is_none() => experts_by_pattern(settings.n_cpu_moe, rules),
         _ => plain(flag, settings, rules),
     }
+}
+
+/// No mask, and nothing strict about it; no strategy for nodes: what no flag can say, and no flag need say.
+fn holds_nothing(setting: &str, settings: &Settings) -> bool {
+    match setting {
+        "cpu_mask" => settings.cpu_mask.is_empty(),
+        "cpu_mask_batch" => settings.cpu_mask_batch.is_empty(),
+        "cpu_strict" => !settings.cpu_strict,
+        "numa" => settings.numa == Numa::None,
+        "cpu_strict_batch" => !settings.cpu_strict_batch,
+        _ => false,
+    }
+}
+
+fn only(spelling: &str, flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Expression {
+    if accepts(spelling, rules) { Expression::value(spelling, flag.write(settings)) } else { Expression::Impossible }
 }
 
 fn plain(flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Expression {

@@ -6,7 +6,7 @@
 
 use super::text::{self, Fixed};
 use spec::Settings;
-use spec::settings::{FlashAttention, LoadMode, Pins, SplitMode};
+use spec::settings::{FlashAttention, LoadMode, Numa, Pins, SplitMode};
 
 /// What text a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub enum ValueKind {
     Overrides,
     /// Comma-separated names, or a word for all or none.
     Names,
+    /// A hexadecimal mask of CPUs or ranges of them; may be repeated: the CPUs of all.
+    Mask,
+    /// A switch whose value follows as 0 or 1.
+    Bit,
 }
 
 /// How llama-bench takes a setting; its flags differ from those of the other tools.
@@ -97,6 +101,18 @@ macro_rules! count {
 macro_rules! switch {
     ($field:ident) => {
         (|text, pins| text::switch(text, &mut pins.$field), |settings| text::switch_word(settings.$field).to_owned())
+    };
+}
+
+macro_rules! mask {
+    ($field:ident) => {
+        (|text, pins| text::mask(text, &mut pins.$field), |settings| settings.$field.to_string())
+    };
+}
+
+macro_rules! bit {
+    ($field:ident) => {
+        (|text, pins| text::switch(text, &mut pins.$field), |settings| u8::from(settings.$field).to_string())
     };
 }
 
@@ -192,6 +208,16 @@ table! {
     "threads_batch" ["-tb", "--threads-batch"] [] ValueKind::Count, "N", "", Bench::Nothing,
         (|text, pins| text::count_or_auto(text, &mut pins.threads_batch), |settings| settings.threads_batch.to_string()),
         "threads for prefill; -1 leaves it to the plan";
+    "cpu_mask" ["-C", "-Cr", "--cpu-range", "--cpu-mask"] [] ValueKind::Mask, "HEX|LO-HI", "", Bench::Value("--cpu-mask"), mask!(cpu_mask),
+        "CPUs that threads of decode are held to: a hexadecimal mask, or ranges; of several all count";
+    "cpu_strict" ["--cpu-strict"] [] ValueKind::Bit, "0|1", "", Bench::Value("--cpu-strict"), bit!(cpu_strict),
+        "one CPU of the mask for each thread of decode";
+    "cpu_mask_batch" ["-Cb", "-Crb", "--cpu-range-batch", "--cpu-mask-batch"] [] ValueKind::Mask, "HEX|LO-HI", "", Bench::Nothing,
+        mask!(cpu_mask_batch), "CPUs that threads of prefill are held to; without it, those that decode was given by hand";
+    "cpu_strict_batch" ["--cpu-strict-batch"] [] ValueKind::Bit, "0|1", "", Bench::Nothing, bit!(cpu_strict_batch),
+        "one CPU of the mask for each thread of prefill";
+    "numa" ["--numa"] [] ValueKind::Word(&["none", "distribute", "isolate", "numactl"]), "TYPE", "LLAMA_ARG_NUMA", Bench::Value("--numa"),
+        word!(numa), "threads evenly over NUMA nodes, on one of them, or where numactl has put them";
     "cache_ram_mib" ["-cram", "--cache-ram"] [] ValueKind::Count, "MIB", "LLAMA_ARG_CACHE_RAM", Bench::Nothing,
         (|text, pins| text::count_or_unlimited(text, &mut pins.cache_ram_mib), |settings| text::unlimited_text(settings.cache_ram_mib)),
         "limit of the server's prompt cache in host memory, in MiB; 0 disables it, -1 lifts it";
@@ -242,7 +268,7 @@ pub fn value_text(settings: &Settings, setting: &str) -> String {
 
 const _: () = {
     // The words of the table are those of the types; a new variant must be entered in both.
-    assert!(FlashAttention::ALL.len() == 3 && SplitMode::ALL.len() == 4 && LoadMode::ALL.len() == 6);
+    assert!(FlashAttention::ALL.len() == 3 && SplitMode::ALL.len() == 4 && LoadMode::ALL.len() == 6 && Numa::ALL.len() == 4);
 };
 
 #[cfg(test)]
@@ -275,6 +301,9 @@ mod tests {
             devices: spec::settings::Devices::Only(vec!["RPC0".into(), "CUDA1".into()]),
             tensor_overrides: vec![spec::settings::TensorOverride { pattern: r"blk\.1\.".into(), buffer: "CPU".into() }],
             cache_ram_mib: super::super::ALL,
+            cpu_mask: "0-5,8".parse().unwrap(),
+            cpu_strict: true,
+            numa: Numa::Isolate,
             kv_unified: true,
             repack: false,
             ..Settings::default()
@@ -294,6 +323,8 @@ mod tests {
         assert_eq!(read("n_gpu_layers", "all").unwrap().n_gpu_layers, Some(super::super::ALL));
         assert_eq!(read("n_gpu_layers", "auto").unwrap().n_gpu_layers, None);
         assert_eq!(read("flash_attn", "1").unwrap().flash_attn, Some(FlashAttention::On));
+        assert_eq!(read("cpu_mask", "ff").unwrap().cpu_mask, read("cpu_mask", "0-7").unwrap().cpu_mask);
+        assert_eq!(read("cpu_strict", "1").unwrap().cpu_strict, Some(true));
         assert_eq!(read("load_mode", "none").unwrap().load_mode, Some(LoadMode::None));
         for (setting, text) in [
             ("n_ctx", "-5"),
@@ -305,6 +336,10 @@ mod tests {
             ("tensor_overrides", "no-buffer"),
             ("split_mode", "diagonal"),
             ("repack", "perhaps"),
+            ("cpu_mask", "P-cores"),
+            ("cpu_mask_batch", "0-512"),
+            ("cpu_strict", "2"),
+            ("numa", "mirror"),
         ] {
             assert!(read(setting, text).is_err(), "{setting} {text}");
         }

@@ -1,7 +1,7 @@
 //! Values of settings as the engine's flags spell them: reading and writing.
 
 use spec::QuantType;
-use spec::settings::{FlashAttention, TensorOverride};
+use spec::settings::{CpuMask, FlashAttention, TensorOverride};
 use std::str::FromStr;
 
 /// A spelling that carries its value: `--no-repack` is `repack` off, `--no-mmap` is a load mode.
@@ -81,6 +81,14 @@ pub(super) fn switch_word(on: bool) -> &'static str {
 
 pub(super) fn word<T: FromStr<Err = String>>(text: &str, pin: &mut Option<T>) -> Result<(), String> {
     *pin = Some(text.parse()?);
+    Ok(())
+}
+
+/// Further CPUs beside those that are pinned: masks and ranges complement each other (`common/common.cpp:315-390`).
+pub(super) fn mask(text: &str, pin: &mut Option<CpuMask>) -> Result<(), String> {
+    let more: CpuMask = text.parse()?;
+    let before = pin.take().unwrap_or_default();
+    *pin = Some(before.cpus().union(more.cpus()).copied().collect());
     Ok(())
 }
 

@@ -1,14 +1,16 @@
 //! What it would cost to set one knob otherwise: each change evaluated anew, with everything else as the plan has it.
 
 use super::Plan;
+use super::cores::numa_not_predicted;
+use super::drafting;
 use super::site::{Candidate, Reach, Residency, Rung, Site};
 use super::verdict::{Origin, Pareto, Pool};
 use crate::emit::flags::value_text;
 use crate::inventory::Inventory;
-use crate::predict::{Configuration, HostState};
+use crate::predict::{Configuration, HostState, nodes};
 use crate::workload::Workload;
 use footprint::{Requirements, Target};
-use spec::settings::{FlashAttention, LoadMode, SplitMode};
+use spec::settings::{CpuMask, FlashAttention, LoadMode, Numa, SplitMode};
 use spec::{Bytes, Known, Machine, Model, QuantType, Settings};
 use std::fmt;
 use std::time::Duration;
@@ -89,11 +91,15 @@ pub fn explain(machine: &Machine, model: &Model, target: &Target, plan: &Plan) -
             value: choice.value.clone(),
             origin: choice.origin,
             because: choice.because.clone(),
-            others: others(choice.setting, &plan.settings, site)
-                .into_iter()
-                .map(|settings| Other { value: value_text(&settings, choice.setting), cost: site.cost(plan, &settings) })
-                .filter(|other| other.value != choice.value)
-                .collect(),
+            others: if let (drafting::SETTING, Some(ahead)) = (choice.setting, &plan.ahead) {
+                ahead.others.clone()
+            } else {
+                others(choice.setting, &plan.settings, site)
+                    .into_iter()
+                    .map(|settings| Other { value: value_text(&settings, choice.setting), cost: site.cost(plan, &settings) })
+                    .filter(|other| other.value != choice.value)
+                    .collect()
+            },
         };
         plan.choices.iter().map(knob).collect()
     })
@@ -113,7 +119,7 @@ fn from_disk(plan: &Plan) -> bool {
 }
 
 /// The problem that a plan solves, with the devices that it is for.
-fn on_site<T>(machine: &Machine, model: &Model, target: &Target, plan: &Plan, work: impl Fn(&Site<'_>) -> T) -> T {
+pub(super) fn on_site<T>(machine: &Machine, model: &Model, target: &Target, plan: &Plan, work: impl Fn(&Site<'_>) -> T) -> T {
     let request = &plan.request;
     let pinned = request.pins.devices.as_ref().and_then(|devices| target.only(devices).ok());
     let target = pinned.as_deref().unwrap_or(target);
@@ -167,6 +173,14 @@ fn others(setting: &str, plan: &Settings, site: &Site<'_>) -> Vec<Settings> {
             .map(|threads| with(&|to| to.threads = threads))
             .collect(),
         "threads_batch" => vec![with(&|to| to.threads_batch = (to.threads_batch / 2).max(1))],
+        "numa" if nodes(site.machine) > 1 && site.computes_on_host(plan) => {
+            let strategies = Numa::ALL.iter().filter(|strategy| **strategy != Numa::Numactl && **strategy != plan.numa);
+            strategies.map(|&numa| with(&|to| to.numa = numa)).collect()
+        }
+        "cpu_mask" if plan.cpu_mask.is_empty() => {
+            site.fast_mask(plan.threads).into_iter().map(|mask| with(&|to| to.cpu_mask = mask.clone())).collect()
+        }
+        "cpu_mask" => vec![with(&|to| to.cpu_mask = CpuMask::default())],
         "op_offload" if devices => vec![with(&|to| to.op_offload = !to.op_offload)],
         "kv_offload" if devices => vec![with(&|to| to.kv_offload = !to.kv_offload)],
         "repack" if site.request.profile.repack => vec![with(&|to| to.repack = !to.repack)],
@@ -225,8 +239,17 @@ fn fitting(settings: &Settings, count: u32) -> Vec<f64> {
 }
 
 impl Site<'_> {
+    /// True where layers of a plan's settings, or parts of them, are on the host.
+    fn computes_on_host(&self, settings: &Settings) -> bool {
+        let homes = (self.require())(settings).map(|requirement| requirement.layer_devices);
+        homes.is_ok_and(|homes| homes.contains(&None)) || settings.n_cpu_moe > 0 || !settings.tensor_overrides.is_empty()
+    }
+
     /// What `settings` would cost instead of a plan's.
     fn cost(&self, plan: &Plan, settings: &Settings) -> Result<Cost, String> {
+        if settings.numa != plan.settings.numa {
+            return Err(numa_not_predicted());
+        }
         let rung = Rung { n_ctx: settings.n_ctx, cache: settings.cache_type_k, reach: Reach::Anywhere, disk: from_disk(plan) };
         let evaluated = self.evaluate(settings, &rung);
         let residency: Residency = evaluated.outcome.map_err(|rejection| rejection.to_string())?;

@@ -8,7 +8,7 @@ use super::site::{BITNET_UBATCH, Candidate, Reach, Residency, Rung, Site};
 use super::verdict::{Binding, Change, Choice, Origin, Pool, Strategy};
 use crate::emit::BITNET;
 use crate::emit::flags::{flags, value_text};
-use crate::predict::{Configuration, HostState, speculation};
+use crate::predict::{Configuration, HostState};
 use spec::settings::{FlashAttention, LoadMode, SplitMode};
 use spec::{Bytes, Known, Settings};
 
@@ -75,7 +75,7 @@ impl Site<'_> {
                 Some((Origin::EngineDefault, why.to_owned()))
             }
             "n_gpu_layers" | "tensor_split" | "split_mode" | "main_gpu" | "n_cpu_moe" | "tensor_overrides" if self.wants_devices() => {
-                let kept = found.gate.as_ref().filter(|gate| gate.kept() && self.on_host(&found.candidate));
+                let kept = found.gate.as_ref().filter(|gate| gate.places() && self.on_host(&found.candidate));
                 match kept {
                     Some(gate) => kept_reason(setting, settings, gate.margin),
                     None => self.placement_reason(setting, found).and_then(searched),
@@ -99,6 +99,12 @@ impl Site<'_> {
             "n_ubatch" if settings.n_ubatch < 512 => rule("never above context or batch".to_owned()),
             "threads" => rule(self.threads_reason(self.fastest_cores())),
             "threads_batch" => rule(self.threads_reason(None)),
+            "numa" => Some(self.numa_reason(&found.candidate)),
+            "cpu_mask" => self.mask_reason(settings),
+            "cpu_mask_batch" if settings.cpu_mask_batch.is_empty() => {
+                Some((Origin::EngineDefault, "prompts are read by all cores, each taking what is next".to_owned()))
+            }
+            "cpu_mask_batch" => rule("as the threads of decode were given by hand".to_owned()),
             "n_parallel" | "kv_unified" if self.needs.workload.users > 1 => {
                 rule(format!("{} requests at once share the context", self.needs.workload.users))
             }
@@ -252,17 +258,7 @@ impl Site<'_> {
         let (settings, layer_devices) = (&candidate.settings, candidate.requirement.layer_devices.as_slice());
         let (moved, state) = (self.moved_by(settings), HostState::of(self.pools.host.with_files, &candidate.requirement));
         let configuration = Configuration { settings, layer_devices, moved: &moved, state: &state };
-        let parameters = roofline::Parameters::fitted();
-        let drafted = speculation(
-            &self.predictor,
-            configuration,
-            self.machine,
-            &self.target,
-            self.inventory,
-            draft,
-            self.depth(settings),
-            parameters,
-        );
+        let drafted = self.drafted(configuration, draft).speculation(self.depth(settings));
         let plain = self.prediction(candidate).decode;
         let pays = drafted.decode.get().zip(plain.get()).is_none_or(|(with, without)| with > without);
         let word = if pays { "pays" } else { "does not pay: leave the draft out" };

@@ -51,6 +51,11 @@ impl Gate {
     pub fn kept(&self) -> bool {
         self.deviations.is_empty()
     }
+
+    /// True where it is, but for the CPUs that threads are held to.
+    pub fn places(&self) -> bool {
+        self.deviations.iter().all(|deviation| deviation.setting == "cpu_mask")
+    }
 }
 
 impl std::fmt::Display for Gate {
@@ -58,6 +63,13 @@ impl std::fmt::Display for Gate {
         let asked = self.margin * 100.0;
         match &self.seconds {
             _ if self.kept() => write!(f, "the engine's own --fit and defaults: no other settings are better by {asked:.0} %"),
+            Ok(seconds) if self.places() => {
+                let (plan, digits) = (self.plan_seconds, if self.plan_seconds < 10.0 { 2 } else { 0 });
+                write!(
+                    f,
+                    "the engine's own --fit and defaults, with threads held to fast cores: ~{plan:.digits$} s a request instead of ~{seconds:.digits$} s; no other settings are better by {asked:.0} %"
+                )
+            }
             Ok(seconds) => {
                 let less = (1.0 - self.plan_seconds / seconds) * 100.0;
                 let (plan, changed) = (self.plan_seconds, self.names());
@@ -76,6 +88,13 @@ impl Gate {
     fn names(&self) -> String {
         self.deviations.iter().map(|deviation| deviation.setting).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Settings in which a plan's differ.
+fn deviations(default: &Settings, chosen: &Settings) -> Vec<Deviation> {
+    let differs = |setting: &&str| value_text(default, setting) != value_text(chosen, setting);
+    let deviation = |setting| Deviation { setting, default: value_text(default, setting), chosen: value_text(chosen, setting) };
+    flags().iter().map(|flag| flag.setting).filter(differs).map(deviation).collect()
 }
 
 impl Site<'_> {
@@ -132,17 +151,15 @@ impl Site<'_> {
         let plan_seconds = found.candidate.timing.whole;
         let seconds = own.as_ref().map(|own| own.timing.whole).map_err(Clone::clone);
         match own {
-            Ok(own) if !found.candidate.worth.better_than(&own.worth, 1.0 + margin) => {
-                let gate = Gate { settings, end, seconds, plan_seconds: own.timing.whole, margin, deviations: Vec::new() };
-                Found { candidate: own, gate: Some(gate), ..found }
+            // What a mask wins was measured with and without it, and is no difference of two predictions.
+            Ok(own) if !chosen.as_ref().unwrap_or(self).free(&found.candidate).worth.better_than(&own.worth, 1.0 + margin) => {
+                let candidate = self.holding(own);
+                let deviations = deviations(&settings, &candidate.settings);
+                let gate = Gate { settings, end, seconds, plan_seconds: candidate.timing.whole, margin, deviations };
+                Found { candidate, gate: Some(gate), ..found }
             }
             _ => {
-                let chosen = &found.candidate.settings;
-                let differs = |setting: &&str| value_text(&settings, setting) != value_text(chosen, setting);
-                let deviations = flags().iter().map(|flag| flag.setting).filter(differs);
-                let deviation =
-                    |setting| Deviation { setting, default: value_text(&settings, setting), chosen: value_text(chosen, setting) };
-                let deviations = deviations.map(deviation).collect();
+                let deviations = deviations(&settings, &found.candidate.settings);
                 Found { gate: Some(Gate { settings, end, seconds, plan_seconds, margin, deviations }), ..found }
             }
         }
@@ -155,7 +172,7 @@ impl Site<'_> {
             return None;
         }
         let rung = Rung { n_ctx: found.candidate.settings.n_ctx, cache: pins.cache_type_k.unwrap_or(QuantType::F16), ..found.rung };
-        let base = self.base(&rung);
+        let base = Settings { cpu_mask: pins.cpu_mask.clone().unwrap_or_default(), ..self.base(&rung) };
         if !self.wants_devices() {
             return Some((Settings { n_gpu_layers: pins.n_gpu_layers.unwrap_or(0), ..base }, FitEnd::Fits));
         }

@@ -4,8 +4,10 @@
 //! sums bound and propose, the exact requirement decides, and what the engine would do itself is kept unless a plan wins by a margin.
 
 mod chain;
+mod cores;
 mod costs;
 mod downgrade;
+mod drafting;
 mod exhaustive;
 mod explain;
 mod gate;
@@ -28,12 +30,13 @@ mod splits;
 mod verdict;
 
 pub use costs::{Cost, Knob, Other, explain, pareto};
+pub use drafting::Ahead;
 pub use exhaustive::{Optimum, exhaustive, searched};
 pub use gate::{Deviation, Gate};
 pub use objective::Worth;
 pub use pools::budgets;
 pub use refusal::{NearestChange, NoPlan, Rejected, Rejection, Short};
-pub use request::{DevicePreference, DiskPolicy, Margin, Power, Preferences, Priority, Request};
+pub use request::{DevicePreference, DiskPolicy, Drafting, Margin, Power, Preferences, Priority, Request};
 pub use verdict::{Alternative, Aspect, Binding, Budget, Change, Choice, Downgrade, Merits, Origin, Pareto, Pool, Strategy, Verdict};
 
 pub use crate::workload::UseCase;
@@ -76,7 +79,9 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// Placements of the search's space, each weighed or ruled out by a bound together with others.
     pub considered: usize,
-    /// The request that was planned for.
+    /// Whether tokens are drafted ahead, where the plan had that to choose.
+    pub ahead: Option<Ahead>,
+    /// The request that was planned for: where drafting was open, with what was chosen.
     pub request: Request,
 }
 
@@ -94,9 +99,19 @@ impl Plan {
 /// Devices are left out where the plan is better, or fits at all, without them; those that share the host's memory where the CPU is as
 /// fast, or where only without them the model can be run at all (`devices none`).
 ///
+/// Where drafting is open ([`Request::drafting`]), the plan says whether what is given drafts, how far, and on which side
+/// ([`Plan::ahead`]); [`plan_with`] takes it as given.
+///
 /// # Errors
 /// [`NoPlan`] with what was tried, what ruled each out, and the nearest change that would fit.
 pub fn plan(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
+    match request.drafting {
+        Drafting::Chosen | Drafting::Number => drafting::choose(machine, model, target, request),
+        Drafting::AsGiven => plan_as_given(machine, model, target, request),
+    }
+}
+
+fn plan_as_given(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
     let chosen = request.pins.devices.as_ref().and_then(|devices| target.only(devices).ok());
     let target = chosen.as_deref().unwrap_or(target);
     let requirements = Requirements::new(model, target, &request.profile, &request.companions);
@@ -156,6 +171,7 @@ fn plan_over(
         changes: short.changes(&found),
         warnings: site.warnings(&found),
         gate: found.gate,
+        ahead: None,
         request: request.clone(),
         prediction: site.prediction(&found.candidate),
         worth: found.candidate.worth,

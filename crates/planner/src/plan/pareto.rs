@@ -121,7 +121,7 @@ impl Site<'_> {
             others.extend(self.place_with(&Rung { cache: QuantType::F16, ..rung }, like).ok());
         }
         others.extend(self.without_devices(chosen, &rung));
-        others
+        others.into_iter().map(|other| self.held(other)).collect()
     }
 
     /// The shortest context of the use case; a pinned one.

@@ -22,6 +22,8 @@ pub struct Request {
     pub profile: EngineProfile,
     /// What is loaded beside the model. Shared, for a search copies requests.
     pub companions: Arc<Companions>,
+    /// Whether what drafts among that is used as it is given.
+    pub drafting: Drafting,
 }
 
 impl Default for Request {
@@ -34,6 +36,7 @@ impl Default for Request {
             pins: Pins::default(),
             profile: EngineProfile::bundled(),
             companions: Arc::default(),
+            drafting: Drafting::default(),
         }
     }
 }
@@ -46,6 +49,20 @@ impl Request {
             demand.workload.users = demand.workload.users.max(4);
         }
         demand
+    }
+}
+
+words! {
+    /// Whether what drafts tokens is used.
+    #[derive(Default)]
+    Drafting {
+        /// As it is given: so many tokens at a time, on the side that it names.
+        #[default]
+        AsGiven = "as-given",
+        /// The plan chooses how many tokens at a time, or none.
+        Number = "number",
+        /// That, and on which side the draft lies.
+        Chosen = "chosen",
     }
 }
 

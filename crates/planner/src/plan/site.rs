@@ -226,6 +226,7 @@ impl<'a> Site<'a> {
         let (threads, threads_batch) = self.threads();
         settings.threads = threads;
         settings.threads_batch = threads_batch;
+        settings.cpu_mask = self.fast_mask(self.request.pins.threads.unwrap_or(threads)).unwrap_or_default();
         if self.request.profile.bitnet.is_some() {
             // One pool of threads, and no server that keeps prompts.
             (settings.n_ubatch, settings.threads_batch, settings.cache_ram_mib) = (BITNET_UBATCH, settings.threads, 0);
@@ -253,6 +254,13 @@ impl<'a> Site<'a> {
         }
         if settings.n_ctx == 0 {
             settings.n_ctx = self.model.n_ctx_train.unwrap_or(0);
+        }
+        // As the engine has it where nothing is said of a batch (`common/common.cpp:291-303`).
+        if let (Some(mask), None) = (&pins.cpu_mask, &pins.cpu_mask_batch) {
+            settings.cpu_mask_batch.clone_from(mask);
+        }
+        if let (Some(strict), None) = (pins.cpu_strict, pins.cpu_strict_batch) {
+            settings.cpu_strict_batch = strict;
         }
         // The engine takes embeddings of a whole batch at once (common/common.cpp:1297).
         if settings.embeddings && pins.n_batch.is_none() {

@@ -116,8 +116,10 @@ impl Counts {
 
     fn settings(&self, base: &Settings) -> Settings {
         let devices = &self.places[..self.places.len() - 1];
-        let tensor_split = devices.iter().map(|&count| f64::from(count)).collect();
-        Settings { tensor_split, n_gpu_layers: devices.iter().sum(), n_cpu_moe: self.n_cpu_moe, ..base.clone() }
+        let n_gpu_layers = devices.iter().sum();
+        // Shares of nothing are no shares, and no command line takes them.
+        let tensor_split = if n_gpu_layers == 0 { Vec::new() } else { devices.iter().map(|&count| f64::from(count)).collect() };
+        Settings { tensor_split, n_gpu_layers, n_cpu_moe: self.n_cpu_moe, ..base.clone() }
     }
 
     /// With one, two, four, ... layers elsewhere.

@@ -5,6 +5,7 @@ use super::processor::{self, Processor};
 use crate::inventory::Inventory;
 use footprint::{Requirement, Target};
 use roofline::{Conditions, Device, Parameters, Shape, Switch};
+use spec::settings::CpuMask;
 use spec::{Machine, Model, Settings};
 
 /// One processor with all of a model's work.
@@ -44,15 +45,15 @@ pub fn alone(machine: &Machine, model: &Model, target: &Target, settings: &Setti
         Some(index) => processor::devices(machine, target, parameters).into_iter().nth(index)?,
         None => processor::host(machine, parameters),
     };
-    let with = |threads: u32| {
-        let cores = if first.is_none() { processor::cores_at_work(machine, threads) } else { 1.0 };
+    let with = |threads: u32, mask: &CpuMask| {
+        let cores = if first.is_none() { processor::cores_at_work(machine, threads, mask) } else { 1.0 };
         Device { vector: device.vector.map(|rate| rate * cores), identity: Some(identity(&name)), ..device.clone() }
     };
     let inventory = Inventory::of(model);
     let flash_attention = if state.flash_attention { Switch::On } else { Switch::Off };
     Some(Alone {
-        decode: with(settings.threads),
-        prefill: with(settings.threads_batch),
+        decode: with(settings.threads, &settings.cpu_mask),
+        prefill: with(settings.threads_batch, &settings.cpu_mask_batch),
         shape: shape(&inventory, quant(inventory.quants[0])),
         conditions: Conditions { flash_attention, ..conditions },
         ubatch: f64::from(super::predictor::micro_batch(settings)),

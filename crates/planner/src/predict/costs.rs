@@ -24,7 +24,7 @@ pub(crate) struct PhaseCosts {
 
 impl PhaseCosts {
     /// Everything on the device takes so much longer.
-    fn scaled(self, factor: f64) -> Self {
+    pub(crate) fn scaled(self, factor: f64) -> Self {
         let pair = |costs: [f64; 2]| costs.map(|cost| cost * factor);
         let [weights, arithmetic, attention, cache] = [self.weights, self.arithmetic, self.attention, self.cache].map(pair);
         Self { weights, arithmetic, attention, cache, launch: self.launch * factor, fixed: self.fixed * factor }

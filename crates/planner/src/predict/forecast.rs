@@ -3,7 +3,7 @@
 use super::load::Pass;
 use super::predictor::{Configuration, Predictor, micro_batch};
 use super::range::Range;
-use super::speculation::{Speculation, speculation};
+use super::speculation::{Drafted, Speculation};
 use super::times::duration;
 use super::{HostState, Prediction, SOURCE, moved_by_overrides};
 use crate::inventory::Inventory;
@@ -95,8 +95,10 @@ pub fn forecast(
     let workload = &question.workload;
     let context = requirement.context.n_ctx_seq.max(1);
     let middle = workload.prompt.saturating_add(workload.output / 2).min(context);
-    let drafting =
-        question.draft.map(|draft| speculation(&predictor, configuration, machine, target, &inventory, draft, middle, question.parameters));
+    let drafting = question.draft.map(|draft| {
+        let (predictor, inventory, parameters) = (&predictor, &inventory, question.parameters);
+        Drafted { predictor, configuration, machine, target, inventory, draft, parameters }.speculation(middle)
+    });
     Forecast {
         prediction: predictor.speed(settings, &requirement.layer_devices, &moved, &state, middle),
         curve: question.depths.iter().map(|&depth| speed_at(&predictor, configuration, depth, context)).collect(),
@@ -117,13 +119,18 @@ fn speed_at(predictor: &Predictor<'_>, configuration: Configuration<'_>, depth: 
 }
 
 impl Predictor<'_> {
+    /// Time of reading the prompts of requests that arrive together.
+    pub(crate) fn prompts(&self, configuration: Configuration<'_>, workload: &Workload) -> Range {
+        match workload.computed() {
+            0 => Range::ZERO,
+            tokens => self.prompt(configuration, workload.prompt - tokens, tokens).total().scale(f64::from(workload.users.max(1))),
+        }
+    }
+
     /// Times of requests that arrive together.
     pub(crate) fn request(&self, configuration: Configuration<'_>, workload: &Workload) -> RequestTimes {
         let (users, output) = (workload.users.max(1), workload.output.max(1));
-        let prompts = match workload.computed() {
-            0 => Range::ZERO,
-            tokens => self.prompt(configuration, workload.prompt - tokens, tokens).total().scale(f64::from(users)),
-        };
+        let prompts = self.prompts(configuration, workload);
         // Speed falls evenly with depth: the middle stands for all.
         let middle = workload.prompt.saturating_add(output / 2);
         let step = self.decode(configuration, Pass::decode(middle, users)).total();

@@ -25,10 +25,12 @@ use footprint::{Requirement, Target};
 pub use forecast::{Forecast, Question, RequestTimes, SpeedAt, depths, forecast};
 pub(crate) use load::{Moved, moved_by_overrides};
 pub(crate) use predictor::{Configuration, Predictor};
+pub(crate) use processor::{SPREAD_OVER_NODES, fast_cpus, nodes};
+pub(crate) use range::Range;
 pub use ranking::{Placement, request_seconds};
 use spec::{Known, Machine, Model, Settings, TokensPerSec};
 pub use speculation::Speculation;
-pub(crate) use speculation::speculation;
+pub(crate) use speculation::{Drafted, DraftedRequest};
 pub(crate) use state::HostState;
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 
 use super::costs::Costs;
 use super::load::{Moved, Pass, Placed, PoolLoad, hops, loads};
-use super::processor::{self, CORE_BANDWIDTH, DISK, DISK_ASSUMPTION, HOP, Processor};
+use super::processor::{self, CORE_BANDWIDTH, DISK, DISK_ASSUMPTION, HELD, HOP, Processor, SPREAD_OVER_NODES};
 use super::range::Range;
 use super::state::HostState;
 use super::times::{PoolTimes, Shared, Times};
@@ -11,6 +11,7 @@ use crate::inventory::Inventory;
 use crate::target::gpu_of;
 use footprint::{Device, Target};
 use roofline::{Parameters, Phase};
+use spec::settings::{CpuMask, Numa};
 use spec::{Machine, Settings};
 use std::cell::RefCell;
 
@@ -21,6 +22,8 @@ pub(crate) struct Predictor<'a> {
     devices: Vec<(Processor, Costs)>,
     /// With one core at work.
     host: (Processor, Costs),
+    /// CPUs of the fastest of several kinds of core.
+    fast: Option<CpuMask>,
     /// Rate of copies from the host to each device.
     links: Vec<Range>,
     scratch: RefCell<Scratch>,
@@ -64,15 +67,15 @@ impl<'a> Predictor<'a> {
         };
         let links = target.devices.iter().zip(&devices).enumerate().map(link).collect();
         let host = costs(processor::host(machine, parameters));
-        Self { machine, inventory, devices, host, links, scratch: RefCell::default() }
+        Self { machine, inventory, devices, host, fast: processor::fast_cpus(machine), links, scratch: RefCell::default() }
     }
 
     /// The same for these devices alone, in this order.
     pub(crate) fn only(&self, places: &[usize]) -> Self {
         let devices = places.iter().filter_map(|&place| self.devices.get(place).cloned()).collect();
         let links = places.iter().filter_map(|&place| self.links.get(place).copied()).collect();
-        let &Self { machine, inventory, ref host, .. } = self;
-        Self { machine, inventory, devices, host: host.clone(), links, scratch: RefCell::default() }
+        let &Self { machine, inventory, ref host, ref fast, .. } = self;
+        Self { machine, inventory, devices, host: host.clone(), fast: fast.clone(), links, scratch: RefCell::default() }
     }
 
     /// True where two devices take the same time for everything.
@@ -111,7 +114,7 @@ impl<'a> Predictor<'a> {
         let mut scratch = self.scratch.borrow_mut();
         scratch.times.clear();
         let shared = self.add_step(configuration, pass, &mut scratch);
-        self.times(Phase::Decode, &scratch.times, &shared)
+        self.times(Phase::Decode, &scratch.times, &shared, configuration.settings)
     }
 
     /// Time of reading `tokens` tokens of one sequence that has `depth` of them already.
@@ -119,7 +122,7 @@ impl<'a> Predictor<'a> {
         let mut scratch = self.scratch.borrow_mut();
         scratch.times.clear();
         let shared = self.add_prompt(configuration, depth, tokens, &mut scratch);
-        self.times(Phase::Prefill, &scratch.times, &shared)
+        self.times(Phase::Prefill, &scratch.times, &shared, configuration.settings)
     }
 
     /// Central seconds of [`Predictor::decode`], without words, intervals or allocation.
@@ -140,13 +143,26 @@ impl<'a> Predictor<'a> {
 
     /// Costs of the host with the threads of `settings`.
     fn host_costs(&self, settings: &Settings) -> Costs {
-        let cores = |threads| processor::cores_at_work(self.machine, threads);
-        let mut costs = self.host.1.with_cores(cores(settings.threads), cores(settings.threads_batch));
+        let cores = |threads, mask| processor::cores_at_work(self.machine, threads, mask);
+        let [decode, prefill] = [cores(settings.threads, &settings.cpu_mask), cores(settings.threads_batch, &settings.cpu_mask_batch)];
+        let mut costs = self.host.1.with_cores(decode, prefill);
         // Runs on this machine have told what their threads wait.
         let [decode, prefill] = self.host.0.measured;
+        costs.decode = costs.decode.scaled(self.held(settings));
         costs.decode.launch *= if decode { 1.0 } else { processor::waiting(settings.threads) };
         costs.prefill.launch *= if prefill { 1.0 } else { processor::waiting(settings.threads_batch) };
         costs
+    }
+
+    /// True where a strategy for NUMA nodes decides where threads run.
+    fn is_spread(&self, settings: &Settings) -> bool {
+        settings.numa != Numa::None && processor::nodes(self.machine) > 1
+    }
+
+    /// By which factor a mask shortens what the host does in decode.
+    fn held(&self, settings: &Settings) -> f64 {
+        // Runs on this machine were as its threads were.
+        if !self.host.0.measured[0] && processor::is_held(self.machine, self.fast.as_ref(), settings) { processor::HELD.mid } else { 1.0 }
     }
 
     fn costs<'b>(&'b self, pool: usize, host: &'b Costs) -> &'b Costs {
@@ -166,7 +182,10 @@ impl<'a> Predictor<'a> {
             let (costs, on_host) = (self.costs(pool, &host), pool == self.devices.len());
             // What comes from disk passes through memory as well, in a time that the disk hides.
             let present = if on_host { 1.0 - missing.mid } else { 1.0 };
-            let slowest = if on_host && !self.host.0.measured[0] { self.seconds_per_byte(settings.threads) } else { 0.0 };
+            let slowest = match on_host && !self.host.0.measured[0] {
+                true => self.seconds_per_byte(settings.threads, &settings.cpu_mask) * self.held(settings),
+                false => 0.0,
+            };
             let many = if pass.tokens > 1 { costs.prefill_arithmetic(f64::from(pass.tokens)) } else { [f64::INFINITY; 2] };
             for (group, many) in many.into_iter().enumerate() {
                 let bytes = load.weights[group] * present;
@@ -233,7 +252,10 @@ impl<'a> Predictor<'a> {
             // Not those in rearranged copies.
             let offloads = on_host && settings.op_offload && pass.tokens >= OFFLOADED_FROM && !self.devices.is_empty();
             let offloaded = if offloads { 1.0 - state.repacked } else { 0.0 };
-            let slowest = if on_host && !self.host.0.measured[1] { self.seconds_per_byte(settings.threads_batch) } else { 0.0 };
+            let slowest = match on_host && !self.host.0.measured[1] {
+                true => self.seconds_per_byte(settings.threads_batch, &settings.cpu_mask_batch),
+                false => 0.0,
+            };
             for (group, arithmetic) in costs.prefill_arithmetic(tokens).into_iter().enumerate() {
                 let bytes = load.weights[group] * (1.0 - offloaded) * count;
                 let weights = (bytes * costs.prefill.weights[group]).max(bytes * slowest);
@@ -254,15 +276,16 @@ impl<'a> Predictor<'a> {
     }
 
     /// The least that a byte takes with this many threads, whatever the memory could do.
-    fn seconds_per_byte(&self, threads: u32) -> f64 {
-        1.0 / (CORE_BANDWIDTH.mid * processor::cores_at_work(self.machine, threads).max(1.0))
+    fn seconds_per_byte(&self, threads: u32, mask: &CpuMask) -> f64 {
+        1.0 / (CORE_BANDWIDTH.mid * processor::cores_at_work(self.machine, threads, mask).max(1.0))
     }
 
-    fn times(&self, phase: Phase, pools: &[PoolTimes], shared: &Shared) -> Times {
+    fn times(&self, phase: Phase, pools: &[PoolTimes], shared: &Shared, settings: &Settings) -> Times {
         let mut times = Times::default();
         for (pool, seconds) in pools.iter().enumerate() {
             let processor = self.devices.get(pool).map_or(&self.host.0, |(processor, _)| processor);
             let off = off(processor, phase, seconds);
+            let off = if pool == self.devices.len() && self.is_spread(settings) { off.over(SPREAD_OVER_NODES) } else { off };
             times.add_pool(&processor.name, seconds, off);
             times.add_attention(&processor.name, seconds.attention, phase == Phase::Decode, off);
         }
@@ -281,7 +304,19 @@ impl<'a> Predictor<'a> {
     fn assumptions(&self, configuration: Configuration<'_>) -> Vec<String> {
         let assumed =
             self.used(configuration).filter(|processor| !processor.measured[0]).filter_map(|processor| processor.assumption.clone());
-        assumed.chain((configuration.state.missing > 0.0).then(|| DISK_ASSUMPTION.to_owned())).collect()
+        let on_host = self.used(configuration).any(|processor| *processor == self.host.0);
+        let held = (on_host && self.held(configuration.settings) < 1.0).then(|| {
+            let [least, middle, most] = [HELD.high, HELD.mid, HELD.low].map(|factor| (1.0 - factor) * 100.0);
+            format!("threads held to the fast cores take {middle:.0} % less time in decode ({least:.0} to {most:.0} % in public runs)")
+        });
+        let spread = (on_host && self.is_spread(configuration.settings)).then(|| {
+            let [low, high] = [SPREAD_OVER_NODES.low, SPREAD_OVER_NODES.high];
+            format!(
+                "what --numa {} does is not predicted: {low:.1} to {high:.0} times the speed in public runs",
+                configuration.settings.numa
+            )
+        });
+        assumed.chain(held).chain(spread).chain((configuration.state.missing > 0.0).then(|| DISK_ASSUMPTION.to_owned())).collect()
     }
 
     /// That of the processor that least is known of.

@@ -5,8 +5,9 @@ use super::range::Range;
 use crate::target::gpu_of;
 use footprint::{Device as Placed, Target};
 use roofline::{Class, Conditions, Device, Parameters, Phase, Switch};
-use spec::machine::{Gpu, GpuVendor};
-use spec::{Bytes, BytesPerSec, Known, Machine};
+use spec::machine::{CoreKind, Gpu, GpuVendor};
+use spec::settings::{CpuMask, Numa};
+use spec::{Bytes, BytesPerSec, Known, Machine, Settings};
 
 const GB: f64 = 1e9;
 
@@ -217,17 +218,63 @@ fn default_host_bandwidth(machine: &Machine) -> (Range, &'static str) {
     }
 }
 
-/// Cores' worth of arithmetic of this many threads: a core of a slower kind counts half, a second thread of a core nothing.
-pub(crate) fn cores_at_work(machine: &Machine, threads: u32) -> f64 {
+/// Cores' worth of arithmetic of this many threads on the CPUs of a mask: a core of a slower kind counts half, a second thread of a core
+/// nothing.
+pub(crate) fn cores_at_work(machine: &Machine, threads: u32, mask: &CpuMask) -> f64 {
     let threads = threads.max(1);
     let of_all = machine.facts.cpu.physical_cores.get().unwrap_or(u32::MAX).max(1);
+    let within = |kind: &CoreKind| match mask.is_empty() {
+        true => kind.physical_cores,
+        false => u32::try_from(kind.cpus.intersection(mask.cpus()).count()).unwrap_or(u32::MAX).min(kind.physical_cores),
+    };
     match machine.facts.cpu.core_kinds.as_slice() {
-        [fastest, _, ..] if fastest.physical_cores > 0 => {
-            let fast = threads.min(fastest.physical_cores);
-            f64::from(fast) + 0.5 * f64::from(threads.min(of_all).saturating_sub(fast))
+        [fastest, slower @ ..] if !slower.is_empty() && fastest.physical_cores > 0 => {
+            let fast = threads.min(within(fastest));
+            let slow = if mask.is_empty() { of_all.saturating_sub(fast) } else { slower.iter().map(within).fold(0, u32::saturating_add) };
+            // A mask of CPUs that there are none of is a mask that the engine drops.
+            (f64::from(fast) + 0.5 * f64::from((threads - fast).min(slow))).max(0.5)
         }
-        _ => f64::from(threads.min(of_all)),
+        _ if mask.is_empty() => f64::from(threads.min(of_all)),
+        _ => f64::from(threads.min(of_all).min(u32::try_from(mask.cpus().len()).unwrap_or(u32::MAX)).max(1)),
     }
+}
+
+/// CPUs of the fastest of several kinds of core that may be used, where slower ones may be used as well; `None` elsewhere, and where the
+/// numbers of CPUs are none that a system gave them.
+pub(crate) fn fast_cpus(machine: &Machine) -> Option<CpuMask> {
+    let [fastest, slower @ ..] = machine.facts.cpu.core_kinds.as_slice() else { return None };
+    let allowed = machine.limits.allowed_cpus.value()?;
+    // A machine that is only described has no system.
+    machine.facts.platform.version.value()?;
+    let beside = slower.iter().any(|kind| !kind.cpus.is_disjoint(allowed));
+    let fast: CpuMask = fastest.cpus.intersection(allowed).copied().collect();
+    (beside && !fast.is_empty()).then_some(fast)
+}
+
+/// How much less time decode takes with the same threads held to the fast cores of a hybrid x86 processor. Public runs, each with and
+/// without a mask and as many threads as fast cores: i9-13900HX under Linux 0.70 to 0.90 (hybridgroup/yzma issue 374), 8 of 20 CPUs under
+/// Windows 0.82 and 0.88, with layers on a GPU 0.96 (LostRuins/koboldcpp issue 447), about 0.9 (llama.cpp pull request 6832).
+pub(crate) const HELD: Range = Range::new(0.8, 0.9, 0.97);
+
+/// Speed with threads spread over NUMA nodes, or kept on one, over that without: the reports span this, and on which node the pages of a
+/// file lie, which decides it, nobody has told. Twice as fast behind a dropped page cache (llama.cpp issue 13850), one socket twice as fast as
+/// both (mozilla-ai/llamafile issue 765), six per cent (JustVugg/colibri issue 682), slower than before (llama.cpp pull request 1556), and 0.6
+/// of interleaved pages where an earlier run had read the file in (llama.cpp pull request 27986).
+pub(crate) const SPREAD_OVER_NODES: Range = Range::new(0.6, 1.0, 2.0);
+
+/// Nodes that threads can run on, where a strategy does something: on Linux; 0 where nodes are not known.
+pub(crate) fn nodes(machine: &Machine) -> usize {
+    let nodes = machine.facts.numa.iter().filter(|node| !node.cpus.is_empty()).count();
+    if machine.facts.platform.os == "linux" { nodes } else { nodes.min(1) }
+}
+
+/// True where a mask keeps threads of decode, on the `fast` of several kinds of core, from cores that the system would put some of them on, as far as runs have shown that: on x86
+/// processors, by systems on which the engine sets masks (`ggml/src/ggml-cpu/ggml-cpu.c:2526-2700`).
+pub(crate) fn is_held(machine: &Machine, fast: Option<&CpuMask>, settings: &Settings) -> bool {
+    let (platform, mask) = (&machine.facts.platform, settings.cpu_mask.cpus());
+    let shown = || platform.arch == "x86_64" && ["linux", "windows"].contains(&platform.os.as_str());
+    let within = |fast: &CpuMask| mask.is_subset(fast.cpus()) && mask.len() >= settings.threads as usize;
+    !mask.is_empty() && settings.numa == Numa::None && shown() && fast.is_some_and(within)
 }
 
 /// How much longer threads wait for each other between layers than in the fit, most of whose hosts had a dozen: the root of their number is

@@ -36,6 +36,7 @@ pub(super) fn memory(
     }
     shared(context, &budgets, found);
     super::conditions::conditions(context, settings, &requirement, found);
+    super::numa::memory(context, settings, &requirement, found);
     let Some(free) = pools.host.free.low().copied() else { return };
     // Where a limit leaves mapped files out, they lie beside it.
     let with_files = context.machine.effective_memory_with_files().low().copied().unwrap_or(free);

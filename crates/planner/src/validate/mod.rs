@@ -2,7 +2,9 @@
 //! emitted.
 
 mod conditions;
+mod cores;
 mod memory;
+mod numa;
 mod rules;
 mod table;
 
@@ -187,6 +189,8 @@ pub fn ignored(context: &Context<'_>, settings: &Settings) -> Report {
     rules::context_size(context, settings, Author::User, &mut violations);
     rules::placement(context, settings, &mut violations);
     rules::overrides(context, settings, &mut violations);
+    cores::cpus(context, settings, &mut violations);
+    numa::nodes(context, settings, &mut violations);
     violations.retain(|violation| rule(violation.rule).is_some_and(|rule| rule.quiet));
     Report { violations }
 }
@@ -199,7 +203,8 @@ pub(crate) fn refused_pins(context: &Context<'_>, settings: &Settings, pinned: &
     rules::cache(context, settings, &mut violations);
     rules::placement(context, settings, &mut violations);
     rules::overrides(context, settings, &mut violations);
-    rules::threads(context, settings, &mut violations);
+    cores::cpus(context, settings, &mut violations);
+    numa::nodes(context, settings, &mut violations);
     violations.retain(|violation| violation.severity == Severity::Error && pinned.contains(&violation.setting));
     violations
 }
@@ -214,7 +219,8 @@ fn check_as(context: &Context<'_>, settings: &Settings, companions: &Companions,
     rules::cache(context, settings, &mut violations);
     rules::placement(context, settings, &mut violations);
     rules::overrides(context, settings, &mut violations);
-    rules::threads(context, settings, &mut violations);
+    cores::cpus(context, settings, &mut violations);
+    numa::nodes(context, settings, &mut violations);
     rules::expressible(context, settings, &mut violations);
     memory::memory(context, settings, companions, author, margin, &mut violations);
     violations.sort_by_key(|violation| std::cmp::Reverse(violation.severity));

@@ -1,11 +1,10 @@
 //! Rules over settings, model and engine. Each names what upstream does.
 
 use super::table::{
-    CACHE_BLOCK_AND_HEAD, COARSE_CACHE, CONTEXT_ABOVE_TRAINED, CONTEXT_ROUNDED, CONTEXT_UNKNOWN, CPUS_OF_SLOW_CORES_ONLY,
-    ENGINE_CANNOT_EXPRESS, GPU_LAYERS_CLAMPED, LATENT_CACHE_TYPES_DIFFER, MAIN_GPU_RANGE, NO_DEVICE, NO_EXPERTS, OVERRIDE_BUFFER,
-    OVERRIDE_MATCHES_NOTHING, OVERRIDE_PATTERN, OVERRIDE_SEPARATOR, POOLING_OF_NOTHING, QUANTISED_V_WITHOUT_FLASH_ATTENTION,
-    RPC_SERVER_UNNAMED, SLOT_CONTEXT_SMALL, SPLIT_MODE_ROW, SPLIT_MODE_TENSOR, TENSOR_SPLIT_EMPTY, TENSOR_SPLIT_LENGTH,
-    TENSOR_SPLIT_UNUSED, THREADS_ABOVE_CORES, THREADS_ABOVE_CPUS, THREADS_ON_SLOW_CORES, TOO_MANY_SLOTS, UBATCH_ABOVE_BATCH, ZERO,
+    CACHE_BLOCK_AND_HEAD, COARSE_CACHE, CONTEXT_ABOVE_TRAINED, CONTEXT_ROUNDED, CONTEXT_UNKNOWN, ENGINE_CANNOT_EXPRESS, GPU_LAYERS_CLAMPED,
+    LATENT_CACHE_TYPES_DIFFER, MAIN_GPU_RANGE, NO_DEVICE, NO_EXPERTS, OVERRIDE_BUFFER, OVERRIDE_MATCHES_NOTHING, OVERRIDE_PATTERN,
+    OVERRIDE_SEPARATOR, POOLING_OF_NOTHING, QUANTISED_V_WITHOUT_FLASH_ATTENTION, RPC_SERVER_UNNAMED, SLOT_CONTEXT_SMALL, SPLIT_MODE_ROW,
+    SPLIT_MODE_TENSOR, TENSOR_SPLIT_EMPTY, TENSOR_SPLIT_LENGTH, TENSOR_SPLIT_UNUSED, TOO_MANY_SLOTS, UBATCH_ABOVE_BATCH, ZERO,
 };
 use super::{Author, Context, Severity, Violation};
 use crate::emit::flags::value_text;
@@ -258,37 +257,6 @@ pub(super) fn overrides(context: &Context<'_>, settings: &Settings, found: &mut 
             }
             Ok(_) => {}
         }
-    }
-}
-
-/// Threads against the CPUs that this process may use.
-pub(super) fn threads(context: &Context<'_>, settings: &Settings, found: &mut Vec<Violation>) {
-    let Some(cores) = crate::plan::site::cores(context.machine) else { return };
-    let cpus = context.machine.effective_cpus();
-    for (setting, flag, threads) in [("threads", "-t", settings.threads), ("threads_batch", "-tb", settings.threads_batch)] {
-        if threads > cpus {
-            let message = format!("{threads} threads on {cpus} CPUs that may be used: they wait for each other");
-            found.push(THREADS_ABOVE_CPUS.broken(setting, message, format!("take {flag} {cores}")));
-        } else if threads > cores && setting == "threads" {
-            let message = format!("{threads} threads on {cores} physical cores: two on a core share its memory ports");
-            found.push(THREADS_ABOVE_CORES.broken(setting, message, format!("take {flag} {cores}")));
-        }
-    }
-    slow_cores(context, settings, cores, found);
-}
-
-/// Threads against the faster of two kinds of core, as far as this process may use them.
-fn slow_cores(context: &Context<'_>, settings: &Settings, cores: u32, found: &mut Vec<Violation>) {
-    let [fastest, _, ..] = context.machine.facts.cpu.core_kinds.as_slice() else { return };
-    let Some(fast) = crate::plan::site::fast_cores(context.machine) else { return };
-    if fast == 0 {
-        let message = format!("none of the {} cores may be used: {} threads compute on slower ones", fastest.name, settings.threads);
-        found.push(CPUS_OF_SLOW_CORES_ONLY.broken("threads", message, CPUS_OF_SLOW_CORES_ONLY.fix));
-        return;
-    }
-    if settings.threads > fast && settings.threads <= cores {
-        let message = format!("{} threads on {fast} {} cores: the slower ones hold them up", settings.threads, fastest.name);
-        found.push(THREADS_ON_SLOW_CORES.broken("threads", message, format!("take -t {fast}")));
     }
 }
 

@@ -115,6 +115,31 @@ rules! {
         "threads span kinds of cores: the fast ones wait for the slow ones", "kinds of core", "take as many as fast cores";
     CPUS_OF_SLOW_CORES_ONLY = "cpus-of-slow-cores-only", Warning, false,
         "the CPUs that may be used are all of the slower kind", "affinity and kinds of core", "start it without the mask, or with the fast cores in it";
+    SLOW_CORES_IN_MASK = "slow-cores-in-mask", Warning, false,
+        "the mask of decode names slower cores beside fast ones", "kinds of core", "take the fast ones alone";
+    CPU_MASK_FORBIDDEN = "cpu-mask-forbidden", Warning, false,
+        "a mask names CPUs that this process may not use", "affinity and cpuset of this process", "choose of those that it may";
+    CPU_MASK_IGNORED = "cpu-mask-ignored", Warning, true,
+        "a mask, or a part of it, that the system does not take", "llama.cpp sets none on macOS, and 64 bits on Windows (ggml-cpu.c)", "leave it out";
+    CPU_STRICT_WITHOUT_MASK = "cpu-strict-without-mask", Warning, true,
+        "one CPU for each thread, and no mask to choose of", "llama.cpp holds threads to nothing then (ggml-cpu.c)", "name the CPUs";
+    NUMA_OF_ONE_NODE = "numa-of-one-node", Warning, true,
+        "a strategy for NUMA nodes where there is one, or on a system on which llama.cpp has none",
+        "the machine's nodes; llama.cpp does it on Linux (ggml-cpu.c)", "leave out --numa";
+    NUMA_OVER_MASK = "numa-over-mask", Warning, true,
+        "a strategy for NUMA nodes beside a mask of CPUs", "llama.cpp gives threads the strategy's CPUs at every step (ggml-cpu.c)", "take one of both";
+    NUMA_NODES_LEFT_OUT = "numa-nodes-left-out", Warning, false,
+        "threads are spread over nodes some of which have no CPUs, or over more than eight",
+        "the machine's nodes; llama.cpp counts every node, and eight at most (ggml-cpu.c)", "take numactl, with --numa numactl";
+    NUMA_BEYOND_AFFINITY = "numa-beyond-affinity", Warning, false,
+        "a strategy gives threads all CPUs of a node, and this process may not use them all", "affinity of this process; ggml-cpu.c", "take --numa numactl, which keeps to them";
+    NUMA_ISOLATED_THREADS = "numa-isolated-threads", Warning, false,
+        "more threads on one node than it has cores", "the machine's nodes", "take as many as cores of a node";
+    NUMA_ISOLATED_MEMORY = "numa-isolated-memory", Warning, false,
+        "threads of one node read what its memory cannot hold", "the computed requirement, and memory of the nodes", "take --numa distribute";
+    NUMA_ON_ONE_NODE = "numa-on-one-node", Warning, false,
+        "threads are spread over nodes, and one thread lays down all weights: they lie on its node",
+        "llama.cpp spreads weights that threads read in from the mapped file themselves (src/llama-mmap.cpp)", "take -lm mmap and --no-repack";
     ENGINE_CANNOT_EXPRESS = "engine-cannot-express", Error, false,
         "the program has no flag for a setting", "its --help", "take the default, or a newer build";
     ENGINE_REFUSES = "engine-refuses", Error, false,

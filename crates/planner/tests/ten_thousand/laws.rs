@@ -77,6 +77,7 @@ impl Case<'_> {
         };
         self.within_limits(&plan, model, &place)?;
         self.keeps_pins(&plan)?;
+        self.holds_to_fast_cores(&plan)?;
         let grown = self.grows(&plan, model)?;
         self.valid(plan, model, &place)?;
         Ok(Outcome::Planned { grown })
@@ -108,6 +109,19 @@ impl Case<'_> {
             return Err(format!("{resident} stay in memory of {host:?}, and the verdict does not say so"));
         }
         Ok(())
+    }
+
+    /// A mask that nobody asked for names fast cores that may be used, and enough of them.
+    fn holds_to_fast_cores(&self, plan: &Plan) -> Result<(), String> {
+        let (mask, machine) = (&plan.settings.cpu_mask, &self.machine);
+        if mask.is_empty() || self.request.pins.cpu_mask.is_some() {
+            return Ok(());
+        }
+        let allowed = machine.limits.allowed_cpus.value().ok_or("a mask, and nobody knows what may be used")?;
+        let fastest = machine.facts.cpu.core_kinds.first().ok_or("a mask without kinds of core")?;
+        let fit =
+            mask.cpus().is_subset(allowed) && mask.cpus().is_subset(&fastest.cpus) && mask.cpus().len() >= plan.settings.threads as usize;
+        if fit { Ok(()) } else { Err(format!("threads held to {}", mask.ranges())) }
     }
 
     fn keeps_pins(&self, plan: &Plan) -> Result<(), String> {
@@ -170,7 +184,7 @@ impl Case<'_> {
             false => 1.0,
         };
         // The engine's own choice is kept unless a plan is better by the gate's margin, and a plan with more memory may just miss that.
-        let margin = after.gate.as_ref().filter(|gate| gate.kept()).map_or(0.0, |gate| gate.margin);
+        let margin = after.gate.as_ref().filter(|gate| gate.places()).map_or(0.0, |gate| gate.margin);
         let slower = slower / (1.0 + margin);
         Ok(Some(Grown { slower, between: between(before, &after) }))
     }

@@ -143,8 +143,12 @@ fn limit(machine: &mut Machine, draw: &mut Draw, note: &mut dyn FnMut(String)) {
     }
 }
 
-/// Processors that may be used, and a quota on their time.
+/// Processors that may be used, numbered by a system or not, and a quota on their time.
 fn processors(machine: &mut Machine, draw: &mut Draw, note: &mut dyn FnMut(String)) {
+    if draw.percent(50) {
+        machine.facts.platform.version = Known::exact("test".to_owned(), "test");
+        note("a system that runs".to_owned());
+    }
     if draw.percent(15) {
         let quota = (5 + draw.below(120)) as f64 / 10.0;
         machine.limits.cpu_quota = Known::exact(quota, "test");

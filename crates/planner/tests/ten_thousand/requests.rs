@@ -6,7 +6,7 @@ use planner::emit::ALL;
 use planner::plan::{DevicePreference, DiskPolicy, Margin, Power, Preferences, Priority};
 use planner::{Request, UseCase};
 use spec::Bytes;
-use spec::settings::{CACHE_TYPES, Devices, FlashAttention, LoadMode, Pins, SplitMode, TensorOverride};
+use spec::settings::{CACHE_TYPES, Devices, FlashAttention, LoadMode, Numa, Pins, SplitMode, TensorOverride};
 
 /// A request at random; half of them pin nothing.
 pub fn request(draw: &mut Draw) -> Request {
@@ -64,10 +64,12 @@ fn pin(pins: &mut Pins, draw: &mut Draw) {
         18 => pins.swa_full = Some(off_or_on),
         19 => pins.repack = Some(off_or_on),
         20 => pins.load_mode = Some(draw.of(LoadMode::ALL)),
-        _ => match draw.below(4) {
+        _ => match draw.below(6) {
             0 => pins.devices = Some(Devices::Only(Vec::new())),
             1 => pins.devices = Some(Devices::Only(vec![draw.of(&["CUDA0", "CUDA1", "ROCm0", "Vulkan0"]).into()])),
             2 => pins.threads = Some(draw.of(&[1, 3, 64])),
+            4 => pins.numa = Some(draw.of(Numa::ALL)),
+            3 => pins.cpu_mask = draw.of(&["0-3", "0xff00", "none", "8-"]).parse().ok(),
             _ => pins.cache_ram_mib = Some(draw.of(&[0, 512, ALL])),
         },
     }

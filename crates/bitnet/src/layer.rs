@@ -76,8 +76,8 @@ impl Pass<'_> {
         let queries_and_keys = (Table::new(q, q_width), Table::new(k, kv_width));
         let kept = self.cache.rows_mut(i, start..start + tokens);
         self.pool.each_row((queries_and_keys, kept), |token, ((q, key), (kept_key, kept_value))| {
-            rope.turn(q, start + token, kernel);
-            rope.turn(key, start + token, kernel);
+            rope.turn(q, token, kernel);
+            rope.turn(key, token, kernel);
             ty.store(key, kept_key);
             ty.store(&v[token * kv_width..][..kv_width], kept_value);
         });

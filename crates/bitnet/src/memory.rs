@@ -49,6 +49,6 @@ impl CacheType {
 
 impl From<&LoadOptions> for BitNet {
     fn from(load: &LoadOptions) -> Self {
-        Self { head: load.head, in_place: load.layout == Layout::Blocks128 }
+        Self { head: Some(load.head), in_place: load.layout == Layout::Blocks128 }
     }
 }

@@ -134,7 +134,7 @@ impl Session {
             options,
             cache: Cache::new(cache, n_layer, n_ctx, config.kv_width()),
             device,
-            rope: Rope::new(n_ctx, config.head_dim, config.rope_base),
+            rope: Rope::new(n_ubatch.min(n_ctx), config.head_dim, config.rope_base),
             buffers: Buffers::new(config, n_ubatch.min(n_ctx)),
             last: vec![0.0; config.n_embd],
             logits: vec![0.0; config.n_vocab],
@@ -210,6 +210,7 @@ impl Session {
         for (token, x) in tokens.iter().zip(self.buffers.x.chunks_exact_mut(width)) {
             weights.embedding.row(*token as usize, x);
         }
+        self.rope.go_to(self.past, tokens.len());
         let mut pass = Pass {
             config: &weights.config,
             rope: &self.rope,

@@ -4,11 +4,15 @@
 //! It computes one sequence on the CPU, weights in place in the mapped file, and the last `n_gpu_layers` layers on the first device, where
 //! that is one of wgpu's. What it does not have (repacking, prompt caches, checkpoints) is nothing.
 
+mod explain;
+
+pub(crate) use explain::steps;
+
 use crate::context;
 use crate::error::FootprintError;
 use crate::requirement::{DeviceRequirement, HostRequirement, Requirement, ResolvedContext};
 use crate::{Backend, Companions, Device, EngineProfile, Rules, Target};
-use spec::model::{FeedForward, Mixer};
+use spec::model::{FeedForward, Mixer, Tensor};
 use spec::{Bytes, Known, Model, QuantType, Settings};
 use workspace::{Context, Device as Limits, Stack};
 
@@ -25,16 +29,23 @@ pub enum Head {
 /// What of the engine decides its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BitNet {
-    /// How the output head is kept.
-    pub head: Head,
+    /// How the output head is kept; `None` leaves that to a plan, and without one it is as the file has it.
+    pub head: Option<Head>,
     /// The file's `I2_S` codes lie as the kernels read them (in blocks of 128): else they are copied.
     pub in_place: bool,
 }
 
 impl Default for BitNet {
-    /// The head as it is, and the layout of almost all files.
+    /// The head as a plan chooses it, and the layout of almost all files.
     fn default() -> Self {
-        Self { head: Head::default(), in_place: true }
+        Self { head: None, in_place: true }
+    }
+}
+
+impl BitNet {
+    /// The same with the head kept so.
+    pub fn with_head(self, head: Head) -> Self {
+        Self { head: Some(head), ..self }
     }
 }
 
@@ -106,20 +117,21 @@ pub struct Sizes {
 /// Memory by what it is for. Buffers are exact to the byte: what the engine allocates when it loads a model and makes a context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Buffers {
-    /// Weights that are used where they are in the file: pages that the system can drop and read again.
+    /// Weights that tokens read where they are in the file: pages that the system can drop and read again. A table of which a token reads
+    /// a row at most, no head, is not among them.
     pub weights_mapped: Bytes,
     /// Norms, and weights in another layout than the file's.
     pub weights_copied: Bytes,
     /// Keys and values of the whole context.
     pub kv_cache: Bytes,
-    /// What a micro-batch is computed in, and the table of rotary angles.
+    /// What a micro-batch is computed in, with its rotary angles.
     pub compute: Bytes,
     /// Logits of one token, and the stream that they come from.
     pub output: Bytes,
 }
 
 impl Buffers {
-    /// Everything but mapped weights.
+    /// Everything but what is mapped.
     pub fn anonymous(&self) -> Bytes {
         self.weights_copied + self.kv_cache + self.compute + self.output
     }
@@ -140,52 +152,95 @@ impl Buffers {
         // Integers of the widest input of a linear layer, their sum and their scale.
         let widest = embd.max(ff).max(q);
         let integers = widest.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX).saturating_add(8);
-        let token = streams.saturating_mul(4).saturating_add(integers);
-        let angles = floats(figures.head_dim / 2 * 2).times(sizes.n_ctx);
+        // Cosines and sines of each token, and the frequencies that they follow from.
+        let half = figures.head_dim / 2;
+        let angles = half.saturating_mul(2).saturating_mul(4);
+        let token = streams.saturating_mul(4).saturating_add(integers).saturating_add(angles);
         let row = sizes.cache.row_bytes(kv).unwrap_or(Bytes::MAX);
         Self {
             weights_mapped,
             weights_copied,
             kv_cache: row.times(sizes.n_ctx).times(here.saturating_mul(2)),
-            compute: Bytes::new(token).times(sizes.n_ubatch.min(sizes.n_ctx)) + angles,
+            compute: Bytes::new(token).times(sizes.n_ubatch.min(sizes.n_ctx)) + floats(half),
             output: floats(figures.n_vocab) + floats(embd),
         }
     }
 }
 
-/// Bytes used in place, of the first `here` layers only, and bytes of copies, which are made of all.
-fn weights(model: &Model, figures: &Figures, engine: BitNet, here: u64) -> (Bytes, Bytes) {
-    let elsewhere = |name: &str| {
-        let layer = name.strip_prefix("blk.").and_then(|name| name.split('.').next()?.parse::<u64>().ok());
-        layer.is_some_and(|layer| layer >= here)
-    };
-    let head = head(model);
-    let (mut mapped, mut copied) = (Bytes::ZERO, Bytes::ZERO);
-    for tensor in &model.tensors {
+/// What becomes of a tensor when it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// Its bytes are read where the file has them.
+    InPlace,
+    /// A copy of so many bytes is read instead.
+    Copied(Bytes),
+    /// It is one number, which the layer keeps.
+    Scale,
+}
+
+impl Use {
+    fn of(tensor: &Tensor, engine: BitNet) -> Self {
         let (columns, rows) = (tensor.shape[0], tensor.shape[1]);
         let in_whole_blocks = rows.saturating_mul(columns.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX) / 4);
         match tensor.ty {
-            QuantType::I2_S if engine.in_place && columns.is_multiple_of(BLOCK) => {
-                mapped += if elsewhere(&tensor.name) { Bytes::ZERO } else { tensor.bytes };
-            }
-            QuantType::I2_S | QuantType::TQ1_0 | QuantType::TQ2_0 | QuantType::HF_U2 => copied += Bytes::new(in_whole_blocks),
-            _ if rows == 1 && tensor.name.ends_with("norm.weight") => copied += Bytes::new(columns.saturating_mul(4)),
-            _ if tensor.name.ends_with(".scale") || tensor.name.ends_with(".weight_scale") => {}
-            _ => mapped += tensor.bytes,
-        }
-        if tensor.name == head && engine.head == Head::Q8_0 && tensor.ty != QuantType::Q8_0 {
-            copied += QuantType::Q8_0.row_bytes(figures.n_embd).unwrap_or(Bytes::ZERO).times(figures.n_vocab);
+            QuantType::I2_S if engine.in_place && columns.is_multiple_of(BLOCK) => Self::InPlace,
+            QuantType::I2_S | QuantType::TQ1_0 | QuantType::TQ2_0 | QuantType::HF_U2 => Self::Copied(Bytes::new(in_whole_blocks)),
+            _ if rows == 1 && tensor.name.ends_with("norm.weight") => Self::Copied(Bytes::new(columns.saturating_mul(4))),
+            _ if tensor.name.ends_with(".scale") || tensor.name.ends_with(".weight_scale") => Self::Scale,
+            _ => Self::InPlace,
         }
     }
-    (mapped, copied)
+}
+
+/// True for tensors of layers behind the first `here`.
+fn is_elsewhere(tensor: &Tensor, here: u64) -> bool {
+    tensor.layer().is_some_and(|layer| u64::from(layer) >= here)
+}
+
+/// Bytes read in place, of the first `here` layers only, and bytes of copies, which are made of all.
+fn weights(model: &Model, figures: &Figures, engine: BitNet, here: u64) -> (Bytes, Bytes) {
+    let (mut mapped, mut copied) = (Bytes::ZERO, Bytes::ZERO);
+    for tensor in &model.tensors {
+        match Use::of(tensor, engine) {
+            Use::InPlace if is_unread(model, tensor, engine) || tensor.ty == QuantType::I2_S && is_elsewhere(tensor, here) => {}
+            Use::InPlace => mapped += tensor.bytes,
+            Use::Copied(bytes) => copied += bytes,
+            Use::Scale => {}
+        }
+    }
+    let copy = head_copy(model, engine).and_then(|ty| ty.row_bytes(figures.n_embd));
+    (mapped, copied + copy.unwrap_or(Bytes::ZERO).times(figures.n_vocab))
 }
 
 /// Name of the tensor that logits come from.
 fn head(model: &Model) -> &'static str {
-    if model.tensor("output.weight").is_some() { "output.weight" } else { EMBEDDING }
+    if model.tensor(HEAD).is_some() { HEAD } else { EMBEDDING }
+}
+
+/// The type of the file's output head; `None` where it has none.
+pub fn head_type(model: &Model) -> Option<QuantType> {
+    model.tensor(head(model)).map(|tensor| tensor.ty)
+}
+
+/// The type of a copy of the output head that tokens read instead of the file's; `None` where there is no copy.
+pub fn head_copy(model: &Model, engine: BitNet) -> Option<QuantType> {
+    let wider = head_type(model).is_some_and(|ty| ty != QuantType::Q8_0);
+    (wider && engine.head == Some(Head::Q8_0)).then_some(QuantType::Q8_0)
+}
+
+/// The model as tokens read it with such a copy, for speeds: the copy is its output head.
+pub fn with_copied_head(model: &Model, ty: QuantType) -> Model {
+    let mut copied = model.clone();
+    let Some(tensor) = model.tensor(head(model)) else { return copied };
+    let bytes = ty.tensor_bytes(tensor.shape).unwrap_or(tensor.bytes);
+    copied.tensors.retain(|other| other.name != HEAD);
+    copied.tensors.push(Tensor { name: HEAD.to_owned(), ty, bytes, ..tensor.clone() });
+    copied.tied_embeddings = false;
+    copied
 }
 
 const EMBEDDING: &str = "token_embd.weight";
+const HEAD: &str = "output.weight";
 const SUMS: &str = "what the BitNet engine allocates (footprint::bitnet)";
 const NONE: &str = "the BitNet engine has none";
 
@@ -246,7 +301,16 @@ pub(crate) fn require(
     }
     let first = (figures.n_layer - on_device) as usize;
     let layer_devices = (0..=model.layers.len()).map(|layer| (layer >= first && layer < model.layers.len()).then_some(0)).collect();
-    Ok(Requirement { devices, host, notes: notes(model), graph: None, layer_devices, context, sliced: false })
+    Ok(Requirement {
+        devices,
+        host,
+        notes: notes(model),
+        graph: None,
+        layer_devices,
+        context,
+        head: head_copy(model, engine),
+        sliced: false,
+    })
 }
 
 /// The context, which is not padded.
@@ -275,23 +339,27 @@ fn context(model: &Model, settings: &Settings, profile: &EngineProfile) -> Resul
     })
 }
 
-/// Of the mapped file: a table of which a token reads one row.
+/// Of the mapped file: a table of which a token reads one row, and which is no head.
 fn looked_up(model: &Model, engine: BitNet) -> Bytes {
     let own_head = head(model) != EMBEDDING;
-    let table = model.tensor(EMBEDDING).filter(|_| own_head && engine.head == Head::File);
+    let table = model.tensor(EMBEDDING).filter(|_| own_head && head_copy(model, engine).is_none());
     table.map_or(Bytes::ZERO, |table| table.bytes)
+}
+
+/// Of the weights used in place: what tokens do not read but for a row, and what only a copy was made of.
+fn is_unread(model: &Model, tensor: &Tensor, engine: BitNet) -> bool {
+    let (copied, head) = (head_copy(model, engine).is_some(), head(model));
+    if tensor.name == EMBEDDING { copied || head != EMBEDDING } else { copied && tensor.name == head }
 }
 
 /// Anonymous memory of a vocabulary per token and per merge, and of everything else: texts and tables of the crate `tokenizers`, and what
 /// the reader of the file leaves to the heap.
 const TOKEN: Bytes = Bytes::new(230);
 const MERGE: Bytes = Bytes::new(72);
-const PROGRAM: Bytes = Bytes::from_kib(1024);
+const PROGRAM: Bytes = Bytes::from_kib(1280);
 
 fn runtime(model: &Model) -> Known<Bytes> {
-    // A folder's `tokenizer.json` is not read for a plan: byte-level vocabularies have about two merges per token at most.
-    let tokenizer = model.tokenizer.as_ref().map(|tokenizer| (tokenizer.n_tokens, tokenizer.n_merges));
-    let (tokens, merges) = tokenizer.unwrap_or_else(|| (model.n_vocab, model.n_vocab.saturating_mul(2)));
+    let (tokens, merges) = tokenizer(model);
     let value = TOKEN.times(tokens) + MERGE.times(merges) + PROGRAM;
     Known::estimated(value, value.scale(0.3), value.scale(2.0) + Bytes::from_mib(8), "tables of the tokenizer (footprint::bitnet)")
 }
@@ -334,6 +402,13 @@ fn on(device: &Device, figures: &Figures, sizes: &Sizes) -> Result<DeviceRequire
     })
 }
 
+/// Tokens and merges of its vocabulary.
+fn tokenizer(model: &Model) -> (u64, u64) {
+    // A folder's `tokenizer.json` is not read for a plan: byte-level vocabularies have about two merges per token at most.
+    let tokenizer = model.tokenizer.as_ref().map(|tokenizer| (tokenizer.n_tokens, tokenizer.n_merges));
+    tokenizer.unwrap_or_else(|| (model.n_vocab, model.n_vocab.saturating_mul(2)))
+}
+
 fn unused(name: &str, shares_host: bool) -> DeviceRequirement {
     let none = || Known::exact(Bytes::ZERO, NONE);
     DeviceRequirement {
@@ -348,22 +423,6 @@ fn unused(name: &str, shares_host: bool) -> DeviceRequirement {
         beside: Vec::new(),
         shares_host,
     }
-}
-
-/// What is kept of the output head, and what that means: for people. `None` where the file has it in `q8_0`.
-pub fn head_choice(model: &Model, engine: BitNet) -> Option<String> {
-    let tensor = model.tensor(head(model)).filter(|tensor| tensor.ty != QuantType::Q8_0)?;
-    Some(match engine.head {
-        Head::File => format!(
-            "output head: as the file has it ({}), so that logits are the model's own; each token reads {} of it",
-            tensor.ty, tensor.bytes
-        ),
-        Head::Q8_0 => {
-            let columns = tensor.shape[0];
-            let copy = QuantType::Q8_0.row_bytes(columns).unwrap_or(Bytes::ZERO).times(tensor.shape[1]);
-            format!("output head: a copy in q8_0, as asked; each token reads {copy} of it instead of {} in {}", tensor.bytes, tensor.ty)
-        }
-    })
 }
 
 fn notes(model: &Model) -> Vec<String> {

@@ -2,6 +2,7 @@
 //!
 //! The rule and the upstream line are the source that a [`Known`] carries; here are the factors.
 
+use crate::bitnet::{self, BitNet};
 use crate::companions::Companions;
 use crate::compressed;
 use crate::error::FootprintError;
@@ -44,6 +45,9 @@ pub fn explain(
         let (target, settings) = (target.only(&settings.devices)?, Settings { devices: Devices::All, ..settings.clone() });
         return explain(model, &settings, &target, profile, companions, requirement);
     }
+    if let Some(engine) = profile.bitnet {
+        return Ok(of_bitnet(model, settings, requirement, engine));
+    }
     let facts = Facts {
         model,
         settings,
@@ -74,6 +78,22 @@ pub fn explain(
         })
     });
     Ok(explained.collect())
+}
+
+/// Numbers of the BitNet engine; the rules of those on a device say it all.
+fn of_bitnet(model: &Model, settings: &Settings, requirement: &Requirement, engine: BitNet) -> Vec<Explanation> {
+    let places = std::iter::once(None).chain((0..requirement.devices.len()).map(Some));
+    let parts = places.flat_map(|device| requirement.parts(device).into_iter().map(move |part| (device, part)));
+    let explained = parts.filter(|(_, part)| part.peak.get() != Some(Bytes::ZERO)).map(|(device, part)| Explanation {
+        device,
+        component: part.component,
+        steps: match device {
+            Some(_) => Vec::new(),
+            None => bitnet::steps(model, settings, requirement, engine, part.component),
+        },
+        bytes: part.peak,
+    });
+    explained.collect()
 }
 
 struct Facts<'a> {

@@ -250,6 +250,7 @@ impl<'a> Case<'a> {
             graph: parts.simulated.compute.graph,
             context: ResolvedContext { flash_attn: parts.simulated.compute.flash_attn, ..context },
             layer_devices: layers.clone(),
+            head: None,
             sliced: false,
         }
     }

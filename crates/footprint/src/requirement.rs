@@ -2,7 +2,7 @@
 
 use crate::parts::{Component, Part};
 use crate::profile::Rules;
-use spec::{Bytes, Known};
+use spec::{Bytes, Known, QuantType};
 
 /// What one configuration of one model needs, right after load and at peak.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub struct Requirement {
     /// Which device holds each layer; `None` is the host. The last entry is the output. Where layers are sliced, the first
     /// device stands for all.
     pub layer_devices: Vec<Option<usize>>,
+    /// Type of a copy of the output head, on the host, that tokens read instead of the file's; `None` where they read the file's.
+    pub head: Option<QuantType>,
     /// Every device holds a slice of each layer that is not on the host (split mode `tensor`).
     pub sliced: bool,
     /// Nodes and splits of the simulated prefill graph, where it was simulated.

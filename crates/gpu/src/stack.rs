@@ -92,7 +92,9 @@ impl Stack {
         let norms = shape.norms(gpu.alignment()).ok_or_else(beyond)?;
         let maker = Maker { gpu: &gpu, config, sizes, norms };
         let buffers = chosen.iter().map(|layer| maker.buffers(layer)).collect::<Result<Vec<_>, _>>()?;
-        let table = Rope::new(sizes.n_ctx, config.head_dim, config.rope_base);
+        // A device has the angles of every position.
+        let mut table = Rope::new(sizes.n_ctx, config.head_dim, config.rope_base);
+        table.go_to(0, sizes.n_ctx);
         let angles = maker.filled("rotary angles", &[(0, table.angles())], size_of_val(table.angles()) as u64)?;
         let (arena, results) = batch(&gpu, &shape, sizes.tokens)?;
         let pipelines = LayerPipelines::new(&gpu.device, &constants(config, sizes.cache));

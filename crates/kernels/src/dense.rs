@@ -161,10 +161,7 @@ impl DenseMatrix {
             DenseType::F16 => walk(bytes.as_chunks::<2>().0, x, out, functions.f16),
             DenseType::Q8_0 => walk(bytes.as_chunks::<34>().0, x, out, functions.q8_0),
             DenseType::F32 => walk(bytes.as_chunks::<4>().0, x, out, |rows, x| rows.map(|row| plain(row, x, f32::from_le_bytes))),
-            DenseType::Bf16 => {
-                let float = |bytes: Half| f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16);
-                walk(bytes.as_chunks::<2>().0, x, out, |rows, x| rows.map(|row| plain(row, x, float)));
-            }
+            DenseType::Bf16 => walk(bytes.as_chunks::<2>().0, x, out, functions.bf16),
         }
     }
 }

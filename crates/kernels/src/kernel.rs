@@ -16,6 +16,12 @@ pub(crate) const TOKENS: usize = 4;
 
 /// A 16-bit float as it lies in memory.
 pub(crate) type Half = [u8; 2];
+
+/// Its value: a `bf16` is the upper half of a 32-bit float, else it is an IEEE half.
+#[inline(always)]
+pub(crate) fn float<const BF16: bool>(half: Half) -> f32 {
+    if BF16 { half::bf16::from_le_bytes(half).to_f32() } else { half::f16::from_le_bytes(half).to_f32() }
+}
 /// 32 weights of `q8_0`: a scale in f16 and 32 integers.
 pub(crate) type Q8 = [u8; 34];
 
@@ -30,6 +36,7 @@ pub(crate) struct Functions {
     /// What is left over.
     pub(crate) one: Tile<1, 1>,
     pub(crate) f16: Dots<Half, ROWS>,
+    pub(crate) bf16: Dots<Half, ROWS>,
     pub(crate) q8_0: Dots<Q8, ROWS>,
     /// So many turns of products of 8 bits that read no memory; how many products a turn is. `None` where the instruction set has none
     /// of its own for them.

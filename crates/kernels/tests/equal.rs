@@ -106,13 +106,17 @@ fn dense_rows_are_equal_to_the_bit_and_near_the_exact_sum() {
     }
 }
 
-/// A row that is no whole number of steps: f16 takes any width.
+/// A row that is no whole number of steps: floats of 16 bits take any width.
 #[test]
-fn odd_widths_of_f16() {
+fn odd_widths_of_16_bits() {
     let mut noise = Noise(7);
-    for columns in [1, 15, 16, 17, 100] {
-        let halves: Vec<u8> = (0..5 * columns).flat_map(|_| half::f16::from_f32(noise.float()).to_le_bytes()).collect();
-        let matrix = DenseMatrix::new(halves.into(), DenseType::F16, 5, columns).unwrap();
+    for (ty, columns) in [DenseType::F16, DenseType::Bf16].into_iter().flat_map(|ty| [1, 15, 16, 17, 100].map(|columns| (ty, columns))) {
+        let mut half = || match ty {
+            DenseType::Bf16 => half::bf16::from_f32(noise.float()).to_le_bytes(),
+            _ => half::f16::from_f32(noise.float()).to_le_bytes(),
+        };
+        let halves: Vec<u8> = (0..5 * columns).flat_map(|_| half()).collect();
+        let matrix = DenseMatrix::new(halves.into(), ty, 5, columns).unwrap();
         let x: Vec<f32> = (0..columns).map(|_| noise.float()).collect();
         let multiply = |kernel| {
             let mut out = vec![f32::NAN; 5];
@@ -120,7 +124,7 @@ fn odd_widths_of_f16() {
             out
         };
         for kernel in Kernel::available() {
-            assert_eq!(multiply(kernel), multiply(Kernel::reference()), "{kernel} at {columns}");
+            assert_eq!(multiply(kernel), multiply(Kernel::reference()), "{kernel} at {columns} in {ty:?}");
         }
     }
 }

@@ -49,7 +49,7 @@ fn a_run_gives_a_text_and_a_receipt_whose_buffers_are_equal_to_the_byte() {
 #[test]
 fn the_same_seed_gives_the_same_text_with_any_number_of_threads_and_any_micro_batch() {
     let folder = folder();
-    let text = |more: &str| json(&folder, &format!("run m.gguf -n 12 --prompt baba {more}"), "run")["text"].clone();
+    let text = |more: &str| json(&folder, &format!("run m.gguf --engine bitnet:file -n 12 --prompt baba {more}"), "run")["text"].clone();
     let one = text("-t 1");
     assert_eq!((text("-t 2"), text("-t 2 -ub 1")), (one.clone(), one));
 }
@@ -86,7 +86,7 @@ fn plans_and_memory_name_the_engine_and_what_it_does_not_have_is_refused() {
     let plan = json(&folder, "plan m.gguf --machine ram=8GiB,cores=4", "plan");
     assert_eq!(plan["engine"], "BitNet engine");
     let settings: Vec<&str> = plan["settings"].as_array().unwrap().iter().map(|choice| choice["name"].as_str().unwrap()).collect();
-    assert_eq!(settings, ["n_ctx", "n_ubatch", "cache_type_k", "cache_type_v", "threads"]);
+    assert_eq!(settings, ["n_ctx", "n_ubatch", "cache_type_k", "cache_type_v", "threads", "head_type"]);
     assert_eq!(json(&folder, "memory m.gguf", "memory")["engine_profile"], "BitNet engine");
     for (line, why) in [
         ("memory m.gguf -np 2", "it holds one sequence: n_parallel 2"),
@@ -98,15 +98,29 @@ fn plans_and_memory_name_the_engine_and_what_it_does_not_have_is_refused() {
     }
 }
 
+/// The plan takes it where it is faster, as a pin does; where quality is asked for, or a pin says so, the file's own is read.
 #[test]
 fn a_head_in_eight_bits_is_a_copy_that_is_counted() {
     let folder = folder();
-    let run = json(&folder, "run m.gguf --engine bitnet:q8_0 -n 4 --prompt baba", "run");
-    let parts = run["receipt"]["places"][0]["parts"].as_array().unwrap();
-    let weights = parts.iter().find(|part| part["component"] == "weights").unwrap();
     // 2304 rows of 8 blocks of 34 bytes, and the norms: three layers of three times 256 and 768, and the last of 256.
-    assert_eq!(weights["reported"], 2304 * 8 * 34 + 4 * (3 * (3 * 256 + 768) + 256));
-    assert_eq!(weights["planned"]["value"], weights["reported"]);
+    let (head, norms) = (2304 * 8 * 34, 4 * (3 * (3 * 256 + 768) + 256));
+    for (options, copied) in [
+        ("--prompt-tokens 8 --output-tokens 500", head + norms),
+        ("--engine bitnet:q8_0", head + norms),
+        ("--use-case quality", norms),
+        ("--engine bitnet:file", norms),
+    ] {
+        let run = json(&folder, &format!("run m.gguf {options} -n 4 --prompt baba"), "run");
+        let parts = run["receipt"]["places"][0]["parts"].as_array().unwrap();
+        let weights = parts.iter().find(|part| part["component"] == "weights").unwrap();
+        assert_eq!(weights["reported"], copied, "{options}");
+        assert_eq!(weights["planned"]["value"], weights["reported"], "{options}");
+    }
+    let plan = json(&folder, "plan m.gguf --prompt-tokens 8 --output-tokens 500 --explain", "plan");
+    let knob = plan["knobs"].as_array().unwrap().iter().find(|knob| knob["name"] == "head_type").unwrap();
+    assert_eq!((&knob["value"], &knob["others"][0]["value"]), (&"q8_0".into(), &"f16".into()), "{knob:#}");
+    let command: Vec<&str> = plan["command"]["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
+    assert!(command.windows(2).any(|pair| pair == ["--engine", "bitnet:q8_0"]), "{command:?}");
 }
 
 #[test]
@@ -167,4 +181,22 @@ fn a_folder_is_spoken_to_by_its_own_template_and_refused_by_other_engines_and_ty
     let output = folder.output("run hub -n 4 --prompt baba");
     assert_eq!(output.status.code(), Some(6), "{}", folder.show(&output));
     assert!(String::from_utf8_lossy(&output.stderr).contains("tokenizer.json: no such file"), "{}", folder.show(&output));
+}
+
+/// What the process takes on top of what it had, for a context of which the sums are most: the tables of the tokenizer are an estimate.
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_of_the_process_is_within_three_percent_after_load_and_at_peak() {
+    let folder = folder();
+    let hub = packed(synthetic::LinearClass::AutoBitLinear);
+    for (folder, model) in [(&folder, "m.gguf"), (&hub, "hub")] {
+        for head in ["file", "q8_0"] {
+            let run = json(folder, &format!("run {model} --engine bitnet:{head} -n 4 -c 32768 -ctk f32 -ctv f32 --prompt baba"), "run");
+            let process = &run["receipt"]["process"];
+            for line in ["anonymous_at_load", "anonymous"] {
+                let off = process[line]["relative_error"].as_f64().unwrap();
+                assert!(off.abs() <= 0.03, "{model}, {head}, {line}: {off}: {process:#}");
+            }
+        }
+    }
 }

@@ -235,6 +235,8 @@ impl Survey {
         }
         let request = planner::Request { profile: self.engine.rules.profile.clone(), ..request.clone() };
         let plan = planner::plan(&self.machine, &self.model, &self.target, &request).map_err(Error::Refused)?;
+        // What a plan chooses of the engine itself is the engine from here on.
+        self.engine.rules.profile = plan.request.profile.clone();
         let plan = planner::validate(plan, &self.context()).map_err(|report| Error::Invalid(Box::new(report)))?;
         let Self { path, origin, beside, machine, model, analysis, target, engine } = self;
         let target = plan.plan().target(&target).into_owned();

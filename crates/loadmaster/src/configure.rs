@@ -24,7 +24,7 @@ use crate::known::precision;
 use crate::machine::MachineSource;
 use crate::open::{Origin, open_as};
 use crate::system::{SystemInfo, Tier};
-use footprint::bitnet::BitNet;
+use footprint::bitnet::{BitNet, Head};
 use formats::FileType;
 use planner::plan::Strategy;
 use planner::{EngineRules, GpuSupport, Preferences};
@@ -53,6 +53,8 @@ pub struct DeviceConfig {
     pub fallback: Option<String>,
     /// The type that was planned, of a model of which no file was read; `None` where the file has its own.
     pub file_type: Option<FileType>,
+    /// How the BitNet engine keeps the output head; `None` for other engines, and where nothing was planned.
+    pub head: Option<Head>,
     /// What was asked for: corrections keep its pins, preferences and use case.
     pub request: planner::Request,
 }
@@ -149,6 +151,7 @@ impl DeviceConfig {
                 Origin::Assumed(_) => advice.model.file_type.as_deref().and_then(|name| name.parse().ok()),
                 _ => None,
             },
+            head: advice.engine.rules.profile.bitnet.and_then(|engine| engine.head),
             request: request.clone(),
         }
     }
@@ -185,6 +188,7 @@ impl DeviceConfig {
             reasons: vec![format!("{guess}, {strategy}{kept}")],
             fallback: Some(why.to_owned()),
             file_type: None,
+            head: None,
             request: request.clone(),
         }
     }

@@ -35,6 +35,7 @@ use crate::launch::bundled::BundledOptions;
 use crate::launch::{Event, Interrupts, LaunchError};
 use crate::machine::MachineSource;
 use footprint::Requirement;
+use footprint::bitnet::BitNet;
 use planner::{Preferences, Report};
 use spec::Bytes;
 use spec::settings::Pins;
@@ -198,7 +199,8 @@ impl ProductionModelLoader {
     /// Machine and model, with the engine that a configuration is for.
     fn survey(&self, model: &Path, config: &DeviceConfig) -> Result<Survey, LoaderError> {
         let other = EngineChoice::Assumed(Box::new(crate::advise::newest_server()));
-        let engine = EngineChoice::Suited(footprint::bitnet::BitNet::default(), Box::new(other));
+        let bitnet = BitNet::default().with_head(config.head.unwrap_or_default());
+        let engine = EngineChoice::Suited(bitnet, Box::new(other));
         let request = Request { machine: self.machine.clone(), quant: config.file_type, engine, ..Request::new(model) };
         Ok(survey(&request)?)
     }

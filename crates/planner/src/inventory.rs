@@ -1,5 +1,7 @@
 //! What of a model lies where: bytes, operations and cache of each layer, so that a search can sum them cheaply.
 
+use footprint::EngineProfile;
+use footprint::bitnet::{head_copy, with_copied_head};
 use spec::model::Tensor;
 use spec::model::{Experts, FeedForward, Layer, Mixer};
 use spec::{Bytes, Model, QuantType, Settings};
@@ -101,6 +103,26 @@ fn cache_row(ty: QuantType, width: u64) -> Bytes {
 }
 
 impl Inventory {
+    /// That of a model whose output head is read from a copy in this type, if any ([`footprint::Requirement::head`]).
+    pub(crate) fn with_head(model: &Model, copy: Option<QuantType>) -> Self {
+        let Some(ty) = copy else { return Self::of(model) };
+        // The speed model knows types by what most weights of a file are in. What is not copied is computed as before.
+        let quants = [false, true].map(|experts| dominant(model, experts));
+        Self { quants, ..Self::of(&with_copied_head(model, ty)) }
+    }
+
+    /// That of a model as the engine of a profile computes it.
+    pub(crate) fn as_run(model: &Model, profile: &EngineProfile) -> Self {
+        let Some(engine) = profile.bitnet else { return Self::of(model) };
+        let mut inventory = Self::with_head(model, head_copy(model, engine));
+        if !inventory.tied {
+            // Mapped, and but for a row per token not read again.
+            inventory.input = Bytes::ZERO;
+        }
+        inventory
+    }
+
+    /// That of a model as its file has it.
     pub(crate) fn of(model: &Model) -> Self {
         let computed = model.n_layer() as usize;
         let mut layers: Vec<LayerLoad> = model.layers.iter().enumerate().map(|(i, layer)| empty_layer(layer, i < computed)).collect();

@@ -1,6 +1,8 @@
 //! Tiny models made from a formula: the one of ../oracle/record.py.
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod plain;
+
 use bytes::Bytes as Data;
 use kernels::Layout;
 use serde::Deserialize;
@@ -13,6 +15,7 @@ use std::collections::BTreeMap;
 pub struct Case {
     pub seed: u64,
     pub hidden_act: String,
+    #[serde(default)]
     pub linear_class: String,
     pub n_vocab: usize,
     pub n_embd: usize,
@@ -23,7 +26,9 @@ pub struct Case {
     pub head_dim: usize,
     pub rope_base: f64,
     pub tokens: Vec<u32>,
+    #[serde(default)]
     pub greedy: Vec<u32>,
+    #[serde(default)]
     pub logits: Vec<Vec<f32>>,
 }
 

@@ -14,7 +14,8 @@ static FUNCTIONS: Functions = Functions {
     wide: checked,
     tall: checked,
     one: checked,
-    f16: checked_f16,
+    f16: checked_halves::<false, _>,
+    bf16: checked_halves::<true, _>,
     q8_0: checked_q8_0,
     dots: None,
     widen: checked_widen,
@@ -40,9 +41,9 @@ fn checked<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]
     unsafe { tile(codes, values) }
 }
 
-pub(super) fn checked_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
+pub(super) fn checked_halves<const BF16: bool, const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
     // SAFETY: as above; `avx_vnni` hands it out where `has` is true too.
-    unsafe { dots_f16(rows, x) }
+    unsafe { dots_halves::<BF16, R>(rows, x) }
 }
 
 pub(super) fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
@@ -140,7 +141,7 @@ pub(super) fn reduce(sum: __m256i) -> i32 {
 
 /// Lanes 0 to 7 and 8 to 15.
 #[target_feature(enable = "avx2,f16c")]
-fn dots_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
+fn dots_halves<const BF16: bool, const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
     let (x, rest) = x.as_chunks::<LANES>();
     let chunks = rows.map(|row| row.as_chunks::<LANES>());
     let steps = chunks.map(|(steps, _)| steps);
@@ -151,15 +152,23 @@ fn dots_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
         for (sums, row) in sums.iter_mut().zip(steps) {
             let bytes = row[place].as_flattened();
             for ((sum, x), bytes) in sums.iter_mut().zip(x).zip(bytes.chunks(16)) {
-                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(_mm256_cvtph_ps(load_16(bytes)), x));
+                let weights = if BF16 { widened_bf16(load_16(bytes)) } else { _mm256_cvtph_ps(load_16(bytes)) };
+                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(weights, x));
             }
         }
     }
     let mut totals = [0.0; R];
     for ((total_of, sums), (_, row)) in totals.iter_mut().zip(sums).zip(chunks) {
-        *total_of = total(super::with_rest(lanes(sums), row, rest));
+        *total_of = total(super::with_rest::<BF16>(lanes(sums), row, rest));
     }
     totals
+}
+
+/// A `bf16` is the upper half of a float.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widened_bf16(halves: __m128i) -> __m256 {
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
 }
 
 #[target_feature(enable = "avx2,f16c")]

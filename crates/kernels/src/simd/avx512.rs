@@ -14,7 +14,8 @@ static FUNCTIONS: Functions = Functions {
     wide: checked,
     tall: checked_tall,
     one: checked,
-    f16: checked_f16,
+    f16: checked_halves::<false, _>,
+    bf16: checked_halves::<true, _>,
     q8_0: checked_q8_0,
     dots: Some(checked_dots),
     widen: checked_widen,
@@ -40,9 +41,9 @@ fn checked_tall<const R: usize>(codes: [&[u8]; R], values: [&[i8]; 1]) -> [[i32;
     unsafe { tall(codes, values.as_chunks().0) }.map(|sum| [sum])
 }
 
-fn checked_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
+fn checked_halves<const BF16: bool, const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
     // SAFETY: as above.
-    unsafe { dots_f16(rows, x) }
+    unsafe { dots_halves::<BF16, R>(rows, x) }
 }
 
 fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
@@ -171,7 +172,7 @@ fn reduce([a, b, c, d]: [__m512i; 4]) -> [i32; 4] {
 }
 
 #[target_feature(enable = "avx512f")]
-fn dots_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
+fn dots_halves<const BF16: bool, const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
     let (x, rest) = x.as_chunks::<LANES>();
     let chunks = rows.map(|row| row.as_chunks::<LANES>());
     let steps = chunks.map(|(steps, _)| steps);
@@ -180,15 +181,23 @@ fn dots_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
         let x = load_16_floats(x);
         super::prefetch(steps, place);
         for (sum, row) in sums.iter_mut().zip(steps) {
-            let weights = _mm512_cvtph_ps(load_32(row[place].as_flattened()));
+            let halves = load_32(row[place].as_flattened());
+            let weights = if BF16 { widened_bf16(halves) } else { _mm512_cvtph_ps(halves) };
             *sum = _mm512_add_ps(*sum, _mm512_mul_ps(weights, x));
         }
     }
     let mut totals = [0.0; R];
     for ((total_of, sum), (_, row)) in totals.iter_mut().zip(sums).zip(chunks) {
-        *total_of = total(super::with_rest(lanes(sum), row, rest));
+        *total_of = total(super::with_rest::<BF16>(lanes(sum), row, rest));
     }
     totals
+}
+
+/// A `bf16` is the upper half of a float.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn widened_bf16(halves: __m256i) -> __m512 {
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
 }
 
 #[target_feature(enable = "avx512f")]

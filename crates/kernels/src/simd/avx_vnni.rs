@@ -1,6 +1,6 @@
 //! AVX-VNNI: 32 products of 8 bits per instruction, summed in 32 bits. The dense head is AVX2's.
 
-use super::avx2::{FLOATS, checked_f16, checked_q8_0, checked_widen, has, load_group, reduce, unpack};
+use super::avx2::{FLOATS, checked_halves, checked_q8_0, checked_widen, has, load_group, reduce, unpack};
 use crate::kernel::Functions;
 use crate::layout::{BLOCK, BLOCK_BYTES};
 use std::arch::x86_64::*;
@@ -10,7 +10,8 @@ static FUNCTIONS: Functions = Functions {
     wide: checked,
     tall: checked,
     one: checked,
-    f16: checked_f16,
+    f16: checked_halves::<false, _>,
+    bf16: checked_halves::<true, _>,
     q8_0: checked_q8_0,
     dots: None,
     widen: checked_widen,

@@ -57,9 +57,13 @@ fn prefetch_for<const T: usize, const R: usize>(rows: [&[[u8; BLOCK_BYTES]]; R],
 
 /// Adds what is left of a row, less than a whole step, to its lanes.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-fn with_rest(mut lanes: [f32; crate::dense::LANES], row: &[crate::kernel::Half], x: &[f32]) -> [f32; crate::dense::LANES] {
+fn with_rest<const BF16: bool>(
+    mut lanes: [f32; crate::dense::LANES],
+    row: &[crate::kernel::Half],
+    x: &[f32],
+) -> [f32; crate::dense::LANES] {
     for ((lane, weight), x) in lanes.iter_mut().zip(row).zip(x) {
-        *lane += half::f16::from_le_bytes(*weight).to_f32() * x;
+        *lane += crate::kernel::float::<BF16>(*weight) * x;
     }
     lanes
 }

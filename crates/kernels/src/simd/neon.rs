@@ -2,7 +2,7 @@
 
 use super::floats::FLOATS;
 use crate::dense::{LANES, total};
-use crate::kernel::{Functions, Half, Q8};
+use crate::kernel::{Functions, Half, Q8, float};
 use crate::layout::{BLOCK, BLOCK_BYTES};
 use crate::vector::widen;
 use std::arch::aarch64::*;
@@ -13,7 +13,8 @@ static FUNCTIONS: Functions = Functions {
     wide: checked,
     tall: checked,
     one: checked,
-    f16: checked_f16,
+    f16: checked_halves::<false, _>,
+    bf16: checked_halves::<true, _>,
     q8_0: checked_q8_0,
     dots: None,
     widen,
@@ -30,9 +31,9 @@ fn checked<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]
     unsafe { tile(codes, values) }
 }
 
-fn checked_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
+fn checked_halves<const BF16: bool, const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
     // SAFETY: as above.
-    unsafe { dots_f16(rows, x) }
+    unsafe { dots_halves::<BF16, R>(rows, x) }
 }
 
 fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
@@ -96,15 +97,15 @@ fn dot(sum: int32x4_t, codes: int8x16_t, values: int8x16_t) -> int32x4_t {
     sum
 }
 
-/// Lanes 0 to 3, 4 to 7, 8 to 11 and 12 to 15. Conversion is left to the `half` crate, whose instruction for it is not stable here.
+/// Lanes 0 to 3, 4 to 7, 8 to 11 and 12 to 15. Conversion of `f16` is left to the `half` crate, whose instruction for it is not stable here.
 #[target_feature(enable = "neon")]
-fn dots_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
+fn dots_halves<const BF16: bool, const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
     let (x, rest) = x.as_chunks::<LANES>();
     let chunks = rows.map(|row| row.as_chunks::<LANES>());
     let mut sums = [[vdupq_n_f32(0.0); 4]; R];
     for (place, x) in x.iter().enumerate() {
         for (sums, (row, _)) in sums.iter_mut().zip(chunks) {
-            let weights: [f32; LANES] = row[place].map(|bytes| half::f16::from_le_bytes(bytes).to_f32());
+            let weights: [f32; LANES] = row[place].map(float::<BF16>);
             for ((sum, x), weights) in sums.iter_mut().zip(x.as_chunks().0).zip(weights.as_chunks().0) {
                 *sum = vaddq_f32(*sum, vmulq_f32(load_4_floats(weights), load_4_floats(x)));
             }
@@ -112,7 +113,7 @@ fn dots_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
     }
     let mut totals = [0.0; R];
     for ((total_of, sums), (_, row)) in totals.iter_mut().zip(sums).zip(chunks) {
-        *total_of = total(super::with_rest(lanes(sums), row, rest));
+        *total_of = total(super::with_rest::<BF16>(lanes(sums), row, rest));
     }
     totals
 }

@@ -1,14 +1,24 @@
 //! Plain Rust: the meaning of the others, and what processors without them use.
 
 use crate::dense::{LANES, total};
-use crate::kernel::{Functions, Half, Q8};
+use crate::kernel::{Functions, Half, Q8, float};
 use crate::layout::{BLOCK, BLOCK_BYTES};
 use crate::simd::floats::FLOATS;
 use crate::vector::widen;
 use half::f16;
 
-pub(crate) static FUNCTIONS: Functions =
-    Functions { name: "reference", wide: tile, tall: tile, one: tile, f16: dots_f16, q8_0: dots_q8_0, dots: None, widen, floats: &FLOATS };
+pub(crate) static FUNCTIONS: Functions = Functions {
+    name: "reference",
+    wide: tile,
+    tall: tile,
+    one: tile,
+    f16: dots_halves::<false, _>,
+    bf16: dots_halves::<true, _>,
+    q8_0: dots_q8_0,
+    dots: None,
+    widen,
+    floats: &FLOATS,
+};
 
 fn tile<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {
     codes.map(|codes| values.map(|values| dot(codes, values)))
@@ -26,12 +36,12 @@ fn block(codes: &[u8; BLOCK_BYTES], values: &[i8; BLOCK]) -> i32 {
     values.as_chunks().0.iter().zip([6, 4, 2, 0]).map(group).sum()
 }
 
-fn dots_f16<const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
+fn dots_halves<const BF16: bool, const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
     rows.map(|row| {
         let mut lanes = [0.0; LANES];
         for (weights, x) in row.chunks(LANES).zip(x.chunks(LANES)) {
             for ((lane, weight), x) in lanes.iter_mut().zip(weights).zip(x) {
-                *lane += f16::from_le_bytes(*weight).to_f32() * x;
+                *lane += float::<BF16>(*weight) * x;
             }
         }
         total(lanes)

@@ -129,7 +129,8 @@ impl Shared {
         match named {
             Some("bundled") => EngineChoice::Bundled,
             Some("bitnet") => EngineChoice::BitNet(BitNet::default()),
-            Some("bitnet:q8_0") => EngineChoice::BitNet(BitNet { head: Head::Q8_0, ..BitNet::default() }),
+            Some("bitnet:file") => EngineChoice::BitNet(BitNet::default().with_head(Head::File)),
+            Some("bitnet:q8_0") => EngineChoice::BitNet(BitNet::default().with_head(Head::Q8_0)),
             // A bare name is a file here: only without --engine is anything searched on PATH.
             Some(path) if !path.contains(std::path::MAIN_SEPARATOR) => {
                 EngineChoice::External { tool: Tool::Server, path: Some(Path::new(".").join(path)) }

@@ -101,7 +101,7 @@ fn text(advice: &Advice, files: &[bytes::Bytes]) -> Result<(Tokenizer, Option<Ch
 }
 
 fn head(advice: &Advice) -> bitnet::HeadType {
-    advice.engine.rules.profile.bitnet.map_or_else(bitnet::HeadType::default, |engine| engine.head)
+    advice.engine.rules.profile.bitnet.and_then(|engine| engine.head).unwrap_or_default()
 }
 
 fn sizes(advice: &Advice) -> Result<Options, LaunchError> {

@@ -13,6 +13,7 @@ pub use invocation::{Invocation, Listen, Program};
 pub use text::{ALL, Fixed};
 
 use crate::validate::{EngineRules, ValidPlan};
+use footprint::bitnet::Head;
 use spec::Settings;
 use spec::settings::Pins;
 use std::collections::BTreeMap;
@@ -76,7 +77,7 @@ pub fn emit(plan: &ValidPlan, program: &Program) -> Invocation {
     let (settings, rules) = (&plan.plan().settings, plan.engine());
     let model = program.model.clone().into_os_string();
     let mut args: Vec<OsString> = match rules.tool {
-        Tool::BitNet => vec!["run".into(), model],
+        Tool::BitNet => ["run".into(), model].into_iter().chain(with_head(rules)).collect(),
         _ => vec!["--model".into(), model],
     };
     for (_, expression) in expressions(settings, rules) {
@@ -97,6 +98,16 @@ pub fn emit(plan: &ValidPlan, program: &Program) -> Invocation {
         env: BTreeMap::new(),
         env_remove: INTERFERING.iter().map(|&name| name.to_owned()).collect(),
     }
+}
+
+/// The output head, which the BitNet engine takes with its name.
+fn with_head(rules: &EngineRules) -> Vec<OsString> {
+    let head = rules.profile.bitnet.and_then(|engine| engine.head);
+    let named = head.map(|head| match head {
+        Head::File => "bitnet:file",
+        Head::Q8_0 => "bitnet:q8_0",
+    });
+    named.map_or_else(Vec::new, |named| vec!["--engine".into(), named.into()])
 }
 
 /// The arguments of settings that nobody has planned or checked, for asking a program what it makes of them.

@@ -3,6 +3,8 @@
 use super::Plan;
 use super::cores::numa_not_predicted;
 use super::drafting;
+use super::head::{self, HEAD};
+use super::request::Request;
 use super::site::{Candidate, Reach, Residency, Rung, Site};
 use super::verdict::{Origin, Pareto, Pool};
 use crate::emit::flags::value_text;
@@ -86,23 +88,32 @@ fn seconds(time: Duration) -> String {
 /// Every setting of a plan with what it would cost to change it; settings for which there is nothing to compare have no others.
 pub fn explain(machine: &Machine, model: &Model, target: &Target, plan: &Plan) -> Vec<Knob> {
     on_site(machine, model, target, plan, |site| {
+        let now = site.seconds(plan);
+        let others = |choice: &super::Choice| match choice.setting {
+            HEAD => other_head(machine, model, target, plan, now).into_iter().collect(),
+            drafting::SETTING if plan.ahead.is_some() => plan.ahead.as_ref().map_or_else(Vec::new, |ahead| ahead.others.clone()),
+            setting => others(setting, &plan.settings, site)
+                .into_iter()
+                .map(|settings| Other { value: value_text(&settings, setting), cost: site.cost(plan, now, &settings) })
+                .filter(|other| other.value != choice.value)
+                .collect(),
+        };
         let knob = |choice: &super::Choice| Knob {
             setting: choice.setting,
             value: choice.value.clone(),
             origin: choice.origin,
             because: choice.because.clone(),
-            others: if let (drafting::SETTING, Some(ahead)) = (choice.setting, &plan.ahead) {
-                ahead.others.clone()
-            } else {
-                others(choice.setting, &plan.settings, site)
-                    .into_iter()
-                    .map(|settings| Other { value: value_text(&settings, choice.setting), cost: site.cost(plan, &settings) })
-                    .filter(|other| other.value != choice.value)
-                    .collect()
-            },
+            others: others(choice),
         };
         plan.choices.iter().map(knob).collect()
     })
+}
+
+/// The same settings with the other output head.
+fn other_head(machine: &Machine, model: &Model, target: &Target, plan: &Plan, now: f64) -> Option<Other> {
+    let (ty, request) = head::other(model, plan)?;
+    let cost = on_site_of(machine, model, target, plan, &request, |site| site.cost(plan, now, &plan.settings));
+    Some(Other { value: ty.to_string(), cost })
 }
 
 /// Other plans that fit, each better than `plan` in something, none of them worse than another in everything.
@@ -110,7 +121,11 @@ pub fn pareto(machine: &Machine, model: &Model, target: &Target, plan: &Plan) ->
     on_site(machine, model, target, plan, |site| {
         let residency = if from_disk(plan) { Residency::FromDisk } else { Residency::Resident };
         let candidate = site.candidate(plan.settings.clone(), plan.requirement.clone(), residency);
-        site.pareto(&candidate)
+        let mut pareto = site.pareto(&candidate);
+        if let Some((_, request)) = head::other(model, plan) {
+            pareto.others.extend(on_site_of(machine, model, target, plan, &request, |other| other.with_own_head(site, &candidate)));
+        }
+        pareto
     })
 }
 
@@ -120,10 +135,14 @@ fn from_disk(plan: &Plan) -> bool {
 
 /// The problem that a plan solves, with the devices that it is for.
 pub(super) fn on_site<T>(machine: &Machine, model: &Model, target: &Target, plan: &Plan, work: impl Fn(&Site<'_>) -> T) -> T {
-    let request = &plan.request;
+    on_site_of(machine, model, target, plan, &plan.request, work)
+}
+
+/// The same problem as another request puts it.
+fn on_site_of<T>(machine: &Machine, model: &Model, target: &Target, plan: &Plan, request: &Request, work: impl Fn(&Site<'_>) -> T) -> T {
     let pinned = request.pins.devices.as_ref().and_then(|devices| target.only(devices).ok());
     let target = pinned.as_deref().unwrap_or(target);
-    let inventory = Inventory::of(model);
+    let inventory = Inventory::as_run(model, &request.profile);
     let requirements = Requirements::new(model, target, &request.profile, &request.companions);
     let require = |settings: &Settings| requirements.require(settings);
     let whole = Site::new(machine, model, target, request, &inventory, &require);
@@ -245,8 +264,14 @@ impl Site<'_> {
         homes.is_ok_and(|homes| homes.contains(&None)) || settings.n_cpu_moe > 0 || !settings.tensor_overrides.is_empty()
     }
 
-    /// What `settings` would cost instead of a plan's.
-    fn cost(&self, plan: &Plan, settings: &Settings) -> Result<Cost, String> {
+    /// Seconds of the workload under a plan of this problem.
+    fn seconds(&self, plan: &Plan) -> f64 {
+        let state = HostState::of(self.pools.host.with_files, &plan.requirement);
+        self.timing(&plan.settings, &plan.requirement.layer_devices, &self.moved_by(&plan.settings), &state).whole
+    }
+
+    /// What `settings` would cost instead of a plan's, whose workload takes `now` seconds.
+    fn cost(&self, plan: &Plan, now: f64, settings: &Settings) -> Result<Cost, String> {
         if settings.numa != plan.settings.numa {
             return Err(numa_not_predicted());
         }
@@ -255,8 +280,6 @@ impl Site<'_> {
         let residency: Residency = evaluated.outcome.map_err(|rejection| rejection.to_string())?;
         let requirement = evaluated.requirement.ok_or_else(|| "its memory is not known".to_owned())?;
         let candidate = self.candidate(settings.clone(), requirement, residency);
-        let state = HostState::of(self.pools.host.with_files, &plan.requirement);
-        let now = self.timing(&plan.settings, &plan.requirement.layer_devices, &self.moved_by(&plan.settings), &state);
         let after = self.pools.budgets(&candidate.requirement);
         let bytes = |budget: &super::Budget| {
             let sum = |known: &spec::Known<Bytes>| known.high().map_or(0, |bytes| i64::try_from(bytes.get()).unwrap_or(i64::MAX));
@@ -264,7 +287,7 @@ impl Site<'_> {
         };
         let change =
             plan.budgets.iter().zip(&after).map(|(before, after)| (before.pool.clone(), bytes(after).saturating_sub(bytes(before))));
-        let time = candidate.timing.whole / now.whole;
+        let time = candidate.timing.whole / now;
         let memory = change.filter(|(_, change)| *change != 0).collect();
         Ok(Cost { time, request: self.request_time(&candidate), memory })
     }

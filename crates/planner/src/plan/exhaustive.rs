@@ -55,7 +55,7 @@ fn on_sites(
     request: &Request,
     best: impl for<'s> Fn(&[&'s Site<'s>], &[Rung]) -> Option<Candidate>,
 ) -> Option<Optimum> {
-    let inventory = Inventory::of(model);
+    let inventory = Inventory::as_run(model, &request.profile);
     let requirements = Requirements::new(model, target, &request.profile, &request.companions);
     let require = |settings: &Settings| requirements.require(settings);
     let site = Site::new(machine, model, target, request, &inventory, &require);

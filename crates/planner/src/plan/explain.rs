@@ -223,7 +223,6 @@ impl Site<'_> {
         let mut reasons = vec![self.describe(&candidate.settings)];
         reasons.extend(self.devices_reason(whole).map(|why| format!("devices {}: {why}", self.devices)));
         reasons.push(format!("context: {}", self.context_reason(&candidate.settings)));
-        reasons.extend(self.request.profile.bitnet.and_then(|engine| footprint::bitnet::head_choice(self.model, engine)));
         if let Some(first) = found.tried.first() {
             reasons.push(format!("tried first: {}: {}", first.what, first.rejection));
         }

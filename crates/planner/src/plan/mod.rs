@@ -11,6 +11,7 @@ mod drafting;
 mod exhaustive;
 mod explain;
 mod gate;
+mod head;
 mod joint;
 mod layers;
 mod lineup;
@@ -102,12 +103,16 @@ impl Plan {
 /// Where drafting is open ([`Request::drafting`]), the plan says whether what is given drafts, how far, and on which side
 /// ([`Plan::ahead`]); [`plan_with`] takes it as given.
 ///
+/// For the BitNet engine the type of the output head is chosen, too, unless [`footprint::bitnet::BitNet::head`] has one: the plan's
+/// request has it in its profile.
+///
 /// # Errors
 /// [`NoPlan`] with what was tried, what ruled each out, and the nearest change that would fit.
 pub fn plan(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
-    match request.drafting {
-        Drafting::Chosen | Drafting::Number => drafting::choose(machine, model, target, request),
-        Drafting::AsGiven => plan_as_given(machine, model, target, request),
+    match (request.profile.bitnet, request.drafting) {
+        (Some(_), _) => head::plan(machine, model, target, request),
+        (None, Drafting::Chosen | Drafting::Number) => drafting::choose(machine, model, target, request),
+        (None, Drafting::AsGiven) => plan_as_given(machine, model, target, request),
     }
 }
 
@@ -150,7 +155,7 @@ fn plan_over(
     request: &Request,
     require: &dyn Fn(&Settings) -> Result<Requirement, FootprintError>,
 ) -> Result<Plan, Box<NoPlan>> {
-    let inventory = Inventory::of(model);
+    let inventory = Inventory::as_run(model, &request.profile);
     let whole = Site::new(machine, model, target, request, &inventory, require);
     let found = whole.search().map_err(|tried| Box::new(whole.refuse(tried)))?;
     let chosen = whole.of(&found.candidate.settings.devices);

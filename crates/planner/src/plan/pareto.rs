@@ -6,6 +6,7 @@ use super::objective::Goal;
 use super::site::{Candidate, Reach, Rung, Site};
 use super::verdict::{Alternative, Aspect, Merits, Pareto};
 use crate::emit::flags::{flags, value_text};
+use footprint::bitnet::head_type;
 use spec::{Bytes, QuantType, Settings};
 use std::cmp::Ordering;
 
@@ -21,6 +22,8 @@ impl Aspect {
 struct Point {
     candidate: Candidate,
     merits: Merits,
+    /// The type of the output head where an engine may keep a copy of it.
+    head: Option<QuantType>,
 }
 
 impl Point {
@@ -38,12 +41,17 @@ impl Point {
             memory_left: site.left(&candidate),
             processor_seconds: timing.whole * at_work.len() as f64,
         };
-        Self { candidate, merits }
+        let head = site.request.profile.bitnet.and_then(|_| candidate.requirement.head.or_else(|| head_type(site.model)));
+        Self { candidate, merits, head }
     }
 
     /// How it compares in an aspect.
     fn compare(&self, other: &Self, aspect: Aspect) -> Ordering {
-        let (a, b) = (self.merits.of(aspect), other.merits.of(aspect));
+        let of = |point: &Self| match (aspect, point.head) {
+            (Aspect::Quality, Some(head)) => point.merits.cache_bits + head.bits_per_weight(),
+            _ => point.merits.of(aspect),
+        };
+        let (a, b) = (of(self), of(other));
         if (a - b).abs() <= SAME * a.abs().max(b.abs()) { Ordering::Equal } else { a.total_cmp(&b) }
     }
 
@@ -170,13 +178,30 @@ impl Site<'_> {
         if limit > 0.0 { sum(&super::Budget::left) / limit } else { 0.0 }
     }
 
+    /// The settings of `chosen`, a candidate of `there`, with the output head of this problem; `None` where they do not fit, or are better
+    /// in nothing.
+    pub(crate) fn with_own_head(&self, there: &Site<'_>, chosen: &Candidate) -> Option<Alternative> {
+        let settings = &chosen.settings;
+        let rung = Rung { n_ctx: settings.n_ctx, cache: settings.cache_type_k, reach: Reach::Anywhere, disk: false };
+        let evaluated = self.evaluate(settings, &rung);
+        let (Some(requirement), Ok(residency)) = (evaluated.requirement, evaluated.outcome) else { return None };
+        let point = Point::of(self, self.candidate(settings.clone(), requirement, residency));
+        let other = self.alternative(&point, &Point::of(there, chosen.clone()));
+        (!other.better.is_empty()).then_some(other)
+    }
+
     fn alternative(&self, point: &Point, chosen: &Point) -> Alternative {
         let settings = &point.candidate.settings;
         let (here, there) = (&point.merits, &chosen.merits);
+        let heads = point.head.zip(chosen.head).filter(|(here, there)| here != there);
+        let head = heads.map_or_else(String::new, |(head, _)| format!(", output head in {head}"));
         let words = |aspects: Vec<Aspect>| {
             let word = |aspect: &Aspect| match aspect {
                 Aspect::Context => format!("context of {} tokens instead of {}", settings.n_ctx, chosen.candidate.settings.n_ctx),
-                Aspect::Quality => format!("cache in {} instead of {}", settings.cache_type_k, chosen.candidate.settings.cache_type_k),
+                Aspect::Quality => match heads {
+                    Some((here, there)) => format!("output head in {here} instead of {there}"),
+                    None => format!("cache in {} instead of {}", settings.cache_type_k, chosen.candidate.settings.cache_type_k),
+                },
                 Aspect::Speed => format!("requests of {} instead of {}", seconds(here.seconds), seconds(there.seconds)),
                 Aspect::FirstToken => format!("first token after {} instead of {}", seconds(here.first_token), seconds(there.first_token)),
                 Aspect::MemoryLeft => {
@@ -191,7 +216,7 @@ impl Site<'_> {
         let worse = point.aspects(chosen, Ordering::Less);
         let better = point.aspects(chosen, Ordering::Greater);
         Alternative {
-            what: format!("{}{}", self.describe(settings), untold(settings, &chosen.candidate.settings)),
+            what: format!("{}{}{head}", self.describe(settings), untold(settings, &chosen.candidate.settings)),
             better: better.clone(),
             worse: worse.clone(),
             settings: settings.clone(),

@@ -49,7 +49,7 @@ pub fn alone(machine: &Machine, model: &Model, target: &Target, settings: &Setti
         let cores = if first.is_none() { processor::cores_at_work(machine, threads, mask) } else { 1.0 };
         Device { vector: device.vector.map(|rate| rate * cores), identity: Some(identity(&name)), ..device.clone() }
     };
-    let inventory = Inventory::of(model);
+    let inventory = Inventory::with_head(model, requirement.head);
     let flash_attention = if state.flash_attention { Switch::On } else { Switch::Off };
     Some(Alone {
         decode: with(settings.threads, &settings.cpu_mask),

@@ -87,7 +87,7 @@ pub fn forecast(
     requirement: &Requirement,
     question: &Question<'_>,
 ) -> Forecast {
-    let inventory = Inventory::of(model);
+    let inventory = Inventory::with_head(model, requirement.head);
     let moved = moved_by_overrides(model, target, settings);
     let state = HostState::of(machine.effective_memory_with_files().get(), requirement);
     let predictor = Predictor::with_parameters(machine, target, &inventory, question.parameters);

@@ -142,7 +142,7 @@ pub fn predict(
     requirement: &Requirement,
     depth: u32,
 ) -> Prediction {
-    let inventory = Inventory::of(model);
+    let inventory = Inventory::with_head(model, requirement.head);
     let moved = moved_by_overrides(model, target, settings);
     let state = HostState::of(machine.effective_memory_with_files().get(), requirement);
     Predictor::new(machine, target, &inventory).speed(settings, &requirement.layer_devices, &moved, &state, depth)

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{machine, model, native};
-use planner::plan::searched;
+use planner::plan::{Grain, searched};
 use planner::{Request, fit, plan};
 use spec::{Bytes, Settings};
 use std::cell::Cell;
@@ -47,7 +47,7 @@ fn main() {
             let target = native(&machine);
             let request = Request::default();
             let (result, whole) = timed(|| plan(&machine, &model, &target, &request));
-            let (_, search) = timed(|| searched(&machine, &model, &target, &request));
+            let (_, search) = timed(|| searched(&machine, &model, &target, &request, Grain::Layers));
             let unset = Settings { n_ctx: 8192, n_gpu_layers: planner::emit::ALL, ..Settings::default() };
             let goal = fit::FitGoal::new(Bytes::from_gib(64));
             let (_, fitted) = timed(|| fit::fit(&model, &unset, &target, &request.profile, &goal));

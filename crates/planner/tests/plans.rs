@@ -94,6 +94,30 @@ fn a_pin_that_makes_it_impossible_is_named() {
 }
 
 #[test]
+fn a_refused_pin_is_moved_no_further_than_it_must() {
+    let model = model("llama-3.1-8b", "Q4_K_M");
+    let layers = Pins { n_gpu_layers: Some(33), ..Pins::default() };
+    let context = Pins { n_ctx: Some(131_072), ..layers.clone() };
+    for (machine, setting, step, pins) in
+        [("cores=8,ram=8GiB,gpu=8GiB", "n_ctx", 1024, context), ("cores=8,ram=32GiB,gpu=4GiB", "n_gpu_layers", 1, layers)]
+    {
+        let preferences = Preferences { disk: DiskPolicy::Never, ..Preferences::default() };
+        let asked = |pins: &Pins| planned(machine, &model, &Request { pins: pins.clone(), preferences, ..Request::default() });
+        let refusal = asked(&pins).unwrap_err();
+        let instead = |change: &NearestChange| match change {
+            NearestChange::Unpin { setting: name, instead, .. } if *name == setting => instead.parse::<u32>().ok(),
+            _ => None,
+        };
+        let Some(nearest) = refusal.nearest.iter().find_map(instead) else { panic!("{setting}: {refusal}") };
+        for (value, has_plan) in [(nearest, true), (nearest + step, false)] {
+            let mut moved = pins.clone();
+            planner::emit::flags::flag(setting).unwrap().read(&value.to_string(), &mut moved).unwrap();
+            assert_eq!(asked(&moved).is_ok(), has_plan, "{setting} {value}: {refusal}");
+        }
+    }
+}
+
+#[test]
 fn a_pinned_context_keeps_its_place_and_the_layers_move() {
     let model = model("llama-3.1-8b", "Q4_K_M");
     let request = Request { pins: Pins { n_ctx: Some(65536), ..Pins::default() }, ..Request::default() };

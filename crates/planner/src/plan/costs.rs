@@ -12,7 +12,7 @@ use crate::inventory::Inventory;
 use crate::predict::{Configuration, HostState, nodes};
 use crate::workload::Workload;
 use footprint::{Requirements, Target};
-use spec::settings::{CpuMask, FlashAttention, LoadMode, Numa, SplitMode};
+use spec::settings::{CpuMask, Devices, FlashAttention, LoadMode, Numa, SplitMode};
 use spec::{Bytes, Known, Machine, Model, QuantType, Settings};
 use std::fmt;
 use std::time::Duration;
@@ -53,6 +53,9 @@ pub struct Cost {
     pub memory: Vec<(Pool, i64)>,
 }
 
+/// Devices of which other sets are priced; of more the list would be longer than what it explains.
+const MOST_DEVICES: usize = 8;
+
 /// A change of time under which two are called the same.
 const SAME: f64 = 0.005;
 
@@ -87,14 +90,19 @@ fn seconds(time: Duration) -> String {
 
 /// Every setting of a plan with what it would cost to change it; settings for which there is nothing to compare have no others.
 pub fn explain(machine: &Machine, model: &Model, target: &Target, plan: &Plan) -> Vec<Knob> {
-    on_site(machine, model, target, plan, |site| {
+    on_site(machine, model, target, plan, |whole, site| {
         let now = site.seconds(plan);
-        let others = |choice: &super::Choice| match choice.setting {
-            HEAD => other_head(machine, model, target, plan, now).into_iter().collect(),
-            drafting::SETTING if plan.ahead.is_some() => plan.ahead.as_ref().map_or_else(Vec::new, |ahead| ahead.others.clone()),
-            setting => others(setting, &plan.settings, site)
+        let cost = |settings: &Settings| match settings.devices == plan.settings.devices {
+            true => site.cost(plan, now, settings),
+            false => whole.of(&settings.devices).as_ref().unwrap_or(whole).cost(plan, now, settings),
+        };
+        let others = |choice: &super::Choice| match (choice.setting, &plan.ahead) {
+            (HEAD, _) => other_head(machine, model, target, plan, now).into_iter().collect(),
+            (drafting::SETTING, Some(ahead)) => ahead.others.clone(),
+            (setting, _) => others(setting, &plan.settings, site)
                 .into_iter()
-                .map(|settings| Other { value: value_text(&settings, setting), cost: site.cost(plan, now, &settings) })
+                .chain(other_devices(setting, &plan.settings, whole))
+                .map(|settings| Other { value: value_text(&settings, setting), cost: cost(&settings) })
                 .filter(|other| other.value != choice.value)
                 .collect(),
         };
@@ -112,18 +120,18 @@ pub fn explain(machine: &Machine, model: &Model, target: &Target, plan: &Plan) -
 /// The same settings with the other output head.
 fn other_head(machine: &Machine, model: &Model, target: &Target, plan: &Plan, now: f64) -> Option<Other> {
     let (ty, request) = head::other(model, plan)?;
-    let cost = on_site_of(machine, model, target, plan, &request, |site| site.cost(plan, now, &plan.settings));
+    let cost = on_site_of(machine, model, target, plan, &request, |_, site| site.cost(plan, now, &plan.settings));
     Some(Other { value: ty.to_string(), cost })
 }
 
 /// Other plans that fit, each better than `plan` in something, none of them worse than another in everything.
 pub fn pareto(machine: &Machine, model: &Model, target: &Target, plan: &Plan) -> Pareto {
-    on_site(machine, model, target, plan, |site| {
+    on_site(machine, model, target, plan, |_, site| {
         let residency = if from_disk(plan) { Residency::FromDisk } else { Residency::Resident };
         let candidate = site.candidate(plan.settings.clone(), plan.requirement.clone(), residency);
         let mut pareto = site.pareto(&candidate);
         if let Some((_, request)) = head::other(model, plan) {
-            pareto.others.extend(on_site_of(machine, model, target, plan, &request, |other| other.with_own_head(site, &candidate)));
+            pareto.others.extend(on_site_of(machine, model, target, plan, &request, |_, other| other.with_own_head(site, &candidate)));
         }
         pareto
     })
@@ -133,13 +141,20 @@ fn from_disk(plan: &Plan) -> bool {
     plan.verdict.downgrades().iter().any(|step| step.setting == "residency")
 }
 
-/// The problem that a plan solves, with the devices that it is for.
-pub(super) fn on_site<T>(machine: &Machine, model: &Model, target: &Target, plan: &Plan, work: impl Fn(&Site<'_>) -> T) -> T {
+/// The problem that a plan solves, over all devices and with those that it is for.
+pub(super) fn on_site<T>(machine: &Machine, model: &Model, target: &Target, plan: &Plan, work: impl Fn(&Site<'_>, &Site<'_>) -> T) -> T {
     on_site_of(machine, model, target, plan, &plan.request, work)
 }
 
 /// The same problem as another request puts it.
-fn on_site_of<T>(machine: &Machine, model: &Model, target: &Target, plan: &Plan, request: &Request, work: impl Fn(&Site<'_>) -> T) -> T {
+fn on_site_of<T>(
+    machine: &Machine,
+    model: &Model,
+    target: &Target,
+    plan: &Plan,
+    request: &Request,
+    work: impl Fn(&Site<'_>, &Site<'_>) -> T,
+) -> T {
     let pinned = request.pins.devices.as_ref().and_then(|devices| target.only(devices).ok());
     let target = pinned.as_deref().unwrap_or(target);
     let inventory = Inventory::as_run(model, &request.profile);
@@ -147,7 +162,7 @@ fn on_site_of<T>(machine: &Machine, model: &Model, target: &Target, plan: &Plan,
     let require = |settings: &Settings| requirements.require(settings);
     let whole = Site::new(machine, model, target, request, &inventory, &require);
     let chosen = whole.of(&plan.settings.devices);
-    work(chosen.as_ref().unwrap_or(&whole))
+    work(&whole, chosen.as_ref().unwrap_or(&whole))
 }
 
 /// The neighbours of a setting's value that are worth a look.
@@ -245,6 +260,24 @@ fn splits(plan: &Settings, site: &Site<'_>) -> Vec<Settings> {
     pairs.map(|(from, to)| moved(from, to)).collect()
 }
 
+/// The plan over one device fewer, over one more, and over none; shares of devices are left to the engine.
+fn other_devices(setting: &str, plan: &Settings, whole: &Site<'_>) -> Vec<Settings> {
+    let all: Vec<&String> = whole.target.devices.iter().map(|device| &device.name).collect();
+    if setting != "devices" || whole.request.pins.devices.is_some() || all.len() > MOST_DEVICES {
+        return Vec::new();
+    }
+    let has =
+        |name: &String| matches!(&plan.devices, Devices::All) || matches!(&plan.devices, Devices::Only(names) if names.contains(name));
+    let changed = |flipped: &String| all.iter().filter(|name| has(name) != (**name == flipped)).map(|name| (*name).clone()).collect();
+    let mut sets: Vec<Vec<String>> = all.iter().map(|name| changed(name)).collect();
+    if plan.n_gpu_layers > 0 && !all.is_empty() && !sets.contains(&Vec::new()) {
+        sets.push(Vec::new());
+    }
+    let gpus = |set: &Vec<String>| plan.split_mode != SplitMode::None || set.len() < 2;
+    let with = |set: Vec<String>| Settings { devices: Devices::Only(set), tensor_split: Vec::new(), main_gpu: 0, ..plan.clone() };
+    sets.into_iter().filter(gpus).map(with).collect()
+}
+
 /// A quantised V cache needs flash attention.
 fn flash(ty: QuantType, plan: &Settings) -> FlashAttention {
     if ty.is_quantized() { FlashAttention::On } else { plan.flash_attn }
@@ -255,6 +288,14 @@ fn fitting(settings: &Settings, count: u32) -> Vec<f64> {
     let total: f64 = settings.tensor_split.iter().sum();
     let scale = if total > 0.0 { f64::from(count) / total } else { 0.0 };
     settings.tensor_split.iter().map(|share| share * scale).collect()
+}
+
+/// True for the same memory, whatever the place of a device among those that are used.
+fn same(a: &Pool, b: &Pool) -> bool {
+    match (a, b) {
+        (Pool::Device { name: one, .. }, Pool::Device { name: other, .. }) => one == other,
+        _ => a == b,
+    }
 }
 
 impl Site<'_> {
@@ -270,7 +311,7 @@ impl Site<'_> {
         self.timing(&plan.settings, &plan.requirement.layer_devices, &self.moved_by(&plan.settings), &state).whole
     }
 
-    /// What `settings` would cost instead of a plan's, whose workload takes `now` seconds.
+    /// What `settings` would cost here instead of a plan's, whose workload takes `now` seconds on its own devices.
     fn cost(&self, plan: &Plan, now: f64, settings: &Settings) -> Result<Cost, String> {
         if settings.numa != plan.settings.numa {
             return Err(numa_not_predicted());
@@ -285,8 +326,10 @@ impl Site<'_> {
             let sum = |known: &spec::Known<Bytes>| known.high().map_or(0, |bytes| i64::try_from(bytes.get()).unwrap_or(i64::MAX));
             sum(&budget.needed).saturating_add(sum(&budget.mapped))
         };
-        let change =
-            plan.budgets.iter().zip(&after).map(|(before, after)| (before.pool.clone(), bytes(after).saturating_sub(bytes(before))));
+        let of = |budgets: &[super::Budget], pool: &Pool| budgets.iter().find(|budget| same(&budget.pool, pool)).map_or(0, bytes);
+        let added = after.iter().filter(|budget| !plan.budgets.iter().any(|before| same(&before.pool, &budget.pool)));
+        let pools = plan.budgets.iter().chain(added).map(|budget| budget.pool.clone());
+        let change = pools.map(|pool| (pool.clone(), of(&after, &pool).saturating_sub(of(&plan.budgets, &pool))));
         let time = candidate.timing.whole / now;
         let memory = change.filter(|(_, change)| *change != 0).collect();
         Ok(Cost { time, request: self.request_time(&candidate), memory })

@@ -121,7 +121,7 @@ fn best_with(machine: &Machine, model: &Model, target: &Target, request: &Reques
 
 fn timed(machine: &Machine, model: &Model, target: &Target, plan: Plan) -> Option<With> {
     let draft = plan.request.companions.draft.as_ref()?;
-    let (acceptance, requests, worth) = on_site(machine, model, target, &plan, |site| {
+    let (acceptance, requests, worth) = on_site(machine, model, target, &plan, |_, site| {
         let (settings, layer_devices) = (&plan.settings, plan.requirement.layer_devices.as_slice());
         let (moved, state) = (site.moved_by(settings), HostState::of(site.pools.host.with_files, &plan.requirement));
         let configuration = Configuration { settings, layer_devices, moved: &moved, state: &state };
@@ -145,7 +145,7 @@ fn timed(machine: &Machine, model: &Model, target: &Target, plan: Plan) -> Optio
 
 /// The plan with a draft where it wins by the margin and gives nothing up for it; else the one without.
 fn better_of(machine: &Machine, model: &Model, target: &Target, without: Plan, with: With) -> Plan {
-    let plain = on_site(machine, model, target, &without, |site| site.plan_seconds(&without));
+    let plain = on_site(machine, model, target, &without, |_, site| site.plan_seconds(&without));
     let gives_up = with.plan.verdict.downgrades().len() > without.verdict.downgrades().len();
     let gives_up = gives_up || matches!((&with.plan.verdict, &without.verdict), (Verdict::FitsAfterDowngrade(_), Verdict::Fits));
     let wins = !gives_up && with.worth.better_than(&without.worth, 1.0 + MARGIN);

@@ -33,17 +33,28 @@ impl Optimum {
     }
 }
 
+/// The smallest thing that a placement moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grain {
+    /// Layers, and the experts of a layer.
+    Layers,
+    /// Also matrices of layers, into what these leave of devices.
+    Parts,
+}
+
 /// What the search finds; `None` where it finds nothing.
-pub fn searched(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Option<Optimum> {
+pub fn searched(machine: &Machine, model: &Model, target: &Target, request: &Request, grain: Grain) -> Option<Optimum> {
     on_sites(machine, model, target, request, |sites, rungs| {
-        Ways::new(sites.to_vec(), rungs, |_| true).best(u32::MAX).map(Rc::unwrap_or_clone)
+        let mut ways = Ways::new(sites.to_vec(), rungs, |_| true);
+        let best = ways.best(u32::MAX).map(Rc::unwrap_or_clone)?;
+        Some(if grain == Grain::Parts { ways.filled(best, |_| true) } else { best })
     })
 }
 
 /// What trying everything finds; `None` where nothing fits. The effort grows with the product of layers and devices: for small models.
-pub fn exhaustive(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Option<Optimum> {
+pub fn exhaustive(machine: &Machine, model: &Model, target: &Target, request: &Request, grain: Grain) -> Option<Optimum> {
     on_sites(machine, model, target, request, |sites, rungs| {
-        let best = sites.iter().enumerate().filter_map(|(number, site)| site.enumerate(rungs, number > 0));
+        let best = sites.iter().enumerate().filter_map(|(number, site)| site.enumerate(rungs, number > 0, grain));
         best.min_by(|a, b| a.worth.total_cmp(&b.worth))
     })
 }
@@ -65,7 +76,7 @@ fn on_sites(
 }
 
 impl Site<'_> {
-    fn enumerate(&self, rungs: &[Rung], other: bool) -> Option<Candidate> {
+    fn enumerate(&self, rungs: &[Rung], other: bool, grain: Grain) -> Option<Candidate> {
         let rungs: Vec<Rung> = rungs.iter().filter(|rung| !other || self.reaches(rung.reach)).copied().collect();
         let (frames, _) = self.frames(&rungs);
         let mut best: Option<Candidate> = None;
@@ -74,6 +85,7 @@ impl Site<'_> {
                 let evaluated = self.evaluate(&settings, &frame.rung);
                 let (Some(requirement), Ok(residency)) = (evaluated.requirement, evaluated.outcome) else { continue };
                 let candidate = self.candidate(settings, requirement, residency);
+                let candidate = if grain == Grain::Parts { self.filled(candidate, &frame.rung) } else { candidate };
                 if best.as_ref().is_none_or(|best| candidate.worth.total_cmp(&best.worth).is_lt()) {
                     best = Some(candidate);
                 }

@@ -7,7 +7,7 @@
 use super::refusal::NoPlan;
 use super::request::Request;
 use super::verdict::{Choice, Downgrade, Origin};
-use super::{Plan, plan_as_given};
+use super::{Plan, plan_as};
 use footprint::Target;
 use footprint::bitnet::{Head, head_type};
 use spec::{Machine, Model, QuantType};
@@ -24,7 +24,7 @@ const COPY: QuantType = QuantType::Q8_0;
 
 /// Plans for the BitNet engine with the head that is better.
 pub(super) fn plan(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
-    let planned = |head| plan_as_given(machine, model, target, &with_head(request, head));
+    let planned = |head| plan_as(machine, model, target, &with_head(request, head));
     if let Some(head) = request.profile.bitnet.and_then(|engine| engine.head) {
         return planned(head).map(|plan| told(plan, model, Origin::Pinned, "pinned by the user".to_owned()));
     }

@@ -89,12 +89,18 @@ enum Tried {
     Fits,
 }
 
+/// What following a way came to.
+type Followed = Result<Rc<Candidate>, Vec<Rejected>>;
+
+/// What a way led to: its site, its rung and the candidate.
+pub(crate) type Led<'s> = (&'s Site<'s>, Rung, Rc<Candidate>);
+
 /// The ways over some frames, each followed when it is asked for, and once.
 pub(crate) struct Ways<'s> {
     sites: Vec<&'s Site<'s>>,
     frames: Vec<Frame>,
     ways: Vec<Way>,
-    followed: Vec<Option<Result<Rc<Candidate>, Vec<Rejected>>>>,
+    followed: Vec<Option<Followed>>,
     /// Rungs and frames that sums rule out.
     hopeless: Vec<(Rung, Rejected)>,
 }
@@ -154,6 +160,18 @@ impl<'s> Ways<'s> {
             }
         }
         best
+    }
+
+    /// What wanted ways have led to so far, each with its site and rung, the best first.
+    pub(crate) fn found(&self, wanted: impl Fn(&Frame) -> bool) -> Vec<Led<'s>> {
+        let ways = self.ways.iter().zip(&self.followed).filter(|(way, _)| wanted(&self.frames[way.frame]));
+        let found = |(way, followed): (&Way, &Option<Followed>)| {
+            let candidate = followed.as_ref()?.as_ref().ok()?;
+            Some((self.sites[way.site], self.frames[way.frame].rung, Rc::clone(candidate)))
+        };
+        let mut all: Vec<_> = ways.filter_map(found).collect();
+        all.sort_by(|a, b| a.2.worth.total_cmp(&b.2.worth));
+        all
     }
 
     /// Why nothing was found: of each rung and memory what came nearest.

@@ -15,6 +15,7 @@ mod head;
 mod joint;
 mod layers;
 mod lineup;
+mod nearest;
 mod needs;
 mod objective;
 mod pareto;
@@ -32,7 +33,7 @@ mod verdict;
 
 pub use costs::{Cost, Knob, Other, explain, pareto};
 pub use drafting::Ahead;
-pub use exhaustive::{Optimum, exhaustive, searched};
+pub use exhaustive::{Grain, Optimum, exhaustive, searched};
 pub use gate::{Deviation, Gate};
 pub use objective::Worth;
 pub use pools::budgets;
@@ -109,14 +110,22 @@ impl Plan {
 /// # Errors
 /// [`NoPlan`] with what was tried, what ruled each out, and the nearest change that would fit.
 pub fn plan(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
-    match (request.profile.bitnet, request.drafting) {
-        (Some(_), _) => head::plan(machine, model, target, request),
-        (None, Drafting::Chosen | Drafting::Number) => drafting::choose(machine, model, target, request),
-        (None, Drafting::AsGiven) => plan_as_given(machine, model, target, request),
+    match request.drafting {
+        Drafting::Chosen | Drafting::Number => drafting::choose(machine, model, target, request),
+        Drafting::AsGiven => plan_as_given(machine, model, target, request),
     }
 }
 
+/// Plans for what drafts, if anything does, as the request has it.
 fn plan_as_given(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
+    match request.profile.bitnet {
+        Some(_) => head::plan(machine, model, target, request),
+        None => plan_as(machine, model, target, request),
+    }
+}
+
+/// Plans for the engine as its profile has it.
+fn plan_as(machine: &Machine, model: &Model, target: &Target, request: &Request) -> Result<Plan, Box<NoPlan>> {
     let chosen = request.pins.devices.as_ref().and_then(|devices| target.only(devices).ok());
     let target = chosen.as_deref().unwrap_or(target);
     let requirements = Requirements::new(model, target, &request.profile, &request.companions);

@@ -3,6 +3,8 @@
 //! Layers go to devices whole and the experts of a layer together, so that of each device less than one of these is left over. A last
 //! step behind the search: it begins at what was found, takes what fits device by device, and is undone where it wins too little.
 
+use super::joint::{Frame, Ways};
+use super::objective::Worth;
 use super::site::{Candidate, Rung, Site};
 use spec::settings::{SplitMode, TensorOverride};
 use spec::{Bytes, Settings};
@@ -13,6 +15,10 @@ const LEAST: f64 = 1.02;
 
 /// Exact evaluations that finding parts that fit may take.
 const ROUNDS: usize = 3;
+
+/// By how much more time without parts what another way led to is looked at, and how many of them are.
+const NEAR: f64 = 1.5;
+const OTHERS: usize = 8;
 
 /// Layers of which a device takes parts.
 const LAYERS: usize = 4;
@@ -28,6 +34,28 @@ struct Part {
     bytes: f64,
     /// Where the rest of its layer is.
     beside: Option<usize>,
+}
+
+impl Ways<'_> {
+    /// What was chosen, with parts of layers in what it leaves of devices; or what another wanted way led to, where that is better with
+    /// them. What computes without copies of host weights leaves more room.
+    pub(crate) fn filled(&self, chosen: Candidate, wanted: impl Fn(&Frame) -> bool) -> Candidate {
+        let enough = Worth { seconds: chosen.worth.seconds * NEAR, ..chosen.worth };
+        let found = self.found(wanted);
+        let own = found.iter().find(|(site, rung, _)| site.devices == chosen.settings.devices && rung.n_ctx == chosen.settings.n_ctx);
+        let mut best = match own {
+            Some((site, rung, _)) => site.filled(chosen, rung),
+            None => chosen,
+        };
+        let near = found.iter().filter(|(_, _, other)| other.worth.total_cmp(&enough).is_lt());
+        for (site, rung, other) in near.take(OTHERS) {
+            let filled = site.filled((**other).clone(), rung);
+            if filled.worth.better_than(&best.worth, LEAST) {
+                best = filled;
+            }
+        }
+        best
+    }
 }
 
 impl Site<'_> {

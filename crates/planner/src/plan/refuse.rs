@@ -1,15 +1,13 @@
 //! Building a refusal: which pins are to blame, and the nearest change that would fit.
 
-use super::needs::Needs;
+use super::nearest::remove;
 use super::pools::Allowance;
 use super::refusal::{NearestChange, NoPlan, Rejected, Rejection, Short};
 use super::request::DiskPolicy;
-use super::site::{Reach, Residency, Rung, Site};
+use super::site::{Reach, Rung, Site};
 use super::verdict::Pool;
-use crate::emit::flags::value_text;
 use crate::validate::{Context, EngineRules, Violation};
 use footprint::Requirement;
-use spec::settings::Pins;
 use spec::{Bytes, Settings};
 
 /// Pins that cost memory or forbid what would save it, in the order in which they are tried.
@@ -38,9 +36,6 @@ const COSTLY: &[&str] = &[
 /// Bits per weight of the smallest quantisation that keeps a model usable (IQ1_S: 1.56, and its larger tensors).
 const FEWEST_BITS: f64 = 1.7;
 
-/// Contexts that are tried in place of a pinned one: each is a search.
-const MOST_CONTEXTS: usize = 8;
-
 impl Site<'_> {
     /// The refusal of pins that the engine would refuse in any plan; `None` where it takes them all.
     pub(crate) fn refused_pins(&self, settings: &Settings) -> Option<NoPlan> {
@@ -60,21 +55,6 @@ impl Site<'_> {
             nearest: nearest.into_iter().flatten().collect(),
             pins,
         })
-    }
-
-    /// What a plan without these pins has instead of each.
-    fn without_pins(&self, names: &[&'static str]) -> Option<Vec<NearestChange>> {
-        let mut request = self.request.clone();
-        names.iter().for_each(|name| remove(&mut request.pins, name));
-        let site = Site::new(self.machine, self.model, &self.target, &request, self.inventory, self.require());
-        let found = site.find().ok()?;
-        let (pinned, instead) = (self.pinned(Settings::default()), &found.candidate.settings);
-        let change = |&setting| {
-            let longer = (setting == "n_ctx").then(|| self.longest_below(pinned.n_ctx, instead.n_ctx)).flatten();
-            let instead = longer.map_or_else(|| value_text(instead, setting), |n_ctx| n_ctx.to_string());
-            NearestChange::Unpin { setting, pinned: value_text(&pinned, setting), instead }
-        };
-        Some(names.iter().map(change).collect())
     }
 
     /// The refusal after `tried`.
@@ -108,19 +88,6 @@ impl Site<'_> {
         costly.filter_map(|name| self.without_pins(&[name])).flatten().collect()
     }
 
-    /// The longest context with a plan between that of the use case and a pinned one that has none: by halving the pinned one, or the
-    /// trained one where that is shorter.
-    fn longest_below(&self, pinned: u32, use_case: u32) -> Option<u32> {
-        let most = self.trained_context().map_or(pinned, |trained| pinned.min(trained));
-        let shorter = Needs::halvings(most, use_case).into_iter().filter(|&n_ctx| n_ctx < pinned && n_ctx > use_case);
-        shorter.take(MOST_CONTEXTS).find(|&n_ctx| {
-            let mut request = self.request.clone();
-            request.pins.n_ctx = Some(n_ctx);
-            let site = Site::new(self.machine, self.model, &self.target, &request, self.inventory, self.require());
-            site.find().is_ok_and(|found| found.candidate.residency == Residency::Resident)
-        })
-    }
-
     /// All costly pins, where only without all of them a plan exists.
     fn all_unpinned(&self) -> Vec<&'static str> {
         let names = self.request.pins.names();
@@ -130,8 +97,7 @@ impl Site<'_> {
         }
         let mut request = self.request.clone();
         costly.iter().for_each(|name| remove(&mut request.pins, name));
-        let site = Site::new(self.machine, self.model, &self.target, &request, self.inventory, self.require());
-        if site.find().is_ok() { costly } else { Vec::new() }
+        if self.found_with(&request).is_some() { costly } else { Vec::new() }
     }
 
     /// The plan that reads from disk, where it was refused as too slow or was not allowed.
@@ -209,23 +175,10 @@ impl Site<'_> {
     }
 }
 
-/// Removes one pin by its name.
-fn remove(pins: &mut Pins, name: &str) {
-    macro_rules! remove {
-        ($($field:ident)*) => {
-            match name {
-                $(stringify!($field) => pins.$field = None,)*
-                _ => {}
-            }
-        };
-    }
-    remove!(threads threads_batch pooling n_ctx n_gpu_layers n_cpu_moe tensor_overrides tensor_split split_mode main_gpu n_parallel kv_unified cache_type_k cache_type_v
-        n_ubatch n_batch flash_attn repack load_mode kv_offload op_offload swa_full);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spec::settings::Pins;
 
     #[test]
     fn every_costly_pin_can_be_removed() {

@@ -53,7 +53,7 @@ impl Site<'_> {
                     if keeps || first.is_none() {
                         let rung = self.rung_of(&tier, &candidate);
                         let site = others.iter().find(|site| site.devices == candidate.settings.devices).unwrap_or(self);
-                        let candidate = site.held(site.filled(candidate, &rung));
+                        let candidate = site.held(candidate);
                         first = Some(Found { candidate, rung, tried: tried.clone(), gate: None });
                     }
                     if keeps {

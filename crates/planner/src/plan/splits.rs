@@ -116,9 +116,11 @@ impl Counts {
 
     fn settings(&self, base: &Settings) -> Settings {
         let devices = &self.places[..self.places.len() - 1];
-        let n_gpu_layers = devices.iter().sum();
+        let on_devices: u32 = devices.iter().sum();
         // Shares of nothing are no shares, and no command line takes them.
-        let tensor_split = if n_gpu_layers == 0 { Vec::new() } else { devices.iter().map(|&count| f64::from(count)).collect() };
+        let tensor_split = if on_devices == 0 { Vec::new() } else { devices.iter().map(|&count| f64::from(count)).collect() };
+        // A pin may ask for more layers than there are.
+        let n_gpu_layers = if self.places.last() == Some(&0) { base.n_gpu_layers.max(on_devices) } else { on_devices };
         Settings { tensor_split, n_gpu_layers, n_cpu_moe: self.n_cpu_moe, ..base.clone() }
     }
 

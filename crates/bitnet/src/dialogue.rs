@@ -54,6 +54,19 @@ impl Dialogue {
         &self.session
     }
 
+    /// Goes on in another session, which reads all tokens so far: what is to be done where a device was lost.
+    ///
+    /// # Errors
+    /// A context that is too small for them, or a device that fails; the session is then the one before.
+    pub fn replace(&mut self, mut session: Session) -> Result<(), DialogueError> {
+        session.rewind(0);
+        if !self.tokens.is_empty() {
+            session.extend(&self.tokens)?;
+        }
+        self.session = session;
+        Ok(())
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer

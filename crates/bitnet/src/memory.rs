@@ -15,6 +15,14 @@ pub use footprint::bitnet::Buffers as Requirement;
 /// # Errors
 /// A model that is no BitNet model.
 pub fn requirement(model: &Model, load: &LoadOptions, options: &Options) -> Result<Requirement, ConfigError> {
+    beside(model, load, options, 0)
+}
+
+/// What is allocated here with the last `on_device` layers on a device ([`crate::Session::with_device`]).
+///
+/// # Errors
+/// As [`requirement`].
+pub fn beside(model: &Model, load: &LoadOptions, options: &Options, on_device: usize) -> Result<Requirement, ConfigError> {
     let config = Config::of(model)?;
     let count = |number: usize| number as u64;
     let figures = Figures {
@@ -26,7 +34,8 @@ pub fn requirement(model: &Model, load: &LoadOptions, options: &Options) -> Resu
         head_dim: count(config.head_dim),
         n_layer: count(config.n_layer),
     };
-    let sizes = Sizes { n_ctx: count(options.n_ctx), n_ubatch: count(options.n_ubatch), cache: options.cache.into(), on_device: 0 };
+    let sizes =
+        Sizes { n_ctx: count(options.n_ctx), n_ubatch: count(options.n_ubatch), cache: options.cache.into(), on_device: count(on_device) };
     Ok(Buffers::of(model, &figures, load.into(), &sizes))
 }
 

@@ -58,6 +58,16 @@ impl Adapter {
         Some(self.info.device_pci_bus_id.as_str()).filter(|id| !id.is_empty())
     }
 
+    /// Bytes at multiples of which parts of a buffer begin.
+    pub fn alignment(&self) -> u64 {
+        u64::from(self.adapter.limits().min_storage_buffer_offset_alignment)
+    }
+
+    /// The largest piece of memory that a kernel can be given.
+    pub fn largest_piece(&self) -> Bytes {
+        largest_piece(&self.adapter.limits())
+    }
+
     /// Driver and its version, as it calls itself.
     pub fn driver(&self) -> String {
         format!("{} {} ({:?})", self.info.driver, self.info.driver_info, self.info.backend)
@@ -178,7 +188,7 @@ impl Gpu {
 
     /// The largest piece of memory that a kernel can be given.
     pub fn largest_piece(&self) -> Bytes {
-        Bytes::new(self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size))
+        largest_piece(&self.limits)
     }
 
     /// The largest number of workgroups in one direction.
@@ -287,6 +297,10 @@ impl Gpu {
         // The loss is reported when the device is asked next.
         let _ = self.device.poll(wgpu::PollType::Poll);
     }
+}
+
+fn largest_piece(limits: &wgpu::Limits) -> Bytes {
+    Bytes::new(limits.max_storage_buffer_binding_size.min(limits.max_buffer_size))
 }
 
 fn note(place: &Mutex<Option<String>>, text: String) {

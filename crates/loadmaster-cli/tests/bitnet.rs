@@ -200,3 +200,35 @@ fn memory_of_the_process_is_within_three_percent_after_load_and_at_peak() {
         }
     }
 }
+
+#[test]
+fn layers_for_a_gpu_that_nobody_named_are_computed_here_and_that_is_said() {
+    let folder = folder();
+    let output = folder.output("run m.gguf -n 4 -c 64 -ngl 2 --prompt baba");
+    assert_eq!(output.status.code(), Some(0), "{}", folder.show(&output));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("no GPU for 2 layers of a BitNet model: "), "{}", folder.show(&output));
+    assert!(said.contains("; the CPU computes all layers"), "{}", folder.show(&output));
+}
+
+/// Software counts as a GPU when it is named: all layers on it, and the last one only.
+#[cfg(feature = "gpu")]
+#[test]
+fn layers_on_a_named_device_are_counted_there_to_the_byte() {
+    let folder = folder();
+    let known = folder.output("run m.gguf -n 1 --device wgpu99 --prompt baba");
+    assert_ne!(known.status.code(), Some(0));
+    if !String::from_utf8_lossy(&known.stderr).contains("wgpu0") {
+        eprintln!("SKIPPED: no adapter here; mesa-vulkan-drivers has one in software");
+        return;
+    }
+    for layers in [1, 99] {
+        let run = json(&folder, &format!("run m.gguf -n 8 -c 128 -ctk f32 -ctv f32 --device wgpu0 -ngl {layers} --prompt baba"), "run");
+        assert!(!run["text"].as_str().unwrap().is_empty());
+        let places = run["receipt"]["places"].as_array().unwrap();
+        assert!(places.iter().any(|place| place["name"] == "wgpu0"), "{places:#?}");
+        for part in places.iter().flat_map(|place| place["parts"].as_array().unwrap()) {
+            assert_eq!(part["planned"]["value"], part["reported"], "{part:#}");
+        }
+    }
+}

@@ -153,7 +153,7 @@ pub fn survey(request: &Request) -> Result<Survey, Error> {
     let opened = crate::open::open_as(&request.model, request.quant)?;
     let servers = request.plan.pins.rpc_servers.as_deref().unwrap_or_default();
     let engine = resolve(&request.engine.for_model(&opened.model), &request.machine, servers)?;
-    let target = target(&machine, &engine);
+    let target = with_own_gpus(target(&machine, &engine), &machine, &engine, request);
     Ok(Ground { machine, target, engine }.survey(opened))
 }
 
@@ -177,7 +177,7 @@ impl Ground {
         let machine = request.machine.load_to(probe::Depth::Waking, &request.driver_child)?;
         let servers = request.plan.pins.rpc_servers.as_deref().unwrap_or_default();
         let engine = resolve(&request.engine, &request.machine, servers)?;
-        let target = target(&machine, &engine);
+        let target = with_own_gpus(target(&machine, &engine), &machine, &engine, request);
         Ok(Self { machine, target, engine })
     }
 
@@ -295,6 +295,21 @@ fn target(machine: &Machine, engine: &ResolvedEngine) -> Target {
         let cpu_features = target.cpu_features.into_iter().filter(|feature| !unused.contains(feature)).collect();
         return Target { cpu_features, ..target };
     }
+    target
+}
+
+/// A target of the BitNet engine with the GPUs of this machine that our own kernels reach, idle until they are named. Drivers are started only
+/// for requests that name one.
+fn with_own_gpus(target: Target, machine: &Machine, engine: &ResolvedEngine, request: &Request) -> Target {
+    #[cfg(feature = "gpu")]
+    {
+        let here = matches!(request.machine, MachineSource::Live) && engine.rules.tool == Tool::BitNet;
+        let named = matches!(&request.plan.pins.devices, Some(spec::settings::Devices::Only(names)) if !names.is_empty());
+        if here && named {
+            return Target { idle: crate::gpus::devices(machine), ..target };
+        }
+    }
+    let _ = (machine, engine, request);
     target
 }
 

@@ -23,6 +23,8 @@ pub mod demo;
 pub mod doctor;
 pub mod engine;
 pub mod error;
+#[cfg(feature = "gpu")]
+mod gpus;
 pub mod known;
 pub mod launch;
 pub mod loader;

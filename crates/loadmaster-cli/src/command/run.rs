@@ -92,6 +92,7 @@ fn inside(shared: &Shared, advice: &Advice, args: &RunArgs) -> Outcome {
         Event::Stage(stage) => progress.stage(stage),
         Event::Progress(fraction) => progress.fraction(fraction),
         Event::Log(line) if output.verbose() => progress.line(output, line),
+        Event::Warning(text) => output.warn(text),
         _ => {}
     };
     let speaker = match advice.engine.rules.tool {

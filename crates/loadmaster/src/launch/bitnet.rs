@@ -1,14 +1,15 @@
 //! The BitNet engine inside this program: our own kernels, in this process, over the mapped file.
 //!
 //! It computes what llama.cpp does not (`I2_S`, ReLU²), and the ternary types that it does, by the rules of the model's owner. It is Rust
-//! and refuses what it cannot do, so it needs no process of its own; what it takes is what this process takes on top of what it had.
+//! and refuses what it cannot do, so it needs no process of its own; what it takes is what this process takes on top of what it had. Layers that
+//! the plan puts on a GPU are computed there as long as it answers: then the CPU goes on with all of them.
 
 use super::bundled::{BundledOptions, ChatMessage, Generated, Generation, Prompt, Stop};
 use super::{BufferUse, Event, Interrupts, LaunchError, Outcome, ProcessMemory, ReportedBuffer, Stage, Timing, signal_name};
 use crate::advise::Advice;
 use crate::open::{FolderText, is_hub_folder};
 use bitnet::{CacheType, ChatTemplate, Dialogue, Options, Sampler, Sampling, Session as Context, Step, Tokenizer, Weights};
-use bitnet::{LoadOptions, Message};
+use bitnet::{DialogueError, LoadOptions, Message, SessionError, Stack};
 use footprint::bitnet::Buffers;
 use spec::Bytes;
 use std::cell::Cell;
@@ -20,6 +21,9 @@ use std::time::Instant;
 #[derive(Debug)]
 pub struct Session {
     dialogue: Dialogue,
+    /// For a context without a GPU.
+    weights: Arc<Weights>,
+    sizes: Options,
     template: Option<ChatTemplate>,
     /// What this process had before.
     before: ProcessMemory,
@@ -57,22 +61,81 @@ pub fn start(
     }
     on(Event::Stage(Stage::MakingContext));
     let sizes = sizes(advice)?;
-    let buffers = bitnet::memory::requirement(&advice.model, &load, &sizes).map_err(refused)?;
-    let mut context = Context::new(Arc::clone(&weights), sizes).map_err(refused)?;
+    let device = on_device(advice, &weights, sizes).unwrap_or_else(|reason| {
+        on(Event::Warning(&format!("{reason}; the CPU computes all layers")));
+        None
+    });
+    let here = |device: &Option<OnDevice>| {
+        let n_layer = device.as_ref().map_or(0, |device| device.stack.n_layer());
+        bitnet::memory::beside(&advice.model, &load, &sizes, n_layer).map_err(refused)
+    };
+    let mut buffers = reported(&here(&device)?);
+    buffers.extend(device.iter().flat_map(|device| device.buffers.clone()));
+    let mut context = Context::with_device(Arc::clone(&weights), sizes, device.map(|device| device.stack)).map_err(refused)?;
     if options.warm_up {
         on(Event::Stage(Stage::WarmingUp));
-        context.extend(&[0]).map_err(refused)?;
+        if let Err(error) = context.extend(&[0]) {
+            let SessionError::Device(_) = error else { return Err(refused(error)) };
+            on(Event::Warning(&format!("{error}; the CPU computes all layers")));
+            buffers = reported(&here(&None)?);
+            context = Context::new(Arc::clone(&weights), sizes).map_err(refused)?;
+        }
     }
     if let Some(error) = interrupted() {
         return Err(error);
     }
     on(Event::Stage(Stage::Ready));
     let engine = format!("{} {} ({})", advice.engine.rules.tool, env!("CARGO_PKG_VERSION"), load.kernel);
-    let outcome = Outcome { engine, load: Some(begun.elapsed()), buffers: reported(&buffers), ..Outcome::default() };
-    let mut session = Session { dialogue: Dialogue::new(context, tokenizer), template, before, outcome };
+    let outcome = Outcome { engine, load: Some(begun.elapsed()), buffers, ..Outcome::default() };
+    let mut session = Session { dialogue: Dialogue::new(context, tokenizer), weights, sizes, template, before, outcome };
     session.look();
     session.outcome.memory_at_load = session.outcome.memory;
     Ok(session)
+}
+
+/// Layers on a GPU, and what they hold there.
+struct OnDevice {
+    stack: Box<dyn Stack>,
+    buffers: Vec<ReportedBuffer>,
+}
+
+/// The layers that the plan puts on a GPU; `None` where it puts none there.
+#[cfg(feature = "gpu")]
+fn on_device(advice: &Advice, weights: &Weights, sizes: Options) -> Result<Option<OnDevice>, String> {
+    let n_gpu_layers = advice.plan.plan().settings.n_gpu_layers as usize;
+    let Some(device) = advice.target.devices.first().filter(|_| n_gpu_layers > 0) else { return unnamed(advice) };
+    let adapter = crate::gpus::adapter(&device.name).ok_or_else(|| format!("{} is not there any more", device.name))?;
+    let said = |error: gpu::GpuError| format!("{}: {error}", device.name);
+    let gpu = Arc::new(adapter.open().map_err(said)?);
+    let config = weights.config();
+    let n_layer = config.n_layer.min(n_gpu_layers);
+    let wanted = gpu::Sizes { n_ctx: sizes.n_ctx, tokens: sizes.n_ubatch.min(sizes.n_ctx), cache: sizes.cache };
+    let layers = config.n_layer - n_layer..config.n_layer;
+    let stack = gpu::Stack::new(Arc::clone(&gpu), weights, layers, wanted).map_err(said)?;
+    // The batch may have become smaller for lack of memory.
+    let held = gpu::Stack::bytes(&gpu, config, n_layer, gpu::Sizes { tokens: stack.tokens(), ..wanted }).unwrap_or_default();
+    let parts = [(BufferUse::Weights, held.weights), (BufferUse::Context, held.kv_cache), (BufferUse::Compute, held.compute)];
+    let buffers = parts.map(|(usage, size)| buffer(&device.name, usage, size));
+    Ok(Some(OnDevice { stack: Box::new(stack), buffers: buffers.into() }))
+}
+
+/// No layers on a GPU: this build has no kernels for them.
+#[cfg(not(feature = "gpu"))]
+fn on_device(advice: &Advice, _: &Weights, _: Options) -> Result<Option<OnDevice>, String> {
+    unnamed(advice)
+}
+
+/// Layers that were asked for without a GPU for them.
+fn unnamed(advice: &Advice) -> Result<Option<OnDevice>, String> {
+    let way = if cfg!(feature = "gpu") { "name one, as in --device wgpu0" } else { "this build has no kernels for one (feature gpu)" };
+    match advice.plan.plan().settings.n_gpu_layers {
+        0 => Ok(None),
+        layers => Err(format!("no GPU for {layers} layers of a BitNet model: {way}")),
+    }
+}
+
+fn buffer(name: &str, usage: BufferUse, size: Bytes) -> ReportedBuffer {
+    ReportedBuffer { buffer_type: name.to_owned(), usage, size, rounding: Bytes::ZERO }
 }
 
 /// Every file of the model.
@@ -121,9 +184,7 @@ fn reported(buffers: &Buffers) -> Vec<ReportedBuffer> {
         ("CPU", BufferUse::Compute, buffers.compute),
         ("CPU", BufferUse::Output, buffers.output),
     ];
-    let buffer =
-        |(name, usage, size): (&str, BufferUse, Bytes)| ReportedBuffer { buffer_type: name.to_owned(), usage, size, rounding: Bytes::ZERO };
-    parts.into_iter().map(buffer).collect()
+    parts.into_iter().map(|(name, usage, size)| buffer(name, usage, size)).collect()
 }
 
 impl Session {
@@ -162,7 +223,11 @@ impl Session {
             cancelled.set(cancelled.get() || interrupts.take().is_some());
             !cancelled.get()
         };
-        let read = self.dialogue.read(&prompt, keep, &go_on).map_err(refused)?;
+        let read = match self.dialogue.read(&prompt, keep, &go_on) {
+            Err(error) if self.goes_on(&error, on)? => self.dialogue.read(&prompt, true, &go_on),
+            read => read,
+        };
+        let read = read.map_err(refused)?;
         let Some(tokens) = read else {
             return Ok(Generated { text: String::new(), stop: Stop::Cancelled, prefill: Timing::default(), decode: Timing::default() });
         };
@@ -185,7 +250,7 @@ impl Session {
         let mut sampler = Sampler::new(Sampling { temperature, top_k: top_k as usize, top_p, seed: seed.into() });
         let begun = Instant::now();
         let mut text = String::new();
-        let mut say = |piece: String| {
+        let mut say = |piece: String, on: &mut dyn FnMut(Event<'_>)| {
             if !piece.is_empty() {
                 on(Event::Text(&piece));
                 text.push_str(&piece);
@@ -199,17 +264,30 @@ impl Session {
             if !go_on() {
                 break Stop::Cancelled;
             }
-            match self.dialogue.step(&mut sampler).map_err(refused)? {
-                Step::Token(piece) => say(piece),
+            let step = match self.dialogue.step(&mut sampler) {
+                Err(error) if self.goes_on(&error, on)? => self.dialogue.step(&mut sampler),
+                step => step,
+            };
+            match step.map_err(refused)? {
+                Step::Token(piece) => say(piece, on),
                 Step::End => break Stop::EndOfText,
                 Step::Full => break Stop::ContextFull,
             }
             tokens += 1;
         };
-        say(self.dialogue.rest());
+        say(self.dialogue.rest(), on);
         // The first token costs no decode: it is chosen from the prompt's logits. Finding an end costs one, and is none.
         let decode = Timing { tokens: tokens.saturating_sub(1).into(), time: begun.elapsed() };
         Ok((text, stop, decode))
+    }
+
+    /// Whether an error is that of a GPU: then the CPU has read all tokens again, and computes all layers from here on.
+    fn goes_on(&mut self, error: &DialogueError, on: &mut dyn FnMut(Event<'_>)) -> Result<bool, LaunchError> {
+        let DialogueError::Session(error @ SessionError::Device(_)) = error else { return Ok(false) };
+        on(Event::Warning(&format!("{error}; the CPU goes on with all layers")));
+        let context = Context::new(Arc::clone(&self.weights), self.sizes).map_err(refused)?;
+        self.dialogue.replace(context).map_err(refused)?;
+        Ok(true)
     }
 
     fn written(&self, prompt: &Prompt) -> Result<String, LaunchError> {

@@ -42,6 +42,8 @@ pub enum Event<'a> {
     Progress(f32),
     /// A line of the engine's log.
     Log(&'a str),
+    /// What is done otherwise than planned, and why.
+    Warning(&'a str),
     /// A piece of generated text.
     Text(&'a str),
     /// A server answers at this address.

@@ -32,7 +32,15 @@ pub(crate) fn expressions<'a>(settings: &'a Settings, rules: &'a EngineRules) ->
 }
 
 /// Settings that the BitNet engine has.
-pub(crate) const BITNET: [&str; 5] = ["n_ctx", "n_ubatch", "cache_type_k", "cache_type_v", "threads"];
+const BITNET: [&str; 5] = ["n_ctx", "n_ubatch", "cache_type_k", "cache_type_v", "threads"];
+
+/// What it has besides with layers on a GPU.
+const BITNET_ON_GPU: [&str; 2] = ["n_gpu_layers", "devices"];
+
+/// Whether the BitNet engine has a setting in a plan of these.
+pub(crate) fn bitnet_has(setting: &str, settings: &Settings) -> bool {
+    BITNET.contains(&setting) || settings.n_gpu_layers > 0 && BITNET_ON_GPU.contains(&setting)
+}
 
 fn express(flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Expression {
     if flag.setting == "devices" && settings.devices == Devices::All {
@@ -50,7 +58,7 @@ fn express(flag: &'static Flag, settings: &Settings, rules: &EngineRules) -> Exp
         return for_bench(flag, settings, rules);
     }
     if rules.tool == Tool::BitNet {
-        return if BITNET.contains(&flag.setting) { plain(flag, settings, rules) } else { Expression::NOTHING };
+        return if bitnet_has(flag.setting, settings) { plain(flag, settings, rules) } else { Expression::NOTHING };
     }
     match flag.setting {
         "flash_attn" if !takes_flash_attention_word(rules) => match settings.flash_attn {

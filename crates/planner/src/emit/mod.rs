@@ -8,7 +8,7 @@ pub mod flags;
 mod invocation;
 mod text;
 
-pub(crate) use express::{BITNET, Expression, accepts, expressions};
+pub(crate) use express::{Expression, accepts, bitnet_has, expressions};
 pub use invocation::{Invocation, Listen, Program};
 pub use text::{ALL, Fixed};
 

@@ -6,7 +6,7 @@ use super::search::Found;
 use super::shared::{more_of_the_host, tighter_is_the_host};
 use super::site::{BITNET_UBATCH, Candidate, Reach, Residency, Rung, Site};
 use super::verdict::{Binding, Change, Choice, Origin, Pool, Strategy};
-use crate::emit::BITNET;
+use crate::emit::bitnet_has;
 use crate::emit::flags::{flags, value_text};
 use crate::predict::{Configuration, HostState};
 use spec::settings::{FlashAttention, LoadMode, SplitMode};
@@ -60,7 +60,7 @@ impl Site<'_> {
             };
             Choice { setting, value, origin, because }
         };
-        let has = |setting: &&'static str| self.request.profile.bitnet.is_none() || BITNET.contains(setting);
+        let has = |setting: &&'static str| self.request.profile.bitnet.is_none() || bitnet_has(setting, &found.candidate.settings);
         flags().iter().map(|flag| flag.setting).filter(has).map(choice).collect()
     }
 

@@ -119,6 +119,7 @@ impl<'a> Talk<'a> {
                 }
             }
             Event::Log(line) if verbose => output.say(line),
+            Event::Warning(text) => output.warn(text),
             _ => {}
         };
         let generated = self.speaker.generate(prompt, &self.generation, interrupts, &mut on).map_err(|error| failure(&error.into()))?;

@@ -24,7 +24,7 @@ CELLS = [
     ("smollm2-360m Q4_K_M", "agent"), ("gemma3-270m Q8_0", "general"), ("gemma3-270m Q8_0", "code-completion"),
     ("qwen2.5-0.5b Q4_0", "speed"), ("qwen3-0.6b Q4_K_M", "rag"), ("qwen3-0.6b Q4_K_M", "speed"), ("qwen3-0.6b Q4_K_M", "quality"),
     ("llama-3.2-1b Q4_0", "speed"), ("mamba-130m Q8_0", "general"), ("qwen3-30b-a3b Q4_K_M n_layer=4", "speed"),
-    ("deepseek-v2-lite Q4_K_M n_layer=4", "code-completion"),
+    ("gpt-oss-20b MXFP4_MOE n_layer=4", "code-completion"),
 ]
 # The workloads of the use cases; one that is longer is cut to these, and the plan is asked for what is measured.
 WORKLOADS = ROOT / "crates/planner/data/use_cases.csv"

@@ -20,7 +20,7 @@ SMALL = [
     "smollm2-135m Q8_0", "smollm2-360m Q8_0", "qwen2.5-0.5b Q8_0", "qwen3-0.6b Q4_K_M", "qwen3-0.6b BF16", "llama-3.2-1b Q4_0",
     "llama-3.2-1b Q8_0", "gemma3-270m F16", "gemma3-1b Q4_K_M", "qwen2.5-1.5b Q4_K_M", "tinyllama-1.1b Q5_K_M", "mamba-130m F16",
     "mamba-2.8b Q4_K_M", "phi-3-mini Q4_K_M n_layer=14", "llama-3.1-8b Q4_K_M n_layer=8", "qwen3-30b-a3b Q4_K_M n_layer=5",
-    "gpt-oss-20b MXFP4_MOE n_layer=4", "deepseek-v2-lite Q4_K_M n_layer=5", "qwen3.5-2b Q4_K_M n_layer=8",
+    "gpt-oss-20b MXFP4_MOE n_layer=4", "deepseek-v2-lite Q4_K_M n_layer=5 q_lora=1536", "qwen3.5-2b Q4_K_M n_layer=8",
     "granite4-h-tiny Q8_0 n_layer=7", "phi-3.5-moe Q5_K_M n_layer=2",
 ]
 # Dry runs: whole models on GPUs of the sizes that are sold.

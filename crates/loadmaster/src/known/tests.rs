@@ -23,6 +23,7 @@ fn every_row_is_a_model_of_the_size_that_its_name_says() {
     }
     insta::assert_snapshot!(off.join("\n"), @r"
     Llama 3.2 1B 1.24 B
+    DeepSeek R1 Distill Qwen 1.5B 1.78 B
     Gemma 2 2B 2.61 B
     Granite 3.1 2B 2.53 B
     Falcon3 1B 1.67 B

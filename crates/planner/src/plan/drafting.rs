@@ -175,8 +175,7 @@ fn better_of(machine: &Machine, model: &Model, target: &Target, without: Plan, w
         plan.changes.push(change);
         return plan.told();
     }
-    let why =
-        if gives_up { "it would be given more than that for".to_owned() } else { format!("{:.0} % less is asked for", MARGIN * 100.0) };
+    let why = if gives_up { "it would cost context or precision".to_owned() } else { format!("{:.0} % less is asked for", MARGIN * 100.0) };
     let because = format!(
         "left out: with {} at a time a request takes ~{} s ({} to {}) instead of ~{} s{layers}, if {accepted} of drafted tokens are accepted; {why}",
         tokens(best.drafted),

@@ -48,12 +48,9 @@ impl Site<'_> {
             return vec![Route::AsSet];
         }
         let mut routes: Vec<Route> = self.single_devices().into_iter().map(Route::One).collect();
-        let free = self.pools.devices.len() > 1
-            && pins.tensor_split.is_none()
-            && pins.split_mode.is_none_or(|mode| mode == SplitMode::Layer)
-            && pins.main_gpu.is_none();
-        let several = self.pools.devices.len() > 1 && pins.tensor_split.is_none() && pins.split_mode == Some(SplitMode::Layer);
-        if free || several {
+        // The main device is the one of a model that is not split; with split layers the engine gives it no part of its own.
+        let layers = pins.split_mode.is_none_or(|mode| mode == SplitMode::Layer);
+        if self.pools.devices.len() > 1 && pins.tensor_split.is_none() && layers {
             routes.extend([Route::FastestFirst, Route::Balanced]);
         } else if routes.is_empty() {
             routes.push(Route::AsSet);

@@ -117,13 +117,18 @@ impl Site<'_> {
             return None;
         }
         let copied = super::explain::repacked_with(self, settings)?;
+        // Where the plan is faster for it, nothing is given up.
+        let with = Settings { repack: true, ..settings.clone() };
+        if self.evaluate(&with, &found.rung).outcome == Ok(Residency::Resident) {
+            return None;
+        }
         Some(Downgrade {
             setting: "repack",
             from: "on".to_owned(),
             to: "off".to_owned(),
             why: "rearranged copies of the host's weights cannot be dropped and read again".to_owned(),
             saves: Some((Pool::Host, copied)),
-            costs: Some(format!("a slower prompt{}", self.against(&Settings { repack: true, ..settings.clone() }, found))),
+            costs: Some(format!("a slower prompt{}", self.against(&with, found))),
         })
     }
 

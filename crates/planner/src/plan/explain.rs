@@ -122,7 +122,15 @@ impl Site<'_> {
                 Some((Origin::EngineDefault, "on where every device has a kernel for it; off nothing is faster".to_owned()))
             }
             "n_parallel" => Some((Origin::EngineDefault, "one request at a time".to_owned())),
-            "repack" if !settings.repack => searched("rearranged copies of the host's weights do not fit".to_owned()),
+            "repack" if !settings.repack => {
+                let fits = self.evaluate(&Settings { repack: true, ..settings.clone() }, &found.rung).outcome;
+                searched(match fits {
+                    Ok(_) if settings.op_offload && self.wants_devices() => {
+                        "the GPU reads prompts over the host's weights, which it cannot over rearranged ones".to_owned()
+                    }
+                    _ => "rearranged copies of the host's weights do not fit".to_owned(),
+                })
+            }
             "op_offload" if !settings.op_offload => {
                 let off = "the GPU was not asked for";
                 let short = "copies of host weights do not fit on the GPU";

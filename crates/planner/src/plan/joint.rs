@@ -261,6 +261,11 @@ impl Site<'_> {
         let plain = bases.clone();
         vary(&mut bases, &larger);
         let devices = self.wants_devices();
+        // Rearranged copies are for the CPU alone: prompts are computed on a GPU over weights that are left as they are.
+        let copies = self.target.devices.iter().all(|device| !device.backend.host_buffer) && base.repack && self.request.profile.repack;
+        if devices && copies && base.op_offload && !rung.disk && pins.repack.is_none() {
+            vary(&mut bases, &[&|base| Settings { repack: false, ..base.clone() }]);
+        }
         if devices && rung.reach == Reach::Anywhere && base.kv_offload && pins.kv_offload.is_none() && !self.may_hold_all(base) {
             bases.extend(plain.iter().map(|(base, changes)| (Settings { kv_offload: false, ..base.clone() }, changes + 1)));
         }

@@ -1,4 +1,4 @@
-//! How long requirements take: `cargo run --release -p footprint --example speed`; with a word behind it, of models with it in
+//! How long requirements take: `cargo run --release -p footprint --example search_speed`; with a word behind it, of models with it in
 //! their name.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a stopwatch for the terminal")]
 

@@ -1,4 +1,4 @@
-//! How long a plan takes and how many candidates are weighed: `cargo run --release -p planner --example speed`.
+//! How long a plan takes and how many candidates are weighed: `cargo run --release -p planner --example plan_speed`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a stopwatch for the terminal")]
 
 #[path = "../tests/common/mod.rs"]

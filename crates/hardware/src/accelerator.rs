@@ -70,6 +70,9 @@ pub struct Accelerator {
     pub transfer_mtps: Option<u32>,
     /// Peak bandwidth of its memory.
     pub bandwidth: Option<BytesPerSec>,
+    /// True where check bits lie in the memory itself and are on as it is delivered: they take a sixteenth of its size and of what passes its
+    /// bus. HBM and GDDR7 have bits of their own for them.
+    pub inline_ecc: bool,
     /// Multiprocessors (NVIDIA), compute units (AMD), Xe cores (Intel), GPU cores (Apple).
     pub units: Option<u32>,
     /// Boost clock in MHz.
@@ -119,6 +122,14 @@ impl Accelerator {
         }
     }
 
+    /// Bandwidth that is left for data as it is delivered: [`Self::bandwidth`] without what check bits take.
+    pub fn data_bandwidth(&self) -> Option<BytesPerSec> {
+        /// Of sixteen transfers, those that carry data.
+        const DATA: f64 = 15.0 / 16.0;
+        let rate = self.bandwidth?;
+        if self.inline_ecc { BytesPerSec::new(rate.get() * DATA) } else { Some(rate) }
+    }
+
     /// Name and every alias.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.name.as_str()).chain(self.aliases.iter().map(String::as_str))
@@ -147,6 +158,7 @@ impl Accelerator {
             bus_bits: row.number("bus_bits")?,
             transfer_mtps: row.number("transfer_mtps")?,
             bandwidth: row.bandwidth("bandwidth_gb_s")?,
+            inline_ecc: row.text("ecc").map(|_| row.one_of("ecc", &[("inline", true)])).transpose()?.unwrap_or(false),
             units: row.number("units")?,
             boost_mhz: row.number("boost_mhz")?,
             fp16: row.rate("fp16_tflops")?,

@@ -42,16 +42,16 @@ fn span(values: impl Iterator<Item = (f64, f64, f64)>) -> Option<(f64, f64, f64)
     Some((value, low, high))
 }
 
-/// Peak memory bandwidth of a device that is one of `rows`; the interval covers all of them. Unknown without a row, and where one of
-/// them has no memory of its own.
+/// Memory bandwidth of a device that is one of `rows`, as it is delivered: the peak, less what check bits take; the interval covers all of
+/// them, and cards whose check bits were turned off. Unknown without a row, and where one of them has no memory of its own.
 pub fn bandwidth(rows: &[&Accelerator]) -> Known<BytesPerSec> {
     let each: Option<Vec<(f64, f64, f64)>> = rows
         .iter()
         .map(|row| {
-            let (rate, off) = (row.bandwidth?.get(), off(row.confidence));
+            let (rate, peak, off) = (row.data_bandwidth()?.get(), row.bandwidth?.get(), off(row.confidence));
             let any_memory = row.build == Build::Integrated && row.processor.is_none();
             let (low, high) = if any_memory { ANY_MEMORY } else { (1.0 - off, 1.0 + off) };
-            Some((rate, rate * low, rate * high))
+            Some((rate, rate * low, peak * high))
         })
         .collect();
     let span = each.and_then(|each| span(each.into_iter()));

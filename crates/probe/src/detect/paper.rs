@@ -26,6 +26,9 @@ pub(crate) fn complete(machine: &mut Machine) {
         if let Some(warning) = difference(index, gpu, &rows) {
             machine.warnings.push(warning);
         }
+        if let Some(left) = without_check_bits(gpu, &rows) {
+            gpu.memory_bandwidth = left;
+        }
         fill(gpu, &rows);
         if gpu.unified_memory && rows.iter().all(|row| row.processor.is_some()) {
             shared_memory = Some(gpu.memory_bandwidth.clone());
@@ -60,6 +63,19 @@ fn rows<'a>(tables: &'a Tables, gpu: &Gpu) -> Vec<&'a Accelerator> {
         }
         _ => Vec::new(),
     }
+}
+
+/// The driver's bandwidth less what check bits take, where they lie in the memory and are on: the driver then shows a sixteenth less memory than
+/// the card has.
+fn without_check_bits(gpu: &Gpu, rows: &[&Accelerator]) -> Option<Known<BytesPerSec>> {
+    /// Below this share of the memory on the label, some is taken; a driver keeps less than that for itself.
+    const TAKEN: f64 = 0.95;
+    let (told, total) = (gpu.memory_bandwidth.get()?, gpu.memory_total.get()?);
+    let label = rows.iter().flat_map(|row| &row.memory).map(|size| size.as_f64()).min_by(f64::total_cmp)?;
+    let on = rows.iter().all(|row| row.inline_ecc) && total.as_f64() < TAKEN * label;
+    let data = rows.first().and_then(|row| Some(row.data_bandwidth()?.get() / row.bandwidth?.get()))?;
+    let source = Source::new(format!("{}, less what ECC takes", gpu.memory_bandwidth.source()));
+    on.then(|| BytesPerSec::new(told.get() * data).map(|rate| Known::exact(rate, source))).flatten()
 }
 
 fn fill(gpu: &mut Gpu, rows: &[&Accelerator]) {
@@ -197,6 +213,19 @@ mod tests {
             machine.warnings.iter().filter(|text| text.contains("overclocked")).count()
         };
         assert_eq!([told(1008.1), told(1050.0), told(1100.0), told(576.0)], [0, 0, 1, 1]);
+    }
+
+    #[test]
+    fn check_bits_in_the_memory_take_a_sixteenth_where_they_are_on() {
+        let of = |memory: u64, rate: Option<f64>| {
+            let known = rate.and_then(BytesPerSec::from_gb).map(|rate| Known::exact(rate, "NVML"));
+            let unknown = gpu("10de:26b9", Bytes::from_mib(memory));
+            let mut machine = machine(Gpu { memory_bandwidth: known.unwrap_or(unknown.memory_bandwidth.clone()), ..unknown });
+            complete(&mut machine);
+            (machine.facts.gpus[0].memory_bandwidth.get().unwrap().get() / 1e9).round()
+        };
+        // An L40S: 864 GB/s by its maker.
+        assert_eq!([of(46_068, Some(864.0)), of(49_140, Some(864.0)), of(46_068, None)], [810.0, 864.0, 810.0]);
     }
 
     #[test]

@@ -96,6 +96,15 @@ fn lanes(row: &Accelerator) -> f64 {
     }
 }
 
+/// What is left for data of a bandwidth that a measurement states, or of that of the row: tables of measurements state the maker's.
+fn data_bandwidth(row: &Accelerator, stated: Option<f64>) -> Option<f64> {
+    let (peak, data) = (row.bandwidth.map(|rate| rate.get()), row.data_bandwidth().map(|rate| rate.get()));
+    match (stated, peak.zip(data)) {
+        (Some(stated), Some((peak, data))) => Some(stated * data / peak),
+        (stated, _) => stated.or(data),
+    }
+}
+
 fn of_accelerator(row: &Accelerator, bandwidth: Option<f64>) -> Option<Found> {
     let architecture = Tables::built_in().architecture(row);
     let lanes = lanes(row);
@@ -104,7 +113,7 @@ fn of_accelerator(row: &Accelerator, bandwidth: Option<f64>) -> Option<Found> {
     let device = Device {
         class: class(row),
         generation: Some(generation(row)),
-        bandwidth: bandwidth.or(row.bandwidth.map(|rate| rate.get()))?,
+        bandwidth: data_bandwidth(row, bandwidth)?,
         vector,
         matrix,
         watts: row.power_watts.map(f64::from).filter(|_| !row.unified),

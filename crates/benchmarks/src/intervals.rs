@@ -2,7 +2,7 @@
 
 use crate::evaluate::{Outcome, errors, weights};
 use crate::sample::Sample;
-use roofline::{Spread, quantile};
+use roofline::{Class, Spread, quantile};
 use std::collections::BTreeMap;
 
 /// What a prediction could rest on.
@@ -57,6 +57,27 @@ struct Placed<'a> {
     fold: usize,
 }
 
+/// Whose memory devices of a class compute in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Memory {
+    Own,
+    Shared,
+    Host,
+}
+
+impl Memory {
+    fn of(class: Class) -> Self {
+        match class {
+            Class::NvidiaGddr | Class::NvidiaHbm | Class::AmdGddr | Class::AmdHbm | Class::Intel => Self::Own,
+            Class::NvidiaUnified | Class::AmdUnified | Class::Apple | Class::IntelUnified => Self::Shared,
+            Class::Cpu => Self::Host,
+        }
+    }
+}
+
+/// Keys that have one factor together, with their outcomes.
+type Group<'a> = Vec<(String, Vec<Placed<'a>>)>;
+
 /// The factor by which ranges must grow or shrink to hold four of five.
 fn factor(placed: &[&Placed<'_>]) -> f64 {
     let outcomes: Vec<Outcome<'_>> = placed.iter().map(|one| one.outcome).collect();
@@ -82,11 +103,12 @@ pub fn spread<'a>(folds: &[Vec<Outcome<'a>>], knowledge: Knowledge) -> (Spread, 
     let enough = |rows: &[&Placed<'_>]| errors(&rows.iter().map(|one| one.outcome).collect::<Vec<_>>()).devices >= ENOUGH;
     let (large, small): (BTreeMap<_, _>, BTreeMap<_, _>) =
         placed.into_iter().partition(|(_, rows)| enough(&rows.iter().collect::<Vec<_>>()));
-    // Classes of few devices have one factor together, by source.
-    let mut sources: BTreeMap<String, Vec<(String, Vec<Placed<'a>>)>> = BTreeMap::new();
+    // Classes of few devices have one factor together, by source and by whose memory they compute in.
+    let mut sources: BTreeMap<(String, Memory), Group<'a>> = BTreeMap::new();
     for (key, rows) in small {
         let source = key.rsplit_once('/').map_or(key.clone(), |(source, _)| source.to_owned());
-        sources.entry(source).or_default().push((key, rows));
+        let memory = rows.first().map_or(Memory::Host, |one| Memory::of(one.outcome.sample.class()));
+        sources.entry((source, memory)).or_default().push((key, rows));
     }
     let alone = large.into_iter().map(|(key, rows)| vec![(key, rows)]);
     let mut inside = Vec::new();

@@ -30,12 +30,14 @@ impl Source {
         }
     }
 
-    /// First guess of the deviation of a measurement around the formula.
-    const fn deviation(self) -> f64 {
-        match self {
-            Self::LlamaBench => 0.04,
-            Self::Community => 0.06,
-            Self::LocalScore | Self::Other => 0.1,
+    /// First guess of the deviation of a measurement around the formula. What users tell of prompts comes without their lengths, and with the
+    /// time of a first token, whatever is in it.
+    const fn deviation(self, phase: Phase) -> f64 {
+        match (self, phase) {
+            (Self::LlamaBench, _) => 0.04,
+            (Self::Community, Phase::Decode) => 0.06,
+            (Self::Community, Phase::Prefill) => 0.3,
+            (Self::LocalScore | Self::Other, _) => 0.1,
         }
     }
 }
@@ -59,6 +61,8 @@ pub enum Problem {
     Unsteady,
     /// A build of 2023.
     Old,
+    /// Faster than the device can be.
+    Impossible,
 }
 
 impl Problem {
@@ -73,6 +77,7 @@ impl Problem {
             Self::Throttled => "power limited",
             Self::Unsteady => "faster the longer it ran",
             Self::Old => "a build of 2023",
+            Self::Impossible => "faster than the device can be",
         }
     }
 }
@@ -149,7 +154,7 @@ impl Sample {
 
     /// For the fit, counting `weight` times.
     pub fn observation(&self, weight: f64) -> Observation {
-        let noise = Noise { deviation: self.source.deviation().hypot(self.repeats.unwrap_or(0.0)), weight };
+        let noise = Noise { deviation: self.source.deviation(self.phase).hypot(self.repeats.unwrap_or(0.0)), weight };
         Observation { cases: self.cases(), rate: self.rate.unwrap_or(0.0), noise }
     }
 }
@@ -275,7 +280,7 @@ fn conditions(row: &Measurement, device: &Device, source: Source, engine: &'stat
 }
 
 /// Operations of the matrix units that the kernels of a build use, per vector operation, where builds differ.
-fn matrix(device: &Device, conditions: &Conditions, build: Option<u32>, quant: Quant) -> f64 {
+fn matrix(device: &Device, conditions: &Conditions, build: Option<u32>, quant: Quant, brain: bool) -> f64 {
     /// Dot products of four bytes each on vector units.
     const DOT: f64 = 4.0;
     let before = |number: u32| match build {
@@ -291,6 +296,8 @@ fn matrix(device: &Device, conditions: &Conditions, build: Option<u32>, quant: Q
         // PR 10597, December 2024: VK_KHR_cooperative_matrix; PR 14001, June 2025: on Intel from Xe2 on.
         Class::Intel | Class::IntelUnified if backend == "vulkan" && (device.generation.as_deref() != Some("xe2") || before(5600)) => 1.0,
         _ if backend == "vulkan" && before(4290) => 1.0,
+        // Without VK_KHR_shader_bfloat16, which drivers have on NVIDIA's and from RDNA 4 on.
+        Class::AmdGddr | Class::AmdUnified if brain && backend == "vulkan" && device.generation.as_deref() != Some("rdna4") => 1.0,
         _ => device.matrix,
     }
 }
@@ -298,6 +305,14 @@ fn matrix(device: &Device, conditions: &Conditions, build: Option<u32>, quant: Q
 /// Share of its usual power below which a device loses speed: an RTX PRO 6000 of 600 W computes 3 % slower at 450 W, and 15 % at 350 W
 /// (AUGMXNT/llm-tracker, RTX PRO 6000).
 const THROTTLED: f64 = 0.75;
+
+/// True for prompts that were read with more operations than all units of the device make, by a fifth or more: part of them was in the cache.
+fn impossible(phase: Phase, found: &Found, work: &[Work], rate: Option<f64>) -> bool {
+    /// How far clocks may be above those on paper.
+    const MARGIN: f64 = 1.2;
+    let ([work], Some(rate), Some(vector), true) = (work, rate, found.device.vector, phase == Phase::Prefill) else { return false };
+    2.0 * work.shape.active_elements * rate > MARGIN * vector * found.device.matrix.max(1.0)
+}
 
 fn problem(row: &Measurement, source: Source, found: &Found, work: &[Work]) -> Option<Problem> {
     let says = |column: &str, words: &[&str]| {
@@ -389,7 +404,13 @@ fn understand(place: usize, row: &Measurement, found: Result<Found, &'static str
     if conditions.backend.as_deref() == Some(UNTUNED) && (phase == Phase::Decode || work.iter().all(|work| work.tokens < LIBRARY)) {
         conditions.backend = Some("rocm".to_owned());
     }
-    found.device.matrix = matrix(&found.device, &conditions, build(row), shape.quant);
+    found.device.matrix = matrix(
+        &found.device,
+        &conditions,
+        build(row),
+        shape.quant,
+        row.text("quant").is_some_and(|text| text.to_uppercase().contains("BF16")),
+    );
     let title = found.row.clone().unwrap_or_else(|| row.text("device").unwrap_or("").to_owned());
     let who = row.text("source").unwrap_or("");
     let who = if source == Source::LocalScore {
@@ -404,7 +425,8 @@ fn understand(place: usize, row: &Measurement, found: Result<Found, &'static str
     // As does the build: what a run told is forgotten with it.
     let host = format!("{machine}|{}|{}", row.text("backend").unwrap_or(""), software(row));
     found.device.identity = Some(machine);
-    let problem = problem(row, source, &found, &work);
+    let rate = row.positive("tokens_per_s");
+    let problem = problem(row, source, &found, &work).or_else(|| impossible(phase, &found, &work, rate).then_some(Problem::Impossible));
     let placement = placement(row, problem, &work);
     Ok(Sample {
         row: place,
@@ -419,7 +441,7 @@ fn understand(place: usize, row: &Measurement, found: Result<Found, &'static str
         conditions,
         placement,
         known,
-        rate: row.positive("tokens_per_s"),
+        rate,
         repeats: row.positive("stddev").zip(row.positive("tokens_per_s")).map(|(stddev, rate)| stddev / rate),
         problem,
     })
@@ -518,6 +540,31 @@ mod tests {
         assert!(cdna("x (b3891)", "Q4_0") < cdna("x (b6500)", "Q4_0") && cdna("x (b3891)", "F16") > 4.0);
         assert_eq!(matrix("Intel Arc Pro B70", "x (b4008)", "Vulkan", "Q4_0"), 1.0);
         assert!(matrix("Intel Arc Pro B70", "x (b9739)", "Vulkan", "Q4_0") > 4.0);
+    }
+
+    #[test]
+    fn prompts_faster_than_all_units_are_left_out() {
+        let problem = |rate: f64| of(&format!("Apple M1 Max,apple,409.6,ollama,,Metal,Qwen2.5-7B,Q4_K_M,pp512,{rate}\n"))[0].problem;
+        // 10.6e12 operations a second read 800 tokens of 6.5e9 weights.
+        assert_eq!([problem(700.0), problem(1729.0)], [None, Some(Problem::Impossible)]);
+    }
+
+    #[test]
+    fn check_bits_leave_fifteen_sixteenths_of_a_bandwidth() {
+        let rate = |device: &str, stated: &str| {
+            of(&format!("{device},nvidia,{stated},llama.cpp,x (b5000),CUDA,llama 7B,Q4_0,tg128,100\n"))[0].found.device.bandwidth.round()
+                / 1e9
+        };
+        assert_eq!([rate("NVIDIA L40S", "864"), rate("NVIDIA L40S", ""), rate("NVIDIA GeForce RTX 4090", "1008")], [810.0, 810.0, 1008.0]);
+    }
+
+    #[test]
+    fn vulkan_has_no_matrix_units_for_bf16_before_rdna_4() {
+        let matrix = |device: &str, quant: &str| {
+            of(&format!("{device},,,llama.cpp,x (b7000),Vulkan,llama 7B,{quant},pp512,1000\n"))[0].found.device.matrix > 1.0
+        };
+        let [old, new] = ["AMD Radeon RX 7900 XT", "AMD Radeon RX 9070 XT"];
+        assert_eq!([matrix(old, "BF16"), matrix(old, "F16"), matrix(new, "BF16")], [false, true, true]);
     }
 
     #[test]

@@ -78,9 +78,10 @@ impl Annotated {
 
 /// Why the formula tells nothing of a sample.
 fn beyond(sample: &Sample) -> Option<Problem> {
-    sample
-        .problem
-        .filter(|problem| !matches!(problem, Problem::Engine | Problem::Throttled | Problem::Unsteady | Problem::Old) && !sample.several())
+    sample.problem.filter(|problem| {
+        !matches!(problem, Problem::Engine | Problem::Throttled | Problem::Unsteady | Problem::Old | Problem::Impossible)
+            && !sample.several()
+    })
 }
 
 /// Predicts every row of a table with the columns of `measured.csv`; those that are missing are looked up by name or taken as unknown.
@@ -128,7 +129,7 @@ fn cells(sample: &Result<Sample, &'static str>, parameters: &Parameters) -> ([St
         Some(Problem::Split) => format!("{known}, layers over {} devices", sample.placement.devices),
         Some(Problem::Offloaded) => format!("{known}, partly on the host"),
         Some(Problem::Throttled) => format!("{known}, at its usual power"),
-        Some(Problem::Unsteady | Problem::Old) => known.to_owned(),
+        Some(Problem::Unsteady | Problem::Old | Problem::Impossible) => known.to_owned(),
         Some(_) => format!("{known}, as llama.cpp"),
         None => known.to_owned(),
     };

@@ -87,9 +87,13 @@ impl LayerLoad {
     pub(crate) fn cache_row(&self, settings: &Settings) -> Bytes {
         cache_row(settings.cache_type_k, self.k_width) + cache_row(settings.cache_type_v, self.v_width)
     }
-    /// Tokens of the context that one at `depth` attends to.
-    pub(crate) fn seen(&self, depth: u32) -> u32 {
-        self.window.map_or(depth, |window| window.min(depth))
+    /// Cells that attention of one sequence passes over at most: those of a sliding layer beyond its window are read and masked.
+    pub(crate) fn reach(&self, settings: &Settings) -> Option<u32> {
+        self.window.filter(|_| !settings.swa_full).map(|window| window.saturating_add(settings.n_ubatch.min(settings.n_batch)))
+    }
+    /// Cells that a token at `depth` passes over.
+    pub(crate) fn seen(&self, depth: u32, settings: &Settings) -> u32 {
+        self.reach(settings).map_or(depth, |reach| reach.min(depth))
     }
     /// Cache and state of the layer.
     pub(crate) fn cache(&self, settings: &Settings) -> Bytes {

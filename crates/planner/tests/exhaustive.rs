@@ -89,7 +89,8 @@ fn the_search_finds_what_trying_everything_finds() {
 /// of a placement knows nothing of parts, so that now and then another placement would have left more room for them.
 #[test]
 fn parts_of_layers_are_seldom_worse_than_after_every_placement() {
-    let cases = CASES / 4;
+    // One in a hundred of fewer is too few to be counted.
+    let cases = CASES / 2;
     let failures = failures(Grain::Parts, cases);
     assert!(failures.len() * 100 <= MISSED_IN_100 * asked("CASES", cases), "{}:\n{}", failures.len(), failures.join("\n"));
 }

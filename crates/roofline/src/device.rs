@@ -79,6 +79,18 @@ impl Class {
         }
     }
 
+    /// Tokens of the widest tile in which kernels multiply experts' weights: 128 in `mmq.cuh` of llama.cpp on NVIDIA's matrix units and 64 on
+    /// AMD's vector units (`get_mmq_x_max_host`), 64 of the middle tile of Vulkan's `mul_mm.comp`, 32 in Metal's `kernel_mul_mm_id`; processors
+    /// take rows one by one.
+    pub(crate) const fn widest_tile(self) -> f64 {
+        match self {
+            Self::NvidiaGddr | Self::NvidiaHbm | Self::NvidiaUnified => 128.0,
+            Self::AmdGddr | Self::AmdHbm | Self::AmdUnified | Self::Intel | Self::IntelUnified => 64.0,
+            Self::Apple => 32.0,
+            Self::Cpu => 1.0,
+        }
+    }
+
     /// Vector operations per byte of bandwidth that devices of the class have, where the units of a device are not known: a
     /// guess at the usual one, which no table has been asked about.
     pub(crate) const fn operations_per_byte(self) -> f64 {

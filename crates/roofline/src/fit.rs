@@ -41,7 +41,7 @@ pub struct Observation {
 
 /// Degrees of freedom of Student's t: at 3, what is off by five deviations counts a seventh.
 const FREEDOM: f64 = 3.0;
-const STEPS: usize = 30;
+const STEPS: usize = 60;
 
 /// Measurements are taken as less exact at first and by this factor more exact from step to step: two groups of runs that contradict each
 /// other would otherwise hold each other, or a single run would hold the fit that happens to begin near it.
@@ -215,7 +215,7 @@ pub fn fit_from(
             scale *= 0.5;
         }
         values = next;
-        if heat <= 1.0 && before - best < 2e-4 * best.abs() {
+        if heat <= 1.0 && before - best < 2e-6 * best.abs() {
             break;
         }
         heat = (heat * COOLING).max(1.0);

@@ -125,7 +125,7 @@ impl<'a> Effects<'a> {
 /// Seconds per generated token: max(weights ÷ bandwidth, operations ÷ rate) + cache ÷ bandwidth + attention's operations ÷ rate
 /// + layers × launch + fixed.
 pub fn decode(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
-    let shape = &work.shape;
+    let shape = &work.attended(conditions);
     let depth = work.depth + work.tokens / 2.0;
     let start = |bound| Effects::new(Phase::Decode, bound, device);
     let class = device.class.as_str();
@@ -154,6 +154,7 @@ pub fn decode(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.crossed("backend", backend);
     effects.crossed("engine", engine);
     effects.crossed("era", conditions.era.as_deref());
+    effects.level("sycl", scattered(conditions, shape.quant).then_some("scattered"));
     effects.own_weights(shape.quant, some.is_some());
     // Blocks are unpacked before they are multiplied, which takes several operations per weight; plain numbers are not.
     let unpacking = if shape.quant == Quant::Float { 2.0 } else { 10.0 };
@@ -192,10 +193,17 @@ pub fn decode(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     Sum { groups: vec![vec![weights, arithmetic], vec![cache], vec![attention], vec![launch], vec![fixed]] }
 }
 
+/// True where SYCL's kernels read blocks as files have them, scales between weights, and neighbours do not read neighbouring bytes: all of
+/// early builds, and types for which no later one orders them anew (llama.cpp PR 12035 for `Q4_0`, PR 13109 for `Q4_K`, PR 13885 for `Q6_K`).
+fn scattered(conditions: &Conditions, quant: Quant) -> bool {
+    let ordered = matches!(quant, Quant::Float | Quant::Q8 | Quant::Q6 | Quant::Q4K | Quant::Q4);
+    conditions.backend.as_deref() == Some("sycl") && quant != Quant::Float && !(ordered && conditions.era.as_deref() == Some("late"))
+}
+
 /// Seconds for all tokens of a prompt: per micro-batch max(operations ÷ rate, weights ÷ bandwidth) + attention, which grows with
 /// the square of the length, + layers × launch + fixed.
 pub fn prefill(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
-    let shape = &work.shape;
+    let shape = &work.attended(conditions);
     let ubatch = work.ubatch.min(work.tokens).max(1.0);
     let batches = (work.tokens / ubatch).ceil();
     let start = |bound| Effects::new(Phase::Prefill, bound, device);
@@ -224,13 +232,29 @@ pub fn prefill(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.own_weights(shape.quant, shape.experts.is_some());
     effects.own("ubatch", (ubatch / 512.0).ln());
     effects.own("width", (shape.width / 4096.0).ln());
-    let operations = 2.0 * (shape.padded_elements(ubatch) * work.tokens + shape.output_elements);
+    let operations = 2.0 * (shape.padded_elements(ubatch, device.class.widest_tile()) * work.tokens + shape.output_elements);
     let arithmetic = effects.term(operations / device.vector_rate());
 
     let mut effects = start(Bound::Weights);
     effects.level("quant", Some(shape.quant.as_str()));
     effects.level("experts", shape.experts.map(|_| "some"));
     let weights = effects.term(batches * shape.batch_bytes(ubatch) / device.bandwidth);
+
+    let mut between = Vec::new();
+    if library(device, conditions, shape.quant, ubatch) {
+        // Weights are unpacked into memory before a library multiplies with them.
+        let effects = Effects::of_part(Phase::Prefill, Bound::Arithmetic, "unpacking", device);
+        between.push(vec![effects.term(batches * shape.unpacked_bytes() / device.bandwidth)]);
+    }
+
+    if per_expert(device, conditions, ubatch)
+        && let Some((all, used)) = shape.experts.filter(|&(all, used)| all > used && used > 0.0)
+    {
+        // Each expert's three products are started one by one.
+        let distinct = all * (1.0 - (1.0 - used / all).powf(ubatch));
+        let effects = Effects::of_part(Phase::Prefill, Bound::Launch, "routing", device);
+        between.push(vec![effects.term(batches * shape.layers * 3.0 * distinct * 10e-6)]);
+    }
 
     // Between the products, which read and write them too.
     let effects = Effects::of_part(Phase::Prefill, Bound::Arithmetic, "activations", device);
@@ -264,5 +288,101 @@ pub fn prefill(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.level("engine", conditions.engine.as_deref());
     effects.level("os", conditions.os.as_deref());
     let fixed = effects.term(1e-3);
-    Sum { groups: vec![vec![arithmetic, weights], vec![activations], attention, vec![launch], vec![fixed]] }
+    let mut groups = vec![vec![arithmetic, weights], vec![activations], attention, vec![launch], vec![fixed]];
+    groups.extend(between);
+    Sum { groups }
+}
+
+/// True where experts' products of a micro-batch are started by the host, one expert after another, which it must know the routes for
+/// (`ggml_cuda_mul_mat_id` where there is no kernel for all of them, and `ggml_sycl_mul_mat_id`).
+fn per_expert(device: &Device, conditions: &Conditions, ubatch: f64) -> bool {
+    library(device, conditions, Quant::Q4, ubatch)
+}
+
+/// True where products of a micro-batch go through a library of half-precision products: rocBLAS and hipBLASLt from RDNA 3 on, from 64
+/// tokens (`ggml_cuda_should_use_mmq` of llama.cpp's `mmq.cu`), and oneMKL and oneDNN for SYCL.
+fn library(device: &Device, conditions: &Conditions, quant: Quant, ubatch: f64) -> bool {
+    /// Tokens from which on it is so.
+    const LIBRARY: f64 = 64.0;
+    let generation = device.generation.as_deref().unwrap_or("");
+    let backend = conditions.backend.as_deref().unwrap_or("");
+    let amd = backend.starts_with("rocm") && ["rdna3", "rdna4", "cdna"].iter().any(|name| generation.starts_with(name));
+    quant != Quant::Float && ubatch >= LIBRARY && (amd || backend == "sycl")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Class;
+    use crate::work::Shape;
+
+    fn device(class: Class, generation: &str) -> Device {
+        let generation = Some(generation.to_owned());
+        Device { class, generation, bandwidth: 1e12, vector: Some(4e13), matrix: 4.0, watts: None, identity: None }
+    }
+
+    fn work(quant: Quant, tokens: f64, experts: Option<(f64, f64)>) -> Work {
+        let shape = Shape {
+            active_bytes: 2e9,
+            all_bytes: if experts.is_some() { 16e9 } else { 2e9 },
+            active_elements: 3e9,
+            output_elements: 3e8,
+            quant,
+            layers: 48.0,
+            width: 2048.0,
+            cache_bytes: 2048.0,
+            full_layers: 8.0,
+            window_layers: 40.0,
+            window: 1024.0,
+            query_width: 4096.0,
+            experts,
+        };
+        Work { shape, depth: 0.0, tokens, ubatch: 512.0 }
+    }
+
+    fn conditions(backend: &str, era: &str) -> Conditions {
+        Conditions { backend: Some(backend.to_owned()), era: Some(era.to_owned()), ..Conditions::default() }
+    }
+
+    fn has(sum: &Sum, name: &str) -> bool {
+        sum.groups.iter().flatten().flat_map(|term| &term.effects).any(|effect| effect.name.starts_with(name))
+    }
+
+    #[test]
+    fn libraries_unpack_weights_and_start_experts_one_by_one() {
+        let of = |class, generation, backend: &str, quant, tokens| {
+            let sum = prefill(&device(class, generation), &work(quant, tokens, Some((128.0, 8.0))), &conditions(backend, "late"));
+            [has(&sum, "prefill/unpacking/"), has(&sum, "prefill/routing/")]
+        };
+        let amd = |quant, tokens| of(Class::AmdGddr, "rdna3", "rocm", quant, tokens);
+        assert_eq!([amd(Quant::Q4K, 512.0), amd(Quant::Float, 512.0), amd(Quant::Q4K, 32.0)], [[true, true], [false, true], [false; 2]]);
+        assert_eq!(of(Class::AmdGddr, "rdna2", "rocm", Quant::Q4K, 512.0), [false; 2]);
+        assert_eq!(of(Class::AmdGddr, "rdna3", "vulkan", Quant::Q4K, 512.0), [false; 2]);
+        assert_eq!(of(Class::NvidiaGddr, "ada", "cuda", Quant::Q4K, 512.0), [false; 2]);
+        assert_eq!(of(Class::Intel, "xe2", "sycl", Quant::Q4K, 512.0), [true; 2]);
+    }
+
+    #[test]
+    fn sycl_reads_blocks_in_order_where_it_has_kernels_for_them() {
+        let of = |backend: &str, era: &str, quant| {
+            has(
+                &decode(&device(Class::Intel, "xe2"), &work(quant, 128.0, None), &conditions(backend, era)),
+                "decode/arithmetic/sycl=scattered",
+            )
+        };
+        assert_eq!([of("sycl", "middle", Quant::Q4K), of("sycl", "late", Quant::Q4K), of("sycl", "late", Quant::Iq)], [true, false, true]);
+        assert!(!of("vulkan", "middle", Quant::Iq) && !of("sycl", "early", Quant::Float));
+    }
+
+    #[test]
+    fn layers_with_a_window_read_a_micro_batch_more_and_all_in_old_builds() {
+        let read = |era: &str, depth: f64| {
+            let work = Work { depth, ..work(Quant::Q4K, 2.0, None) };
+            let sum = decode(&device(Class::NvidiaGddr, "ada"), &work, &conditions("cuda", era));
+            let cache = sum.groups.iter().flatten().find(|term| term.bound == Bound::Cache).unwrap().seconds;
+            (cache * 1e12 / 2048.0).round()
+        };
+        assert_eq!([read("late", 999.0), read("late", 9_999.0)], [48.0 * 1000.0, 8.0 * 10_000.0 + 40.0 * 1536.0]);
+        assert_eq!(read("early", 9_999.0), 48.0 * 10_000.0);
+    }
 }

@@ -1,5 +1,7 @@
 //! What there is to do: bytes to read and operations to compute, from the shape of a model.
 
+use crate::conditions::Conditions;
+
 /// Ways of storing weights that engines read at similar speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Quant {
@@ -81,6 +83,16 @@ pub struct Work {
     pub ubatch: f64,
 }
 
+impl Work {
+    /// The model as attention meets it: layers with a window read all cells of their cache, and mask what lies outside of the window. llama.cpp
+    /// gives such a cache the window and a micro-batch (`llama_kv_cache_iswa` from PR 13194 on); builds before it the whole context.
+    pub(crate) fn attended(&self, conditions: &Conditions) -> Shape {
+        let whole = conditions.era.as_deref() == Some("early");
+        let window = if whole { f64::INFINITY } else { self.shape.window + self.ubatch };
+        Shape { window, ..self.shape.clone() }
+    }
+}
+
 impl Shape {
     /// Bytes of the cache that one token at `depth` reads.
     pub fn cache_read(&self, depth: f64) -> f64 {
@@ -98,18 +110,21 @@ impl Shape {
     }
 
     /// Weights that a token of a micro-batch of `tokens` multiplies with, counting what kernels compute for nothing: an expert's
-    /// tokens are padded to whole tiles, which are as wide as the micro-batch up to a limit (`mul_mat_q_case` of llama.cpp's `mmq.cuh`
-    /// takes the width that needs the fewest tiles for all tokens, whichever expert they go to).
-    pub fn padded_elements(&self, tokens: f64) -> f64 {
-        /// Tokens of the widest tile.
-        const TILE: f64 = 128.0;
+    /// tokens are padded to whole tiles, which are as wide as the micro-batch up to `widest` tokens, those of the kernels' widest tile
+    /// (`mul_mat_q_case` of llama.cpp's `mmq.cuh` takes the width that needs the fewest tiles for all tokens, whichever expert they go to).
+    pub fn padded_elements(&self, tokens: f64, widest: f64) -> f64 {
         let Some((all, used)) = self.experts.filter(|&(all, used)| all > used && used > 0.0) else { return self.active_elements };
         let tokens = tokens.max(1.0);
         let distinct = all * (1.0 - (1.0 - used / all).powf(tokens));
-        let (tile, each) = (tokens.min(TILE), tokens * used / distinct);
+        let (tile, each) = (tokens.min(widest.max(1.0)), tokens * used / distinct);
         // The last tile is half empty on average; one there is at least.
         let padded = (each + (tile - 1.0) / 2.0).max(tile);
         self.active_elements * (1.0 + self.routed() * (padded / each - 1.0).max(0.0))
+    }
+
+    /// Bytes of half-precision numbers, written once and read once, of all weights but experts' in a micro-batch.
+    pub fn unpacked_bytes(&self) -> f64 {
+        4.0 * self.active_elements * (1.0 - self.routed())
     }
 
     /// Bytes of activations that a token's passage writes and reads: what every product gives, and the residual stream with its norms, all of
@@ -160,13 +175,21 @@ mod tests {
 
     #[test]
     fn tiles_are_padded_for_experts_and_by_less_the_more_tokens_there_are() {
-        assert_eq!(shape(None).padded_elements(512.0), 3e9);
-        let padded = |tokens| shape(Some((128.0, 8.0))).padded_elements(tokens) / 3e9;
+        assert_eq!(shape(None).padded_elements(512.0, 128.0), 3e9);
+        let padded = |tokens| shape(Some((128.0, 8.0))).padded_elements(tokens, 128.0) / 3e9;
         assert!((padded(1.0) - 1.0).abs() < 1e-9, "{}", padded(1.0));
         // 32 tokens of 512 go to an expert, which computes 128.
         let routed = shape(Some((128.0, 8.0))).routed();
         assert!((padded(512.0) - (1.0 + 3.0 * routed)).abs() < 1e-6, "{}", padded(512.0));
         assert!(padded(2048.0) < padded(512.0) && padded(1e6) < 1.01, "{} {}", padded(2048.0), padded(1e6));
+    }
+
+    #[test]
+    fn narrower_tiles_are_padded_less_and_experts_are_not_unpacked_at_once() {
+        let padded = |widest| shape(Some((128.0, 8.0))).padded_elements(512.0, widest);
+        assert!(padded(32.0) < padded(64.0) && padded(64.0) < padded(128.0) && padded(1.0) == 3e9);
+        let unpacked = |experts| shape(experts).unpacked_bytes();
+        assert!(unpacked(None) == 12e9 && unpacked(Some((128.0, 8.0))) < 12e9);
     }
 
     #[test]

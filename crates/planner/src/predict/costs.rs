@@ -110,6 +110,11 @@ impl Resolver<'_> {
         terms.map(|term| term.time(self.parameters)).sum::<f64>() / amount
     }
 
+    /// The shapes with every layer reaching over the whole context: costs per unit are the same, and the amount at [`DEPTH`] is plain.
+    fn whole(&self) -> [Shape; 2] {
+        self.shapes.clone().map(|shape| Shape { full_layers: shape.full_layers + shape.window_layers, window_layers: 0.0, ..shape })
+    }
+
     fn flash(&self, on: bool) -> Conditions {
         Conditions { flash_attention: if on { Switch::On } else { Switch::Off }, ..self.conditions.clone() }
     }
@@ -117,7 +122,7 @@ impl Resolver<'_> {
     fn decode(&self) -> PhaseCosts {
         let work = |shape: &Shape| Work { shape: shape.clone(), depth: DEPTH, tokens: 2.0, ubatch: USUAL };
         let sum = |shape: &Shape, flash: bool| decode(self.device, &work(shape), &self.flash(flash));
-        let [dense, experts] = self.shapes;
+        let [dense, experts] = &self.whole();
         let each = |bound, amount: &dyn Fn(&Shape) -> f64| [dense, experts].map(|shape| self.per(&sum(shape, true), bound, amount(shape)));
         PhaseCosts {
             weights: each(Bound::Weights, &|shape| shape.active_bytes),
@@ -133,7 +138,7 @@ impl Resolver<'_> {
     fn prefill(&self, ubatch: f64) -> PhaseCosts {
         let work = |shape: &Shape| Work { shape: shape.clone(), depth: 0.0, tokens: ubatch, ubatch };
         let sum = |shape: &Shape, flash: bool| prefill(self.device, &work(shape), &self.flash(flash));
-        let [dense, experts] = self.shapes;
+        let [dense, experts] = &self.whole();
         let each = |bound, amount: &dyn Fn(&Shape) -> f64| [dense, experts].map(|shape| self.per(&sum(shape, true), bound, amount(shape)));
         let attention = dense.attention_operations(0.0, ubatch);
         PhaseCosts {

@@ -139,13 +139,11 @@ pub(crate) fn loads(inventory: &Inventory, settings: &Settings, placed: Placed<'
             pools[experts].layers += if experts == home { 0.0 } else { 0.5 };
         }
         let cache = &mut pools[if settings.kv_offload { home } else { devices }];
-        let seen = f64::from(layer.seen(pass.depth));
+        let seen = f64::from(layer.seen(pass.depth, settings));
         cache.cache += f64::from(pass.sequences) * (cache_cost(layer, settings) * seen + layer.state.as_f64());
         // A prompt's tokens see each other, on average half of them.
-        let mean = match layer.window {
-            Some(window) => (f64::from(pass.depth) + each / 2.0).min(f64::from(window)),
-            None => f64::from(pass.depth) + each / 2.0,
-        };
+        let whole = f64::from(pass.depth) + each / 2.0;
+        let mean = layer.reach(settings).map_or(whole, |reach| whole.min(f64::from(reach)));
         cache.attention += 4.0 * layer.query_width as f64 * tokens * mean;
     }
     let output = slot(layer_devices.last().copied().flatten());

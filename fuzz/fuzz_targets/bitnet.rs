@@ -2,8 +2,8 @@
 #![no_main]
 
 use bitnet::memory::requirement;
-use bitnet::{CacheType, HeadType, LoadOptions, Options, Session, Weights};
-use kernels::{Kernel, Layout};
+use bitnet::{CacheType, HeadType, LoadOptions, Options, Session, ShapeTiles, Weights};
+use kernels::{Kernel, Layout, Tiles};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use spec::model::{MetaValue, Model, ModelFile, Support, Tensor};
@@ -56,7 +56,8 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
         vocab: figure(u, &[8, 33, 1])?,
         layers: figure(u, &[1, 1, 2])?,
     };
-    let ternary = *u.choose(&[QuantType::I2_S, QuantType::I2_S, QuantType::TQ1_0, QuantType::TQ2_0, QuantType::HF_U2])?;
+    let types = [QuantType::I2_S, QuantType::I2_S, QuantType::TQ1_0, QuantType::TQ2_0, QuantType::HF_U2, QuantType::TL1, QuantType::TL2];
+    let ternary = *u.choose(&types)?;
     let mut file = File { tensors: Vec::new(), end: 0, ternary };
     file.all(u, &figures)?;
     let length = if u.ratio(1, 16)? { u.int_in_range(0..=file.end.min(LONGEST))? } else { file.end.min(LONGEST) };
@@ -83,12 +84,14 @@ fn run(u: &mut Unstructured<'_>) -> Result<()> {
     let layout = if u.arbitrary()? { Layout::Blocks64 } else { Layout::Blocks128 };
     let kernel = *u.choose(&Kernel::available())?;
     let cache = *u.choose(&[CacheType::F16, CacheType::F32, CacheType::Q8_0])?;
+    let threads = u.int_in_range(1..=2)?;
+    let tiles = if ternary == QuantType::TL1 || ternary == QuantType::TL2 { tiles(u, &figures)? } else { Vec::new() };
     let seed: u8 = u.arbitrary()?;
     let rest = u.len();
     let bytes = if rest > 1 && u.arbitrary()? { u.bytes(rest - 1)?.to_vec() } else { vec![seed] };
     // What the fuzzer gives, again and again.
     let data = (0..length as usize).map(|i| bytes.get(i % bytes.len().max(1)).copied().unwrap_or(seed)).collect();
-    compute(&model, data, LoadOptions { head, layout, kernel }, cache);
+    compute(&model, data, LoadOptions { head, layout, tiles: &tiles, kernel, threads }, cache);
     Ok(())
 }
 
@@ -114,6 +117,16 @@ fn metadata(u: &mut Unstructured<'_>, architecture: &str, figures: &Figures) -> 
     let class = *u.choose(&["autobitlinear", "bitlinear", "?"])?;
     metadata.insert("quantization_config.linear_class".to_owned(), MetaValue::Text(class.to_owned()));
     Ok(metadata)
+}
+
+/// Tiles for the shapes of a model, most of them ones that divide it.
+fn tiles(u: &mut Unstructured<'_>, figures: &Figures) -> Result<Vec<ShapeTiles>> {
+    let Figures { embd, ff, heads, kv, width, .. } = *figures;
+    let (q, kv) = (heads.saturating_mul(width), kv.saturating_mul(width));
+    let mut size = |usual: &[u64]| figure(u, usual).map(|size| size as usize);
+    let tiles = Tiles { bm: size(&[32, 64, 128])?, bk: size(&[32, 64, 96, 24])?, bmm: size(&[32, 32, 64])? };
+    let shapes = [(q, embd), (kv, embd), (embd, q), (ff, embd), (embd, ff)];
+    Ok(shapes.map(|(rows, columns)| ShapeTiles { rows: rows as usize, columns: columns as usize, tiles }).into())
 }
 
 struct File {
@@ -180,7 +193,7 @@ impl File {
     }
 }
 
-fn compute(model: &Model, data: Vec<u8>, load: LoadOptions, cache: CacheType) {
+fn compute(model: &Model, data: Vec<u8>, load: LoadOptions<'_>, cache: CacheType) {
     let options = Options { n_ctx: 6, n_ubatch: 4, cache, threads: 1 };
     let predicted = requirement(model, &load, &options);
     let Ok(weights) = Weights::load(model, &[data.into()], &load) else { return };

@@ -2,6 +2,7 @@
 //!
 //! * [`Config`]: what the metadata of a model says of its shape
 //! * [`Weights`]: its tensors, in place in a mapped file where their layout allows it
+//! * [`ShapeTiles`]: what a file of `TL1` or `TL2` does not state
 //! * [`Session`]: a context that reads prompts and generates; its sizes are those of [`memory`]
 //! * [`Stack`]: layers that something else than the CPU computes
 //! * [`Sampler`]: the next token from logits
@@ -24,6 +25,7 @@ mod rope;
 mod sampler;
 mod session;
 mod stack;
+mod tiles;
 mod tokenizer;
 mod weights;
 
@@ -35,6 +37,7 @@ pub use rope::Rope;
 pub use sampler::{Sampler, Sampling};
 pub use session::{Options, Session, SessionError};
 pub use stack::{Stack, StackError};
+pub use tiles::{ShapeTiles, TilesError};
 pub use tokenizer::{Tokenizer, TokenizerError};
 pub use weights::{Layer, LoadOptions, WeightError, Weights};
 
@@ -43,11 +46,11 @@ pub use footprint::bitnet::Head as HeadType;
 /// True for models that this engine computes: a BitNet architecture whose layers are ternary, and whose tables are not packed more than
 /// to `q8_0`.
 pub fn computes(model: &spec::Model) -> bool {
-    use spec::QuantType::{BF16, F16, F32, HF_U2, I2_S, Q8_0, TQ1_0, TQ2_0};
+    use spec::QuantType::{BF16, F16, F32, HF_U2, I2_S, Q8_0, TL1, TL2, TQ1_0, TQ2_0};
     let computed = |tensor: &spec::model::Tensor| match tensor.name.as_str() {
         "token_embd.weight" | "output.weight" => matches!(tensor.ty, F32 | F16 | BF16 | Q8_0),
         name if name.starts_with("blk.") && name.ends_with(".weight") && !name.ends_with("norm.weight") => {
-            matches!(tensor.ty, I2_S | TQ1_0 | TQ2_0 | HF_U2)
+            matches!(tensor.ty, I2_S | TL1 | TL2 | TQ1_0 | TQ2_0 | HF_U2)
         }
         _ => true,
     };

@@ -14,7 +14,7 @@ pub use footprint::bitnet::Buffers as Requirement;
 ///
 /// # Errors
 /// A model that is no BitNet model.
-pub fn requirement(model: &Model, load: &LoadOptions, options: &Options) -> Result<Requirement, ConfigError> {
+pub fn requirement(model: &Model, load: &LoadOptions<'_>, options: &Options) -> Result<Requirement, ConfigError> {
     beside(model, load, options, 0)
 }
 
@@ -22,7 +22,7 @@ pub fn requirement(model: &Model, load: &LoadOptions, options: &Options) -> Resu
 ///
 /// # Errors
 /// As [`requirement`].
-pub fn beside(model: &Model, load: &LoadOptions, options: &Options, on_device: usize) -> Result<Requirement, ConfigError> {
+pub fn beside(model: &Model, load: &LoadOptions<'_>, options: &Options, on_device: usize) -> Result<Requirement, ConfigError> {
     let config = Config::of(model)?;
     let count = |number: usize| number as u64;
     let figures = Figures {
@@ -56,8 +56,8 @@ impl CacheType {
     }
 }
 
-impl From<&LoadOptions> for BitNet {
-    fn from(load: &LoadOptions) -> Self {
+impl From<&LoadOptions<'_>> for BitNet {
+    fn from(load: &LoadOptions<'_>) -> Self {
         Self { head: Some(load.head), in_place: load.layout == Layout::Blocks128 }
     }
 }

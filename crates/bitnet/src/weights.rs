@@ -2,10 +2,13 @@
 
 use crate::attention::{MAX_GROUP, MAX_HEAD};
 use crate::config::{Config, ConfigError};
+use crate::tiles::ShapeTiles;
 use bytes::Bytes;
 use footprint::bitnet::Head as HeadType;
 use half::{bf16, f16};
-use kernels::{DenseError, DenseMatrix, DenseType, Kernel, Layout, MatrixError, QuantizedLinear, TernaryMatrix};
+use kernels::{
+    DenseError, DenseMatrix, DenseType, Kernel, Layout, LookUp, MatrixError, NARROWEST, Pool, QuantizedLinear, Table, TernaryMatrix,
+};
 use spec::model::{MetaValue, Tensor};
 use spec::{Model, QuantType};
 
@@ -24,19 +27,23 @@ const _: () = {
 
 /// What a file does not say.
 #[derive(Clone, Copy, Debug)]
-pub struct LoadOptions {
+pub struct LoadOptions<'a> {
     /// How its `I2_S` tensors interleave their codes.
     pub layout: Layout,
     /// How the head is kept.
     pub head: HeadType,
+    /// How its `TL1` and `TL2` tensors are tiled; of several for a shape the first counts.
+    pub tiles: &'a [ShapeTiles],
     /// What computes.
     pub kernel: Kernel,
+    /// Threads that copy what cannot be used in place, the caller's included.
+    pub threads: usize,
 }
 
-impl Default for LoadOptions {
-    /// The layout of almost all files, the head as it is, the fastest kernel of this processor.
+impl Default for LoadOptions<'_> {
+    /// The layout of almost all files, the head as it is, no tiles, the fastest kernel of this processor, one thread.
     fn default() -> Self {
-        Self { layout: Layout::default(), head: HeadType::default(), kernel: Kernel::best() }
+        Self { layout: Layout::default(), head: HeadType::default(), tiles: &[], kernel: Kernel::best(), threads: 1 }
     }
 }
 
@@ -95,6 +102,24 @@ pub enum WeightError {
         /// What is wrong.
         error: DenseError,
     },
+    /// Weights in tiles that are not known.
+    #[error(
+        "tensor {name} is {ty}, whose tiles no model file states: they stand in the kernel_config.ini of the build that it was made for, \
+         where a section with m = {rows} and k = {columns} is needed"
+    )]
+    Untiled {
+        /// Its name.
+        name: String,
+        /// Its type.
+        ty: QuantType,
+        /// Its rows.
+        rows: usize,
+        /// Its columns.
+        columns: usize,
+    },
+    /// The system starts no thread.
+    #[error("no thread to copy weights could be started: {0}")]
+    Thread(std::io::ErrorKind),
     /// Heads wider, or shared by more queries, than this engine computes.
     #[error("heads of {head_dim} with {group} queries each: this engine takes {MAX_HEAD} and {MAX_GROUP} at most")]
     Heads {
@@ -132,6 +157,18 @@ pub struct Layer {
     pub down: QuantizedLinear,
 }
 
+impl Layer {
+    /// Its projections.
+    fn linear(&self) -> [&QuantizedLinear; 7] {
+        [&self.q, &self.k, &self.v, &self.output, &self.gate, &self.up, &self.down]
+    }
+
+    /// Its norms.
+    fn norms(&self) -> [&[f32]; 4] {
+        [&self.attn_norm, &self.attn_sub_norm, &self.ffn_norm, &self.ffn_sub_norm]
+    }
+}
+
 /// A model that is ready to compute.
 #[derive(Clone, Debug)]
 pub struct Weights {
@@ -151,29 +188,43 @@ impl Weights {
     ///
     /// # Errors
     /// The first thing that is not as in a BitNet model, by the tensor's name.
-    pub fn load(model: &Model, files: &[Bytes], options: &LoadOptions) -> Result<Self, WeightError> {
+    pub fn load(model: &Model, files: &[Bytes], options: &LoadOptions<'_>) -> Result<Self, WeightError> {
         let config = Config::of(model)?;
         let group = config.n_head / config.n_head_kv;
         if config.head_dim > MAX_HEAD || group > MAX_GROUP {
             return Err(WeightError::Heads { head_dim: config.head_dim, group });
         }
-        let mut source = Source { model, files, options, copied: 0 };
+        let mut pool = Pool::new(options.threads).map_err(|error| WeightError::Thread(error.kind()))?;
+        let source = Source { model, files, options };
         let embedding = source.dense("token_embd.weight", config.n_vocab, config.n_embd)?;
-        let layers = (0..config.n_layer).map(|i| source.layer(i, &config)).collect::<Result<_, _>>()?;
+        let mut layers = Vec::new();
+        while layers.len() < config.n_layer {
+            // Layers are copied side by side, as many as there are threads: a file that claims more than it has is refused early.
+            let mut some: Vec<_> = (layers.len()..config.n_layer).take(pool.threads()).map(|_| None).collect();
+            pool.each_row(Table::new(&mut some, 1), |place, slot: &mut [_]| {
+                slot.iter_mut().for_each(|slot| *slot = Some(source.layer(layers.len() + place, &config)));
+            });
+            for layer in some.into_iter().flatten() {
+                layers.push(layer?);
+            }
+        }
         let output_norm = source.vector("output_norm.weight", config.n_embd)?;
         let own = source.find("output.weight").is_ok();
         let head = if own { Some(source.dense("output.weight", config.n_vocab, config.n_embd)?) } else { None };
+        let mut head_copy = 0;
         let head = match options.head {
             HeadType::Q8_0 if head.as_ref().unwrap_or(&embedding).ty() != DenseType::Q8_0 => {
                 let name = if own { "output.weight" } else { "token_embd.weight" };
-                let smaller = head.as_ref().unwrap_or(&embedding).to_q8_0();
+                let smaller = head.as_ref().unwrap_or(&embedding).to_q8_0(options.kernel, &mut pool);
                 let smaller = smaller.map_err(|error| WeightError::Dense { name: name.into(), error })?;
-                source.copied += smaller.bytes() as u64;
+                head_copy = smaller.bytes();
                 Some(smaller)
             }
             _ => head,
         };
-        let copied = source.copied;
+        let norms = layers.iter().flat_map(Layer::norms).chain([&output_norm[..]]).map(size_of_val).sum::<usize>();
+        let codes: usize = layers.iter().flat_map(Layer::linear).map(|linear| linear.weights().copied_bytes()).sum();
+        let copied = (norms + codes + head_copy) as u64;
         Ok(Self { config, kernel: options.kernel, embedding, layers, output_norm, head, copied })
     }
 
@@ -199,11 +250,7 @@ impl Weights {
 
     /// Bytes of ternary codes, all of which a token reads.
     pub fn code_bytes(&self) -> usize {
-        let of = |layer: &Layer| -> usize {
-            let linear = [&layer.q, &layer.k, &layer.v, &layer.output, &layer.gate, &layer.up, &layer.down];
-            linear.into_iter().map(|linear| linear.weights().code_bytes()).sum()
-        };
-        self.layers.iter().map(of).sum()
+        self.layers.iter().flat_map(Layer::linear).map(|linear| linear.weights().code_bytes()).sum()
     }
 
     /// The output head.
@@ -215,8 +262,7 @@ impl Weights {
 struct Source<'a> {
     model: &'a Model,
     files: &'a [Bytes],
-    options: &'a LoadOptions,
-    copied: u64,
+    options: &'a LoadOptions<'a>,
 }
 
 impl Source<'_> {
@@ -249,7 +295,7 @@ impl Source<'_> {
         Ok((tensor, self.bytes(tensor)?))
     }
 
-    fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, WeightError> {
+    fn vector(&self, name: &str, length: usize) -> Result<Vec<f32>, WeightError> {
         let (tensor, bytes) = self.shaped(name, 1, length)?;
         let values: Vec<f32> = match tensor.ty {
             QuantType::F32 => bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
@@ -261,7 +307,6 @@ impl Source<'_> {
             let (found, expected) = (format!("{} values", values.len()), format!("{length} values"));
             return Err(WeightError::Shape { name: name.to_owned(), found, expected });
         }
-        self.copied += (length * size_of::<f32>()) as u64;
         Ok(values)
     }
 
@@ -297,17 +342,40 @@ impl Source<'_> {
         DenseMatrix::new(bytes, ty, rows, columns).map_err(|error| WeightError::Dense { name: name.to_owned(), error })
     }
 
-    fn linear(&mut self, name: &str, rows: usize, columns: usize) -> Result<QuantizedLinear, WeightError> {
+    /// The scale of a matrix of `TL1` or `TL2`: a tensor of its own, or where files without one have it, in the last 32 bytes.
+    fn tiled_scale(&self, name: &str, tensor: &Tensor, bytes: &Bytes) -> Result<f32, WeightError> {
+        const TAIL: usize = 32;
+        let scale = format!("{name}_scale");
+        let in_tail =
+            || bytes.len().checked_sub(TAIL).and_then(|start| bytes[start..].first_chunk()).map(|bytes| f32::from_le_bytes(*bytes));
+        match self.find(&scale) {
+            Ok(_) => self.scalar(&scale),
+            Err(missing) => in_tail().filter(|_| tensor.ty.tensor_bytes(tensor.shape) == Some(tensor.bytes)).ok_or(missing),
+        }
+    }
+
+    fn tiled(&self, kind: LookUp, tensor: &Tensor, bytes: &Bytes, rows: usize, columns: usize) -> Result<TernaryMatrix, WeightError> {
+        let name = &tensor.name;
+        let shape = self.options.tiles.iter().find(|shape| (shape.rows, shape.columns) == (rows, columns));
+        let shape = shape.ok_or_else(|| WeightError::Untiled { name: name.clone(), ty: tensor.ty, rows, columns })?;
+        let scale = self.tiled_scale(name, tensor, bytes)?;
+        let wide = || if columns < NARROWEST { Err(MatrixError::Narrow { columns }) } else { Ok(()) };
+        let matrix = wide().and_then(|()| TernaryMatrix::from_lookup(bytes, kind, shape.tiles, rows, columns, scale));
+        matrix.map_err(|error| WeightError::Matrix { name: name.clone(), error })
+    }
+
+    fn linear(&self, name: &str, rows: usize, columns: usize) -> Result<QuantizedLinear, WeightError> {
         let (tensor, bytes) = self.shaped(name, rows, columns)?;
         let matrix = match tensor.ty {
             QuantType::I2_S => TernaryMatrix::from_i2_s(&bytes, rows, columns, self.options.layout),
             QuantType::TQ2_0 => TernaryMatrix::from_tq2_0(&bytes, rows, columns),
             QuantType::TQ1_0 => TernaryMatrix::from_tq1_0(&bytes, rows, columns),
             QuantType::HF_U2 => TernaryMatrix::from_huggingface(&bytes, rows, columns, self.packed_scale(name)?),
-            ty => return Err(WeightError::Type { name: name.to_owned(), ty, takes: "I2_S, TQ1_0, TQ2_0 or HF_U2" }),
+            QuantType::TL1 => Ok(self.tiled(LookUp::Tl1, tensor, &bytes, rows, columns)?),
+            QuantType::TL2 => Ok(self.tiled(LookUp::Tl2, tensor, &bytes, rows, columns)?),
+            ty => return Err(WeightError::Type { name: name.to_owned(), ty, takes: "I2_S, TL1, TL2, TQ1_0, TQ2_0 or HF_U2" }),
         };
         let matrix = matrix.map_err(|error| WeightError::Matrix { name: name.to_owned(), error })?;
-        self.copied += matrix.copied_bytes() as u64;
         // Converters of 2024 kept the scale in a tensor of its own.
         let scale = name.replace(".weight", ".scale");
         let matrix = match self.find(&scale) {
@@ -321,7 +389,7 @@ impl Source<'_> {
         Ok(QuantizedLinear::new(matrix, self.options.kernel))
     }
 
-    fn layer(&mut self, i: usize, config: &Config) -> Result<Layer, WeightError> {
+    fn layer(&self, i: usize, config: &Config) -> Result<Layer, WeightError> {
         let name = |part: &str| format!("blk.{i}.{part}.weight");
         let (embd, ff) = (config.n_embd, config.n_ff);
         Ok(Layer {

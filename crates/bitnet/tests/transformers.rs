@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// Largest difference of a logit: the bar of the issue, for logits of the size of one.
 const BOUND: f32 = 1e-5;
 
-fn load(built: &Built, options: &LoadOptions) -> Arc<Weights> {
+fn load(built: &Built, options: &LoadOptions<'_>) -> Arc<Weights> {
     Arc::new(Weights::load(&built.model, std::slice::from_ref(&built.data), options).unwrap())
 }
 
@@ -98,7 +98,7 @@ fn rewinding_forgets() {
 /// Other ways of writing the same weights; types that round are off by what they round.
 #[test]
 fn other_files_and_caches_are_near() {
-    let close = |case: &Case, written: Written, load_options: LoadOptions, options: Options, bound: f32| {
+    let close = |case: &Case, written: Written, load_options: LoadOptions<'_>, options: Options, bound: f32| {
         let weights = load(&case.build(written), &load_options);
         let worst = worst(&logits(&weights, &case.tokens, options), case);
         assert!(worst <= bound, "seed {}, {written:?}, {load_options:?}, {options:?}: {worst}", case.seed);

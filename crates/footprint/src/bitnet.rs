@@ -49,6 +49,38 @@ impl BitNet {
     }
 }
 
+/// Its name as an engine, and after a colon what is not by default, with commas between: `bitnet:q8_0,blocks64`.
+impl std::fmt::Display for BitNet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let head = self.head.map(|head| match head {
+            Head::File => "file",
+            Head::Q8_0 => "q8_0",
+        });
+        let words: Vec<&str> = head.into_iter().chain((!self.in_place).then_some("blocks64")).collect();
+        let colon = if words.is_empty() { "" } else { ":" };
+        write!(f, "bitnet{colon}{}", words.join(","))
+    }
+}
+
+/// From what [`BitNet`] is written as.
+impl std::str::FromStr for BitNet {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text} is not bitnet, or bitnet: with file, q8_0 or blocks64 after it");
+        let words = match text.strip_prefix("bitnet").ok_or_else(wrong)? {
+            "" => return Ok(Self::default()),
+            words => words.strip_prefix(':').ok_or_else(wrong)?,
+        };
+        words.split(',').try_fold(Self::default(), |engine, word| match word {
+            "file" => Ok(engine.with_head(Head::File)),
+            "q8_0" => Ok(engine.with_head(Head::Q8_0)),
+            "blocks64" => Ok(Self { in_place: false, ..engine }),
+            _ => Err(wrong()),
+        })
+    }
+}
+
 /// Sizes that decide buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
@@ -184,7 +216,9 @@ impl Use {
         let in_whole_blocks = rows.saturating_mul(columns.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX) / 4);
         match tensor.ty {
             QuantType::I2_S if engine.in_place && columns.is_multiple_of(BLOCK) => Self::InPlace,
-            QuantType::I2_S | QuantType::TQ1_0 | QuantType::TQ2_0 | QuantType::HF_U2 => Self::Copied(Bytes::new(in_whole_blocks)),
+            QuantType::I2_S | QuantType::TL1 | QuantType::TL2 | QuantType::TQ1_0 | QuantType::TQ2_0 | QuantType::HF_U2 => {
+                Self::Copied(Bytes::new(in_whole_blocks))
+            }
             _ if rows == 1 && tensor.name.ends_with("norm.weight") => Self::Copied(Bytes::new(columns.saturating_mul(4))),
             _ if tensor.name.ends_with(".scale") || tensor.name.ends_with(".weight_scale") => Self::Scale,
             _ => Self::InPlace,
@@ -428,4 +462,24 @@ fn unused(name: &str, shares_host: bool) -> DeviceRequirement {
 fn notes(model: &Model) -> Vec<String> {
     let copies = model.tensors.iter().any(|tensor| matches!(tensor.ty, QuantType::TQ1_0 | QuantType::TQ2_0 | QuantType::HF_U2));
     copies.then(|| "ternary weights are copied to the layout of I2_S, which the kernels read".to_owned()).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_is_read_as_it_is_written() {
+        for head in [None, Some(Head::File), Some(Head::Q8_0)] {
+            for in_place in [true, false] {
+                let engine = BitNet { head, in_place };
+                assert_eq!(engine.to_string().parse(), Ok(engine), "{engine}");
+            }
+        }
+        assert_eq!(BitNet::default().to_string(), "bitnet");
+        assert_eq!((BitNet { head: Some(Head::Q8_0), in_place: false }).to_string(), "bitnet:q8_0,blocks64");
+        for wrong in ["", "bitnet:", "bitnets", "bitnet:q4_0", "bitnet:file,", "llama"] {
+            assert!(wrong.parse::<BitNet>().unwrap_err().starts_with(wrong), "{wrong}");
+        }
+    }
 }

@@ -1,5 +1,5 @@
 //! How fast layers of BitNet b1.58 2B-4T are on this machine, beside what its memory can read:
-//! `cargo run --release -p kernels --example speed [THREADS]`.
+//! `cargo run --release -p kernels --example speed [THREADS [KERNEL]]`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a stopwatch for the terminal")]
 
 use kernels::{Activations, DenseMatrix, DenseType, Kernel, Layout, Pool, QuantizedLinear, TernaryMatrix};
@@ -15,9 +15,11 @@ fn main() {
     let mut pool = Pool::new(threads).unwrap();
     println!("{threads} threads; the fastest of {ROUNDS} rounds (a shared machine is slower, never faster); random codes");
     read(&mut pool);
-    for kernel in Kernel::available() {
+    let named = std::env::args().nth(2);
+    for kernel in Kernel::available().into_iter().filter(|kernel| named.as_deref().is_none_or(|named| named == kernel.name())) {
         decode(kernel, &mut pool);
         prefill(kernel, &mut pool);
+        prompts(kernel, &mut pool);
         head(kernel, &mut pool);
     }
 }
@@ -106,6 +108,26 @@ fn prefill(kernel: Kernel, pool: &mut Pool) {
         let operations = 2.0 * (tokens * 6912 * 2560) as f64;
         let per_token = took / tokens as f64 * 1e6;
         println!("{kernel}: 6912x2560, {tokens} tokens: {per_token:.1} µs per token, {:.2} TOPS", operations / took / 1e12);
+    }
+}
+
+/// Prompts by micro-batch through all ternary layers, whose weights come from memory once per batch.
+fn prompts(kernel: Kernel, pool: &mut Pool) {
+    if kernel == Kernel::reference() {
+        return;
+    }
+    let layers: Vec<QuantizedLinear> = (0..LAYERS).flat_map(|_| LAYER).map(|(rows, columns)| layer(rows, columns, kernel)).collect();
+    for tokens in [16, 32, 64, 128, 256, 512] {
+        let (x, mut out) = (vec![0.5; tokens * 6912], vec![0.0; tokens * 6912]);
+        let mut activations = Activations::with_room(tokens, 6912);
+        let took = fastest(|| {
+            for layer in &layers {
+                let (rows, columns) = (layer.weights().rows(), layer.weights().columns());
+                activations.quantize(&x[..tokens * columns], columns);
+                layer.forward(&activations, pool, &mut out[..tokens * rows]);
+            }
+        });
+        println!("{kernel}: {tokens} tokens at a time through all layers: {took:.1?}, {:.1} tokens/s", tokens as f64 / took.as_secs_f64());
     }
 }
 

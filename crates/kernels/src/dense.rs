@@ -2,7 +2,8 @@
 
 use crate::kernel::{Half, Kernel, Q8, ROWS};
 use crate::linear::distant;
-use crate::pool::Pool;
+use crate::pool::{Pool, Table};
+use crate::vector::widen;
 use bytes::Bytes;
 use half::{bf16, f16};
 
@@ -82,22 +83,29 @@ impl DenseMatrix {
     }
 
     /// In `q8_0`: per block of 32 the scale max|w| / 127 in 16 bits and round(w / scale), halves away from zero (llama.cpp
-    /// `ggml-quants.c:quantize_row_q8_0_ref`).
+    /// `ggml-quants.c:quantize_row_q8_0_ref`). Each thread of the pool copies some rows.
     ///
     /// # Errors
     /// Columns that are no whole blocks.
-    pub fn to_q8_0(&self) -> Result<Self, DenseError> {
-        let mut data = Vec::with_capacity(self.rows * (self.columns / 32) * 34);
-        let mut row = vec![0.0; self.columns];
-        for r in 0..self.rows {
-            self.row(r, &mut row);
-            for block in row.as_chunks::<32>().0 {
+    pub fn to_q8_0(&self, kernel: Kernel, pool: &mut Pool) -> Result<Self, DenseError> {
+        const BLOCK: usize = 32;
+        let found = self.data.len();
+        if !self.columns.is_multiple_of(BLOCK) {
+            return Err(DenseError { rows: self.rows, columns: self.columns, ty: DenseType::Q8_0, found });
+        }
+        let width = self.columns / BLOCK * size_of::<Q8>();
+        let mut data = vec![0; self.rows * width];
+        pool.each_row(Table::new(&mut data, width), |row, out: &mut [u8]| {
+            for (place, out) in out.as_chunks_mut::<{ size_of::<Q8>() }>().0.iter_mut().enumerate() {
+                let mut block = [0.0; BLOCK];
+                self.part(row, place * BLOCK, &mut block, |halves, out| kernel.widen(halves, out));
                 let scale = block.iter().fold(0.0_f32, |largest, w| largest.max(w.abs())) / 127.0;
                 let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-                data.extend(f16::from_f32(scale).to_le_bytes());
-                data.extend(block.iter().map(|w| (w * inverse).round() as i8 as u8));
+                let (head, integers) = out.split_at_mut(2);
+                head.copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+                integers.iter_mut().zip(block).for_each(|(out, w)| *out = away(w * inverse) as u8);
             }
-        }
+        });
         Self::new(data.into(), DenseType::Q8_0, self.rows, self.columns)
     }
 
@@ -131,10 +139,16 @@ impl DenseMatrix {
     /// # Panics
     /// `row` is beyond the matrix.
     pub fn row(&self, row: usize, out: &mut [f32]) {
-        let bytes = self.row_bytes(row, 1);
+        self.part(row, 0, out, widen);
+    }
+
+    /// The weights of a row from `first` on, which begins a block.
+    fn part(&self, row: usize, first: usize, out: &mut [f32], widen: impl Fn(&[Half], &mut [f32])) {
+        let (weights, bytes) = self.ty.block();
+        let bytes = &self.row_bytes(row, 1)[first / weights * bytes..];
         match self.ty {
             DenseType::F32 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, bytes)| *out = f32::from_le_bytes(*bytes)),
-            DenseType::F16 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, bytes)| *out = f16::from_le_bytes(*bytes).to_f32()),
+            DenseType::F16 => widen(bytes.as_chunks().0, out),
             DenseType::Bf16 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, bytes)| *out = bf16::from_le_bytes(*bytes).to_f32()),
             DenseType::Q8_0 => {
                 for (out, block) in out.chunks_mut(32).zip(bytes.as_chunks::<34>().0) {
@@ -166,6 +180,13 @@ impl DenseMatrix {
     }
 }
 
+/// The nearest integer, halves away from zero, of magnitudes up to 127 and a half: `f32::round` in what compilers put into vectors.
+fn away(x: f32) -> i8 {
+    let whole = x as i32;
+    let rest = x - whole as f32;
+    (whole + i32::from(rest >= 0.5) - i32::from(rest <= -0.5)) as i8
+}
+
 /// Rows in tiles of distant ones.
 fn walk<T>(weights: &[T], x: &[f32], out: &mut [f32], dots: impl Fn([&[T]; ROWS], &[f32]) -> [f32; ROWS]) {
     let length = weights.len() / out.len().max(1);
@@ -190,3 +211,17 @@ fn plain<T: Copy>(row: &[T], x: &[f32], float: impl Fn(T) -> f32) -> f32 {
 }
 
 const _: () = assert!(size_of::<Q8>() == 34 && size_of::<Half>() == 2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_go_away_from_zero() {
+        let near = |x: f32| [x, f32::from_bits(x.to_bits() + 1), f32::from_bits(x.to_bits().saturating_sub(1))];
+        let edges = (0..127).flat_map(|i| near(i as f32 + 0.5)).chain((0..=127).flat_map(|i| near(i as f32)));
+        for x in edges.flat_map(|x| [x, -x]).filter(|x| x.abs() < 127.5) {
+            assert_eq!(away(x), x.round() as i8, "{x}");
+        }
+    }
+}

@@ -5,10 +5,11 @@ use crate::kernel::{Functions, Kernel, ROWS, TOKENS};
 use crate::layout::BLOCK_BYTES;
 use crate::matrix::TernaryMatrix;
 use crate::pool::{ColumnsMut, Pool};
+use crate::simd::expect;
 
-/// Tokens that are multiplied with a panel of rows before the next tokens are taken: as many as stay in a core's second cache.
+/// Tokens that are multiplied with a panel of rows at a time: with it, they stay near.
 const TOKEN_PANEL: usize = 16;
-/// Rows of a panel: what they unpack to is used by all tokens of a panel while it is near.
+/// Rows of a panel, which stay in a core's second cache until all tokens have been multiplied with them.
 const ROW_PANEL: usize = 64;
 
 /// `y = s · a⁻¹ · Σ w·q`: ternary weights with their scale `s` times tokens in 8 bits with theirs (W1.58A8, arXiv 2402.17764; rounding as
@@ -109,14 +110,16 @@ impl QuantizedLinear {
             self.multiply_one(activations, first, out.row(0), put);
             return;
         }
-        for tokens in (0..activations.tokens()).step_by(TOKEN_PANEL) {
-            let tokens = tokens..activations.tokens().min(tokens + TOKEN_PANEL);
-            for row in (0..count).step_by(ROW_PANEL) {
-                let rows = ROW_PANEL.min(count - row);
+        for row in (0..count).step_by(ROW_PANEL) {
+            let rows = ROW_PANEL.min(count - row);
+            let codes = self.weights.packed(first + row, rows);
+            let mut next = self.weights.packed(first + row + rows, ROW_PANEL.min(count - row - rows));
+            for tokens in (0..activations.tokens()).step_by(TOKEN_PANEL) {
+                let tokens = tokens..activations.tokens().min(tokens + TOKEN_PANEL);
                 let mut sums = [0; ROW_PANEL * TOKEN_PANEL];
                 let sums = &mut sums[..rows * tokens.len()];
                 let values = activations.values(tokens.start, tokens.len());
-                products(self.kernel.functions(), self.weights.packed(first + row, rows), values, rows, sums);
+                products(self.kernel.functions(), codes, std::mem::take(&mut next), values, rows, sums);
                 for (place, token) in tokens.clone().enumerate() {
                     let (sum, scale) = (activations.sum(token), activations.scale(token) * self.weights.scale());
                     // Codes are weights plus one: what the ones add is the sum of the values.
@@ -137,8 +140,9 @@ pub(crate) fn distant(rows: usize, tile: usize) -> [usize; ROWS] {
     std::array::from_fn(|place| (place * tiles + tile).min(rows - 1))
 }
 
-/// `sums[row × tokens + token] = Σ code · value` of all rows and tokens.
-fn products(functions: &Functions, codes: &[u8], values: &[i8], rows: usize, sums: &mut [i32]) {
+/// `sums[row × tokens + token] = Σ code · value` of all rows and tokens. On the way the codes that are `next` are asked for: weights come from
+/// memory once, while others are multiplied.
+fn products(functions: &Functions, codes: &[u8], next: &[u8], values: &[i8], rows: usize, sums: &mut [i32]) {
     let bytes = codes.len() / rows;
     let tokens = sums.len() / rows;
     let row = |r: usize| &codes[r * bytes..][..bytes];
@@ -146,6 +150,7 @@ fn products(functions: &Functions, codes: &[u8], values: &[i8], rows: usize, sum
     let (tall, wide) = (rows - rows % ROWS, tokens - tokens % TOKENS);
     debug_assert!(bytes.is_multiple_of(BLOCK_BYTES));
     for r in (0..tall).step_by(ROWS) {
+        expect(next.get(r * bytes..next.len().min((r + ROWS) * bytes)).unwrap_or_default());
         let codes: [&[u8]; ROWS] = std::array::from_fn(|i| row(r + i));
         for t in (0..wide).step_by(TOKENS) {
             let tile = (functions.wide)(codes, std::array::from_fn(|i| token(t + i)));

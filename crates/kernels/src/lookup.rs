@@ -92,6 +92,12 @@ impl Geometry {
         }
     }
 
+    /// The groups of a row, from its first column on.
+    fn groups(&self, row: usize) -> impl Iterator<Item = Place> {
+        let next = move |column: usize| (column < self.columns).then(|| self.place(row, column));
+        std::iter::successors(next(0), move |place| next(place.column + place.count))
+    }
+
     fn tl1(&self, row: usize, column: usize) -> Place {
         let Tiles { bm, bk, bmm } = self.tiles;
         let (pair, by) = (column / 2, 256 / bmm);
@@ -144,9 +150,7 @@ impl LookUp {
         let geometry = Geometry::new(self, tiles, rows, columns)?;
         let mut packed = vec![0; geometry.bytes()];
         for row in 0..rows {
-            let mut column = 0;
-            while column < columns {
-                let place = geometry.place(row, column);
+            for place in geometry.groups(row) {
                 let value = (0..place.count).fold(0, |value, i| value * 3 + i32::from(weight(row, place.column + i).signum()));
                 let (byte, shift) = place.index;
                 let index = match place.sign {
@@ -157,7 +161,6 @@ impl LookUp {
                     None => value.abs_diff(-4),
                 };
                 packed[byte] |= (index as u8) << shift;
-                column += place.count;
             }
         }
         Ok(packed)
@@ -176,16 +179,40 @@ impl TernaryMatrix {
         if tensor.len() < needed {
             return Err(MatrixError::Length { rows, columns, needed, found: tensor.len() });
         }
-        Self::from_codes(rows, columns, scale, |row, column| {
-            let place = geometry.place(row, column);
-            let index = tensor[place.index.0] >> place.index.1 & 15;
-            // Digits of base three, each a weight plus one: 13 and 4 are three and two zeros.
-            let number = match place.sign {
-                Some((byte, bit)) if tensor[byte] >> bit & 1 == 1 => 13_u8.saturating_sub(index),
-                Some(_) => 13 + index,
-                None => index,
+        let first: Vec<Place> = geometry.groups(0).collect();
+        Self::from_rows(rows, columns, scale, |row, codes| {
+            // Groups of a kind are as far from those of the first row as the first of them is.
+            let moved = |count: usize| {
+                first.iter().find(|place| place.count == count).map(|of_first| (*of_first, geometry.place(row, of_first.column)))
             };
-            number / [1, 3, 9][place.count - 1 - (column - place.column)] % 3
+            let moved = [2, 3].map(|count| moved(count).map_or(Moved::default(), |(from, to)| Moved::between(from, to)));
+            for place in &first {
+                let Moved { index, sign, bit } = moved[place.count - 2];
+                let packed = tensor[place.index.0 + index] >> place.index.1 & 15;
+                // Digits of base three, each a weight plus one: 13 and 4 are three and two zeros.
+                let number = match place.sign {
+                    Some((byte, shift)) if tensor[byte + sign] >> (shift - bit) & 1 == 1 => 13_u8.saturating_sub(packed),
+                    Some(_) => 13 + packed,
+                    None => packed,
+                };
+                let digits = [number / 9 % 3, number / 3 % 3, number % 3];
+                codes[place.column..][..place.count].copy_from_slice(&digits[3 - place.count..]);
+            }
         })
+    }
+}
+
+/// How far the groups of a row lie from those of the first row: bytes of indices, bytes of signs, and bits of signs, which go down.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moved {
+    index: usize,
+    sign: usize,
+    bit: u32,
+}
+
+impl Moved {
+    fn between(first: Place, row: Place) -> Self {
+        let (sign, bit) = first.sign.zip(row.sign).map_or((0, 0), |(first, row)| (row.0 - first.0, first.1 - row.1));
+        Self { index: row.index.0 - first.index.0, sign, bit }
     }
 }

@@ -123,12 +123,23 @@ impl TernaryMatrix {
     /// # Errors
     /// A shape or scale that cannot be.
     pub fn from_codes(rows: usize, columns: usize, scale: f32, code: impl Fn(usize, usize) -> u8) -> Result<Self, MatrixError> {
+        Self::from_rows(rows, columns, scale, |row, codes| {
+            codes.iter_mut().enumerate().for_each(|(column, out)| *out = code(row, column));
+        })
+    }
+
+    /// From codes (weight plus one; 3 counts as 2), which `fill` writes row by row.
+    pub(crate) fn from_rows(rows: usize, columns: usize, scale: f32, mut fill: impl FnMut(usize, &mut [u8])) -> Result<Self, MatrixError> {
         let shape = MatrixError::Shape { rows, columns };
         let stride = columns.checked_next_multiple_of(BLOCK).ok_or(shape.clone())?;
         let bytes = rows.checked_mul(stride / 4).filter(|&bytes| bytes > 0 && columns > 0).ok_or(shape)?;
-        let mut codes = Vec::with_capacity(bytes);
-        for row in 0..rows {
-            codes.extend(Layout::Blocks128.pack((0..columns).map(|column| code(row, column).min(2) as i8 - 1)));
+        let mut codes = vec![0; bytes];
+        let mut unpacked = vec![1; stride];
+        for (row, out) in codes.chunks_exact_mut(stride / 4).enumerate() {
+            fill(row, &mut unpacked[..columns]);
+            for (block, unpacked) in out.as_chunks_mut::<BLOCK_BYTES>().0.iter_mut().zip(unpacked.chunks_exact(BLOCK)) {
+                interleave(unpacked, 0, block);
+            }
         }
         Ok(Self { copied: true, ..Self::in_place(codes.into(), rows, columns, scale)? })
     }

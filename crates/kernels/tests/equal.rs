@@ -85,7 +85,7 @@ fn dense_rows_are_equal_to_the_bit_and_near_the_exact_sum() {
         let f16s = DenseMatrix::new(halves.into(), DenseType::F16, rows, columns).unwrap();
         let bf16s = bytes(&|w| half::bf16::from_f32(w).to_le_bytes().into());
         let bf16s = DenseMatrix::new(bf16s.into(), DenseType::Bf16, rows, columns).unwrap();
-        let q8 = f32s.to_q8_0().unwrap();
+        let q8 = f32s.to_q8_0(Kernel::best(), &mut Pool::new(1).unwrap()).unwrap();
         for (matrix, bound) in [(&f32s, 1e-5), (&f16s, 1e-3), (&bf16s, 1e-2), (&q8, 1e-2)] {
             let multiply = |kernel, threads| {
                 let mut out = vec![f32::NAN; rows];

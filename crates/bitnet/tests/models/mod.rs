@@ -4,7 +4,7 @@
 pub mod plain;
 
 use bytes::Bytes as Data;
-use kernels::Layout;
+use kernels::{Layout, LookUp, Tiles};
 use serde::Deserialize;
 use spec::model::{MetaValue, ModelFile, Support, Tensor};
 use spec::{Bytes, Model, QuantType};
@@ -198,6 +198,8 @@ impl File {
         let (weights, scale) = (weights(self.seed, name, rows * columns), scale(self.seed, name));
         let bytes = match self.written.ternary {
             QuantType::TQ2_0 => tq2_0(&weights, scale),
+            QuantType::TL1 => tiled(LookUp::Tl1, &weights, rows, columns),
+            QuantType::TL2 => tiled(LookUp::Tl2, &weights, rows, columns),
             _ => {
                 let mut bytes = self.written.layout.pack(weights.iter().copied());
                 bytes.truncate(rows * columns / 4);
@@ -207,7 +209,26 @@ impl File {
             }
         };
         self.add(format!("{name}.weight"), self.written.ternary, columns, rows, &bytes);
+        if matches!(self.written.ternary, QuantType::TL1 | QuantType::TL2) {
+            self.add(format!("{name}.weight_scale"), QuantType::F32, 1, 1, &scale.to_le_bytes());
+        }
     }
+}
+
+/// Tiles for a shape, others for others: what a build chooses where it measures.
+pub fn tiles(kind: LookUp, rows: usize, columns: usize) -> Tiles {
+    let bm = if rows.is_multiple_of(64) { 64 } else { 32 };
+    match kind {
+        LookUp::Tl1 => Tiles { bm, bk: if columns.is_multiple_of(128) { 128 } else { 64 }, bmm: if columns > rows { 32 } else { bm } },
+        LookUp::Tl2 => Tiles { bm, bk: 96, bmm: 32 },
+    }
+}
+
+/// A tensor as the converter writes it: filled up to the alignment, its scale in a tensor of its own.
+fn tiled(kind: LookUp, weights: &[i8], rows: usize, columns: usize) -> Vec<u8> {
+    let mut bytes = kind.pack(tiles(kind, rows, columns), rows, columns, |row, column| weights[row * columns + column]).unwrap();
+    bytes.resize(bytes.len().next_multiple_of(32), 0);
+    bytes
 }
 
 fn tq2_0(weights: &[i8], scale: f32) -> Vec<u8> {

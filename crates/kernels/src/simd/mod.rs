@@ -46,7 +46,21 @@ fn prefetch<const R: usize, T>(rows: [&[T]; R], step: usize) {
     }
 }
 
-/// The same for a block of packed rows that `T` tokens are multiplied with: several read a panel of rows again and again, from a cache.
+/// Asks for bytes that are read soon: they come to the second cache.
+#[inline]
+pub(crate) fn expect(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: as in `prefetch`; the address is that of a byte of the slice.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    // On other processors their own prefetchers have to do.
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
+
+/// What [`prefetch`] does, for a block of packed rows that `T` tokens are multiplied with: several read a panel of rows again and again, from a cache.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 fn prefetch_for<const T: usize, const R: usize>(rows: [&[[u8; BLOCK_BYTES]]; R], block: usize) {

@@ -2,9 +2,9 @@
 
 use super::floats::FLOATS;
 use crate::dense::{LANES, total};
-use crate::kernel::{Functions, Half, Q8, float};
+use crate::kernel::{Functions, Half, Q8};
 use crate::layout::{BLOCK, BLOCK_BYTES};
-use crate::vector::widen;
+use crate::vector;
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
@@ -17,7 +17,7 @@ static FUNCTIONS: Functions = Functions {
     bf16: checked_halves::<true, _>,
     q8_0: checked_q8_0,
     dots: None,
-    widen,
+    widen: checked_widen,
     floats: &FLOATS,
 };
 
@@ -34,6 +34,11 @@ fn checked<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]
 fn checked_halves<const BF16: bool, const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
     // SAFETY: as above.
     unsafe { dots_halves::<BF16, R>(rows, x) }
+}
+
+fn checked_widen(halves: &[Half], out: &mut [f32]) {
+    // SAFETY: as above.
+    unsafe { widen(halves, out) }
 }
 
 fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
@@ -97,7 +102,53 @@ fn dot(sum: int32x4_t, codes: int8x16_t, values: int8x16_t) -> int32x4_t {
     sum
 }
 
-/// Lanes 0 to 3, 4 to 7, 8 to 11 and 12 to 15. Conversion of `f16` is left to the `half` crate, whose instruction for it is not stable here.
+#[target_feature(enable = "neon")]
+fn widen(halves: &[Half], out: &mut [f32]) {
+    let ((halves, halves_rest), (out, out_rest)) = (halves.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
+    for (halves, out) in halves.iter().zip(out) {
+        for (out, part) in out.as_chunks_mut::<4>().0.iter_mut().zip(widened::<false>(halves)) {
+            // SAFETY: the chunk has the 16 bytes that are written.
+            unsafe { vst1q_f32(out.as_mut_ptr(), part) };
+        }
+    }
+    vector::widen(halves_rest, out_rest);
+}
+
+/// Sixteen 16-bit floats: lanes 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
+#[inline]
+#[target_feature(enable = "neon")]
+fn widened<const BF16: bool>(halves: &[Half; LANES]) -> [float32x4_t; 4] {
+    let start: *const u16 = halves.as_ptr().cast();
+    // SAFETY: twice 16 bytes are there; the loads need no alignment, and bytes lie in the order of a little-endian processor, which all
+    // of Rust's targets with `neon` found at run time are.
+    let (low, high) = unsafe { (vld1q_u16(start), vld1q_u16(start.add(8))) };
+    let quarters = [vget_low_u16(low), vget_high_u16(low), vget_low_u16(high), vget_high_u16(high)];
+    let mut floats = [vdupq_n_f32(0.0); 4];
+    for (floats, halves) in floats.iter_mut().zip(quarters) {
+        // A `bf16` is the upper half of a float.
+        *floats = if BF16 { vreinterpretq_f32_u32(vshll_n_u16::<16>(halves)) } else { converted(halves) };
+    }
+    floats
+}
+
+/// `fcvtl`, whose intrinsic is not stable in Rust 1.95.
+#[inline]
+#[target_feature(enable = "neon")]
+fn converted(halves: uint16x4_t) -> float32x4_t {
+    let floats: float32x4_t;
+    // SAFETY: the instruction reads and writes the named registers only, and every processor with NEON has it.
+    unsafe {
+        asm!(
+            "fcvtl {floats:v}.4s, {halves:v}.4h",
+            floats = lateout(vreg) floats,
+            halves = in(vreg) halves,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    floats
+}
+
+/// Lanes 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
 #[target_feature(enable = "neon")]
 fn dots_halves<const BF16: bool, const R: usize>(rows: [&[Half]; R], x: &[f32]) -> [f32; R] {
     let (x, rest) = x.as_chunks::<LANES>();
@@ -105,9 +156,9 @@ fn dots_halves<const BF16: bool, const R: usize>(rows: [&[Half]; R], x: &[f32]) 
     let mut sums = [[vdupq_n_f32(0.0); 4]; R];
     for (place, x) in x.iter().enumerate() {
         for (sums, (row, _)) in sums.iter_mut().zip(chunks) {
-            let weights: [f32; LANES] = row[place].map(float::<BF16>);
-            for ((sum, x), weights) in sums.iter_mut().zip(x.as_chunks().0).zip(weights.as_chunks().0) {
-                *sum = vaddq_f32(*sum, vmulq_f32(load_4_floats(weights), load_4_floats(x)));
+            let weights = widened::<BF16>(&row[place]);
+            for ((sum, x), weights) in sums.iter_mut().zip(x.as_chunks().0).zip(weights) {
+                *sum = vaddq_f32(*sum, vmulq_f32(weights, load_4_floats(x)));
             }
         }
     }
@@ -125,14 +176,13 @@ fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
         let x = x.as_chunks::<4>().0;
         for (sums, row) in sums.iter_mut().zip(rows) {
             let (scale, integers) = row[place].split_at(2);
-            let scale = vdupq_n_f32(half::f16::from_le_bytes([scale[0], scale[1]]).to_f32());
-            let integers = integers.as_chunks::<4>().0;
-            let product = |i: usize| {
-                let weights = integers[i].map(|weight| f32::from(weight as i8));
-                vmulq_f32(load_4_floats(&weights), load_4_floats(&x[i]))
-            };
+            let scale = converted(vdup_n_u16(u16::from_le_bytes([scale[0], scale[1]])));
+            let [front, back] = [0, 16].map(|start| integers[start..].first_chunk().copied().unwrap_or([0; 16]));
+            let (front, back) = (eight_bits(&front), eight_bits(&back));
             for (quarter, sum) in sums.iter_mut().enumerate() {
-                *sum = vaddq_f32(*sum, vmulq_f32(scale, vaddq_f32(product(quarter), product(quarter + 4))));
+                let (first, second) =
+                    (vmulq_f32(front[quarter], load_4_floats(&x[quarter])), vmulq_f32(back[quarter], load_4_floats(&x[quarter + 4])));
+                *sum = vaddq_f32(*sum, vmulq_f32(scale, vaddq_f32(first, second)));
             }
         }
     }
@@ -141,6 +191,21 @@ fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
         *total_of = total(lanes(sums));
     }
     totals
+}
+
+/// Sixteen integers of 8 bits as floats, four by four.
+#[inline]
+#[target_feature(enable = "neon")]
+fn eight_bits(integers: &[u8; 16]) -> [float32x4_t; 4] {
+    // SAFETY: 16 bytes are there; the load needs no alignment.
+    let bytes = unsafe { vld1q_s8(integers.as_ptr().cast()) };
+    let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes)));
+    [
+        vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+        vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+        vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+        vcvtq_f32_s32(vmovl_s16(vget_high_s16(high))),
+    ]
 }
 
 #[inline]

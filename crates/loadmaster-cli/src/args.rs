@@ -377,8 +377,9 @@ pub struct RunArgs {
     /// Accept no downgrade: exit with 4 where the wish does not fit as it is
     #[arg(long)]
     pub strict: bool,
-    /// The engine: `bundled`, `bitnet` (our own for BitNet models; `bitnet:file` and `bitnet:q8_0` fix how it keeps the output head), or the
-    /// path of a llama-server; without it, `bitnet` for models that it computes, else `bundled`
+    /// The engine: `bundled`, `bitnet` (our own for BitNet models; `bitnet:file` and `bitnet:q8_0` fix how it keeps the output head, and
+    /// `bitnet:blocks64` reads I2_S files that were quantised on ARM), or the path of a llama-server; without it, `bitnet` for models that
+    /// it computes, else `bundled`
     #[arg(long, value_name = "bundled|PATH", value_hint = ValueHint::ExecutablePath)]
     pub engine: Option<String>,
     /// What the plan is for.

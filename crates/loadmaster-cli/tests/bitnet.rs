@@ -123,6 +123,99 @@ fn a_head_in_eight_bits_is_a_copy_that_is_counted() {
     assert!(command.windows(2).any(|pair| pair == ["--engine", "bitnet:q8_0"]), "{command:?}");
 }
 
+/// A plan that is written says how the head is kept, and a run of it keeps it so, whatever would be planned now.
+#[test]
+fn a_written_plan_has_the_head_that_it_was_planned_with() {
+    let folder = folder();
+    let (head, norms) = (2304 * 8 * 34, 4 * (3 * (3 * 256 + 768) + 256));
+    for (options, engine, copied) in
+        [("--prompt-tokens 8 --output-tokens 500", "bitnet:q8_0", head + norms), ("--use-case quality", "bitnet:file", norms)]
+    {
+        json(&folder, &format!("plan m.gguf {options} --output plan.toml"), "plan");
+        let written = std::fs::read_to_string(folder.path().join("plan.toml")).unwrap();
+        assert!(written.contains(&format!("engine = \"{engine}\"")), "{written}");
+        // Other wishes would plan the other head.
+        let wish = if engine == "bitnet:q8_0" { "--use-case quality" } else { "--prompt-tokens 8 --output-tokens 500" };
+        for line in ["run --config plan.toml -n 2 --prompt baba".to_owned(), format!("run --config plan.toml {wish} -n 2 --prompt baba")] {
+            let run = json(&folder, &line, "run");
+            let parts = run["receipt"]["places"][0]["parts"].as_array().unwrap();
+            assert_eq!(parts.iter().find(|part| part["component"] == "weights").unwrap()["reported"], copied, "{line}");
+        }
+        // What the command line names comes first.
+        let run = json(&folder, "run --config plan.toml --engine bitnet:file -n 2 --prompt baba", "run");
+        let parts = run["receipt"]["places"][0]["parts"].as_array().unwrap();
+        assert_eq!(parts.iter().find(|part| part["component"] == "weights").unwrap()["reported"], norms);
+        assert_eq!(json(&folder, "validate plan.toml", "validate")["engine"], "BitNet engine");
+    }
+}
+
+/// Codes in blocks of 64 are copied into blocks of 128, which is counted; nothing in a file says which they are.
+#[test]
+fn codes_of_files_from_arm_are_read_on_request() {
+    let folder = folder();
+    let weights = |engine: &str| {
+        let run = json(&folder, &format!("run m.gguf --engine {engine} -n 8 --prompt baba"), "run");
+        let parts = run["receipt"]["places"][0]["parts"].as_array().unwrap().clone();
+        let part = parts.iter().find(|part| part["component"] == "weights").unwrap().clone();
+        assert_eq!(part["planned"]["value"], part["reported"], "{part:#}");
+        part["reported"].as_u64().unwrap()
+    };
+    // Two bits per weight of three layers: queries and output, keys and values of half their width, gate, up and down.
+    let codes = 3 * (2 * 256 * 256 + 2 * 128 * 256 + 3 * 768 * 256) / 4;
+    assert_eq!(weights("bitnet:file,blocks64"), weights("bitnet:file") + codes);
+}
+
+/// A model in TL1 is run with the tiles that stand beside it, and without them the file that is missing is named.
+#[test]
+fn tiles_are_taken_from_the_file_beside_a_model() {
+    let folder = Folder::new();
+    let sizes = synthetic::preset("bitnet-2b").unwrap();
+    let shape = synthetic::Shape { n_layer: 1, n_embd: 256, n_ff: 768, n_head: 4, n_head_kv: 2, n_vocab: 2304, n_ctx: 1024, ..sizes };
+    let overrides = vec![Override { part: "blk.".into(), ty: spec::QuantType::TL1 }];
+    let options = synthetic::Options { overrides, vocabulary: synthetic::Vocabulary::ByteLevel, ..Default::default() };
+    let file = synthetic::gguf(&shape, synthetic::FileType::F16, &options).unwrap();
+    synthetic::write::write(&file, Fill::Random { seed: 1 }, &folder.path().join("m.gguf")).unwrap();
+    let fails = |config: Option<&str>| {
+        if let Some(text) = config {
+            std::fs::write(folder.path().join("kernel_config.ini"), text).unwrap();
+        }
+        let output = folder.output("run m.gguf -n 2 --prompt baba");
+        assert_eq!(output.status.code(), Some(6), "{}", folder.show(&output));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = fails(None);
+    assert!(said.contains("blk.0.attn_q.weight is tl1, whose tiles no model file states: put the kernel_config.ini"), "{said}");
+    let said = fails(Some("[Kernels_0]\nm = 256\n"));
+    assert!(said.contains("kernel_config.ini: section [Kernels_0] does not state k"), "{said}");
+    let section = |(m, k): (u32, u32)| format!("[{m}x{k}]\nm = {m}\nk = {k}\nbm = 128\nbk = 128\nbmm = 32\n");
+    let some: String = [(256, 256), (128, 256), (768, 256)].into_iter().map(section).collect();
+    let said = fails(Some(&some));
+    assert!(said.contains("a section with m = 256 and k = 768 is needed"), "{said}");
+    std::fs::write(folder.path().join("kernel_config.ini"), some + &section((256, 768))).unwrap();
+    let run = json(&folder, "run m.gguf --engine bitnet:file -n 2 --prompt baba", "run");
+    let parts = run["receipt"]["places"][0]["parts"].as_array().unwrap();
+    for part in parts {
+        assert_eq!(part["planned"]["value"], part["reported"], "{part:#}");
+    }
+}
+
+/// No server computes these models: that is said before one is looked for, with what to do instead.
+#[test]
+fn a_server_for_ternary_weights_is_refused_with_what_runs_them() {
+    let folder = folder();
+    for (line, code, said) in [
+        ("serve m.gguf", 5, "llama.cpp cannot load tensor blk.0.attn_q.weight: it is of type i2_s of the BitNet fork"),
+        ("serve m.gguf --dry-run", 5, "llama.cpp cannot load tensor"),
+        ("serve m.gguf --engine bitnet", 2, "our own engine for BitNet models is no server"),
+        ("serve m.gguf --engine bitnet:q8_0 --dry-run", 2, "our own engine for BitNet models is no server"),
+    ] {
+        let output = folder.output(line);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{line}: {}", folder.show(&output));
+        assert!(stderr.contains(said) && stderr.contains("loadmaster run"), "{line}: {stderr}");
+    }
+}
+
 #[test]
 fn a_model_that_is_packed_otherwise_goes_to_another_engine() {
     let folder = Folder::new();

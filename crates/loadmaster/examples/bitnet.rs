@@ -29,15 +29,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let model = loadmaster::open::open(Path::new(&path))?;
     let bytes = kernels::map(&std::fs::File::open(&path)?)?;
     let weights = |head| -> Result<Arc<Weights>, Box<dyn Error>> {
-        let load = LoadOptions { head, ..LoadOptions::default() };
+        let load = LoadOptions { head, threads, ..LoadOptions::default() };
         Ok(Arc::new(Weights::load(&model, std::slice::from_ref(&bytes), &load)?))
     };
-    let kinds = [weights(HeadType::File)?, weights(HeadType::Q8_0)?];
+    let file = weights(HeadType::File)?;
+    let (copied, took) = timed(|| weights(HeadType::Q8_0));
+    let kinds = [file, copied?];
     if word == "round" {
         return round(&kinds, threads);
     }
     let rounds: usize = word.parse()?;
-    println!("{path}, {threads} threads, {rounds} rounds");
+    println!("{path}, {threads} threads, {rounds} rounds; loaded with a copy of the head in {:.2} s", took.as_secs_f64());
     let (mut rates, mut decoded) = (Vec::new(), [Vec::new(), Vec::new()]);
     for _ in 0..rounds {
         rates.push(read_rate(threads)?);

@@ -140,7 +140,7 @@ impl Error {
                 Some("the engine sees them on this machine only; elsewhere say what they have: --device RPC[CUDA]:24GiB".to_owned())
             }
             Self::BitNetFork { .. } => {
-                Some("`--engine bitnet` runs I2_S files and packed safetensors of BitNet models; for llama.cpp, fetch or make a TQ1_0 or TQ2_0 one".to_owned())
+                Some("`loadmaster run` runs such BitNet models on our own engine (`--engine bitnet`), which is no server; llama.cpp serves those of its architecture bitnet in TQ1_0 or TQ2_0".to_owned())
             }
             Self::Open(error) => error.hint(),
             Self::Machine(error) => error.hint(),

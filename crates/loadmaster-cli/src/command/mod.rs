@@ -23,7 +23,7 @@ use crate::view::{ModelName, Quantity, Rate, RefusalView};
 use loadmaster::advise::{Advice, EngineChoice, Request as Facts, Survey, newest_server, survey};
 use loadmaster::beside::Beside;
 use loadmaster::config::{ConfigFile, Metadata};
-use loadmaster::footprint::bitnet::{BitNet, Head};
+use loadmaster::footprint::bitnet::BitNet;
 use loadmaster::footprint::{Companions, Device, Target};
 use loadmaster::launch::Interrupts;
 use loadmaster::launch::bundled::BundledOptions;
@@ -126,11 +126,11 @@ impl Shared {
     ///
     /// A machine that is only recorded or described has no PATH, so nothing is searched for it.
     pub fn engine(&self, named: Option<&str>) -> EngineChoice {
+        if let Some(Ok(engine)) = named.map(str::parse) {
+            return EngineChoice::BitNet(engine);
+        }
         match named {
             Some("bundled") => EngineChoice::Bundled,
-            Some("bitnet") => EngineChoice::BitNet(BitNet::default()),
-            Some("bitnet:file") => EngineChoice::BitNet(BitNet::default().with_head(Head::File)),
-            Some("bitnet:q8_0") => EngineChoice::BitNet(BitNet::default().with_head(Head::Q8_0)),
             // A bare name is a file here: only without --engine is anything searched on PATH.
             Some(path) if !path.contains(std::path::MAIN_SEPARATOR) => {
                 EngineChoice::External { tool: Tool::Server, path: Some(Path::new(".").join(path)) }
@@ -186,6 +186,14 @@ impl Shared {
 /// Our own engine for the models that it computes, the other for all others.
 pub fn suited(other: EngineChoice) -> EngineChoice {
     EngineChoice::Suited(BitNet::default(), Box::new(other))
+}
+
+/// The same, where our own engine is one of several, as a configuration has it.
+pub fn as_configured(choice: EngineChoice, own: Option<BitNet>) -> EngineChoice {
+    match (choice, own) {
+        (EngineChoice::Suited(_, other), Some(own)) => EngineChoice::Suited(own, other),
+        (choice, _) => choice,
+    }
 }
 
 /// What the bundled engine says of settings, beside what was computed.
@@ -317,6 +325,8 @@ pub struct Wish {
     pub request: Request,
     /// What is loaded beside the model.
     pub beside: Beside,
+    /// How our own engine computes a BitNet model, where the configuration says it.
+    pub own_engine: Option<BitNet>,
     /// What the configuration was planned for.
     pub planned_for: Metadata,
 }
@@ -334,7 +344,7 @@ impl Wish {
         let mut beside = beside.beside();
         let mut request = request(wishes, pins.clone());
         let mut model = model.map(Path::to_owned);
-        let mut planned_for = Metadata::default();
+        let (mut planned_for, mut own_engine) = (Metadata::default(), None);
         if let Some(path) = config {
             let config = ConfigFile::read(path).map_err(|error| failure(&error.into()))?;
             for step in &config.migrated {
@@ -346,7 +356,7 @@ impl Wish {
                     .at(path.display())
                     .hint("name the model's file before it: loadmaster run MODEL.gguf --config FILE"));
             }
-            planned_for = config.metadata.clone();
+            (planned_for, own_engine) = (config.metadata.clone(), config.engine);
             beside = beside.or(config.beside_from(path));
             request.pins = request.pins.or(config.settings);
             if *wishes == Wishes::default() {
@@ -356,7 +366,7 @@ impl Wish {
             }
         }
         (request.companions, request.drafting) = (companions(&beside)?.into(), beside.drafting());
-        Ok(Self { model, request, beside, planned_for })
+        Ok(Self { model, request, beside, own_engine, planned_for })
     }
 }
 

@@ -3,7 +3,7 @@
 mod talk;
 
 use super::serve::{finish, only_here};
-use super::{Shared, Wish, advise, announce, arguments, driver_child, failure, suited, this_program};
+use super::{Shared, Wish, advise, announce, arguments, as_configured, driver_child, failure, suited, this_program};
 use crate::args::RunArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Progress;
@@ -35,7 +35,7 @@ pub fn run(shared: &Shared, args: RunArgs) -> Outcome {
     let facts = Request {
         machine: shared.machine.clone(),
         driver_child: driver_child(),
-        engine: engine(shared, &args),
+        engine: as_configured(engine(shared, &args), wish.own_engine),
         plan: wish.request.clone(),
         ..Request::new(path)
     };

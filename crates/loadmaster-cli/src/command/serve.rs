@@ -5,7 +5,9 @@ use crate::args::{ServeArgs, SuperviseArgs};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::progress::Progress;
 use crate::view::ReceiptView;
+use loadmaster::Error;
 use loadmaster::advise::{Advice, CommandOptions, EngineChoice, Request};
+use loadmaster::footprint::bitnet::BitNet;
 use loadmaster::launch::server::{self, Server, ServerOptions};
 use loadmaster::launch::{Event, Interrupts, supervise};
 use loadmaster::planner::Tool;
@@ -13,6 +15,7 @@ use loadmaster::planner::emit::{Invocation, Listen};
 use loadmaster::receipt::receipt;
 use std::ffi::OsString;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Duration;
 
 /// Plans, starts the server, waits, and tells what it used.
@@ -26,8 +29,18 @@ pub fn serve(shared: &Shared, args: ServeArgs) -> Outcome {
         Some("bundled") => {
             return Err(Failure::new(Exit::Usage, "the bundled engine is no server").hint("name a llama-server with --engine"));
         }
+        Some(named) if named.parse::<BitNet>().is_ok() => {
+            let hint = format!(
+                "`loadmaster run {}` runs the model in this process, and with --json programs read what it writes",
+                args.model.display()
+            );
+            return Err(Failure::new(Exit::Usage, "our own engine for BitNet models is no server").hint(hint));
+        }
         named => shared.engine(named),
     };
+    if let Some(failure) = unserved(&args.model) {
+        return Err(failure);
+    }
     let facts = Request {
         machine: shared.machine.clone(),
         driver_child: driver_child(),
@@ -48,6 +61,13 @@ pub fn serve(shared: &Shared, args: ServeArgs) -> Outcome {
     announce(&shared.output, &advice);
     let outcome = launch(shared, &advice, &options)?;
     finish(shared, &advice, &outcome, args.receipt.as_deref())
+}
+
+/// Why no llama-server serves a model, whether one is at hand or not. What cannot be opened is told where it is planned.
+fn unserved(model: &Path) -> Option<Failure> {
+    let opened = loadmaster::open(model).ok()?;
+    let tensor = opened.tensors.iter().find(|tensor| tensor.ty.is_foreign_ternary())?;
+    Some(failure(&Error::BitNetFork { tensor: tensor.name.clone(), ty: tensor.ty }))
 }
 
 /// The exact command; for an engine that is not at hand, as the newest one would take it.

@@ -1,6 +1,6 @@
 //! `validate`: a configuration against machine, model and engine.
 
-use super::{Shared, companions, driver_child, failure, machine_name, settings, warn_elsewhere};
+use super::{Shared, as_configured, companions, driver_child, failure, machine_name, settings, warn_elsewhere};
 use crate::args::ValidateArgs;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::view::{ModelName, RulesView, ValidateView};
@@ -27,7 +27,7 @@ pub fn validate(shared: &Shared, args: &ValidateArgs) -> Outcome {
     let facts = Request {
         machine: shared.machine.clone(),
         driver_child: driver_child(),
-        engine: shared.engine(args.engine.as_deref()),
+        engine: as_configured(shared.engine(args.engine.as_deref()), wish.engine),
         plan: planner::Request {
             use_case: wish.use_case.unwrap_or_default(),
             asked: wish.workload,

@@ -4,6 +4,7 @@
 //! loadmaster = 1                     # version of this format
 //! model = "models/qwen3-8b.gguf"     # relative to this file
 //! use_case = "general"
+//! engine = "bitnet:q8_0"             # how our own engine computes a BitNet model; all others are not named here
 //!
 //! [preferences]
 //! device = "auto"
@@ -52,6 +53,7 @@ use crate::beside::Beside;
 use crate::error::WriteError;
 use crate::known::precision::Choice;
 use crate::open::Origin;
+use footprint::bitnet::BitNet;
 use planner::{Asked, Preferences, UseCase};
 use spec::settings::Pins;
 use std::path::{Path, PathBuf};
@@ -69,6 +71,8 @@ pub struct ConfigFile {
     pub model: Option<PathBuf>,
     /// What the model is for; `None` where the file does not say.
     pub use_case: Option<UseCase>,
+    /// How our own engine computes the model, where it does and the file says it.
+    pub engine: Option<BitNet>,
     /// What of its requests and floors is otherwise.
     pub workload: Asked,
     /// What matters beyond that; what the file does not say has its default.
@@ -143,6 +147,7 @@ impl ConfigFile {
             metadata: Metadata::of(advice, hardware, choice),
             expected: Expected::of(plan),
             use_case: Some(plan.request.use_case),
+            engine: advice.engine.rules.profile.bitnet,
             workload: plan.request.asked,
             preferences: plan.request.preferences,
             beside: Beside::default(),

@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 /// Keys of the file itself.
 pub(super) const TOP: &[&str] =
-    &["loadmaster", "model", "use_case", "workload", "preferences", "beside", "settings", "metadata", "expected"];
+    &["loadmaster", "model", "use_case", "engine", "workload", "preferences", "beside", "settings", "metadata", "expected"];
 /// Keys of `[workload]`.
 pub(super) const WORKLOAD: &[&str] = &["prompt_tokens", "output_tokens", "users", "min_context", "ttft", "min_tps", "quality_floor"];
 /// Keys of `[preferences]`.
@@ -41,6 +41,7 @@ pub(super) fn parse(text: &str) -> Result<ConfigFile, ConfigError> {
         file.model = Some(model.into());
     }
     file.use_case = reader.word(&table, "", "use_case")?;
+    file.engine = reader.word(&table, "", "engine")?;
     if let Some(workload) = reader.table(&table, "workload")? {
         reader.known(workload, "workload", WORKLOAD)?;
         file.workload = reader.workload(workload)?;

@@ -32,6 +32,11 @@ fn of_choices() -> Value {
             "loadmaster": { "const": VERSION, "description": "Version of this format." },
             "model": { "type": "string", "minLength": 1, "description": "Path of the model; a relative one is relative to this file." },
             "use_case": words("What the model is for.", UseCase::ALL.iter().map(|word| word.as_str())),
+            "engine": {
+                "type": "string",
+                "pattern": "^bitnet(:(file|q8_0|blocks64)(,(file|q8_0|blocks64))*)?$",
+                "description": "How our own engine computes a BitNet model: its output head as the file has it or copied in q8_0, and I2_S codes in blocks of 64. Other engines are not named here.",
+            },
             "workload": {
                 "type": "object",
                 "additionalProperties": false,

@@ -1,6 +1,7 @@
 //! A corpus of configurations, right and wrong, and the laws of reading and writing.
 
 use super::*;
+use footprint::bitnet::Head;
 use planner::plan::{DevicePreference, Margin, Power, Priority};
 use proptest::prelude::*;
 use spec::settings::{FlashAttention, LoadMode, TensorOverride};
@@ -280,12 +281,14 @@ proptest! {
         power in proptest::sample::select(Power::ALL),
         (prompt_tokens, ttft) in (proptest::option::of(1_u32..99999), proptest::option::of(0.01_f64..99.0)),
         beside in beside(),
+        engine in proptest::option::of((proptest::sample::select(vec![None, Some(Head::File), Some(Head::Q8_0)]), any::<bool>())),
         metadata in planned_for(),
         expected in promised(),
     ) {
         let file = ConfigFile {
             model: model.map(PathBuf::from),
             use_case,
+            engine: engine.map(|(head, in_place)| BitNet { head, in_place }),
             workload: Asked { prompt_tokens, ttft, ..Asked::default() },
             preferences: Preferences { margin, power, ..Preferences::default() },
             beside,

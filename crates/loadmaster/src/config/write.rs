@@ -47,6 +47,9 @@ fn to_table(file: &ConfigFile) -> Map<String, Value> {
     if let Some(use_case) = file.use_case {
         table.insert("use_case".into(), UseCase::as_str(use_case).into());
     }
+    if let Some(engine) = file.engine {
+        table.insert("engine".into(), engine.to_string().into());
+    }
     let workload = workload(&file.workload);
     if !workload.is_empty() {
         table.insert("workload".into(), workload.into());

@@ -9,10 +9,13 @@ use super::{BufferUse, Event, Interrupts, LaunchError, Outcome, ProcessMemory, R
 use crate::advise::Advice;
 use crate::open::{FolderText, is_hub_folder};
 use bitnet::{CacheType, ChatTemplate, Dialogue, Options, Sampler, Sampling, Session as Context, Step, Tokenizer, Weights};
-use bitnet::{DialogueError, LoadOptions, Message, SessionError, Stack};
+use bitnet::{DialogueError, LoadOptions, Message, SessionError, ShapeTiles, Stack};
 use footprint::bitnet::Buffers;
-use spec::Bytes;
+use kernels::Layout;
+use spec::{Bytes, QuantType};
 use std::cell::Cell;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -54,13 +57,16 @@ pub fn start(
     let files = map(advice)?;
     let (tokenizer, template) = text(advice, &files)?;
     on(Event::Stage(Stage::LoadingWeights));
-    let load = LoadOptions { head: head(advice), ..LoadOptions::default() };
+    let (sizes, tiles) = (sizes(advice)?, tiles(advice)?);
+    let engine = advice.engine.rules.profile.bitnet.unwrap_or_default();
+    let layout = if engine.in_place { Layout::Blocks128 } else { Layout::Blocks64 };
+    let load =
+        LoadOptions { layout, head: engine.head.unwrap_or_default(), tiles: &tiles, threads: sizes.threads, ..LoadOptions::default() };
     let weights = Arc::new(Weights::load(&advice.model, &files, &load).map_err(refused)?);
     if let Some(error) = interrupted() {
         return Err(error);
     }
     on(Event::Stage(Stage::MakingContext));
-    let sizes = sizes(advice)?;
     let device = on_device(advice, &weights, sizes).unwrap_or_else(|reason| {
         on(Event::Warning(&format!("{reason}; the CPU computes all layers")));
         None
@@ -142,7 +148,7 @@ fn buffer(name: &str, usage: BufferUse, size: Bytes) -> ReportedBuffer {
 fn map(advice: &Advice) -> Result<Vec<bytes::Bytes>, LaunchError> {
     let files = crate::open::weight_files(&advice.path).map_err(refused)?;
     let one = |path: PathBuf| {
-        let mapped = std::fs::File::open(&path).and_then(|file| kernels::map(&file));
+        let mapped = File::open(&path).and_then(|file| kernels::map(&file));
         mapped.map_err(|error| refused(format!("cannot map {}: {error}", path.display())))
     };
     files.into_iter().map(one).collect()
@@ -163,8 +169,28 @@ fn text(advice: &Advice, files: &[bytes::Bytes]) -> Result<(Tokenizer, Option<Ch
     Ok((Tokenizer::from_vocabulary(&vocabulary).map_err(refused)?, template))
 }
 
-fn head(advice: &Advice) -> bitnet::HeadType {
-    advice.engine.rules.profile.bitnet.and_then(|engine| engine.head).unwrap_or_default()
+/// Beside a model in TL1 or TL2: the tiles of the build that it was made for.
+const TILES: &str = "kernel_config.ini";
+/// The most that is read of it: a build has some sections of a hundred bytes.
+const LONGEST_TILES: u64 = 1 << 20;
+
+/// How the tensors of a model in TL1 or TL2 are tiled, from the file beside it; nothing for all others.
+fn tiles(advice: &Advice) -> Result<Vec<ShapeTiles>, LaunchError> {
+    let Some(tensor) = advice.model.tensors.iter().find(|tensor| matches!(tensor.ty, QuantType::TL1 | QuantType::TL2)) else {
+        return Ok(Vec::new());
+    };
+    let path = advice.path.with_file_name(TILES);
+    let mut text = String::new();
+    match File::open(&path).and_then(|file| file.take(LONGEST_TILES).read_to_string(&mut text)) {
+        Ok(_) => ShapeTiles::of_config(&text).map_err(|error| refused(format!("{}: {error}", path.display()))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(refused(format!(
+            "tensor {} is {}, whose tiles no model file states: put the {TILES} of the build that it was made for beside it, as {}",
+            tensor.name,
+            tensor.ty,
+            path.display()
+        ))),
+        Err(error) => Err(refused(format!("cannot read {}: {error}", path.display()))),
+    }
 }
 
 fn sizes(advice: &Advice) -> Result<Options, LaunchError> {

@@ -13,7 +13,7 @@ pub use invocation::{Invocation, Listen, Program};
 pub use text::{ALL, Fixed};
 
 use crate::validate::{EngineRules, ValidPlan};
-use footprint::bitnet::Head;
+use footprint::bitnet::BitNet;
 use spec::Settings;
 use spec::settings::Pins;
 use std::collections::BTreeMap;
@@ -77,7 +77,7 @@ pub fn emit(plan: &ValidPlan, program: &Program) -> Invocation {
     let (settings, rules) = (&plan.plan().settings, plan.engine());
     let model = program.model.clone().into_os_string();
     let mut args: Vec<OsString> = match rules.tool {
-        Tool::BitNet => ["run".into(), model].into_iter().chain(with_head(rules)).collect(),
+        Tool::BitNet => ["run".into(), model].into_iter().chain(own_engine(rules)).collect(),
         _ => vec!["--model".into(), model],
     };
     for (_, expression) in expressions(settings, rules) {
@@ -100,14 +100,10 @@ pub fn emit(plan: &ValidPlan, program: &Program) -> Invocation {
     }
 }
 
-/// The output head, which the BitNet engine takes with its name.
-fn with_head(rules: &EngineRules) -> Vec<OsString> {
-    let head = rules.profile.bitnet.and_then(|engine| engine.head);
-    let named = head.map(|head| match head {
-        Head::File => "bitnet:file",
-        Head::Q8_0 => "bitnet:q8_0",
-    });
-    named.map_or_else(Vec::new, |named| vec!["--engine".into(), named.into()])
+/// What the BitNet engine takes with its name: the output head, and how codes lie.
+fn own_engine(rules: &EngineRules) -> Vec<OsString> {
+    let engine = rules.profile.bitnet.filter(|engine| *engine != BitNet::default());
+    engine.map_or_else(Vec::new, |engine| vec!["--engine".into(), engine.to_string().into()])
 }
 
 /// The arguments of settings that nobody has planned or checked, for asking a program what it makes of them.

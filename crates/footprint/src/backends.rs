@@ -119,6 +119,36 @@ impl Backend {
         }
     }
 
+    /// Name of [`Backend::own_cuda`]: in small letters, which llama.cpp's is not.
+    pub const OWN_CUDA: &str = "cuda";
+
+    /// What this program's own kernels reach through CUDA: three buffers of any size, whose parts begin at multiples of `alignment`.
+    ///
+    /// What the context takes is not measured with these kernels: llama.cpp's has more code and cuBLAS beside it.
+    pub fn own_cuda(alignment: u64) -> Self {
+        Self {
+            name: Self::OWN_CUDA.into(),
+            alignment: alignment.max(1),
+            quantized_row_padding: None,
+            runtime: Known::estimated(
+                Bytes::from_mib(160),
+                Bytes::from_mib(60),
+                Bytes::from_mib(500),
+                "CUDA context and kernels: llama.cpp's took 156 to 168 MiB in six runs on one card; no measurement of ours",
+            ),
+            runtime_host: Known::estimated(
+                Bytes::from_mib(250),
+                Bytes::from_mib(100),
+                Bytes::from_mib(700),
+                "CUDA driver libraries and NVRTC in host memory; no measurement",
+            ),
+            host_buffer: false,
+            pipeline: false,
+            mmap: true,
+            ..Self::cuda(false)
+        }
+    }
+
     /// Apple's Metal. Weights are used in place from the mapped file.
     ///
     /// `ggml/src/ggml-metal/ggml-metal.cpp:269-285` (alignment 32), `:701-707` (capabilities; no pinned host buffer, buffers over

@@ -2,7 +2,7 @@
 //! (`crates/bitnet/tests/memory.rs`).
 //!
 //! It computes one sequence on the CPU, weights in place in the mapped file, and the last `n_gpu_layers` layers on the first device, where
-//! that is one of wgpu's. What it does not have (repacking, prompt caches, checkpoints) is nothing.
+//! that is one of wgpu's or one that our own kernels reach through CUDA. What it does not have (repacking, prompt caches, checkpoints) is nothing.
 
 mod explain;
 
@@ -14,7 +14,7 @@ use crate::requirement::{DeviceRequirement, HostRequirement, Requirement, Resolv
 use crate::{Backend, Companions, Device, EngineProfile, Rules, Target};
 use spec::model::{FeedForward, Mixer, Tensor};
 use spec::{Bytes, Known, Model, QuantType, Settings};
-use workspace::{Context, Device as Limits, Stack};
+use workspace::{Context, Device as Limits, Stack, StackBytes};
 
 /// How the output head is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -295,7 +295,8 @@ pub(crate) fn require(
     }
     let context = context(model, settings, profile)?;
     let cache = settings.cache_type_k;
-    let device = target.devices.first().filter(|device| device.backend.name == Backend::WGPU && settings.n_gpu_layers > 0);
+    let is_ours = |device: &&Device| matches!(device.backend.name.as_str(), Backend::WGPU | Backend::OWN_CUDA);
+    let device = target.devices.first().filter(is_ours).filter(|_| settings.n_gpu_layers > 0);
     let on_device = device.map_or(0, |_| figures.n_layer.min(settings.n_gpu_layers.into()));
     let sizes = Sizes { n_ctx: context.n_ctx.into(), n_ubatch: context.n_ubatch.into(), cache, on_device };
     let buffers = Buffers::of(model, &figures, engine, &sizes);
@@ -399,7 +400,7 @@ fn runtime(model: &Model) -> Known<Bytes> {
 }
 
 /// What the last layers of a model take on a device: the sums of crate `workspace`, which the device's allocator confirms
-/// (`crates/gpu/tests/memory.rs`).
+/// (`crates/gpu/tests/memory.rs`; of CUDA a pretended one, `crates/cuda/tests/memory.rs`).
 fn on(device: &Device, figures: &Figures, sizes: &Sizes) -> Result<DeviceRequirement, String> {
     let name = &device.name;
     let element = match sizes.cache {
@@ -415,25 +416,41 @@ fn on(device: &Device, figures: &Figures, sizes: &Sizes) -> Result<DeviceRequire
         kv_width: figures.kv_width(),
         head_dim: figures.head_dim,
     };
-    let largest = device.backend.max_tensor.unwrap_or(Bytes::MAX);
-    let (limits, context) = (
-        Limits { alignment: device.backend.alignment, largest },
-        Context { n_ctx: sizes.n_ctx, tokens: sizes.n_ubatch.min(sizes.n_ctx), element },
-    );
-    let beyond = || format!("layers of {} tokens are beyond what {name} allows in one piece: {largest}", sizes.n_ctx);
-    let bytes =
-        stack.bytes(limits, context).filter(|_| stack.largest_piece(context).is_some_and(|piece| piece <= largest)).ok_or_else(beyond)?;
+    let context = Context { n_ctx: sizes.n_ctx, tokens: sizes.n_ubatch.min(sizes.n_ctx), element };
+    let (bytes, scratch) = if device.backend.name == Backend::OWN_CUDA {
+        let beyond = || format!("layers of {} tokens are beyond any memory", sizes.n_ctx);
+        (stack.in_three(device.backend.alignment, context).ok_or_else(beyond)?, pages())
+    } else {
+        (in_pieces(device, &stack, context)?, staged(figures, context))
+    };
     let exact = |bytes: Bytes| Known::exact(bytes, "what the BitNet engine allocates on a device (workspace::stack)");
-    // Streams on their way to the device and what wgpu keeps of zeros.
-    let staged = Bytes::from_kib(512) + Bytes::new(context.tokens.saturating_mul(figures.n_embd).saturating_mul(4));
     Ok(DeviceRequirement {
         weights: exact(bytes.weights),
         kv_cache: exact(bytes.kv_cache),
         compute: exact(bytes.compute),
         runtime: device.backend.runtime.clone(),
-        scratch: Known::estimated(staged, Bytes::ZERO, staged.scale(2.0), "wgpu's own copies"),
+        scratch,
         ..unused(name, device.shares_host)
     })
+}
+
+/// Layers on a device that limits the pieces of memory which a kernel is given.
+fn in_pieces(device: &Device, stack: &Stack, context: Context) -> Result<StackBytes, String> {
+    let largest = device.backend.max_tensor.unwrap_or(Bytes::MAX);
+    let limits = Limits { alignment: device.backend.alignment, largest };
+    let beyond = || format!("layers of {} tokens are beyond what {} allows in one piece: {largest}", context.n_ctx, device.name);
+    stack.bytes(limits, context).filter(|_| stack.largest_piece(context).is_some_and(|piece| piece <= largest)).ok_or_else(beyond)
+}
+
+/// Streams on their way to the device and what wgpu keeps of zeros.
+fn staged(figures: &Figures, context: Context) -> Known<Bytes> {
+    let staged = Bytes::from_kib(512) + Bytes::new(context.tokens.saturating_mul(figures.n_embd).saturating_mul(4));
+    Known::estimated(staged, Bytes::ZERO, staged.scale(2.0), "wgpu's own copies")
+}
+
+/// What three buffers of CUDA are filled up to: pages of 2 MiB each (the granularity of `cuMemGetAllocationGranularity` on current GPUs).
+fn pages() -> Known<Bytes> {
+    Known::estimated(Bytes::from_mib(3), Bytes::ZERO, Bytes::from_mib(6), "three buffers in pages of 2 MiB; no measurement")
 }
 
 /// Tokens and merges of its vocabulary.

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod common;
+#[cfg(feature = "cuda")]
+#[path = "../../cuda/tests/pretended/mod.rs"]
+mod pretended;
 
 use common::{Folder, finish};
 use serde_json::Value;
@@ -324,4 +327,67 @@ fn layers_on_a_named_device_are_counted_there_to_the_byte() {
             assert_eq!(part["planned"]["value"], part["reported"], "{part:#}");
         }
     }
+}
+
+/// The same through CUDA, on a driver without a GPU: its kernels are this program's own, compiled for the CPU.
+#[cfg(feature = "cuda")]
+#[test]
+fn layers_through_cuda_are_counted_to_the_byte_and_come_back_to_the_cpu() {
+    let folder = folder();
+    let line = "run m.gguf -n 8 -c 128 -ctk f32 -ctv f32 --prompt baba --json";
+    let run = |more: &str, libraries: &Path, environment: &[(&str, &str)]| {
+        let mut command = folder.command(&format!("{line} {more}"));
+        command.env("LD_LIBRARY_PATH", libraries).envs(environment.iter().copied());
+        finish(command, line)
+    };
+    let value = |output: &std::process::Output| -> Value {
+        assert_eq!(output.status.code(), Some(0), "{}", folder.show(output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let here = value(&run("", Path::new("/nowhere"), &[]));
+    let Some(driver) = pretended::driver() else { return };
+    let driver = driver.path();
+    for layers in [1, 99] {
+        let run = value(&run(&format!("--device cuda0 -ngl {layers}"), driver, &[]));
+        assert_eq!(run["text"], here["text"]);
+        let places = run["receipt"]["places"].as_array().unwrap();
+        assert!(places.iter().any(|place| place["name"] == "cuda0"), "{places:#?}");
+        for part in places.iter().flat_map(|place| place["parts"].as_array().unwrap()) {
+            assert_eq!(part["planned"]["value"], part["reported"], "{part:#}");
+        }
+    }
+    // Too old, and lost in the middle: the CPU computes, or goes on, with the same text.
+    let old = run("--device cuda0 -ngl 99", driver, &[("PRETENDED_CAPABILITY", "52")]);
+    assert_eq!(value(&old)["text"], here["text"]);
+    let words = "cuda0: pretended CUDA device has compute capability 5.2; the kernels need 6.1 or newer (products of four bytes); the CPU computes all layers";
+    assert!(said(&old).contains(words), "{}", folder.show(&old));
+    let lost = run("--device cuda0 -ngl 99", driver, &[("PRETENDED_FAILS_AFTER", "200")]);
+    assert_eq!(value(&lost)["text"], here["text"]);
+    assert!(said(&lost).contains("pretended CUDA device is lost: an illegal instruction was encountered"), "{}", folder.show(&lost));
+    assert!(said(&lost).contains("; the CPU goes on with all layers"), "{}", folder.show(&lost));
+    // Memory that the plan counts on and the driver does not have: what is told of the device is more than there is.
+    let none = run("--device cuda0 -ngl 99", driver, &[("PRETENDED_TAKEN", "1073000000")]);
+    assert_eq!(value(&none)["text"], here["text"]);
+    assert!(said(&none).contains("cuda0: pretended CUDA device has no memory for weights of "), "{}", folder.show(&none));
+    // A driver without NVRTC beside it.
+    let alone = tempfile::tempdir().unwrap();
+    std::fs::copy(driver.join("libcuda.so"), alone.path().join("libcuda.so")).unwrap();
+    let uncompiled = run("--device cuda0 -ngl 99", alone.path(), &[]);
+    assert_eq!(value(&uncompiled)["text"], here["text"]);
+    if !said(&uncompiled).is_empty() {
+        let words =
+            "cuda0: the kernels cannot be compiled for pretended CUDA device: libnvrtc is not there; it comes with the CUDA toolkit";
+        assert!(said(&uncompiled).contains(words), "{}", folder.show(&uncompiled));
+    }
+}
+
+/// Without a driver the build starts as any other, and a device that is named is none.
+#[cfg(feature = "cuda")]
+#[test]
+fn without_a_driver_a_device_of_cuda_is_unknown() {
+    let folder = folder();
+    let none = folder.output("run m.gguf -n 1 --device cuda77 --prompt baba");
+    assert_ne!(none.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("cuda77"), "{}", folder.show(&none));
 }

@@ -301,7 +301,7 @@ fn target(machine: &Machine, engine: &ResolvedEngine) -> Target {
 /// A target of the BitNet engine with the GPUs of this machine that our own kernels reach, idle until they are named. Drivers are started only
 /// for requests that name one.
 fn with_own_gpus(target: Target, machine: &Machine, engine: &ResolvedEngine, request: &Request) -> Target {
-    #[cfg(feature = "gpu")]
+    #[cfg(any(feature = "gpu", feature = "cuda"))]
     {
         let here = matches!(request.machine, MachineSource::Live) && engine.rules.tool == Tool::BitNet;
         let named = matches!(&request.plan.pins.devices, Some(spec::settings::Devices::Only(names)) if !names.is_empty());

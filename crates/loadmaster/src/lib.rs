@@ -23,7 +23,7 @@ pub mod demo;
 pub mod doctor;
 pub mod engine;
 pub mod error;
-#[cfg(feature = "gpu")]
+#[cfg(any(feature = "gpu", feature = "cuda"))]
 mod gpus;
 pub mod known;
 pub mod launch;

@@ -145,6 +145,56 @@ impl Stack {
         })
     }
 
+    /// Where the weights of a layer lie in one piece, at multiples of `alignment`: its norms, then its projections by the names `q`, `k`, `v`,
+    /// `output`, `gate`, `up` and `down`. `None` where a width cannot be, or beyond 2⁶⁴.
+    pub fn layer(&self, alignment: u64) -> Option<Workspace> {
+        let norms = self.norms(alignment)?;
+        let (mut regions, from) = (norms.regions().to_vec(), norms.total().get());
+        let codes = |layer: Layer| layer.on_device(Bytes::MAX).map(|(bytes, _)| bytes.get());
+        let [q, k, v, output, gate, up, down] = self.projections()?;
+        let projections = [
+            ("q", codes(q)?),
+            ("k", codes(k)?),
+            ("v", codes(v)?),
+            ("output", codes(output)?),
+            ("gate", codes(gate)?),
+            ("up", codes(up)?),
+            ("down", codes(down)?),
+        ];
+        let total = place(&mut regions, from, projections, alignment)?;
+        Some(Workspace::from_regions(regions, total))
+    }
+
+    /// Where keys and values of a layer lie in one piece, at multiples of `alignment`. `None` beyond 2⁶⁴.
+    pub fn kept(&self, alignment: u64, context: Context) -> Option<Workspace> {
+        let bytes = context.n_ctx.checked_mul(self.kv_width)?.checked_mul(context.element)?;
+        let mut regions = Vec::with_capacity(2);
+        let total = place(&mut regions, 0, [("keys", bytes), ("values", bytes)], alignment)?;
+        Some(Workspace::from_regions(regions, total))
+    }
+
+    /// Everything that it takes with a context on a device that limits no piece and is told of pieces with each call: three buffers, of
+    /// weights, of keys and values, and of what a batch is computed in with the rotary angles behind it. `None` where a width cannot be, or
+    /// beyond 2⁶⁴.
+    ///
+    /// ```
+    /// use workspace::Context;
+    /// let stack = workspace::Stack { n_layer: 30, n_embd: 2560, n_ff: 6912, q_width: 2560, kv_width: 640, head_dim: 128 };
+    /// let bytes = stack.in_three(256, Context { n_ctx: 4096, tokens: 1, element: 2 }).unwrap();
+    /// assert_eq!(bytes.weights.get(), 2_084_044_800 / 4 + 30 * 4 * (3 * 2560 + 6912));
+    /// assert_eq!((bytes.kv_cache.get(), bytes.buffers), (76_800 * 4096, 3));
+    /// ```
+    pub fn in_three(&self, alignment: u64, context: Context) -> Option<StackBytes> {
+        let each = |layer: Workspace| layer.total().get().checked_mul(self.n_layer).map(Bytes::new);
+        let arena = self.arena(context.tokens, alignment)?.total().get();
+        Some(StackBytes {
+            weights: each(self.layer(alignment)?)?,
+            kv_cache: each(self.kept(alignment, context)?)?,
+            compute: Bytes::new(arena.checked_add(self.angles(context.n_ctx)?)?),
+            buffers: 3,
+        })
+    }
+
     /// The largest part that a kernel is given of what a context takes, weights aside: keys of a layer, rotary angles, or a region of the
     /// arena. `None` beyond 2⁶⁴.
     pub fn largest_piece(&self, context: Context) -> Option<Bytes> {
@@ -186,6 +236,9 @@ mod tests {
         assert_eq!(MODEL.bytes(DEVICE, Context { n_ctx: u64::MAX, tokens: 1, element: 4 }), None);
         assert_eq!(MODEL.bytes(DEVICE, Context { n_ctx: 1, tokens: u64::MAX, element: 4 }), None);
         assert_eq!(MODEL.bytes(Device { largest: Bytes::new(639), ..DEVICE }, Context { n_ctx: 1, tokens: 1, element: 4 }), None);
+        assert_eq!(Stack { n_ff: 0, ..MODEL }.in_three(256, Context { n_ctx: 1, tokens: 1, element: 4 }), None);
+        assert_eq!(MODEL.in_three(256, Context { n_ctx: u64::MAX, tokens: 1, element: 4 }), None);
+        assert_eq!(MODEL.in_three(256, Context { n_ctx: 1, tokens: u64::MAX, element: 4 }), None);
     }
 
     proptest! {
@@ -209,6 +262,27 @@ mod tests {
                 prop_assert!(end <= arena.total().get());
             }
             prop_assert!(stack.arena(tokens + 1, alignment).unwrap().total() >= arena.total());
+        }
+
+        /// Parts of one piece lie apart, in whole multiples of the alignment, with as many bytes as pieces of their own have.
+        #[test]
+        fn three_buffers_hold_what_many_do(widths in prop::array::uniform4(1..5000_u64), n_ctx in 1..600_u64, tokens in 1..600_u64) {
+            let [n_embd, n_ff, q_width, kv_width] = widths;
+            let stack = Stack { n_layer: 3, n_embd, n_ff, q_width, kv_width, head_dim: 2 };
+            let context = Context { n_ctx, tokens, element: 2 };
+            for parts in [stack.layer(256).unwrap(), stack.kept(256, context).unwrap()] {
+                let ends = parts.regions().iter().map(|region| region.offset + region.bytes);
+                let begins = parts.regions().iter().map(|region| region.offset).skip(1).chain([parts.total().get()]);
+                for (end, begin) in ends.zip(begins) {
+                    prop_assert!(begin.is_multiple_of(256) && (end..end + 256).contains(&begin));
+                }
+            }
+            let (three, many) = (stack.in_three(256, context).unwrap(), stack.bytes(Device { alignment: 256, largest: Bytes::MAX }, context).unwrap());
+            let shapes = 3 * 7 * SHAPE;
+            prop_assert!((many.weights.get() - shapes..many.weights.get() - shapes + 3 * 7 * 256).contains(&three.weights.get()));
+            prop_assert!((many.kv_cache.get()..many.kv_cache.get() + 3 * 2 * 256).contains(&three.kv_cache.get()));
+            // Results are read from where they are.
+            prop_assert_eq!(many.compute.get() - three.compute.get(), tokens * n_embd * 4);
         }
     }
 }

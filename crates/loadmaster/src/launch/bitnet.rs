@@ -106,34 +106,30 @@ struct OnDevice {
 }
 
 /// The layers that the plan puts on a GPU; `None` where it puts none there.
-#[cfg(feature = "gpu")]
+#[cfg(any(feature = "gpu", feature = "cuda"))]
 fn on_device(advice: &Advice, weights: &Weights, sizes: Options) -> Result<Option<OnDevice>, String> {
     let n_gpu_layers = advice.plan.plan().settings.n_gpu_layers as usize;
     let Some(device) = advice.target.devices.first().filter(|_| n_gpu_layers > 0) else { return unnamed(advice) };
-    let adapter = crate::gpus::adapter(&device.name).ok_or_else(|| format!("{} is not there any more", device.name))?;
-    let said = |error: gpu::GpuError| format!("{}: {error}", device.name);
-    let gpu = Arc::new(adapter.open().map_err(said)?);
-    let config = weights.config();
-    let n_layer = config.n_layer.min(n_gpu_layers);
-    let wanted = gpu::Sizes { n_ctx: sizes.n_ctx, tokens: sizes.n_ubatch.min(sizes.n_ctx), cache: sizes.cache };
-    let layers = config.n_layer - n_layer..config.n_layer;
-    let stack = gpu::Stack::new(Arc::clone(&gpu), weights, layers, wanted).map_err(said)?;
-    // The batch may have become smaller for lack of memory.
-    let held = gpu::Stack::bytes(&gpu, config, n_layer, gpu::Sizes { tokens: stack.tokens(), ..wanted }).unwrap_or_default();
-    let parts = [(BufferUse::Weights, held.weights), (BufferUse::Context, held.kv_cache), (BufferUse::Compute, held.compute)];
+    let layers = weights.config().n_layer.min(n_gpu_layers);
+    let layers = crate::gpus::layers(&device.name, weights, layers, sizes)?;
+    let parts = [(BufferUse::Weights, layers.weights), (BufferUse::Context, layers.kv_cache), (BufferUse::Compute, layers.compute)];
     let buffers = parts.map(|(usage, size)| buffer(&device.name, usage, size));
-    Ok(Some(OnDevice { stack: Box::new(stack), buffers: buffers.into() }))
+    Ok(Some(OnDevice { stack: layers.stack, buffers: buffers.into() }))
 }
 
 /// No layers on a GPU: this build has no kernels for them.
-#[cfg(not(feature = "gpu"))]
+#[cfg(not(any(feature = "gpu", feature = "cuda")))]
 fn on_device(advice: &Advice, _: &Weights, _: Options) -> Result<Option<OnDevice>, String> {
     unnamed(advice)
 }
 
 /// Layers that were asked for without a GPU for them.
 fn unnamed(advice: &Advice) -> Result<Option<OnDevice>, String> {
-    let way = if cfg!(feature = "gpu") { "name one, as in --device wgpu0" } else { "this build has no kernels for one (feature gpu)" };
+    let way = match (cfg!(feature = "gpu"), cfg!(feature = "cuda")) {
+        (true, _) => "name one, as in --device wgpu0",
+        (false, true) => "name one, as in --device cuda0",
+        (false, false) => "this build has no kernels for one (features gpu and cuda)",
+    };
     match advice.plan.plan().settings.n_gpu_layers {
         0 => Ok(None),
         layers => Err(format!("no GPU for {layers} layers of a BitNet model: {way}")),

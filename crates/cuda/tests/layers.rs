@@ -27,11 +27,11 @@ fn devices() -> Vec<Arc<Gpu>> {
     Vec::new()
 }
 
-/// In each order of its threads all logits are the same: no kernel depends on who comes first.
+/// In both orders of its threads all logits are the same: no kernel depends on who comes first.
 #[test]
 fn all_again_on_the_pretended_device() {
     let Some(folder) = pretended::driver().filter(|_| !pretended::is_again()) else { return };
-    let sums = ["forward", "backward", "mixed"].map(|order| {
+    let sums = ["forward", "mixed"].map(|order| {
         // The rest does not depend on the order more than this does, and takes its time.
         let filter = if order == "forward" { "" } else { "logits_and_greedy" };
         let said = pretended::again(folder.path(), filter, &[("PRETENDED_ORDER", order)]);
@@ -102,7 +102,7 @@ fn prompts_in_any_batches_give_what_single_tokens_give() {
     for gpu in devices() {
         for case in cases() {
             let weights = load(&case);
-            for (n_ubatch, tokens) in [(1, 1), (3, 3), (5, 2), (64, 4), (64, 64)] {
+            for (n_ubatch, tokens) in [(1, 1), (5, 2), (64, 64)] {
                 for length in [1, 5, 6, case.tokens.len()] {
                     let mut session = session(&gpu, &weights, Options { n_ubatch, ..options() }, 2, tokens);
                     let found = session.extend(&case.tokens[..length]).unwrap();
@@ -140,8 +140,8 @@ fn long_contexts_are_the_cpus() {
         for (case, head_dim) in cases().into_iter().zip([32, 64, 192, 256]) {
             let case = Case { head_dim, ..case };
             let weights = load(&case);
-            let options = Options { n_ctx: 210, n_ubatch: 64, ..options() };
-            let tokens: Vec<u32> = (0..200).map(|i| (i * i + 7 * i) as u32 % case.n_vocab as u32).collect();
+            let options = Options { n_ctx: 150, n_ubatch: 64, ..options() };
+            let tokens: Vec<u32> = (0..140).map(|i| (i * i + 7 * i) as u32 % case.n_vocab as u32).collect();
             let mut here = Session::new(Arc::clone(&weights), options).unwrap();
             let mut there = session(&gpu, &weights, options, 2, 33);
             for prompt in [&tokens[..], &[1], &[2]] {

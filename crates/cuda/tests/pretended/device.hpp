@@ -133,14 +133,30 @@ inline void run_block(const std::function<void()> &body, Order order, unsigned &
     for (unsigned i = 0; i < count; i++) {
         block.lanes[i].state = State::Ready;
     }
+    const unsigned warps = (count + WARP_WIDTH - 1) / WARP_WIDTH;
     for (;;) {
         round++;
         bool any = false;
-        for (unsigned i = 0; i < count && !block.trapped; i++) {
-            const unsigned lane = turn_of(order, i, count, round);
-            if (block.lanes[lane].state == State::Ready) {
-                any = true;
-                go_on(lane);
+        // A warp goes as far as it can before the next: nothing but a barrier of the block holds it.
+        for (unsigned w = 0; w < warps; w++) {
+            const unsigned first = turn_of(order, w, warps, round) * WARP_WIDTH;
+            const unsigned width = count - first < WARP_WIDTH ? count - first : WARP_WIDTH;
+            for (bool released = true; released;) {
+                unsigned at_warp = 0;
+                for (unsigned i = 0; i < width && !block.trapped; i++) {
+                    const unsigned lane = first + turn_of(order, i, width, round);
+                    if (block.lanes[lane].state == State::Ready) {
+                        any = true;
+                        go_on(lane);
+                    }
+                }
+                for (unsigned i = first; i < first + width; i++) {
+                    at_warp += block.lanes[i].state == State::AtWarp;
+                }
+                released = at_warp == WARP_WIDTH && !block.trapped;
+                for (unsigned i = first; i < first + width && released; i++) {
+                    block.lanes[i].state = State::Ready;
+                }
             }
         }
         if (block.trapped) {
@@ -151,20 +167,9 @@ inline void run_block(const std::function<void()> &body, Order order, unsigned &
             return;
         }
         unsigned done = 0, at_block = 0;
-        bool released = false;
-        for (unsigned first = 0; first < count; first += WARP_WIDTH) {
-            unsigned at_warp = 0, width = count - first < WARP_WIDTH ? count - first : WARP_WIDTH;
-            for (unsigned i = first; i < first + width; i++) {
-                at_warp += block.lanes[i].state == State::AtWarp;
-                at_block += block.lanes[i].state == State::AtBlock;
-                done += block.lanes[i].state == State::Done;
-            }
-            if (at_warp == WARP_WIDTH) {
-                for (unsigned i = first; i < first + width; i++) {
-                    block.lanes[i].state = State::Ready;
-                }
-                released = true;
-            }
+        for (unsigned i = 0; i < count; i++) {
+            at_block += block.lanes[i].state == State::AtBlock;
+            done += block.lanes[i].state == State::Done;
         }
         if (done == count) {
             return;
@@ -173,9 +178,7 @@ inline void run_block(const std::function<void()> &body, Order order, unsigned &
             for (unsigned i = 0; i < count; i++) {
                 block.lanes[i].state = State::Ready;
             }
-            released = true;
-        }
-        if (!released && !any) {
+        } else if (!any) {
             fail("threads wait for others that do not come");
         }
     }

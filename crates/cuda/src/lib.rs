@@ -17,6 +17,9 @@ mod ffi;
 mod kernel;
 mod linear;
 mod memory;
+#[cfg(test)]
+#[path = "../tests/pretended/mod.rs"]
+mod pretended;
 mod stack;
 
 pub use arena::Arena;

@@ -2,9 +2,7 @@
 #![allow(clippy::print_stderr, reason = "a test says when it is left out")]
 
 use super::*;
-
-#[path = "../../tests/pretended/mod.rs"]
-mod pretended;
+use crate::pretended;
 
 #[test]
 fn machine_code_where_it_is_known_and_older_ptx_where_not() {

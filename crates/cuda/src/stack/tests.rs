@@ -3,9 +3,7 @@
 
 use super::*;
 use crate::kernel::Batch;
-
-#[path = "../../tests/pretended/mod.rs"]
-mod pretended;
+use crate::pretended;
 
 /// Heads, key heads, width of a head; position of the first token, tokens.
 #[derive(Clone, Copy)]

@@ -334,7 +334,7 @@ fn layers_on_a_named_device_are_counted_there_to_the_byte() {
 #[test]
 fn layers_through_cuda_are_counted_to_the_byte_and_come_back_to_the_cpu() {
     let folder = folder();
-    let line = "run m.gguf -n 8 -c 128 -ctk f32 -ctv f32 --prompt baba --json";
+    let line = "run m.gguf --engine bitnet:file -n 8 -c 128 -ctk f32 -ctv f32 --prompt baba --json";
     let run = |more: &str, libraries: &Path, environment: &[(&str, &str)]| {
         let mut command = folder.command(&format!("{line} {more}"));
         command.env("LD_LIBRARY_PATH", libraries).envs(environment.iter().copied());
@@ -369,7 +369,7 @@ fn layers_through_cuda_are_counted_to_the_byte_and_come_back_to_the_cpu() {
     // Memory that the plan counts on and the driver does not have: what is told of the device is more than there is.
     let none = run("--device cuda0 -ngl 99", driver, &[("PRETENDED_TAKEN", "1073000000")]);
     assert_eq!(value(&none)["text"], here["text"]);
-    assert!(said(&none).contains("cuda0: pretended CUDA device has no memory for weights of "), "{}", folder.show(&none));
+    assert!(said(&none).contains("cuda0: pretended CUDA device has no memory for "), "{}", folder.show(&none));
     // A driver without NVRTC beside it.
     let alone = tempfile::tempdir().unwrap();
     std::fs::copy(driver.join("libcuda.so"), alone.path().join("libcuda.so")).unwrap();

@@ -297,9 +297,10 @@ mod tests {
         assert_eq!(runs, 3);
         let after = told(&small, &learned);
         assert_eq!(after.prediction.basis, Basis::Machine);
-        // Towards what was measured, and not past it: the machine's level moves reluctantly where a bound has no level of its own.
+        // Towards what was measured, and past it by no more than a seventh: the machine's level moves reluctantly where a bound has no level of
+        // its own, and runs of both phases move what they share.
         let moved = rate(&after) / rate(&before);
-        assert!((0.45..0.85).contains(&moved), "{moved}");
+        assert!((0.43..0.85).contains(&moved), "{moved}");
         let width = |forecast: &Forecast| {
             let decode = &forecast.prediction.decode;
             decode.high().unwrap().get() / decode.low().unwrap().get()

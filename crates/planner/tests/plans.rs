@@ -120,8 +120,18 @@ fn a_refused_pin_is_moved_no_further_than_it_must() {
 #[test]
 fn a_pinned_context_keeps_its_place_and_the_layers_move() {
     let model = model("llama-3.1-8b", "Q4_K_M");
-    let request = Request { pins: Pins { n_ctx: Some(65536), ..Pins::default() }, ..Request::default() };
-    let plan = planned("cores=8,ram=32GiB,gpu=8GiB", &model, &request).unwrap();
+    let asked = |kv_offload| {
+        let request = Request { pins: Pins { n_ctx: Some(65536), kv_offload, ..Pins::default() }, ..Request::default() };
+        planned("cores=8,ram=32GiB,gpu=8GiB", &model, &request).unwrap()
+    };
+    // The cache of so many tokens is as large as the GPU: it leaves, or layers do.
+    let either = asked(None);
+    assert!(
+        either.settings.n_ctx == 65536 && (!either.settings.kv_offload || either.strategy == Strategy::Hybrid),
+        "{:?}",
+        either.settings
+    );
+    let plan = asked(Some(true));
     assert_eq!(plan.settings.n_ctx, 65536);
     assert_eq!((plan.strategy, &plan.verdict), (Strategy::Hybrid, &Verdict::Fits));
     let origin = plan.choices.iter().find(|choice| choice.setting == "n_ctx").map(|choice| choice.origin);

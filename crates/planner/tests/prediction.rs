@@ -53,6 +53,20 @@ fn decode_follows_bandwidth_depth_and_place() {
 }
 
 #[test]
+fn cores_share_attention_of_a_token_and_memory_does_not_grow_with_them() {
+    // Seconds per token of context, of the CPU alone.
+    let slope = |cores: u32| {
+        let at = |depth| 1.0 / decode(&format!("cores={cores},ram=64GiB"), "llama-3.1-8b", depth);
+        (at(16_000) - at(2_000)) / 14_000.0
+    };
+    let [two, four, sixteen] = [2, 4, 16].map(slope);
+    assert!(two > 1.4 * four && four > 1.3 * sixteen && two < 8.0 * sixteen, "{two} {four} {sixteen}");
+    // 32 heads of 32 layers; two cores of Zen 4 took 19 to 33 ns per head and token (llama-bench 0.7.0).
+    let measured = 19e-9 * 1024.0..33e-9 * 1024.0;
+    assert!(measured.start / 1.5 < two && two < measured.end * 1.5, "{two} for {measured:?}");
+}
+
+#[test]
 fn an_assumption_is_named_and_a_known_rate_is_none() {
     let assumed = predicted("cores=8,ram=64GiB,gpu=24GiB", "llama-3.1-8b", 512, Pins::default());
     assert!(assumed.assumptions.iter().any(|text| text.contains("bandwidth of CUDA0 not known")), "{:?}", assumed.assumptions);

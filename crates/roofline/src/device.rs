@@ -91,6 +91,17 @@ impl Class {
         }
     }
 
+    /// Part of the vector rate that attention of a single token comes near. Such a token fills few of a GPU's units. A core is filled, but
+    /// widens every number of keys and values from half precision, and loads and stores all sums for each earlier token
+    /// (`ggml_compute_forward_flash_attn_ext_f16_one_chunk` of llama.cpp's `ops.cpp`): 37 to 65 ns per head of 128 and earlier token on a
+    /// core of Zen 4, whose units alone would need 2.5 (llama-bench 0.7.0, `-p 0 -n 16 -d 1024,4096 -fa 1`).
+    pub(crate) const fn rate_of_one_token(self) -> f64 {
+        match self {
+            Self::Cpu => 1.0 / 64.0,
+            _ => 1.0 / 16.0,
+        }
+    }
+
     /// Vector operations per byte of bandwidth that devices of the class have, where the units of a device are not known: a
     /// guess at the usual one, which no table has been asked about.
     pub(crate) const fn operations_per_byte(self) -> f64 {

@@ -168,13 +168,12 @@ pub fn decode(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
     effects.own_attention(conditions.flash_attention);
     let cache = effects.term(shape.cache_read(depth) / device.bandwidth);
 
-    // What attention costs in time that more bandwidth does not shorten.
-    let mut effects = Effects::of_part(Phase::Decode, Bound::Cache, "attention", device);
+    // What attention costs in time that more bandwidth does not shorten, but more cores do.
+    let mut effects = start(Bound::Attention);
     effects.crossed("flash", Some(conditions.flash_attention.as_str()));
     effects.level("backend", backend);
     effects.own_attention(conditions.flash_attention);
-    // One token fills few of the units: a sixteenth of the rate is nearer.
-    let attention = effects.term(16.0 * shape.attention_operations(depth, 1.0) / device.vector_rate());
+    let attention = effects.term(shape.attention_operations(depth, 1.0) / (device.class.rate_of_one_token() * device.vector_rate()));
 
     let mut effects = start(Bound::Launch);
     effects.crossed("backend", backend);

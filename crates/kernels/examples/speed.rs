@@ -15,6 +15,9 @@ fn main() {
     let mut pool = Pool::new(threads).unwrap();
     println!("{threads} threads; the fastest of {ROUNDS} rounds (a shared machine is slower, never faster); random codes");
     read(&mut pool);
+    if let Err(missing) = Kernel::amx_int8() {
+        println!("amx-int8 is not measured: {missing}");
+    }
     let named = std::env::args().nth(2);
     for kernel in Kernel::available().into_iter().filter(|kernel| named.as_deref().is_none_or(|named| named == kernel.name())) {
         decode(kernel, &mut pool);

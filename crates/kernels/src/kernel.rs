@@ -13,6 +13,29 @@ pub(crate) type Dots<T, const ROWS: usize> = fn([&[T]; ROWS], &[f32]) -> [f32; R
 pub(crate) const ROWS: usize = 4;
 /// Tokens of a wide tile.
 pub(crate) const TOKENS: usize = 4;
+/// Rows of a panel, which stay in a core's second cache until all tokens have been multiplied with them.
+pub(crate) const ROW_PANEL: usize = 64;
+
+/// Sums of one token with the rows of a panel, from a line of a cache on.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub(crate) struct Sums(pub(crate) [i32; ROW_PANEL]);
+
+impl Sums {
+    pub(crate) const ZERO: Self = Self([0; ROW_PANEL]);
+}
+
+/// Replaces `sums[token].0[row]` by Σ code · value of the rows in `codes`, of which there are 1 to [`ROW_PANEL`], with as many tokens as there
+/// are sums; those of rows that are not there mean nothing. On the way the codes that are `next` are asked for.
+pub(crate) type PanelProduct = fn(codes: &[u8], next: &[u8], values: &[i8], sums: &mut [Sums]);
+
+/// What multiplies a panel of rows with many tokens, for instruction sets that unpack weights into memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Panel {
+    /// Fewest tokens that it takes.
+    pub(crate) fewest: usize,
+    pub(crate) multiply: PanelProduct,
+}
 
 /// A 16-bit float as it lies in memory.
 pub(crate) type Half = [u8; 2];
@@ -26,7 +49,7 @@ pub(crate) fn float<const BF16: bool>(half: Half) -> f32 {
 pub(crate) type Q8 = [u8; 34];
 
 /// Functions that one instruction set gives.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Functions {
     pub(crate) name: &'static str,
     /// Prefill: rows times tokens.
@@ -35,6 +58,8 @@ pub(crate) struct Functions {
     pub(crate) tall: Tile<ROWS, 1>,
     /// What is left over.
     pub(crate) one: Tile<1, 1>,
+    /// Prefill of more tokens, instead of `wide`.
+    pub(crate) panel: Option<Panel>,
     pub(crate) f16: Dots<Half, ROWS>,
     pub(crate) bf16: Dots<Half, ROWS>,
     pub(crate) q8_0: Dots<Q8, ROWS>,
@@ -49,7 +74,33 @@ pub(crate) struct Functions {
 /// Instructions to compute with. A value of this type is the proof that the processor has them: there is no other way to get one
 /// than to ask.
 #[derive(Clone, Copy, Debug)]
-pub struct Kernel(&'static Functions);
+pub struct Kernel(pub(crate) &'static Functions);
+
+/// Why there is no kernel `amx-int8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AmxError {
+    /// Another target, or the feature `no-simd`.
+    #[error("this build has no AMX: it takes Linux on x86-64, and no feature no-simd")]
+    Build,
+    /// Instructions that the processor lacks.
+    #[error("this processor has no {0}")]
+    Processor(&'static str),
+    /// Registers that the system does not save.
+    #[error("the system does not save tile registers: XCR0 is {xcr0:#x}")]
+    System {
+        /// The states that it saves.
+        xcr0: u64,
+    },
+    /// A process that may not use tiles.
+    #[error("the system does not let this process use tiles: error {errno} of arch_prctl(ARCH_REQ_XCOMP_PERM)")]
+    Permission {
+        /// The system's number of the error.
+        errno: i32,
+    },
+    /// A small product, computed once per process, that is not that of the plain kernel.
+    #[error("products of tiles are not those of the plain kernel on this processor")]
+    Products,
+}
 
 impl PartialEq for Kernel {
     fn eq(&self, other: &Self) -> bool {
@@ -81,7 +132,18 @@ impl Kernel {
         detected.into_iter().chain([&simd::reference::FUNCTIONS]).map(Self).collect()
     }
 
-    /// The one of that name, where this processor has it: `avx512-vnni`, `avx-vnni`, `avx2`, `neon-dot`, `reference`.
+    /// AMX with 8-bit integers for prompts, and AVX-512 for everything else: the first of [`Kernel::available`] where it is offered. The first
+    /// call asks Linux for tile registers, once for all threads of the process, and compares a small product with the plain kernel's: where
+    /// they differ, it is not offered. No processor with AMX was at hand when it was written: it is tested by an emulation of the
+    /// instructions, and how fast it is was not measured.
+    ///
+    /// # Errors
+    /// Why it is not offered.
+    pub fn amx_int8() -> Result<Self, AmxError> {
+        if cfg!(feature = "no-simd") { Err(AmxError::Build) } else { simd::amx_int8().map(Self) }
+    }
+
+    /// The one of that name, where this processor has it: `amx-int8`, `avx512-vnni`, `avx-vnni`, `avx2`, `neon-dot`, `reference`.
     pub fn named(name: &str) -> Option<Self> {
         Self::available().into_iter().find(|kernel| kernel.name() == name)
     }

@@ -23,7 +23,7 @@ mod vector;
 
 pub use activation::Activations;
 pub use dense::{DenseError, DenseMatrix, DenseType};
-pub use kernel::Kernel;
+pub use kernel::{AmxError, Kernel};
 pub use layout::Layout;
 pub use linear::QuantizedLinear;
 pub use lookup::{LookUp, Tiles};

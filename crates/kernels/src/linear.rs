@@ -1,7 +1,7 @@
 //! A linear layer: packed weights times quantised tokens.
 
 use crate::activation::Activations;
-use crate::kernel::{Functions, Kernel, ROWS, TOKENS};
+use crate::kernel::{Functions, Kernel, Panel, ROW_PANEL, ROWS, Sums, TOKENS};
 use crate::layout::BLOCK_BYTES;
 use crate::matrix::TernaryMatrix;
 use crate::pool::{ColumnsMut, Pool};
@@ -9,8 +9,8 @@ use crate::simd::expect;
 
 /// Tokens that are multiplied with a panel of rows at a time: with it, they stay near.
 const TOKEN_PANEL: usize = 16;
-/// Rows of a panel, which stay in a core's second cache until all tokens have been multiplied with them.
-const ROW_PANEL: usize = 64;
+/// Tokens that share what a [`Panel`] unpacks: their sums take 32 KiB.
+const TOKEN_SPAN: usize = 128;
 
 /// `y = s · a⁻¹ · Σ w·q`: ternary weights with their scale `s` times tokens in 8 bits with theirs (W1.58A8, arXiv 2402.17764; rounding as
 /// transformers 5.23.0 `integrations/bitnet.py`).
@@ -105,11 +105,40 @@ impl QuantizedLinear {
 
     /// The rows of `out`, for all tokens.
     fn multiply(&self, activations: &Activations, out: &mut ColumnsMut<'_>, put: impl Fn(&mut f32, f32)) {
-        let (first, count) = (out.first(), out.width());
-        if activations.tokens() == 1 {
-            self.multiply_one(activations, first, out.row(0), put);
-            return;
+        match (activations.tokens(), self.kernel.functions().panel) {
+            (1, _) => self.multiply_one(activations, out.first(), out.row(0), put),
+            (tokens, Some(panel)) if tokens >= panel.fewest => self.multiply_panels(panel, activations, out, put),
+            _ => self.multiply_tiles(activations, out, put),
         }
+    }
+
+    /// The same by panels, whose sums are of all their rows at once.
+    fn multiply_panels(&self, panel: Panel, activations: &Activations, out: &mut ColumnsMut<'_>, put: impl Fn(&mut f32, f32)) {
+        let (first, count, tokens) = (out.first(), out.width(), activations.tokens());
+        // As long as each other, so that none has fewer tokens than a panel takes.
+        let spans = tokens.div_ceil(TOKEN_SPAN);
+        let begin = |span: usize| tokens * span / spans;
+        let mut sums = [Sums::ZERO; TOKEN_SPAN];
+        for row in (0..count).step_by(ROW_PANEL) {
+            let rows = ROW_PANEL.min(count - row);
+            let codes = self.weights.packed(first + row, rows);
+            let mut next = self.weights.packed(first + row + rows, ROW_PANEL.min(count - row - rows));
+            for tokens in (0..spans).map(|span| begin(span)..begin(span + 1)) {
+                let sums = &mut sums[..tokens.len()];
+                (panel.multiply)(codes, std::mem::take(&mut next), activations.values(tokens.start, tokens.len()), sums);
+                for (token, Sums(products)) in tokens.zip(sums) {
+                    let (sum, scale) = (activations.sum(token), activations.scale(token) * self.weights.scale());
+                    for (out, product) in out.row(token)[row..][..rows].iter_mut().zip(products) {
+                        put(out, (*product - sum) as f32 * scale);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The same by tiles in registers.
+    fn multiply_tiles(&self, activations: &Activations, out: &mut ColumnsMut<'_>, put: impl Fn(&mut f32, f32)) {
+        let (first, count) = (out.first(), out.width());
         for row in (0..count).step_by(ROW_PANEL) {
             let rows = ROW_PANEL.min(count - row);
             let codes = self.weights.packed(first + row, rows);

@@ -9,11 +9,12 @@ use std::arch::x86_64::*;
 
 super::floats::compiled!("avx512f,avx512bw,avx512vl,avx512dq");
 
-static FUNCTIONS: Functions = Functions {
+pub(super) static FUNCTIONS: Functions = Functions {
     name: "avx512-vnni",
     wide: checked,
     tall: checked_tall,
     one: checked,
+    panel: None,
     f16: checked_halves::<false, _>,
     bf16: checked_halves::<true, _>,
     q8_0: checked_q8_0,
@@ -31,7 +32,7 @@ pub(super) fn detected() -> Option<&'static Functions> {
 
 fn checked<const R: usize, const T: usize>(codes: [&[u8]; R], values: [&[i8]; T]) -> [[i32; T]; R] {
     let (codes, values) = (codes.map(|codes| codes.as_chunks().0), values.map(|values| values.as_chunks().0));
-    // SAFETY: FUNCTIONS leaves this module only through `detected`, which has found the features.
+    // SAFETY: FUNCTIONS leaves this module through `detected`, which has found the features, and to `amx`, which asks `detected` too.
     unsafe { tile(codes, values) }
 }
 

@@ -10,6 +10,7 @@ static FUNCTIONS: Functions = Functions {
     wide: checked,
     tall: checked,
     one: checked,
+    panel: None,
     f16: checked_halves::<false, _>,
     bf16: checked_halves::<true, _>,
     q8_0: checked_q8_0,

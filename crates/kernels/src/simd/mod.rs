@@ -1,12 +1,14 @@
 //! The same sums in the instructions of several processors, and, beside the threads, the only place of this crate that is not safe.
 //!
 //! Each file states the features that it is compiled for, and hands its functions out only where the processor has them. It holds
-//! `tile`, which multiplies some rows with some tokens in registers, and the two products of dense rows. Walking a matrix is the
-//! same for all and stands in [`crate::linear`] and [`crate::dense`].
+//! `tile`, which multiplies some rows with some tokens in registers, and the two products of dense rows; that of AMX holds a panel of
+//! rows times many tokens instead. Walking a matrix is the same for all and stands in [`crate::linear`] and [`crate::dense`].
 
 pub(crate) mod floats;
 pub(crate) mod reference;
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -16,19 +18,28 @@ mod avx_vnni;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
-use crate::kernel::Functions;
+use crate::kernel::{AmxError, Functions};
 #[cfg(target_arch = "x86_64")]
 use crate::layout::BLOCK_BYTES;
 
 /// What this processor can do, fastest first.
 pub(crate) fn detected() -> Vec<&'static Functions> {
     #[cfg(target_arch = "x86_64")]
-    let found = [avx512::detected(), avx_vnni::detected(), avx2::detected()];
+    let found = [amx_int8().ok(), avx512::detected(), avx_vnni::detected(), avx2::detected()];
     #[cfg(target_arch = "aarch64")]
     let found = [neon::detected()];
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let found: [Option<&'static Functions>; 0] = [];
     found.into_iter().flatten().collect()
+}
+
+/// AMX, or why there is none.
+pub(crate) fn amx_int8() -> Result<&'static Functions, AmxError> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    let offered = amx::offered();
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    let offered = Err(AmxError::Build);
+    offered
 }
 
 /// Asks for what the `R` rows will be read for later: each goes on in memory with the next row of its part of the matrix.

@@ -12,6 +12,7 @@ pub(crate) static FUNCTIONS: Functions = Functions {
     wide: tile,
     tall: tile,
     one: tile,
+    panel: None,
     f16: dots_halves::<false, _>,
     bf16: dots_halves::<true, _>,
     q8_0: dots_q8_0,

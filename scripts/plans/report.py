@@ -1,4 +1,4 @@
-"""The figures of PLANS.md out of the kept rows, and the small recording that a test of crate planner replays.
+"""The figures of PLANS.md out of the kept rows, the small recording that a test of crate planner replays, and every request of `runs`.
 
 usage: python3 scripts/plans/report.py loads|runs
 """
@@ -10,9 +10,11 @@ import sys
 from tools import MIB, OUT, ROOT, between_marks, rows, say
 
 RECORDED = ROOT / "crates/planner/tests/loads/cases.csv"
+RUNS = ROOT / "scripts/plans/runs.csv"
 # Upper 2.5 % of Student's t, by degrees of freedom (any table of it).
 T = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26, 10: 2.23, 12: 2.18, 14: 2.14, 19: 2.09, 29: 2.05}
-BUSY = 0.5
+# The request before keeps one thread per CPU at work, which the load of the last minute still counts.
+BUSY = 1.25
 
 
 def table(head, lines):
@@ -161,7 +163,7 @@ def runs():
         for other in ("defaults", "fit"):
             ratio, low, high = interval([math.log(row["arms"]["plan"]["seconds"] / row["arms"][other]["seconds"]) for row in pairs])
             slower += low > 1.0
-            words.append(f"{ratio:.3f} ({low:.3f} to {high:.3f})")
+            words.append(f"{ratio:.3f} ({low:.3f} to {high:.3f})" if len(pairs) > 1 else f"{ratio:.3f} (no interval)")
         seconds = statistics.median(row["arms"]["plan"]["seconds"] for row in pairs)
         lines.append([*cell, f"{pairs[0]['n_prompt']} + {pairs[0]['n_output']}", len(pairs), f"{seconds:.2f} s", *words])
     if not lines:
@@ -174,8 +176,16 @@ def runs():
     if busy > BUSY:
         said += " **Other work was running: these figures show that the command works, and nothing else.**"
     said = f"Commit {found[-1]['commit']}. " + said
-    verdict = f"Significantly slower (the whole interval above 1): {slower} of {2 * len(lines)}."
+    judged = 2 * sum(line[3] > 1 for line in lines)
+    verdict = f"Significantly slower (the whole interval above 1): {slower} of {judged}."
     between_marks("runs", "\n".join([table(head, lines), "", verdict, "", said]))
+    with open(RUNS, "w", encoding="utf-8", newline="") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(["commit", "model", "use_case", "pair", "n_prompt", "n_output", "arm", "place", "load", "seconds", "prompt_ms", "predicted_ms", "n_ctx"])
+        for row in found:
+            for name, arm in row["arms"].items():
+                times = [f"{arm['conditions']['load']:.2f}", f"{arm['seconds']:.3f}", f"{arm['prompt_ms']:.1f}", f"{arm['predicted_ms']:.1f}", arm["n_ctx"]]
+                out.writerow([row["commit"], row["model"], row["use_case"], row["pair"], row["n_prompt"], row["n_output"], name, arm["place"], *times])
     say(verdict)
 
 

@@ -100,7 +100,8 @@ impl DenseMatrix {
                 let mut block = [0.0; BLOCK];
                 self.part(row, place * BLOCK, &mut block, |halves, out| kernel.widen(halves, out));
                 let scale = block.iter().fold(0.0_f32, |largest, w| largest.max(w.abs())) / 127.0;
-                let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+                // Weights so small that their scale has no inverse in floats have none in 16 bits either: such a block is zeros.
+                let inverse = Some(1.0 / scale).filter(|inverse| inverse.is_finite()).unwrap_or(0.0);
                 let (head, integers) = out.split_at_mut(2);
                 head.copy_from_slice(&f16::from_f32(scale).to_le_bytes());
                 integers.iter_mut().zip(block).for_each(|(out, w)| *out = away(w * inverse) as u8);

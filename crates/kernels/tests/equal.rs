@@ -106,6 +106,32 @@ fn dense_rows_are_equal_to_the_bit_and_near_the_exact_sum() {
     }
 }
 
+/// Blocks of any floats become blocks of `q8_0`: those that are too small for a scale are zeros, and nothing panics.
+#[test]
+fn any_floats_are_copied_in_q8_0() {
+    let copied = |weights: &[f32]| {
+        let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let matrix = DenseMatrix::new(bytes.into(), DenseType::F32, weights.len() / 32, 32).unwrap();
+        let q8 = matrix.to_q8_0(Kernel::best(), &mut Pool::new(1).unwrap()).unwrap();
+        let mut rows = vec![f32::NAN; weights.len()];
+        rows.chunks_mut(32).enumerate().for_each(|(row, out)| q8.row(row, out));
+        rows
+    };
+    let smallest = f32::from_bits(1);
+    for tiny in [smallest, -smallest, f32::MIN_POSITIVE, 2e-39, -1e-30] {
+        let mut block = [0.0; 32];
+        block[5] = tiny;
+        assert_eq!(copied(&block), [0.0; 32], "{tiny:e}");
+    }
+    let largest = half::f16::MAX.to_f32() * 127.0;
+    let mut block = [largest; 32];
+    block[1] = -largest;
+    assert_eq!(copied(&block), block);
+    for strange in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX] {
+        assert_eq!(copied(&[strange; 64]).len(), 64);
+    }
+}
+
 /// A row that is no whole number of steps: floats of 16 bits take any width.
 #[test]
 fn odd_widths_of_16_bits() {

@@ -33,7 +33,7 @@ const SHOWN: usize = 40;
 /// has them.
 const SLACK: f64 = 1.02;
 
-/// Plans that may be slower with more memory, in a thousand: of all ten thousand cases five are, by up to 27 % (parts of layers, and pins
+/// Plans that may be slower with more memory, in a thousand: of all ten thousand cases three are (PLANS.md: parts of layers, and pins
 /// beside which the engine's own choice is kept); of the first thousand none.
 const SLOWER_IN_1000: usize = 1;
 

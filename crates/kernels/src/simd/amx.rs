@@ -8,7 +8,7 @@
 
 mod offer;
 
-use super::avx512;
+use super::avx512::{self, load_32};
 use crate::kernel::{Functions, Panel, ROW_PANEL, Sums};
 use crate::layout::{BLOCK, BLOCK_BYTES};
 use std::arch::asm;
@@ -252,13 +252,6 @@ fn transposed(rows: [&[[u8; BLOCK_BYTES]]; SIDE], block: usize) -> [__m512i; 8] 
         groups[4 + i] = _mm512_permutex2var_epi64(low, second_lanes, high);
     }
     groups
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load_32(bytes: &[u8; BLOCK_BYTES]) -> __m256i {
-    // SAFETY: 32 bytes are there; the load needs no alignment.
-    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }
 
 #[inline]

@@ -276,7 +276,7 @@ fn load_16(bytes: &[u8]) -> __m128i {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load_32(bytes: &[u8]) -> __m256i {
+pub(super) fn load_32(bytes: &[u8]) -> __m256i {
     assert!(bytes.len() >= 32);
     // SAFETY: 32 bytes are there; the load needs no alignment.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }

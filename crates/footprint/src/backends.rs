@@ -87,6 +87,11 @@ impl Backend {
         }
     }
 
+    /// True where this program's own kernels compute on it.
+    pub fn is_own(&self) -> bool {
+        matches!(self.name.as_str(), Self::WGPU | Self::OWN_CUDA)
+    }
+
     /// Name of [`Backend::wgpu`].
     pub const WGPU: &str = "wgpu";
 

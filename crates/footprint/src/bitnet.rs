@@ -295,8 +295,7 @@ pub(crate) fn require(
     }
     let context = context(model, settings, profile)?;
     let cache = settings.cache_type_k;
-    let is_ours = |device: &&Device| matches!(device.backend.name.as_str(), Backend::WGPU | Backend::OWN_CUDA);
-    let device = target.devices.first().filter(is_ours).filter(|_| settings.n_gpu_layers > 0);
+    let device = target.devices.first().filter(|device| device.backend.is_own()).filter(|_| settings.n_gpu_layers > 0);
     let on_device = device.map_or(0, |_| figures.n_layer.min(settings.n_gpu_layers.into()));
     let sizes = Sizes { n_ctx: context.n_ctx.into(), n_ubatch: context.n_ubatch.into(), cache, on_device };
     let buffers = Buffers::of(model, &figures, engine, &sizes);
@@ -344,6 +343,7 @@ pub(crate) fn require(
         layer_devices,
         context,
         head: head_copy(model, engine),
+        own_kernels: true,
         sliced: false,
     })
 }

@@ -251,6 +251,7 @@ impl<'a> Case<'a> {
             context: ResolvedContext { flash_attn: parts.simulated.compute.flash_attn, ..context },
             layer_devices: layers.clone(),
             head: None,
+            own_kernels: false,
             sliced: false,
         }
     }

@@ -18,6 +18,8 @@ pub struct Requirement {
     pub layer_devices: Vec<Option<usize>>,
     /// Type of a copy of the output head, on the host, that tokens read instead of the file's; `None` where they read the file's.
     pub head: Option<QuantType>,
+    /// This program's own kernels for ternary weights compute, and no engine of ggml.
+    pub own_kernels: bool,
     /// Every device holds a slice of each layer that is not on the host (split mode `tensor`).
     pub sliced: bool,
     /// Nodes and splits of the simulated prefill graph, where it was simulated.

@@ -52,12 +52,14 @@ pub struct Device {
     pub free: Known<Bytes>,
     /// True where its memory is the host's: what it holds counts there, too.
     pub shares_host: bool,
+    /// Its address on the bus (`0000:01:00.0`), where the engine says it: by that the machine's GPU is found.
+    pub pci_address: Option<String>,
 }
 
 impl Device {
     /// A device with memory of its own, of this size and all of it free.
     pub fn of_its_own(name: impl Into<String>, backend: Backend, memory: Known<Bytes>) -> Self {
-        Self { name: name.into(), backend, total: memory.clone(), free: memory, shares_host: false }
+        Self { name: name.into(), backend, total: memory.clone(), free: memory, shares_host: false, pci_address: None }
     }
 }
 

@@ -156,6 +156,7 @@ fn join(devices: &[Device]) -> Device {
         total: sum(|device| &device.total),
         free: sum(|device| &device.free),
         shares_host: devices.iter().all(|device| device.shares_host),
+        pci_address: None,
     }
 }
 

@@ -1,7 +1,8 @@
 //! GPUs that our own kernels reach, through wgpu or CUDA, as a plan sees them, and layers on them.
 //!
 //! All of them stay idle unless they are named: what they do for a BitNet model is not measured on hardware yet, and software that computes as a
-//! GPU would is never faster than the CPU.
+//! GPU would is never faster than the CPU. How many layers a named one gets is the plan's to choose where it is a GPU of this machine, by its
+//! address on the bus; of any other device nobody knows the speed.
 
 use bitnet::{Options, Stack, Weights};
 use footprint::{Backend, Device};
@@ -63,7 +64,8 @@ fn seen(
         None if shares_host => (machine.effective_memory_total(), machine.effective_memory_available()),
         None => asked(),
     };
-    Device { name, backend, total, free, shares_host }
+    let pci_address = found.and(pci).map(str::to_owned);
+    Device { name, backend, total, free, shares_host, pci_address }
 }
 
 #[cfg(feature = "gpu")]

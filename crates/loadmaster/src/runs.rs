@@ -7,8 +7,9 @@ use crate::advise::Advice;
 use crate::error::WriteError;
 use crate::launch::{Outcome, Timing};
 use crate::store;
+use planner::Tool;
 use planner::predict::{Alone, alone};
-use roofline::{Calibration, Case, Class, Conditions, Device, Noise, Observation, Parameters, Quant, Shape, Switch, Work};
+use roofline::{Calibration, Case, Class, Conditions, Device, Noise, OWN_KERNELS, Observation, Parameters, Quant, Shape, Switch, Work};
 use serde::{Deserialize, Serialize};
 use spec::Machine;
 use std::path::{Path, PathBuf};
@@ -181,7 +182,9 @@ impl Run {
     /// What was measured, for the update of the speed model; `size` is that of the model that is predicted.
     fn observations(&self, size: f64) -> Vec<Observation> {
         let Some(shape) = self.shape() else { return Vec::new() };
-        let usual = Conditions { era: Some("late".to_owned()), engine: Some("llama-bench".to_owned()), ..Conditions::default() };
+        let own_kernels = self.key.engine.starts_with(&Tool::BitNet.to_string());
+        let engine = if own_kernels { OWN_KERNELS } else { "llama-bench" };
+        let usual = Conditions { era: Some("late".to_owned()), engine: Some(engine.to_owned()), ..Conditions::default() };
         let flash_attention = if self.flash_attention { Switch::On } else { Switch::Off };
         let conditions = Conditions { backend: self.backend.clone(), os: self.os.clone(), flash_attention, ..usual };
         let deviation = if (shape.active_bytes / size - 1.0).abs() < 0.01 { SAME_MODEL } else { OTHER_MODEL };

@@ -1,7 +1,7 @@
 //! What of a model lies where: bytes, operations and cache of each layer, so that a search can sum them cheaply.
 
-use footprint::EngineProfile;
 use footprint::bitnet::{head_copy, with_copied_head};
+use footprint::{EngineProfile, Requirement};
 use spec::model::Tensor;
 use spec::model::{Experts, FeedForward, Layer, Mixer};
 use spec::{Bytes, Model, QuantType, Settings};
@@ -29,6 +29,8 @@ pub(crate) struct Inventory {
     pub(crate) width: u64,
     /// How most of the dense weights are stored, the output's included, and how most of the experts'.
     pub(crate) quants: [QuantType; 2],
+    /// True where this program's own kernels compute it.
+    pub(crate) own_kernels: bool,
 }
 
 /// One layer.
@@ -107,8 +109,13 @@ fn cache_row(ty: QuantType, width: u64) -> Bytes {
 }
 
 impl Inventory {
+    /// That of a model as the engine that a requirement is of computes it.
+    pub(crate) fn required(model: &Model, requirement: &Requirement) -> Self {
+        Self { own_kernels: requirement.own_kernels, ..Self::with_head(model, requirement.head) }
+    }
+
     /// That of a model whose output head is read from a copy in this type, if any ([`footprint::Requirement::head`]).
-    pub(crate) fn with_head(model: &Model, copy: Option<QuantType>) -> Self {
+    fn with_head(model: &Model, copy: Option<QuantType>) -> Self {
         let Some(ty) = copy else { return Self::of(model) };
         // The speed model knows types by what most weights of a file are in. What is not copied is computed as before.
         let quants = [false, true].map(|experts| dominant(model, experts));
@@ -118,7 +125,7 @@ impl Inventory {
     /// That of a model as the engine of a profile computes it.
     pub(crate) fn as_run(model: &Model, profile: &EngineProfile) -> Self {
         let Some(engine) = profile.bitnet else { return Self::of(model) };
-        let mut inventory = Self::with_head(model, head_copy(model, engine));
+        let mut inventory = Self { own_kernels: true, ..Self::with_head(model, head_copy(model, engine)) };
         if !inventory.tied {
             // Mapped, and but for a row per token not read again.
             inventory.input = Bytes::ZERO;
@@ -141,6 +148,7 @@ impl Inventory {
             n_vocab: model.n_vocab,
             width: model.n_embd,
             quants: [false, true].map(|experts| dominant(model, experts)),
+            own_kernels: false,
         };
         for tensor in &model.tensors {
             match tensor.layer().and_then(|layer| layers.get_mut(layer as usize)) {

@@ -61,7 +61,7 @@ fn native(machine: &Machine) -> Vec<Device> {
         }
         let index = devices.iter().filter(|device| device.backend.name == backend.name).count();
         let name = backend.device_name(index);
-        devices.push(Device { name, backend, total: gpu.memory_total.clone(), free: free.clone(), shares_host });
+        devices.push(Device { name, backend, total: gpu.memory_total.clone(), free: free.clone(), shares_host, pci_address: None });
     }
     devices
 }
@@ -83,10 +83,19 @@ pub(crate) fn backend_of(gpu: &Gpu) -> Backend {
     }
 }
 
-/// The machine's GPU behind a device of the target: by order among those of the same backend, where both have as many; by the
+/// The machine's GPU behind a device of the target: by its address, where that is known; by order among those of the same backend, where both have as many; by the
 /// number in the device's name, where the target has fewer; else by order among all.
 pub fn gpu_of<'a>(machine: &'a Machine, target: &Target, device: usize) -> Option<&'a Gpu> {
-    let shares_host = target.devices.get(device)?.shares_host;
+    let placed = target.devices.get(device)?;
+    let shares_host = placed.shares_host;
+    if let Some(address) = placed.pci_address.as_deref() {
+        let same = |gpu: &&Gpu| gpu.pci_address.value().is_some_and(|known| known.as_str().eq_ignore_ascii_case(address));
+        return machine.usable_gpus().map(|(_, gpu, _)| gpu).find(same);
+    }
+    if placed.backend.is_own() {
+        // The order of our own lists is not the machine's, and software is among them.
+        return None;
+    }
     let own: Vec<&Gpu> = machine.usable_gpus().map(|(_, gpu, _)| gpu).filter(|gpu| gpu.unified_memory == shares_host).collect();
     let backend = &target.devices.get(device)?.backend.name;
     let alike: Vec<&Gpu> = own.iter().copied().filter(|gpu| backend_of(gpu).name == *backend).collect();
@@ -116,7 +125,7 @@ fn listed_device(machine: &Machine, listed: &ListedDevice) -> Device {
         // A backend without rules of its own: the strictest alignment and padding of those that are known.
         other => Backend { name: other.to_owned(), ..Backend::cuda(false) },
     };
-    Device { name: listed.name.clone(), backend, total: listed.total.clone(), free: listed.free.clone(), shares_host }
+    Device { name: listed.name.clone(), backend, total: listed.total.clone(), free: listed.free.clone(), shares_host, pci_address: None }
 }
 
 /// What one driver counts as the device's memory differs from what another does by less than this share.

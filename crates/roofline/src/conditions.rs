@@ -33,7 +33,7 @@ pub struct Conditions {
     pub os: Option<String>,
     /// When the engine was built: `early` (before b3500), `middle` (before b6000), `late`.
     pub era: Option<String>,
-    /// Who measured with what: `llama-bench`, `localscore`, `server`, `ollama`.
+    /// Who measured with what: `llama-bench`, `localscore`, `server`, `ollama`; or [`crate::OWN_KERNELS`].
     pub engine: Option<String>,
     /// Flash attention.
     pub flash_attention: Switch,

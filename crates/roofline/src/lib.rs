@@ -21,6 +21,7 @@ mod phase;
 mod placement;
 mod spread;
 mod terms;
+mod ternary;
 mod work;
 
 pub use anomaly::{Cause, anomaly};
@@ -34,4 +35,5 @@ pub use phase::{Phase, decode, one_machine_alone, prefill};
 pub use placement::{Host, Placement, placed};
 pub use spread::{Range, Spread, quantile};
 pub use terms::{Bound, Effect, Sum, Term, overlap, share};
+pub use ternary::{OWN_KERNELS, off_of_own};
 pub use work::{Quant, Shape, Work};

@@ -4,6 +4,7 @@
 use crate::conditions::{Conditions, Switch};
 use crate::device::Device;
 use crate::terms::{Bound, Effect, Sum, Term};
+use crate::ternary;
 use crate::work::{Quant, Work};
 
 /// What is predicted.
@@ -123,8 +124,11 @@ impl<'a> Effects<'a> {
 }
 
 /// Seconds per generated token: max(weights ÷ bandwidth, operations ÷ rate) + cache ÷ bandwidth + attention's operations ÷ rate
-/// + layers × launch + fixed.
+/// + layers × launch + fixed. On this program's own kernels ([`crate::OWN_KERNELS`]) the same sum, of their rates.
 pub fn decode(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
+    if conditions.engine.as_deref() == Some(ternary::OWN_KERNELS) {
+        return ternary::decode(device, work);
+    }
     let shape = &work.attended(conditions);
     let depth = work.depth + work.tokens / 2.0;
     let start = |bound| Effects::new(Phase::Decode, bound, device);
@@ -202,6 +206,9 @@ fn scattered(conditions: &Conditions, quant: Quant) -> bool {
 /// Seconds for all tokens of a prompt: per micro-batch max(operations ÷ rate, weights ÷ bandwidth) + attention, which grows with
 /// the square of the length, + layers × launch + fixed.
 pub fn prefill(device: &Device, work: &Work, conditions: &Conditions) -> Sum {
+    if conditions.engine.as_deref() == Some(ternary::OWN_KERNELS) {
+        return ternary::prefill(device, work);
+    }
     let shape = &work.attended(conditions);
     let ubatch = work.ubatch.min(work.tokens).max(1.0);
     let batches = (work.tokens / ubatch).ceil();

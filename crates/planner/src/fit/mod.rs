@@ -306,6 +306,7 @@ mod tests {
             total: memory.clone(),
             free: memory.clone(),
             shares_host: false,
+            pci_address: None,
         };
         let target = Target {
             devices: ["GPU0", "GPU1", "GPU2"].map(device).into(),

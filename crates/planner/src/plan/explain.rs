@@ -254,6 +254,9 @@ impl Site<'_> {
         if self.cores().is_none() {
             warnings.push(format!("cores of the machine are not known: {} threads assumed", found.candidate.settings.threads));
         }
+        if let Some(device) = self.target.devices.first().filter(|_| !self.wants_devices() && self.no_gpu_behind_own_device()) {
+            warnings.push(format!("{} is no GPU that is known of this machine, nor its speed: it gets layers only with -ngl", device.name));
+        }
         warnings.extend(self.drafting(&found.candidate).and_then(|(pays, why)| (!pays).then_some(why)));
         warnings.extend(found.candidate.requirement.notes.iter().cloned());
         warnings

@@ -260,6 +260,10 @@ impl Site<'_> {
         let larger: Vec<&dyn Fn(&Settings) -> Settings> = larger.map(|(change, _)| change as _).collect();
         let plain = bases.clone();
         vary(&mut bases, &larger);
+        if self.request.profile.bitnet.is_some() {
+            // It has nothing else to vary.
+            return bases;
+        }
         let devices = self.wants_devices();
         // Rearranged copies are for the CPU alone: prompts are computed on a GPU over weights that are left as they are.
         let copies = self.target.devices.iter().all(|device| !device.backend.host_buffer) && base.repack && self.request.profile.repack;
@@ -269,11 +273,7 @@ impl Site<'_> {
         if devices && rung.reach == Reach::Anywhere && base.kv_offload && pins.kv_offload.is_none() && !self.may_hold_all(base) {
             bases.extend(plain.iter().map(|(base, changes)| (Settings { kv_offload: false, ..base.clone() }, changes + 1)));
         }
-        if base.flash_attn == FlashAttention::Auto
-            && pins.flash_attn.is_none()
-            && self.request.profile.bitnet.is_none()
-            && !base.cache_type_v.is_quantized()
-        {
+        if base.flash_attn == FlashAttention::Auto && pins.flash_attn.is_none() && !base.cache_type_v.is_quantized() {
             let off = |base: &Settings| Settings { flash_attn: FlashAttention::Off, ..base.clone() };
             bases.extend(plain.iter().map(|(base, changes)| (off(base), changes + 1)));
         }

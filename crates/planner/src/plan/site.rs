@@ -9,6 +9,7 @@ use super::verdict::{Budget, Pool};
 use crate::emit::ALL;
 use crate::inventory::Inventory;
 use crate::predict::{HostState, Moved, Prediction, Predictor, moved_by_overrides};
+use crate::target::gpu_of;
 use crate::workload::Workload;
 use footprint::{FootprintError, Requirement, Target};
 use spec::settings::{Devices, FlashAttention};
@@ -205,11 +206,19 @@ impl<'a> Site<'a> {
         self.require
     }
 
-    /// Devices on which something may be placed: their free memory is known, and the user wants them.
+    /// Devices on which something may be placed: their free memory is known, and the user wants them. Our own kernels run on software that
+    /// computes as a GPU would, too: what is no GPU of this machine gets layers only where the user says how many.
     pub(crate) fn wants_devices(&self) -> bool {
         self.request.preferences.device != DevicePreference::Cpu
             && self.request.pins.n_gpu_layers != Some(0)
             && self.pools.devices.iter().any(|device| device.limit.is_some())
+            && (self.request.pins.n_gpu_layers.is_some() || !self.no_gpu_behind_own_device())
+    }
+
+    /// True where the device of our own kernels is no GPU that is known of this machine.
+    pub(crate) fn no_gpu_behind_own_device(&self) -> bool {
+        let own = self.target.devices.first().is_some_and(|device| device.backend.is_own());
+        own && gpu_of(self.machine, &self.target, 0).is_none()
     }
 
     /// Settings of a rung before placement: rules, then the user's pins over them.

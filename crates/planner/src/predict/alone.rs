@@ -42,14 +42,14 @@ pub fn alone(machine: &Machine, model: &Model, target: &Target, settings: &Setti
     }
     let parameters = Parameters::fitted();
     let Processor { device, conditions, name, .. } = match first {
-        Some(index) => processor::devices(machine, target, parameters).into_iter().nth(index)?,
-        None => processor::host(machine, parameters),
+        Some(index) => processor::devices(machine, target, parameters, requirement.own_kernels).into_iter().nth(index)?,
+        None => processor::host(machine, parameters, requirement.own_kernels),
     };
     let with = |threads: u32, mask: &CpuMask| {
         let cores = if first.is_none() { processor::cores_at_work(machine, threads, mask) } else { 1.0 };
         Device { vector: device.vector.map(|rate| rate * cores), identity: Some(identity(&name)), ..device.clone() }
     };
-    let inventory = Inventory::with_head(model, requirement.head);
+    let inventory = Inventory::required(model, requirement);
     let flash_attention = if state.flash_attention { Switch::On } else { Switch::Off };
     Some(Alone {
         decode: with(settings.threads, &settings.cpu_mask),

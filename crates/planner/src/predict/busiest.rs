@@ -24,8 +24,9 @@ pub fn busiest(machine: &Machine, target: &Target, settings: &Settings, requirem
     let on_host = homes.iter().any(Option::is_none) || settings.n_cpu_moe > 0;
     let device = (0..target.devices.len()).rev().max_by_key(|&device| held(device)).filter(|_| !on_host);
     let parameters = Parameters::fitted();
-    let of_device = device.and_then(|device| processor::devices(machine, target, parameters).into_iter().nth(device));
-    let processor = of_device.unwrap_or_else(|| processor::host(machine, parameters));
+    let of_device =
+        device.and_then(|device| processor::devices(machine, target, parameters, requirement.own_kernels).into_iter().nth(device));
+    let processor = of_device.unwrap_or_else(|| processor::host(machine, parameters, requirement.own_kernels));
     let flash_attention = if settings.flash_attn == FlashAttention::Off { Switch::Off } else { processor.conditions.flash_attention };
     Busiest { device, class: processor.device.class, conditions: Conditions { flash_attention, ..processor.conditions } }
 }

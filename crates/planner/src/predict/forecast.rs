@@ -5,7 +5,7 @@ use super::predictor::{Configuration, Predictor, micro_batch};
 use super::range::Range;
 use super::speculation::{Drafted, Speculation};
 use super::times::duration;
-use super::{HostState, Prediction, SOURCE, moved_by_overrides};
+use super::{HostState, Prediction, moved_by_overrides};
 use crate::inventory::Inventory;
 use crate::workload::Workload;
 use footprint::{Draft, Requirement, Target};
@@ -87,7 +87,7 @@ pub fn forecast(
     requirement: &Requirement,
     question: &Question<'_>,
 ) -> Forecast {
-    let inventory = Inventory::with_head(model, requirement.head);
+    let inventory = Inventory::required(model, requirement);
     let moved = moved_by_overrides(model, target, settings);
     let state = HostState::of(machine.effective_memory_with_files().get(), requirement);
     let predictor = Predictor::with_parameters(machine, target, &inventory, question.parameters);
@@ -113,8 +113,8 @@ fn speed_at(predictor: &Predictor<'_>, configuration: Configuration<'_>, depth: 
     let prompt = predictor.prompt(configuration, depth.min(context - tokens), tokens);
     SpeedAt {
         depth,
-        decode: predictor.decode(configuration, Pass::decode(depth, 1)).rate(1.0, SOURCE),
-        prefill: prompt.rate(f64::from(tokens), SOURCE),
+        decode: predictor.decode(configuration, Pass::decode(depth, 1)).rate(1.0, predictor.source()),
+        prefill: prompt.rate(f64::from(tokens), predictor.source()),
     }
 }
 
@@ -136,11 +136,11 @@ impl Predictor<'_> {
         let step = self.decode(configuration, Pass::decode(middle, users)).total();
         let first = prompts.plus(step);
         let whole = first.plus(step.scale(f64::from(output - 1)));
-        let seconds = |range: Range| Known::estimated(duration(range.mid), duration(range.low), duration(range.high), SOURCE);
+        let seconds = |range: Range| Known::estimated(duration(range.mid), duration(range.low), duration(range.high), self.source());
         let rate = |tokens: u32| {
             let of = |seconds: f64| TokensPerSec::new(f64::from(tokens) / seconds);
             match (of(step.mid), of(step.high), of(step.low)) {
-                (Some(mid), Some(low), Some(high)) => Known::estimated(mid, low, high, SOURCE),
+                (Some(mid), Some(low), Some(high)) => Known::estimated(mid, low, high, self.source()),
                 _ => Known::unknown("the model's file gives nothing to compute"),
             }
         };

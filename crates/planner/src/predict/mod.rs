@@ -35,6 +35,8 @@ pub(crate) use state::HostState;
 use std::time::Duration;
 
 const SOURCE: &str = "roofline per processor, fitted to published benchmarks";
+/// Of this program's own kernels.
+const OWN_SOURCE: &str = "roofline per processor, of our own kernels on two processors";
 
 /// What the rates of a prediction rest on, the weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,7 +144,7 @@ pub fn predict(
     requirement: &Requirement,
     depth: u32,
 ) -> Prediction {
-    let inventory = Inventory::with_head(model, requirement.head);
+    let inventory = Inventory::required(model, requirement);
     let moved = moved_by_overrides(model, target, settings);
     let state = HostState::of(machine.effective_memory_with_files().get(), requirement);
     Predictor::new(machine, target, &inventory).speed(settings, &requirement.layer_devices, &moved, &state, depth)

@@ -6,7 +6,7 @@ use super::processor::{self, CORE_BANDWIDTH, DISK, DISK_ASSUMPTION, HELD, HOP, P
 use super::range::Range;
 use super::state::HostState;
 use super::times::{PoolTimes, Shared, Times};
-use super::{Basis, Prediction, SOURCE};
+use super::{Basis, OWN_SOURCE, Prediction, SOURCE};
 use crate::inventory::Inventory;
 use crate::target::gpu_of;
 use footprint::{Device, Target};
@@ -59,14 +59,14 @@ impl<'a> Predictor<'a> {
             let costs = Costs::of(&processor, inventory, parameters);
             (processor, costs)
         };
-        let devices: Vec<_> = processor::devices(machine, target, parameters).into_iter().map(costs).collect();
+        let devices: Vec<_> = processor::devices(machine, target, parameters, inventory.own_kernels).into_iter().map(costs).collect();
         let link = |(i, (device, (gpu, _))): (usize, (&Device, &(Processor, Costs)))| match device.shares_host {
             // What is copied is read and written in one memory.
             true => gpu.bandwidth.scale(0.5),
             false => processor::link(gpu_of(machine, target, i)),
         };
         let links = target.devices.iter().zip(&devices).enumerate().map(link).collect();
-        let host = costs(processor::host(machine, parameters));
+        let host = costs(processor::host(machine, parameters, inventory.own_kernels));
         Self { machine, inventory, devices, host, fast: processor::fast_cpus(machine), links, scratch: RefCell::default() }
     }
 
@@ -84,6 +84,11 @@ impl<'a> Predictor<'a> {
         of(a) == of(b)
     }
 
+    /// What rates rest on, in words.
+    pub(crate) fn source(&self) -> &'static str {
+        if self.inventory.own_kernels { OWN_SOURCE } else { SOURCE }
+    }
+
     /// Speed of a configuration, decode at `depth`.
     pub(crate) fn speed(
         &self,
@@ -98,8 +103,8 @@ impl<'a> Predictor<'a> {
         let tokens = micro_batch(settings);
         let prefill = self.prompt(configuration, 0, tokens);
         Prediction {
-            decode: decode.rate(1.0, SOURCE),
-            prefill: prefill.rate(f64::from(tokens), SOURCE),
+            decode: decode.rate(1.0, self.source()),
+            prefill: prefill.rate(f64::from(tokens), self.source()),
             depth,
             basis: self.basis(configuration),
             decode_bottleneck: decode.bottleneck(),
@@ -196,7 +201,7 @@ impl<'a> Predictor<'a> {
                 times[pool].add(weights, arithmetic);
             }
             let flash = usize::from(state.flash_attention);
-            times[pool].attention += load.cache * costs.decode.cache[flash].max(slowest);
+            times[pool].cache += load.cache * costs.decode.cache[flash].max(slowest);
             times[pool].attention += load.attention * costs.decode.attention[flash];
             times[pool].launch += load.layers * costs.decode.launch;
             if on_host {
@@ -250,7 +255,8 @@ impl<'a> Predictor<'a> {
         for (pool, load) in pools.iter().enumerate() {
             let (costs, on_host) = (self.costs(pool, host), pool == self.devices.len());
             // Not those in rearranged copies.
-            let offloads = on_host && settings.op_offload && pass.tokens >= OFFLOADED_FROM && !self.devices.is_empty();
+            let offloads =
+                on_host && !self.inventory.own_kernels && settings.op_offload && pass.tokens >= OFFLOADED_FROM && !self.devices.is_empty();
             let offloaded = if offloads { 1.0 - state.repacked } else { 0.0 };
             let slowest = match on_host && !self.host.0.measured[1] {
                 true => self.seconds_per_byte(settings.threads_batch, &settings.cpu_mask_batch),
@@ -287,7 +293,6 @@ impl<'a> Predictor<'a> {
             let off = off(processor, phase, seconds);
             let off = if pool == self.devices.len() && self.is_spread(settings) { off.over(SPREAD_OVER_NODES) } else { off };
             times.add_pool(&processor.name, seconds, off);
-            times.add_attention(&processor.name, seconds.attention, phase == Phase::Decode, off);
         }
         times.add_shared(shared);
         times
@@ -355,8 +360,7 @@ fn off(processor: &Processor, phase: Phase, times: &PoolTimes) -> Range {
         return Range::new(1.0, 1.0, 1.0);
     }
     let formula = processor.off[usize::from(phase == Phase::Prefill)];
-    let attention_read = if phase == Phase::Decode { times.attention } else { 0.0 };
-    let read = (times.weights + attention_read) / total;
+    let read = (times.weights + times.cache) / total;
     let (slow, fast) = processor.bandwidth.logarithms();
     // What runs have told is no longer a question of the bandwidth.
     let known = processor.measured[usize::from(phase == Phase::Prefill)];

@@ -4,7 +4,7 @@ use super::generation;
 use super::range::Range;
 use crate::target::gpu_of;
 use footprint::{Device as Placed, Target};
-use roofline::{Class, Conditions, Device, Parameters, Phase, Switch};
+use roofline::{Class, Conditions, Device, OWN_KERNELS, Parameters, Phase, Switch, off_of_own};
 use spec::machine::{CoreKind, Gpu, GpuVendor};
 use spec::settings::{CpuMask, Numa};
 use spec::{Bytes, BytesPerSec, Known, Machine, Settings};
@@ -33,7 +33,7 @@ pub(crate) struct Processor {
 }
 
 /// The words for how an engine of today runs on a machine, the effects of which are in the parameters.
-fn conditions(machine: &Machine, backend: &str, vendor: Option<GpuVendor>) -> Conditions {
+fn conditions(machine: &Machine, backend: &str, vendor: Option<GpuVendor>, own_kernels: bool) -> Conditions {
     let backend = match (backend, vendor) {
         ("CUDA", _) => "cuda",
         ("ROCm", _) => "rocm",
@@ -50,7 +50,7 @@ fn conditions(machine: &Machine, backend: &str, vendor: Option<GpuVendor>) -> Co
         os: os.map(str::to_owned),
         era: Some("late".to_owned()),
         // Its rows are warm, alone and repeated: what a run on this machine is compared with.
-        engine: Some("llama-bench".to_owned()),
+        engine: Some(if own_kernels { OWN_KERNELS } else { "llama-bench" }.to_owned()),
         flash_attention: Switch::On,
     }
 }
@@ -85,11 +85,19 @@ fn processor(
     (bandwidth, assumption): (Range, Option<String>),
     parameters: &Parameters,
 ) -> Processor {
-    let class_known = parameters.knows(&format!("decode/weights/class={}", device.class.as_str()));
+    let own_kernels = conditions.engine.as_deref() == Some(OWN_KERNELS);
+    let class_known = !own_kernels && parameters.knows(&format!("decode/weights/class={}", device.class.as_str()));
     let identity = super::alone::identity(&name);
     let measured = [Phase::Decode, Phase::Prefill]
         .map(|phase| parameters.iter().any(|(effect, _)| effect.starts_with(phase.as_str()) && effect.ends_with(identity.as_str())));
-    let off = |phase: Phase, measured: bool| if measured { AFTER_RUNS } else { off(parameters, device.class, phase) };
+    let off = |phase: Phase, measured: bool| match (measured, own_kernels) {
+        (true, _) => AFTER_RUNS,
+        (false, false) => off(parameters, device.class, phase),
+        (false, true) => {
+            let (low, high) = off_of_own(&device);
+            Off { middle: 0.0, low, high }
+        }
+    };
     let off = [off(Phase::Decode, measured[0]), off(Phase::Prefill, measured[1])];
     let device = Device { bandwidth: bandwidth.mid, identity: measured.contains(&true).then_some(identity), ..device };
     Processor { name, device, conditions, bandwidth, assumption, off, measured, class_known }
@@ -100,7 +108,7 @@ fn processor(
 const AFTER_RUNS: Off = Off { middle: 0.0, low: -0.2, high: 0.25 };
 
 /// The devices of a target, in its order.
-pub(crate) fn devices(machine: &Machine, target: &Target, parameters: &Parameters) -> Vec<Processor> {
+pub(crate) fn devices(machine: &Machine, target: &Target, parameters: &Parameters, own_kernels: bool) -> Vec<Processor> {
     let of = |(i, device): (usize, &Placed)| {
         let gpu = gpu_of(machine, target, i);
         let bandwidth = match device.shares_host {
@@ -118,7 +126,7 @@ pub(crate) fn devices(machine: &Machine, target: &Target, parameters: &Parameter
             identity: None,
         };
         let vendor = gpu.map_or(GpuVendor::Other, |gpu| gpu.vendor);
-        let conditions = conditions(machine, &device.backend.name, Some(vendor));
+        let conditions = conditions(machine, &device.backend.name, Some(vendor), own_kernels);
         processor(device.name.clone(), hardware, conditions, bandwidth, parameters)
     };
     target.devices.iter().enumerate().map(of).collect()
@@ -178,15 +186,28 @@ const SETS: [(&str, &str, f64); 6] = [
     ("asimddp", "neon", 16.0),
 ];
 
+/// The kernels of crate `kernels` by the features that they need, the fastest first. AMX is left out: whether the system lends it is found out when it runs, and how fast it is was
+/// not measured.
+const KERNELS: [(&[&str], &str); 4] = [
+    (&["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"], "avx512-vnni"),
+    (&["avx2", "avx_vnni"], "avx-vnni"),
+    (&["avx2"], "avx2"),
+    (&["dotprod"], "neon-dot"),
+];
+
 /// Usual clock of processors with all cores at work, as in the fit.
 const CLOCK: f64 = 3.2e9;
 
 /// The host with one core at work.
-pub(crate) fn host(machine: &Machine, parameters: &Parameters) -> Processor {
+pub(crate) fn host(machine: &Machine, parameters: &Parameters, own_kernels: bool) -> Processor {
     let cpu = &machine.facts.cpu;
     let set = SETS.iter().find(|(feature, ..)| cpu.features.contains(*feature));
     let arm = machine.facts.platform.arch == "aarch64";
-    let generation = set.map(|(_, name, _)| *name).or(arm.then_some("neon"));
+    let generation = match own_kernels {
+        true if cpu.features.is_empty() => Some(if arm { "neon-dot" } else { "avx2" }),
+        true => KERNELS.iter().find(|(features, _)| features.iter().all(|feature| cpu.features.contains(*feature))).map(|(_, name)| *name),
+        false => set.map(|(_, name, _)| *name).or(arm.then_some("neon")),
+    };
     let device = Device {
         class: Class::Cpu,
         generation: generation.map(str::to_owned),
@@ -204,7 +225,7 @@ pub(crate) fn host(machine: &Machine, parameters: &Parameters) -> Processor {
         },
         |range| (range, None),
     );
-    processor("host".to_owned(), device, conditions(machine, "", None), bandwidth, parameters)
+    processor("host".to_owned(), device, conditions(machine, "", None, own_kernels), bandwidth, parameters)
 }
 
 fn default_host_bandwidth(machine: &Machine) -> (Range, &'static str) {

@@ -10,6 +10,8 @@ use std::time::Duration;
 pub(crate) struct PoolTimes {
     pub(crate) weights: f64,
     pub(crate) arithmetic: f64,
+    /// Reading of keys and values, where that is not within the time of attention.
+    pub(crate) cache: f64,
     pub(crate) attention: f64,
     pub(crate) launch: f64,
     /// Arithmetic with weights that another processor holds.
@@ -18,7 +20,7 @@ pub(crate) struct PoolTimes {
 
 impl PoolTimes {
     pub(crate) fn total(&self) -> f64 {
-        self.weights + self.arithmetic + self.attention + self.launch + self.borrowed
+        self.weights + self.arithmetic + self.cache + self.attention + self.launch + self.borrowed
     }
 }
 
@@ -73,14 +75,10 @@ impl Times {
         };
         add("weights", Bandwidth, weights);
         add("arithmetic", Compute, arithmetic);
+        add("cache", Bandwidth, times.cache);
+        add("attention", Compute, times.attention);
         add("host weights computed", Compute, times.borrowed);
         add("layers", Launch, times.launch);
-    }
-
-    /// Cache in decode, where it is read; attention in prefill, where it is computed.
-    pub(crate) fn add_attention(&mut self, name: &str, seconds: f64, read: bool, off: Range) {
-        let (what, bottleneck) = if read { ("cache", Bottleneck::Bandwidth) } else { ("attention", Bottleneck::Compute) };
-        self.add(format!("{what} on {name}"), bottleneck, off.scale(seconds));
     }
 
     pub(crate) fn add_shared(&mut self, shared: &Shared) {

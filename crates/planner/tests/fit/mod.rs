@@ -38,6 +38,7 @@ impl Case {
             total: Known::exact(Bytes::from_mib(mib), "recorded"),
             free: Known::exact(Bytes::from_mib(mib.saturating_sub(used.get(index).copied().unwrap_or(0))), "recorded"),
             shares_host: false,
+            pci_address: None,
         };
         Target {
             devices: sizes.iter().enumerate().map(device).collect(),

@@ -1,0 +1,117 @@
+//! The two phases on this program's own kernels for ternary weights (crates `kernels`, `gpu` and `cuda`): codes of two bits times integers of 8
+//! bits. No table of other people's measurements has them, so that their rates stand here, as parts of what the hardware has; runs on a machine
+//! correct them as they do all others.
+//!
+//! Measured on two cores of an EPYC with Zen 4 and of one with Zen 5 (`cargo run --release -p kernels --example speed 1`,
+//! `cargo run --release -p loadmaster --no-default-features --example bitnet FILE`; ACCURACY.md). What was not measured says so.
+
+use crate::device::{Class, Device};
+use crate::phase::Phase;
+use crate::terms::{Bound, Effect, Sum, Term};
+use crate::work::Work;
+
+/// The word for these kernels in [`crate::Conditions::engine`].
+pub const OWN_KERNELS: &str = "bitnet";
+
+/// Rates of a processor or GPU, as parts of its vector rate and of its bandwidth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Rates {
+    /// Operations with codes of one token, over vector operations.
+    one_token: f64,
+    /// The same of many tokens.
+    many_tokens: f64,
+    /// Operations of attention of one token, and of many.
+    attention: [f64; 2],
+    /// Part of the bandwidth at which a token reads weights.
+    read: f64,
+    /// Seconds of a layer and micro-batch beside its work: threads that wait for each other, or kernels that are started.
+    launch: f64,
+}
+
+impl Rates {
+    fn of(device: &Device) -> Self {
+        let (one_token, many_tokens) = match (device.class, device.generation.as_deref()) {
+            // Zen 4: 0.19 and 0.34 · 10¹² operations per core, whose vector rate is 0.205 · 10¹²; Zen 5: 0.54 with many tokens.
+            (Class::Cpu, Some("avx512-vnni")) => (0.95, 2.1),
+            // Zen 4: 0.14 and 0.15 to 0.23.
+            (Class::Cpu, Some("avx2")) => (1.4, 1.9),
+            // Not measured: twice the products per instruction of AVX2, at its cost of unpacking.
+            (Class::Cpu, Some("avx-vnni")) => (1.6, 3.0),
+            // Not measured: 64 products a clock of two units, of which the other sets reach half.
+            (Class::Cpu, Some("neon-dot")) => (1.5, 3.0),
+            // Plain code: 0.004.
+            (Class::Cpu, _) => (0.03, 0.03),
+            // Not measured: products of four bytes per lane have four times the rate, tiles that are not tuned to the device a quarter of it.
+            _ => (0.5, 1.0),
+        };
+        match device.class {
+            Class::Cpu => Self { one_token, many_tokens, attention: ATTENTION_OF_A_CORE, read: 0.88, launch: 30e-6 },
+            // Not measured.
+            class => Self { one_token, many_tokens, attention: [class.rate_of_one_token(), 0.25], read: 0.6, launch: 60e-6 },
+        }
+    }
+}
+
+/// How far times are off to the short and to the long side, as logarithms for one prediction in ten each: between two processors that were
+/// measured, and otherwise as much as nobody knows.
+pub fn off_of_own(device: &Device) -> (f64, f64) {
+    match (device.class, device.generation.as_deref()) {
+        (Class::Cpu, Some("avx512-vnni" | "avx2")) => (-0.35, 0.35),
+        (Class::Cpu, _) => (-0.6, 0.8),
+        _ => (-0.8, 1.4),
+    }
+}
+
+/// Operations of attention over vector operations of a core: of one token and of many.
+const ATTENTION_OF_A_CORE: [f64; 2] = [1.0 / 25.0, 1.0 / 9.0];
+
+/// Seconds of what a prompt or token costs at all.
+const FIXED: f64 = 200e-6;
+
+fn term(phase: Phase, bound: Bound, device: &Device, seconds: f64) -> Term {
+    let scale = if bound == Bound::Launch { "launch" } else { "scale" };
+    let identity = device.identity.as_deref().filter(|_| bound != Bound::Fixed);
+    let name = |identity: &str| format!("{}/{scale}/machine={identity}", phase.as_str());
+    let effects = identity.into_iter().map(|identity| Effect { name: name(identity), coefficient: 1.0 }).collect();
+    Term { bound, seconds, effects }
+}
+
+/// Seconds per generated token, as [`crate::decode`] has them.
+pub(crate) fn decode(device: &Device, work: &Work) -> Sum {
+    let (rates, shape) = (Rates::of(device), &work.shape);
+    let depth = work.depth + work.tokens / 2.0;
+    let operations = 2.0 * (shape.active_elements + shape.output_elements);
+    let of = |bound, seconds| term(Phase::Decode, bound, device, seconds);
+    let weights = of(Bound::Weights, shape.active_bytes / (rates.read * device.bandwidth));
+    let arithmetic = of(Bound::Arithmetic, operations / (rates.one_token * device.vector_rate()));
+    let cache = of(Bound::Cache, shape.cache_read(depth) / (rates.read * device.bandwidth));
+    let attention = of(Bound::Attention, shape.attention_operations(depth, 1.0) / (rates.attention[0] * device.vector_rate()));
+    let groups = vec![
+        vec![weights, arithmetic],
+        vec![cache],
+        vec![attention],
+        vec![of(Bound::Launch, shape.layers * rates.launch)],
+        vec![of(Bound::Fixed, FIXED)],
+    ];
+    Sum { groups }
+}
+
+/// Seconds for all tokens of a prompt, as [`crate::prefill`] has them.
+pub(crate) fn prefill(device: &Device, work: &Work) -> Sum {
+    let (rates, shape) = (Rates::of(device), &work.shape);
+    let ubatch = work.ubatch.min(work.tokens).max(1.0);
+    let batches = (work.tokens / ubatch).ceil();
+    let operations = 2.0 * (shape.active_elements * work.tokens + shape.output_elements);
+    let of = |bound, seconds| term(Phase::Prefill, bound, device, seconds);
+    let attention = shape.attention_operations(work.depth, work.tokens) / (rates.attention[1] * device.vector_rate());
+    let groups = vec![
+        vec![
+            of(Bound::Arithmetic, operations / (rates.many_tokens * device.vector_rate())),
+            of(Bound::Weights, batches * shape.active_bytes / (rates.read * device.bandwidth)),
+        ],
+        vec![of(Bound::Attention, attention)],
+        vec![of(Bound::Launch, batches * shape.layers * rates.launch)],
+        vec![of(Bound::Fixed, FIXED)],
+    ];
+    Sum { groups }
+}

@@ -10,6 +10,8 @@ use std::ops::Range;
 const KEYS: usize = 32;
 /// Tokens that use them while they are near.
 const TOKENS: usize = 32;
+/// Query heads that are taken through the context side by side.
+const HEADS: usize = 64;
 /// Widest head.
 pub(crate) const MAX_HEAD: usize = 256;
 /// Most query heads of one key head.
@@ -34,90 +36,108 @@ struct Running {
     sum: f32,
 }
 
-/// Keys and values of one head, some at a time, one close behind the other.
+/// Keys of one head, some at a time, and then their values: half of a first cache, so that there is room for what passes.
 struct Near {
-    keys: [f32; KEYS * MAX_HEAD],
-    values: [f32; KEYS * MAX_HEAD],
+    rows: [f32; KEYS * MAX_HEAD],
     /// How many there are.
     count: usize,
+    /// Scores of each token's heads, and then their exponentials.
+    scores: [[f32; KEYS * MAX_GROUP]; TOKENS],
 }
 
 impl Attention<'_> {
     /// Every token over all positions up to its own. `out` is as wide as the queries. Threads share by query heads, so that each has as
     /// many as the others; keys of a head whose queries two threads have are read by both.
     pub(crate) fn attend(&self, pool: &mut Pool, out: &mut [f32]) {
-        let group = self.config.n_head / self.config.n_head_kv;
-        pool.split_columns([(out, self.config.q_width())], self.config.head_dim, |[columns]| {
-            let mut near = Near { keys: [0.0; KEYS * MAX_HEAD], values: [0.0; KEYS * MAX_HEAD], count: 0 };
-            let end = (columns.first() + columns.width()) / self.config.head_dim;
-            let mut head = columns.first() / self.config.head_dim;
-            while head < end {
-                let next = end.min((head / group + 1) * group);
-                self.heads(columns, head..next, head / group, &mut near);
-                head = next;
+        let head_dim = self.config.head_dim;
+        pool.split_columns([(out, self.config.q_width())], head_dim, |[columns]| {
+            let mut near = Near { rows: [0.0; KEYS * MAX_HEAD], count: 0, scores: [[0.0; KEYS * MAX_GROUP]; TOKENS] };
+            let end = (columns.first() + columns.width()) / head_dim;
+            for first in (columns.first() / head_dim..end).step_by(HEADS) {
+                self.heads(columns, first..end.min(first + HEADS), &mut near);
             }
         });
     }
 
-    /// Query heads that share a key head.
-    fn heads(&self, out: &mut ColumnsMut<'_>, heads: Range<usize>, kv_head: usize, near: &mut Near) {
+    /// Some query heads, which go through the context together: what it has of them at some positions lies close together in memory.
+    fn heads(&self, out: &mut ColumnsMut<'_>, heads: Range<usize>, near: &mut Near) {
         let (head_dim, width) = (self.config.head_dim, self.config.q_width());
-        let asked = heads.start * head_dim..heads.end * head_dim;
-        let columns = asked.start - out.first()..asked.end - out.first();
+        let first = out.first();
+        let columns = |heads: Range<usize>| heads.start * head_dim - first..heads.end * head_dim - first;
         let tokens = self.queries.len() / width;
+        let (keys, values) = self.cache.layer(self.layer);
         for panel in (0..tokens).step_by(TOKENS) {
             let panel = panel..tokens.min(panel + TOKENS);
-            let mut running = [[Running { largest: f32::NEG_INFINITY, sum: 0.0 }; MAX_GROUP]; TOKENS];
-            panel.clone().for_each(|token| out.row(token)[columns.clone()].fill(0.0));
+            let mut running = [[Running { largest: f32::NEG_INFINITY, sum: 0.0 }; HEADS]; TOKENS];
+            panel.clone().for_each(|token| out.row(token)[columns(heads.clone())].fill(0.0));
             let positions = self.start + panel.end;
             for from in (0..positions).step_by(KEYS) {
                 near.count = KEYS.min(positions - from);
-                self.load(kv_head, from, near);
-                for token in panel.clone() {
-                    let seen = (self.start + token + 1).saturating_sub(from).min(near.count);
-                    let queries = self.queries[token * width..][asked.clone()].chunks_exact(head_dim);
-                    let heads = queries.zip(out.row(token)[columns.clone()].chunks_exact_mut(head_dim));
-                    for ((query, out), running) in heads.zip(&mut running[token - panel.start]) {
-                        self.add(query, near, seen, running, out);
+                let mut rest = heads.clone();
+                while let Some((kv_head, group)) = self.next_group(&mut rest) {
+                    let seen = |token: usize| (self.start + token + 1).saturating_sub(from).min(KEYS);
+                    self.load(keys, kv_head, from, near);
+                    for token in panel.clone() {
+                        let queries = &self.queries[token * width..][group.start * head_dim..group.end * head_dim];
+                        let running = &mut running[token - panel.start][group.start - heads.start..group.end - heads.start];
+                        let scores = &mut near.scores[token - panel.start][..group.len() * seen(token)];
+                        self.weigh(queries, &near.rows, scores, running, &mut out.row(token)[columns(group.clone())]);
+                    }
+                    self.load(values, kv_head, from, near);
+                    for token in panel.clone() {
+                        let weights = &near.scores[token - panel.start][..group.len() * seen(token)];
+                        self.kernel.add_weighted(weights, &near.rows, head_dim, &mut out.row(token)[columns(group.clone())]);
                     }
                 }
             }
             for token in panel.clone() {
-                let heads = out.row(token)[columns.clone()].chunks_exact_mut(head_dim);
-                for (out, running) in heads.zip(&running[token - panel.start]) {
+                let outs = out.row(token)[columns(heads.clone())].chunks_exact_mut(head_dim);
+                for (out, running) in outs.zip(&running[token - panel.start]) {
                     out.iter_mut().for_each(|out| *out /= running.sum);
                 }
             }
         }
     }
 
-    fn load(&self, kv_head: usize, from: usize, near: &mut Near) {
+    /// Takes the query heads that share a key head from the front: that key head, and them.
+    fn next_group(&self, heads: &mut Range<usize>) -> Option<(usize, Range<usize>)> {
+        let group = self.config.n_head / self.config.n_head_kv;
+        let kv_head = heads.start / group;
+        let taken = heads.start..heads.end.min((kv_head + 1) * group);
+        heads.start = taken.end;
+        (!taken.is_empty()).then_some((kv_head, taken))
+    }
+
+    /// Widens what a head has at some positions, and asks for what it has at those after them.
+    fn load(&self, all: &[u8], kv_head: usize, from: usize, near: &mut Near) {
         let (head_dim, ty, row) = (self.config.head_dim, self.cache.ty(), self.cache.row_bytes());
         let head = kv_head * ty.bytes(head_dim);
-        let (all_keys, all_values) = self.cache.layer(self.layer);
-        let rows = near.keys.chunks_exact_mut(head_dim).zip(near.values.chunks_exact_mut(head_dim));
-        for (place, (key, value)) in rows.take(near.count).enumerate() {
-            let place = (from + place) * row + head;
-            ty.load(&all_keys[place..place + ty.bytes(head_dim)], key, self.kernel);
-            ty.load(&all_values[place..place + ty.bytes(head_dim)], value, self.kernel);
+        let bytes = |position: usize| position * row + head..position * row + head + ty.bytes(head_dim);
+        for (place, floats) in near.rows.chunks_exact_mut(head_dim).take(near.count).enumerate() {
+            all.get(bytes(from + place + KEYS)).into_iter().for_each(kernels::expect);
+            ty.load(&all[bytes(from + place)], floats, self.kernel);
         }
     }
 
-    /// Adds the first `seen` of the keys and their values to what a head has summed.
-    fn add(&self, query: &[f32], near: &Near, seen: usize, running: &mut Running, out: &mut [f32]) {
+    /// Makes weights of keys, the exponentials of their scores below the largest so far, for some heads of a token that sees as many keys as
+    /// there is room for; what the heads have summed is scaled to that.
+    fn weigh(&self, queries: &[f32], keys: &[f32], weights: &mut [f32], running: &mut [Running], out: &mut [f32]) {
         let head_dim = self.config.head_dim;
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let mut scores = [0.0; KEYS];
-        let scores = &mut scores[..seen];
-        self.kernel.scores(query, &near.keys, head_dim, scale, scores);
-        let largest = scores.iter().fold(running.largest, |largest, score| largest.max(*score));
-        if largest > running.largest {
-            let shrink = (running.largest - largest).exp();
-            out.iter_mut().for_each(|out| *out *= shrink);
-            *running = Running { largest, sum: running.sum * shrink };
+        let seen = weights.len() / running.len();
+        if seen == 0 {
+            return;
         }
-        running.sum += self.kernel.exponentials(scores, running.largest);
-        self.kernel.add_weighted(scores, &near.values, head_dim, out);
+        self.kernel.scores(queries, keys, head_dim, scale, weights);
+        for ((weights, running), out) in weights.chunks_exact_mut(seen).zip(running).zip(out.chunks_exact_mut(head_dim)) {
+            let largest = self.kernel.maximum(weights);
+            if largest > running.largest {
+                let shrink = (running.largest - largest).exp();
+                out.iter_mut().for_each(|out| *out *= shrink);
+                *running = Running { largest, sum: running.sum * shrink };
+            }
+            running.sum += self.kernel.exponentials(weights, running.largest);
+        }
     }
 }
 
@@ -173,9 +193,14 @@ mod tests {
 
     #[test]
     fn it_is_attention() {
-        for (n_head, n_head_kv, d, start, tokens, threads) in
-            [(4, 1, 8, 0, 1, 1), (4, 2, 16, 5, 3, 2), (6, 3, 32, 70, 40, 2), (3, 3, 64, 31, 33, 4), (20, 5, 128, 100, 2, 3)]
-        {
+        for (n_head, n_head_kv, d, start, tokens, threads) in [
+            (4, 1, 8, 0, 1, 1),
+            (4, 2, 16, 5, 3, 2),
+            (6, 3, 32, 70, 40, 2),
+            (3, 3, 64, 31, 33, 4),
+            (20, 5, 128, 100, 2, 3),
+            (70, 7, 8, 40, 35, 1),
+        ] {
             let config = config(n_head, n_head_kv, d);
             let positions = start + tokens;
             let (keys, values) = (noise(1, positions * config.kv_width()), noise(2, positions * config.kv_width()));

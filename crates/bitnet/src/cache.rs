@@ -63,12 +63,7 @@ impl CacheType {
         match self {
             Self::F32 => to.iter_mut().zip(from.as_chunks().0).for_each(|(to, from)| *to = f32::from_le_bytes(*from)),
             Self::F16 => kernel.widen(from.as_chunks().0, to),
-            Self::Q8_0 => {
-                for (to, from) in to.as_chunks_mut::<BLOCK>().0.iter_mut().zip(from.as_chunks::<34>().0) {
-                    let scale = f16::from_le_bytes([from[0], from[1]]).to_f32();
-                    to.iter_mut().zip(&from[2..]).for_each(|(to, from)| *to = scale * f32::from(*from as i8));
-                }
-            }
+            Self::Q8_0 => kernel.widen_q8_0(from.as_chunks().0, to),
         }
     }
 }

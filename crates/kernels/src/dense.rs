@@ -12,6 +12,7 @@ use half::{bf16, f16};
 pub(crate) const LANES: usize = 16;
 
 /// The sum of the lanes, in pairs that are eight, four, two and one apart.
+#[inline(always)]
 pub(crate) fn total(mut lanes: [f32; LANES]) -> f32 {
     for width in [8, 4, 2, 1] {
         for lane in 0..width {

@@ -30,3 +30,4 @@ pub use lookup::{LookUp, Tiles};
 pub use map::map;
 pub use matrix::{MatrixError, NARROWEST, TernaryMatrix};
 pub use pool::{ColumnsMut, Pool, Table, Tables};
+pub use simd::expect;

@@ -23,34 +23,46 @@ impl Kernel {
         1.0 / (mean + eps).sqrt()
     }
 
-    /// `out[i] = scale · Σ query · row`, where row `i` begins at `rows[i · stride]` and is as long as the query.
+    /// `out[q · n + i] = scale · Σ query q · row i`, where queries and rows follow each other, `width` floats each, and `n` is how many scores
+    /// `out` has for each query.
     ///
     /// ```
     /// use kernels::Kernel;
-    /// let mut out = [0.0; 2];
-    /// Kernel::best().scores(&[1.0, 2.0], &[4.0, 5.0, 9.0, 1.0, 1.0, 9.0], 3, 0.5, &mut out);
-    /// assert_eq!(out, [7.0, 1.5]);
+    /// let mut out = [0.0; 4];
+    /// Kernel::best().scores(&[1.0, 2.0, 0.0, 3.0], &[4.0, 5.0, 1.0, 1.0], 2, 0.5, &mut out);
+    /// assert_eq!(out, [7.0, 1.5, 7.5, 1.5]);
     /// ```
     ///
     /// # Panics
-    /// A stride of 0.
-    pub fn scores(self, query: &[f32], rows: &[f32], stride: usize, scale: f32, out: &mut [f32]) {
-        (self.floats().scores)(query, rows, stride, scale, out);
+    /// A width of 0, or fewer rows than `n`.
+    pub fn scores(self, queries: &[f32], rows: &[f32], width: usize, scale: f32, out: &mut [f32]) {
+        (self.floats().scores)(queries, rows, width, scale, out);
     }
 
-    /// `out += Σ weights[i] · row`, where row `i` begins at `rows[i · stride]` and is as long as `out`.
+    /// `output q += Σ weights[q · n + i] · row i`, one row after the other, where rows and outputs follow each other, `width` floats each, and
+    /// `n` is how many weights there are for each output.
     ///
     /// ```
     /// use kernels::Kernel;
-    /// let mut out = [1.0, 1.0];
-    /// Kernel::best().add_weighted(&[0.5, 2.0], &[2.0, 4.0, 9.0, 1.0, 0.0, 9.0], 3, &mut out);
-    /// assert_eq!(out, [4.0, 3.0]);
+    /// let mut out = [1.0, 1.0, 0.0, 0.0];
+    /// Kernel::best().add_weighted(&[0.5, 2.0, 1.0, 1.0], &[2.0, 4.0, 1.0, 0.0], 2, &mut out);
+    /// assert_eq!(out, [4.0, 3.0, 3.0, 4.0]);
     /// ```
     ///
     /// # Panics
-    /// A stride of 0.
-    pub fn add_weighted(self, weights: &[f32], rows: &[f32], stride: usize, out: &mut [f32]) {
-        (self.floats().add_weighted)(weights, rows, stride, out);
+    /// A width of 0, or fewer rows than `n`.
+    pub fn add_weighted(self, weights: &[f32], rows: &[f32], width: usize, out: &mut [f32]) {
+        (self.floats().add_weighted)(weights, rows, width, out);
+    }
+
+    /// The largest of all; what is no number is passed over, and where there is none, it is −∞.
+    ///
+    /// ```
+    /// use kernels::Kernel;
+    /// assert_eq!(Kernel::best().maximum(&[1.0, f32::NAN, 2.0]), 2.0);
+    /// ```
+    pub fn maximum(self, x: &[f32]) -> f32 {
+        (self.floats().maximum)(x)
     }
 
     /// Replaces every `x` by `exp(x − largest)`, and returns their sum: within 3 parts in 10⁷ each for differences from −87 to 88, 0 below.
@@ -96,6 +108,20 @@ impl Kernel {
     /// ```
     pub fn widen(self, halves: &[[u8; 2]], out: &mut [f32]) {
         (self.functions().widen)(halves, out);
+    }
+
+    /// Blocks of `q8_0`, a scale in 16 bits before 32 integers of 8 bits, as floats: over the shorter of both, in whole blocks.
+    ///
+    /// ```
+    /// use kernels::Kernel;
+    /// let (mut block, mut out) = ([3; 34], [0.0; 32]);
+    /// // A scale of 0.5.
+    /// block[..2].copy_from_slice(&[0x00, 0x38]);
+    /// Kernel::best().widen_q8_0(&[block], &mut out);
+    /// assert_eq!(out, [1.5; 32]);
+    /// ```
+    pub fn widen_q8_0(self, blocks: &[[u8; 34]], out: &mut [f32]) {
+        (self.floats().widen_q8_0)(blocks, out);
     }
 
     fn floats(self) -> &'static crate::simd::floats::Floats {

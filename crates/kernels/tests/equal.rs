@@ -170,8 +170,11 @@ fn functions_of_floats_have_one_order() {
                 of(&mut x);
                 x
             };
-            found.extend(change(&|x| kernel.scores(&b, &rows, length, 0.3, x)));
+            let mut scores = [f32::NAN; 5];
+            kernel.scores(&b, &rows, length, 0.3, &mut scores);
+            found.extend(scores);
             found.extend(change(&|x| kernel.add_weighted(&b[..b.len().min(5)], &rows, length, x)));
+            found.push(kernel.maximum(&b));
             found.extend(change(&|x| {
                 let sum = kernel.exponentials(x, 9.0);
                 x[0] += sum;
@@ -193,6 +196,84 @@ fn functions_of_floats_have_one_order() {
         let mut score = [0.0];
         Kernel::best().scores(&a, &b, length, 1.0, &mut score);
         assert!((f64::from(score[0]) - exact).abs() < 1e-3);
+    }
+}
+
+/// Heads of attention: what several queries and several outputs give at once is what each gives alone, and near the exact sums.
+#[test]
+fn scores_and_weighted_sums_of_many_are_those_of_each() {
+    let mut noise = Noise(17);
+    for (width, counts) in [(8, 1..34), (24, 5..6), (48, 3..18), (64, 15..18), (80, 31..34), (96, 7..10), (128, 1..34), (256, 16..18)] {
+        for (count, queries) in counts.flat_map(|count| [1, 2, 3, 4, 5, 7, 8, 16].map(|queries| (count, queries))) {
+            let mut floats = |count: usize| (0..count).map(|_| noise.float() * 3.0).collect::<Vec<f32>>();
+            let (asked, rows, weights, before) =
+                (floats(queries * width), floats(count * width), floats(queries * count), floats(queries * width));
+            let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let (mut plain_scores, mut plain_sums) = (Vec::new(), Vec::new());
+            for (query, weights) in asked.chunks(width).zip(weights.chunks(count)) {
+                for (row, weight) in rows.chunks(width).zip(weights) {
+                    let mut lanes = [0.0; 16];
+                    query.iter().zip(row).enumerate().for_each(|(i, (a, b))| lanes[i % 16] += a * b);
+                    for apart in [8, 4, 2, 1] {
+                        (0..apart).for_each(|lane| lanes[lane] += lanes[lane + apart]);
+                    }
+                    plain_scores.push(0.3 * lanes[0]);
+                    let exact: f64 = query.iter().zip(row).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                    assert!((exact * 0.3 - f64::from(0.3 * lanes[0])).abs() < 1e-3, "{weight}");
+                }
+            }
+            for (out, weights) in before.chunks(width).zip(weights.chunks(count)) {
+                let mut out = out.to_vec();
+                for (row, weight) in rows.chunks(width).zip(weights) {
+                    out.iter_mut().zip(row).for_each(|(out, x)| *out += weight * x);
+                }
+                plain_sums.extend(out);
+            }
+            for kernel in Kernel::available() {
+                let (mut scores, mut sums) = (vec![f32::NAN; queries * count], before.clone());
+                kernel.scores(&asked, &rows, width, 0.3, &mut scores);
+                kernel.add_weighted(&weights, &rows, width, &mut sums);
+                assert_eq!(bits(&scores), bits(&plain_scores), "{kernel}: {queries} queries, {count} rows of {width}");
+                assert_eq!(bits(&sums), bits(&plain_sums), "{kernel}: {queries} outputs, {count} rows of {width}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_largest_is_found_at_every_place() {
+    for count in 0..40 {
+        for place in 0..count {
+            let mut x: Vec<f32> = (0..count).map(|i| -2.0 - i as f32).collect();
+            x[place] = -1.0;
+            x[(place + 1) % count] = if count > 1 { f32::NAN } else { -1.0 };
+            assert!(Kernel::available().iter().all(|kernel| kernel.maximum(&x) == -1.0), "{place} of {count}");
+        }
+        assert!(Kernel::available().iter().all(|kernel| kernel.maximum(&vec![f32::NAN; count]) == f32::NEG_INFINITY));
+    }
+}
+
+/// Blocks of q8_0 as floats, and what is left over of either side.
+#[test]
+fn blocks_are_widened_alike() {
+    let mut noise = Noise(19);
+    for blocks in 0..9 {
+        let mut block = || {
+            let mut block = std::array::from_fn(|_| (noise.float() * 127.0) as i8 as u8);
+            block[..2].copy_from_slice(&half::f16::from_f32(noise.float()).to_le_bytes());
+            block
+        };
+        let data: Vec<[u8; 34]> = (0..blocks).map(|_| block()).collect();
+        let plain = data.iter().flat_map(|block| {
+            let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
+            block[2..].iter().map(move |integer| scale * f32::from(*integer as i8))
+        });
+        let plain: Vec<f32> = plain.chain([7.0; 5]).collect();
+        for kernel in Kernel::available() {
+            let mut out = vec![7.0; 32 * blocks + 5];
+            kernel.widen_q8_0(&data, &mut out);
+            assert_eq!(out, plain, "{kernel}");
+        }
     }
 }
 

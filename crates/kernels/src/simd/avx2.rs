@@ -1,5 +1,6 @@
 //! AVX2: 32 products of 8 bits per instruction, summed in 16 bits and then in 32.
 
+use super::floats::Chunks;
 use crate::dense::{LANES, total};
 use crate::kernel::{Functions, Half, Q8};
 use crate::layout::{BLOCK, BLOCK_BYTES};
@@ -214,6 +215,136 @@ fn lane_products(a: &[[f32; LANES]], b: &[[f32; LANES]]) -> [f32; LANES] {
         }
     }
     lanes(sums)
+}
+
+/// Four sums at a time, each in two registers: two queries with two rows, or one with four.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn dots_floats<const Q: usize, const R: usize>(queries: [&[f32]; Q], rows: [&[f32]; R]) -> [[f32; R]; Q] {
+    let mut totals = [[0.0; R]; Q];
+    for (totals, queries) in totals.chunks_mut(2).zip(queries.chunks(2)) {
+        match (totals, queries) {
+            ([first, second], &[one, two]) => {
+                let pairs = rows.as_chunks::<2>().0.iter().zip(first.as_chunks_mut::<2>().0).zip(second.as_chunks_mut::<2>().0);
+                for ((rows, first), second) in pairs {
+                    [[first[0], first[1]], [second[0], second[1]]] = four_dots([one, two], *rows);
+                }
+            }
+            ([totals], &[query]) => {
+                for (rows, totals) in rows.as_chunks::<4>().0.iter().zip(totals.as_chunks_mut::<4>().0) {
+                    [*totals] = four_dots([query], *rows);
+                }
+            }
+            _ => {}
+        }
+    }
+    totals
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn four_dots<const Q: usize, const R: usize>(queries: [&[f32]; Q], rows: [&[f32]; R]) -> [[f32; R]; Q] {
+    const { assert!(Q * R == 4, "sums in eight registers") };
+    let (queries, rows) = (queries.map(<[f32]>::as_chunks::<LANES>), rows.map(<[f32]>::as_chunks::<LANES>));
+    let steps = queries[0].0.len();
+    assert!(queries.iter().chain(&rows).all(|(whole, _)| whole.len() == steps));
+    let mut sums = [[_mm256_setzero_ps(); 2]; 4];
+    for step in 0..steps {
+        add_products(&mut sums, queries.map(|(whole, _)| &whole[step]), rows.map(|(whole, _)| &whole[step]));
+    }
+    if !queries[0].1.is_empty() {
+        let (queries, rows) = (queries.map(|(_, rest)| super::filled(rest)), rows.map(|(_, rest)| super::filled(rest)));
+        add_products(&mut sums, queries.each_ref(), rows.each_ref());
+    }
+    let mut totals = [[0.0; R]; Q];
+    totals.as_flattened_mut().copy_from_slice(&totals_of(sums));
+    totals
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_products<const Q: usize, const R: usize>(sums: &mut [[__m256; 2]; 4], queries: [&[f32; LANES]; Q], rows: [&[f32; LANES]; R]) {
+    for half in 0..2 {
+        let mut loaded = [_mm256_setzero_ps(); Q];
+        for (loaded, query) in loaded.iter_mut().zip(queries) {
+            *loaded = load_8_floats(&query[8 * half..]);
+        }
+        for (r, row) in rows.into_iter().enumerate() {
+            let row = load_8_floats(&row[8 * half..]);
+            for (q, query) in loaded.into_iter().enumerate() {
+                let sum = &mut sums[q * R + r][half];
+                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(query, row));
+            }
+        }
+    }
+}
+
+/// What `total` makes of four times sixteen lanes, which are added while they are transposed.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn totals_of(sums: [[__m256; 2]; 4]) -> [f32; 4] {
+    let mut eight = [_mm256_setzero_ps(); 4];
+    for (eight, [low, high]) in eight.iter_mut().zip(sums) {
+        *eight = _mm256_add_ps(low, high);
+    }
+    let [a, b, c, d] = eight;
+    let ac = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(a, c), _mm256_permute2f128_ps::<0x31>(a, c));
+    let bd = _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(b, d), _mm256_permute2f128_ps::<0x31>(b, d));
+    // a and b in the lower half, c and d in the upper.
+    let two = _mm256_add_ps(_mm256_shuffle_ps::<0b01_00_01_00>(ac, bd), _mm256_shuffle_ps::<0b11_10_11_10>(ac, bd));
+    let one = _mm256_add_ps(_mm256_shuffle_ps::<0b10_00_10_00>(two, two), _mm256_shuffle_ps::<0b11_01_11_01>(two, two));
+    let mut totals = [0.0; 8];
+    // SAFETY: the array has the 32 bytes that are written.
+    unsafe { _mm256_storeu_ps(totals.as_mut_ptr(), one) };
+    [totals[0], totals[1], totals[4], totals[5]]
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_columns_to_four(weights: [&[f32]; 4], rows: Chunks<'_>, from: usize, out: [&mut [f32]; 4]) -> usize {
+    if out[0].len() >= from + 16 { add_columns::<4, 2>(weights, rows, from, out) } else { add_columns::<4, 1>(weights, rows, from, out) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_columns_to_two(weights: [&[f32]; 2], rows: Chunks<'_>, from: usize, out: [&mut [f32]; 2]) -> usize {
+    if out[0].len() >= from + 32 { add_columns::<2, 4>(weights, rows, from, out) } else { add_columns::<2, 1>(weights, rows, from, out) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_columns_to_one(weights: [&[f32]; 1], rows: Chunks<'_>, from: usize, out: [&mut [f32]; 1]) -> usize {
+    if out[0].len() >= from + 64 { add_columns::<1, 8>(weights, rows, from, out) } else { add_columns::<1, 1>(weights, rows, from, out) }
+}
+
+/// `V` registers of each of `Q` outputs.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_columns<const Q: usize, const V: usize>(weights: [&[f32]; Q], rows: Chunks<'_>, from: usize, out: [&mut [f32]; Q]) -> usize {
+    let mut sums = [[_mm256_setzero_ps(); V]; Q];
+    for (sums, out) in sums.iter_mut().zip(&out) {
+        let Some(out) = out.get(from..from + V * 8) else { return 0 };
+        for (sum, out) in sums.iter_mut().zip(out.as_chunks::<8>().0) {
+            *sum = load_8_floats(out);
+        }
+    }
+    assert!(weights.iter().all(|weights| weights.len() == rows.len()));
+    for (place, row) in rows.enumerate() {
+        let row = row[from..from + V * 8].as_chunks::<8>().0;
+        for (sums, weights) in sums.iter_mut().zip(weights) {
+            let weight = _mm256_set1_ps(weights[place]);
+            for (sum, row) in sums.iter_mut().zip(row) {
+                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(weight, load_8_floats(row)));
+            }
+        }
+    }
+    for (out, sums) in out.into_iter().zip(sums) {
+        for (out, sum) in out[from..].as_chunks_mut::<8>().0.iter_mut().zip(sums) {
+            // SAFETY: the chunk has the 32 bytes that are written.
+            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sum) };
+        }
+    }
+    V * 8
 }
 
 #[inline]

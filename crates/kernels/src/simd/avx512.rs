@@ -1,6 +1,7 @@
 //! AVX-512 with VNNI: 64 products of 8 bits per instruction, summed in 32 bits.
 
 use super::avx2::has;
+use super::floats::Chunks;
 use crate::dense::{LANES, total};
 use crate::kernel::{Functions, Half, Q8};
 use crate::layout::{BLOCK, BLOCK_BYTES};
@@ -247,6 +248,127 @@ fn lane_products(a: &[[f32; LANES]], b: &[[f32; LANES]]) -> [f32; LANES] {
         sum = _mm512_add_ps(sum, _mm512_mul_ps(load_16_floats(a), load_16_floats(b)));
     }
     lanes(sum)
+}
+
+/// Sixteen sums, of which each is computed in a register of its own.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn dots_floats<const Q: usize, const R: usize>(queries: [&[f32]; Q], rows: [&[f32]; R]) -> [[f32; R]; Q] {
+    const { assert!(Q * R == LANES, "a register of sums") };
+    let (queries, rows) = (queries.map(<[f32]>::as_chunks::<LANES>), rows.map(<[f32]>::as_chunks::<LANES>));
+    let steps = queries[0].0.len();
+    assert!(queries.iter().chain(&rows).all(|(whole, _)| whole.len() == steps));
+    let mut sums = [_mm512_setzero_ps(); LANES];
+    for step in 0..steps {
+        add_products(&mut sums, queries.map(|(whole, _)| &whole[step]), rows.map(|(whole, _)| &whole[step]));
+    }
+    if !queries[0].1.is_empty() {
+        let (queries, rows) = (queries.map(|(_, rest)| super::filled(rest)), rows.map(|(_, rest)| super::filled(rest)));
+        add_products(&mut sums, queries.each_ref(), rows.each_ref());
+    }
+    let mut totals = [[0.0; R]; Q];
+    totals.as_flattened_mut().copy_from_slice(&lanes(totals_of(&sums)));
+    totals
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_products<const Q: usize, const R: usize>(sums: &mut [__m512; LANES], queries: [&[f32; LANES]; Q], rows: [&[f32; LANES]; R]) {
+    let mut loaded = [_mm512_setzero_ps(); R];
+    for (loaded, row) in loaded.iter_mut().zip(rows) {
+        *loaded = load_16_floats(row);
+    }
+    for (sums, query) in sums.chunks_exact_mut(R).zip(queries) {
+        let query = load_16_floats(query);
+        for (sum, row) in sums.iter_mut().zip(loaded) {
+            *sum = _mm512_add_ps(*sum, _mm512_mul_ps(query, row));
+        }
+    }
+}
+
+/// What `total` makes of each register, sixteen at a time: registers are added while they are transposed.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn totals_of(sums: &[__m512; LANES]) -> __m512 {
+    let mut quarters = [_mm512_setzero_ps(); 4];
+    for (i, quarter) in quarters.iter_mut().enumerate() {
+        let (front, back) = (eight_apart(sums[i], sums[4 + i]), eight_apart(sums[8 + i], sums[12 + i]));
+        *quarter = _mm512_add_ps(_mm512_shuffle_f32x4::<0b10_00_10_00>(front, back), _mm512_shuffle_f32x4::<0b11_01_11_01>(front, back));
+    }
+    let [a, b, c, d] = quarters;
+    let ab = _mm512_add_ps(_mm512_shuffle_ps::<0b01_00_01_00>(a, b), _mm512_shuffle_ps::<0b11_10_11_10>(a, b));
+    let cd = _mm512_add_ps(_mm512_shuffle_ps::<0b01_00_01_00>(c, d), _mm512_shuffle_ps::<0b11_10_11_10>(c, d));
+    _mm512_add_ps(_mm512_shuffle_ps::<0b10_00_10_00>(ab, cd), _mm512_shuffle_ps::<0b11_01_11_01>(ab, cd))
+}
+
+/// Sums of lanes that are eight apart, of two registers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn eight_apart(a: __m512, b: __m512) -> __m512 {
+    _mm512_add_ps(_mm512_shuffle_f32x4::<0b01_00_01_00>(a, b), _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_columns_to_four(weights: [&[f32]; 4], rows: Chunks<'_>, from: usize, out: [&mut [f32]; 4]) -> usize {
+    if out[0].len() >= from + 4 * LANES {
+        add_columns::<4, 4>(weights, rows, from, out)
+    } else {
+        add_columns::<4, 1>(weights, rows, from, out)
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_columns_to_two(weights: [&[f32]; 2], rows: Chunks<'_>, from: usize, out: [&mut [f32]; 2]) -> usize {
+    if out[0].len() >= from + 4 * LANES {
+        add_columns::<2, 4>(weights, rows, from, out)
+    } else {
+        add_columns::<2, 1>(weights, rows, from, out)
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_columns_to_one(weights: [&[f32]; 1], rows: Chunks<'_>, from: usize, out: [&mut [f32]; 1]) -> usize {
+    if out[0].len() >= from + 8 * LANES {
+        add_columns::<1, 8>(weights, rows, from, out)
+    } else {
+        add_columns::<1, 1>(weights, rows, from, out)
+    }
+}
+
+/// `V` registers of each of `Q` outputs.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_columns<const Q: usize, const V: usize>(weights: [&[f32]; Q], rows: Chunks<'_>, from: usize, out: [&mut [f32]; Q]) -> usize {
+    let mut sums = [[_mm512_setzero_ps(); V]; Q];
+    for (sums, out) in sums.iter_mut().zip(&out) {
+        let Some(out) = out.get(from..from + V * LANES) else { return 0 };
+        for (sum, out) in sums.iter_mut().zip(out.as_chunks::<LANES>().0) {
+            *sum = load_16_floats(out);
+        }
+    }
+    assert!(weights.iter().all(|weights| weights.len() == rows.len()));
+    for (place, row) in rows.enumerate() {
+        let mut loaded = [_mm512_setzero_ps(); V];
+        for (loaded, row) in loaded.iter_mut().zip(row[from..from + V * LANES].as_chunks::<LANES>().0) {
+            *loaded = load_16_floats(row);
+        }
+        for (sums, weights) in sums.iter_mut().zip(weights) {
+            let weight = _mm512_set1_ps(weights[place]);
+            for (sum, row) in sums.iter_mut().zip(loaded) {
+                *sum = _mm512_add_ps(*sum, _mm512_mul_ps(weight, row));
+            }
+        }
+    }
+    for (out, sums) in out.into_iter().zip(sums) {
+        for (out, sum) in out[from..].as_chunks_mut::<LANES>().0.iter_mut().zip(sums) {
+            // SAFETY: the chunk has the 64 bytes that are written.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
+        }
+    }
+    V * LANES
 }
 
 #[inline]

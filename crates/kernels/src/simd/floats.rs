@@ -2,6 +2,8 @@
 //! the other, never fused, so each has one result, whatever computes it.
 
 use crate::dense::{LANES, total};
+use crate::kernel::Q8;
+use half::f16;
 
 /// Values, weights, factor, a, and integers out.
 type Quantize = fn(&[f32], &[f32], f32, f32, &mut [i8]) -> i32;
@@ -17,7 +19,9 @@ pub(crate) struct Floats {
     pub(crate) quantize: Quantize,
     pub(crate) scores: fn(&[f32], &[f32], usize, f32, &mut [f32]),
     pub(crate) add_weighted: fn(&[f32], &[f32], usize, &mut [f32]),
+    pub(crate) maximum: fn(&[f32]) -> f32,
     pub(crate) exponentials: fn(&mut [f32], f32) -> f32,
+    pub(crate) widen_q8_0: fn(&[Q8], &mut [f32]),
     pub(crate) relu2_times: fn(&mut [f32], &[f32]),
     pub(crate) silu_times: fn(&mut [f32], &[f32]),
     pub(crate) rotate: Rotate,
@@ -32,8 +36,9 @@ macro_rules! compiled {
             normalize(x: &[f32], weight: &[f32], factor: f32, out: &mut [f32]) -> ();
             largest(x: &[f32], weight: &[f32], factor: f32) -> f32;
             quantize(x: &[f32], weight: &[f32], factor: f32, a: f32, out: &mut [i8]) -> i32;
-            add_weighted(weights: &[f32], rows: &[f32], stride: usize, out: &mut [f32]) -> ();
+            maximum(x: &[f32]) -> f32;
             exponentials(x: &mut [f32], largest: f32) -> f32;
+            widen_q8_0(blocks: &[crate::kernel::Q8], out: &mut [f32]) -> ();
             relu2_times(gate: &mut [f32], up: &[f32]) -> ();
             silu_times(gate: &mut [f32], up: &[f32]) -> ();
             rotate(first: &mut [f32], second: &mut [f32], cos: &[f32], sin: &[f32]) -> ();
@@ -52,8 +57,22 @@ macro_rules! compiled {
                 crate::simd::floats::square_sum(x, |a, b| super::lane_products(a, b))
             }
             #[target_feature(enable = $features)]
-            fn scores(query: &[f32], rows: &[f32], stride: usize, scale: f32, out: &mut [f32]) {
-                crate::simd::floats::scores(query, rows, stride, scale, out, |a, b| super::lane_products(a, b));
+            fn scores(queries: &[f32], rows: &[f32], width: usize, scale: f32, out: &mut [f32]) {
+                crate::simd::floats::scores(
+                    (queries, rows, width, scale, out),
+                    |queries, rows| super::dots_floats::<4, 4>(queries, rows),
+                    |queries, rows| super::dots_floats::<2, 8>(queries, rows),
+                    |queries, rows| super::dots_floats::<1, 16>(queries, rows),
+                );
+            }
+            #[target_feature(enable = $features)]
+            fn add_weighted(weights: &[f32], rows: &[f32], width: usize, out: &mut [f32]) {
+                crate::simd::floats::add_weighted(
+                    (weights, rows, width, out),
+                    |weights, rows, from, out| super::add_columns_to_four(weights, rows, from, out),
+                    |weights, rows, from, out| super::add_columns_to_two(weights, rows, from, out),
+                    |weights, rows, from, out| super::add_columns_to_one(weights, rows, from, out),
+                );
             }
             pub(in crate::simd) static FLOATS: crate::simd::floats::Floats = crate::simd::floats::Floats {
                 // SAFETY: the table leaves its module only with functions that `detected` hands out, which has found the features.
@@ -61,7 +80,9 @@ macro_rules! compiled {
                 // SAFETY: as above.
                 square_sum: |x| unsafe { square_sum(x) },
                 // SAFETY: as above.
-                scores: |query, rows, stride, scale, out| unsafe { scores(query, rows, stride, scale, out) },
+                scores: |queries, rows, width, scale, out| unsafe { scores(queries, rows, width, scale, out) },
+                // SAFETY: as above.
+                add_weighted: |weights, rows, width, out| unsafe { add_weighted(weights, rows, width, out) },
             };
         }
     };
@@ -75,9 +96,13 @@ pub(crate) static FLOATS: Floats = Floats {
     normalize,
     largest,
     quantize,
-    scores: |query, rows, stride, scale, out| scores(query, rows, stride, scale, out, lane_products),
-    add_weighted,
+    scores: |queries, rows, width, scale, out| scores((queries, rows, width, scale, out), dots::<4, 4>, dots::<2, 8>, dots::<1, 16>),
+    add_weighted: |weights, rows, width, out| {
+        add_weighted((weights, rows, width, out), add_columns::<4, 16>, add_columns::<2, 32>, add_columns::<1, 64>);
+    },
+    maximum,
     exponentials,
+    widen_q8_0,
     relu2_times,
     silu_times,
     rotate,
@@ -163,54 +188,170 @@ pub(crate) fn rounded(x: f32) -> i8 {
     (x + ROUND).to_bits() as i8
 }
 
-/// `out[i] = scale · Σ query · rows[i · stride..]`, summed as in [`square_sum`].
+/// Products of some queries with some rows, summed as in [`square_sum`]: all slices are as long as each other.
+fn dots<const Q: usize, const R: usize>(queries: [&[f32]; Q], rows: [&[f32]; R]) -> [[f32; R]; Q] {
+    queries.map(|query| rows.map(|row| dot(query, row, lane_products)))
+}
+
+/// Queries, rows, the width of both, scale, and a score per query and row.
+type Scores<'a> = (&'a [f32], &'a [f32], usize, f32, &'a mut [f32]);
+
+/// `out[q][i] = scale · Σ query q · row i`, summed as in [`square_sum`]: sixteen sums at a time, which do not wait for each other, of as
+/// many queries as there are, so that a row is loaded for several.
 #[inline(always)]
 pub(super) fn scores(
-    query: &[f32],
-    rows: &[f32],
-    stride: usize,
-    scale: f32,
-    out: &mut [f32],
-    products: impl Fn(&[Lanes], &[Lanes]) -> Lanes,
+    (queries, rows, width, scale, out): Scores<'_>,
+    four: impl Fn([&[f32]; 4], [&[f32]; 4]) -> [[f32; 4]; 4],
+    two: impl Fn([&[f32]; 2], [&[f32]; 8]) -> [[f32; 8]; 2],
+    one: impl Fn([&[f32]; 1], [&[f32]; 16]) -> [[f32; 16]; 1],
 ) {
-    for (out, row) in out.iter_mut().zip(rows.chunks(stride)) {
-        let length = query.len().min(row.len());
-        *out = scale * dot(&query[..length], &row[..length], &products);
+    let queries = queries.chunks_exact(width);
+    let count = out.len() / queries.len().max(1);
+    if count == 0 {
+        return;
+    }
+    let mut rest = (queries, out);
+    tiles_of(&mut rest, rows, (width, count, scale), four);
+    tiles_of(&mut rest, rows, (width, count, scale), two);
+    tiles_of(&mut rest, rows, (width, count, scale), one);
+}
+
+/// Takes queries and their scores from the front, `Q` at a time, as long as there are so many.
+#[inline(always)]
+fn tiles_of<const Q: usize, const R: usize>(
+    (queries, out): &mut (std::slice::ChunksExact<'_, f32>, &mut [f32]),
+    rows: &[f32],
+    (width, count, scale): (usize, usize, f32),
+    tile: impl Fn([&[f32]; Q], [&[f32]; R]) -> [[f32; R]; Q],
+) {
+    while queries.len() >= Q {
+        let taken: [&[f32]; Q] = std::array::from_fn(|_| queries.next().unwrap_or_default());
+        let (scores, rest) = std::mem::take(out).split_at_mut(Q * count);
+        *out = rest;
+        for first in (0..count).step_by(R) {
+            // Where fewer are left, the last one is taken several times.
+            let tile_rows = std::array::from_fn(|row| &rows[(first + row).min(count - 1) * width..][..width]);
+            let sums = tile(taken, tile_rows);
+            for (scores, sums) in scores.chunks_exact_mut(count).zip(&sums) {
+                scores[first..].iter_mut().zip(sums).for_each(|(score, sum)| *score = scale * sum);
+            }
+        }
     }
 }
 
-/// Floats that are summed in registers while rows go by.
-const WIDE: usize = 64;
-
-/// `out += Σ weights[i] · rows[i · stride..]`, row after row.
-#[inline(always)]
-pub(super) fn add_weighted(weights: &[f32], rows: &[f32], stride: usize, out: &mut [f32]) {
-    let whole = out.len() / WIDE * WIDE;
-    for (place, out) in out.as_chunks_mut::<WIDE>().0.iter_mut().enumerate() {
-        let mut sums = *out;
-        for (weight, row) in weights.iter().zip(rows.chunks(stride)) {
-            let Some(row) = row.get(place * WIDE..).and_then(|row| row.first_chunk::<WIDE>()) else { continue };
+/// Adds `N` columns of all rows, from `from` on, to as many of each of `Q` outputs, which are summed in registers while rows go by.
+fn add_columns<const Q: usize, const N: usize>(weights: [&[f32]; Q], rows: Chunks<'_>, from: usize, mut out: [&mut [f32]; Q]) -> usize {
+    if out[0].len() < from + N {
+        return 0;
+    }
+    let mut sums = out.each_ref().map(|out| out[from..].first_chunk::<N>().copied().unwrap_or([0.0; N]));
+    for (place, row) in rows.enumerate() {
+        let Some(row) = row[from..].first_chunk::<N>() else { continue };
+        for (sums, weights) in sums.iter_mut().zip(weights) {
+            let weight = weights[place];
             sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += weight * x);
         }
-        *out = sums;
     }
-    for (weight, row) in weights.iter().zip(rows.chunks(stride)) {
-        let rest = row.get(whole..).unwrap_or_default();
-        out[whole..].iter_mut().zip(rest).for_each(|(out, x)| *out += weight * x);
+    out.iter_mut().zip(sums).for_each(|(out, sums)| out[from..from + N].copy_from_slice(&sums));
+    N
+}
+
+/// Rows of a width.
+pub(super) type Chunks<'a> = std::iter::Take<std::slice::ChunksExact<'a, f32>>;
+
+/// Weights, rows, the width of rows and outputs, outputs.
+type Weighted<'a> = (&'a [f32], &'a [f32], usize, &'a mut [f32]);
+
+/// `out[q] += Σ weights[q][i] · row i`, row after row; several outputs at a time, so that a row is loaded for all of them. The functions add
+/// some columns from one on to all that is there, and say how many: none where fewer are left than they take.
+#[inline(always)]
+pub(super) fn add_weighted(
+    (weights, rows, width, out): Weighted<'_>,
+    four: impl Fn([&[f32]; 4], Chunks<'_>, usize, [&mut [f32]; 4]) -> usize,
+    two: impl Fn([&[f32]; 2], Chunks<'_>, usize, [&mut [f32]; 2]) -> usize,
+    one: impl Fn([&[f32]; 1], Chunks<'_>, usize, [&mut [f32]; 1]) -> usize,
+) {
+    let outputs = out.chunks_exact_mut(width);
+    let count = weights.len() / outputs.len().max(1);
+    if count == 0 {
+        return;
     }
+    assert!(rows.len() >= count * width, "fewer rows than weights");
+    let mut rest = (weights.chunks_exact(count), outputs);
+    let rows = rows.chunks_exact(width).take(count);
+    sums_of(&mut rest, &rows, four);
+    sums_of(&mut rest, &rows, two);
+    sums_of(&mut rest, &rows, one);
+}
+
+/// Takes weights and outputs from the front, `Q` at a time, as long as there are so many.
+#[inline(always)]
+fn sums_of<const Q: usize>(
+    (weights, outputs): &mut (std::slice::ChunksExact<'_, f32>, std::slice::ChunksExactMut<'_, f32>),
+    rows: &Chunks<'_>,
+    add: impl Fn([&[f32]; Q], Chunks<'_>, usize, [&mut [f32]; Q]) -> usize,
+) {
+    while outputs.len() >= Q {
+        let weights: [&[f32]; Q] = std::array::from_fn(|_| weights.next().unwrap_or_default());
+        let mut outputs: [&mut [f32]; Q] = std::array::from_fn(|_| outputs.next().unwrap_or_default());
+        let mut from = 0;
+        loop {
+            let added = add(weights, rows.clone(), from, outputs.each_mut().map(|out| &mut **out));
+            from += added;
+            if added == 0 {
+                break;
+            }
+        }
+        for (place, row) in rows.clone().enumerate().take_while(|(_, row)| from < row.len()) {
+            for (out, weights) in outputs.iter_mut().zip(weights) {
+                let weight = weights[place];
+                out[from..].iter_mut().zip(&row[from..]).for_each(|(out, x)| *out += weight * x);
+            }
+        }
+    }
+}
+
+/// The largest; what is no number counts as less than any, and none is −∞.
+#[inline(always)]
+pub(super) fn maximum(x: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let larger = |lane: &mut f32, x: f32| *lane = if x > *lane { x } else { *lane };
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, x)| larger(lane, *x));
+    }
+    lanes.iter_mut().zip(rest).for_each(|(lane, x)| larger(lane, *x));
+    for width in [8, 4, 2, 1] {
+        let (first, second) = lanes.split_at_mut(width);
+        first.iter_mut().zip(second).for_each(|(lane, x)| larger(lane, *x));
+    }
+    lanes[0]
 }
 
 /// Replaces every `x` by `exp(x − largest)`; their sum, in the order of [`square_sum`].
 #[inline(always)]
 pub(super) fn exponentials(x: &mut [f32], largest: f32) -> f32 {
-    x.iter_mut().for_each(|x| *x = exp(*x - largest));
     let mut lanes = [0.0; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
+    let replace = |x: &mut f32, lane: &mut f32| {
+        *x = exp(*x - largest);
+        *lane += *x;
+    };
+    // Whole registers: few scores would else be left to what comes after a compiler's longer steps.
+    let (chunks, rest) = x.as_chunks_mut::<LANES>();
     for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, x)| *lane += x);
+        chunk.iter_mut().zip(&mut lanes).for_each(|(x, lane)| replace(x, lane));
     }
-    lanes.iter_mut().zip(rest).for_each(|(lane, x)| *lane += x);
+    rest.iter_mut().zip(&mut lanes).for_each(|(x, lane)| replace(x, lane));
     total(lanes)
+}
+
+/// Blocks of 32 integers of 8 bits with a scale in 16 bits, as floats.
+#[inline(always)]
+pub(super) fn widen_q8_0(blocks: &[Q8], out: &mut [f32]) {
+    for (out, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(blocks) {
+        let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+        out.iter_mut().zip(&block[2..]).for_each(|(out, integer)| *out = scale * f32::from(*integer as i8));
+    }
 }
 
 /// eˣ within 3 parts in 10⁷ for x from −87 to 88; 0 below that, and e⁸⁸ above. No number stays none.

@@ -27,7 +27,7 @@ print("| | median (every round) | of its limit |")
 print("|---|---|---|")
 # Neighbours of a virtual machine take bandwidth: the limit of a round is what was read before and after it, in the mean.
 read = [statistics.mean(row["read_gb_per_s"]) for row in ours]
-line("memory, read from eight places at a time, GB/s", read)
+line("memory, read from 1, 2, 4 or 8 places at a time, the fastest of these, GB/s", read)
 for head, name in (("f16", "f16"), ("q8_0", "q8_0")):
     mb = ours[0][f"bytes_{head}"] / 1e6
     rates = [row[f"decode_{head}"] for row in ours]

@@ -83,8 +83,9 @@ pub(crate) fn backend_of(gpu: &Gpu) -> Backend {
     }
 }
 
-/// The machine's GPU behind a device of the target: by its address, where that is known; by order among those of the same backend, where both have as many; by the
-/// number in the device's name, where the target has fewer; else by order among all.
+/// The machine's GPU behind a device of the target: by its address, where that is known, which devices of our own kernels need; else by order
+/// among those of the same backend, where both have as many; by the number in the device's name, where the target has fewer; else by order
+/// among all.
 pub fn gpu_of<'a>(machine: &'a Machine, target: &Target, device: usize) -> Option<&'a Gpu> {
     let placed = target.devices.get(device)?;
     let shares_host = placed.shares_host;

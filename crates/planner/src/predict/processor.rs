@@ -186,8 +186,8 @@ const SETS: [(&str, &str, f64); 6] = [
     ("asimddp", "neon", 16.0),
 ];
 
-/// The kernels of crate `kernels` by the features that they need, the fastest first. AMX is left out: whether the system lends it is found out when it runs, and how fast it is was
-/// not measured.
+/// The kernels of crate `kernels` by the features that they need, the fastest first. AMX is left out: whether the system lends it is found out
+/// when it runs, and how fast it is was not measured.
 const KERNELS: [(&[&str], &str); 4] = [
     (&["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"], "avx512-vnni"),
     (&["avx2", "avx_vnni"], "avx-vnni"),

@@ -327,6 +327,17 @@ fn layers_on_a_named_device_are_counted_there_to_the_byte() {
             assert_eq!(part["planned"]["value"], part["reported"], "{part:#}");
         }
     }
+    let here = folder.output("detect --json");
+    let here: Value = serde_json::from_slice(&here.stdout).unwrap();
+    if !here["gpus"].as_array().unwrap().is_empty() {
+        eprintln!("SKIPPED: this machine has a GPU, and wgpu0 may be it");
+        return;
+    }
+    // Of software nobody knows the speed: by itself a plan puts no layer there, and says so.
+    let plan = json(&folder, "plan m.gguf -c 128 -ctk f32 -ctv f32 --device wgpu0", "plan");
+    assert!(plan["settings"].as_array().unwrap().iter().all(|setting| setting["name"] != "n_gpu_layers"), "{plan:#}");
+    let said = "wgpu0 is no GPU that is known of this machine, nor its speed: it gets layers only with -ngl";
+    assert!(plan["warnings"].as_array().unwrap().iter().any(|warning| warning == said), "{plan:#}");
 }
 
 /// The same through CUDA, on a driver without a GPU: its kernels are this program's own, compiled for the CPU.

@@ -161,14 +161,14 @@ fn settings(u: &mut Unstructured<'_>) -> Result<Settings> {
 fn target(u: &mut Unstructured<'_>) -> Result<Target> {
     let mut devices = Vec::new();
     for index in 0..u.int_in_range(0..=3)? {
-        let memory = || -> Known<Bytes> { Known::exact(Bytes::from_mib(8192), "fuzz") };
+        let memory = Known::exact(Bytes::from_mib(8192), "fuzz");
         let backend = match u.int_in_range(0..=3)? {
             0 => Backend::cuda(false),
             1 => Backend::vulkan(u.arbitrary()?, Some(u.arbitrary()?)),
             2 => Backend::metal(),
             _ => Backend::pretended(u.arbitrary()?),
         };
-        devices.push(Device { name: format!("FAKE{index}"), backend, total: memory(), free: memory(), shares_host: false });
+        devices.push(Device::of_its_own(format!("FAKE{index}"), backend, memory));
     }
     let cpu_features = ["avx2", "avx512f", "amx_int8"].into_iter().take(u.int_in_range(0..=3)?).map(str::to_owned).collect();
     Ok(Target { devices, idle: Vec::new(), cpu_features, cpu_arch: "x86_64".into() })

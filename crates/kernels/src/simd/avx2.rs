@@ -299,22 +299,14 @@ fn totals_of(sums: [[__m256; 2]; 4]) -> [f32; 4] {
     [totals[0], totals[1], totals[4], totals[5]]
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-fn add_columns_to_four(weights: [&[f32]; 4], rows: Chunks<'_>, from: usize, out: [&mut [f32]; 4]) -> usize {
-    if out[0].len() >= from + 16 { add_columns::<4, 2>(weights, rows, from, out) } else { add_columns::<4, 1>(weights, rows, from, out) }
-}
+/// Registers of each output that are summed at a time: of four outputs, of two and of one.
+const COLUMNS: [usize; 3] = [2, 4, 8];
 
+/// `V` registers of each of `Q` outputs, or one where fewer are left.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn add_columns_to_two(weights: [&[f32]; 2], rows: Chunks<'_>, from: usize, out: [&mut [f32]; 2]) -> usize {
-    if out[0].len() >= from + 32 { add_columns::<2, 4>(weights, rows, from, out) } else { add_columns::<2, 1>(weights, rows, from, out) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn add_columns_to_one(weights: [&[f32]; 1], rows: Chunks<'_>, from: usize, out: [&mut [f32]; 1]) -> usize {
-    if out[0].len() >= from + 64 { add_columns::<1, 8>(weights, rows, from, out) } else { add_columns::<1, 1>(weights, rows, from, out) }
+fn some_columns<const Q: usize, const V: usize>(weights: [&[f32]; Q], rows: Chunks<'_>, from: usize, out: [&mut [f32]; Q]) -> usize {
+    if out[0].len() >= from + V * 8 { add_columns::<Q, V>(weights, rows, from, out) } else { add_columns::<Q, 1>(weights, rows, from, out) }
 }
 
 /// `V` registers of each of `Q` outputs.

@@ -308,33 +308,17 @@ fn eight_apart(a: __m512, b: __m512) -> __m512 {
     _mm512_add_ps(_mm512_shuffle_f32x4::<0b01_00_01_00>(a, b), _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b))
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn add_columns_to_four(weights: [&[f32]; 4], rows: Chunks<'_>, from: usize, out: [&mut [f32]; 4]) -> usize {
-    if out[0].len() >= from + 4 * LANES {
-        add_columns::<4, 4>(weights, rows, from, out)
-    } else {
-        add_columns::<4, 1>(weights, rows, from, out)
-    }
-}
+/// Registers of each output that are summed at a time: of four outputs, of two and of one.
+const COLUMNS: [usize; 3] = [4, 4, 8];
 
+/// `V` registers of each of `Q` outputs, or one where fewer are left.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn add_columns_to_two(weights: [&[f32]; 2], rows: Chunks<'_>, from: usize, out: [&mut [f32]; 2]) -> usize {
-    if out[0].len() >= from + 4 * LANES {
-        add_columns::<2, 4>(weights, rows, from, out)
+fn some_columns<const Q: usize, const V: usize>(weights: [&[f32]; Q], rows: Chunks<'_>, from: usize, out: [&mut [f32]; Q]) -> usize {
+    if out[0].len() >= from + V * LANES {
+        add_columns::<Q, V>(weights, rows, from, out)
     } else {
-        add_columns::<2, 1>(weights, rows, from, out)
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn add_columns_to_one(weights: [&[f32]; 1], rows: Chunks<'_>, from: usize, out: [&mut [f32]; 1]) -> usize {
-    if out[0].len() >= from + 8 * LANES {
-        add_columns::<1, 8>(weights, rows, from, out)
-    } else {
-        add_columns::<1, 1>(weights, rows, from, out)
+        add_columns::<Q, 1>(weights, rows, from, out)
     }
 }
 

@@ -69,9 +69,9 @@ macro_rules! compiled {
             fn add_weighted(weights: &[f32], rows: &[f32], width: usize, out: &mut [f32]) {
                 crate::simd::floats::add_weighted(
                     (weights, rows, width, out),
-                    |weights, rows, from, out| super::add_columns_to_four(weights, rows, from, out),
-                    |weights, rows, from, out| super::add_columns_to_two(weights, rows, from, out),
-                    |weights, rows, from, out| super::add_columns_to_one(weights, rows, from, out),
+                    |weights, rows, from, out| super::some_columns::<4, { super::COLUMNS[0] }>(weights, rows, from, out),
+                    |weights, rows, from, out| super::some_columns::<2, { super::COLUMNS[1] }>(weights, rows, from, out),
+                    |weights, rows, from, out| super::some_columns::<1, { super::COLUMNS[2] }>(weights, rows, from, out),
                 );
             }
             pub(in crate::simd) static FLOATS: crate::simd::floats::Floats = crate::simd::floats::Floats {

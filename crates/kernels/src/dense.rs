@@ -3,6 +3,7 @@
 use crate::kernel::{Half, Kernel, Q8, ROWS};
 use crate::linear::distant;
 use crate::pool::{Pool, Table};
+use crate::simd::floats::widen_q8_0;
 use crate::vector::widen;
 use bytes::Bytes;
 use half::{bf16, f16};
@@ -152,12 +153,7 @@ impl DenseMatrix {
             DenseType::F32 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, bytes)| *out = f32::from_le_bytes(*bytes)),
             DenseType::F16 => widen(bytes.as_chunks().0, out),
             DenseType::Bf16 => out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, bytes)| *out = bf16::from_le_bytes(*bytes).to_f32()),
-            DenseType::Q8_0 => {
-                for (out, block) in out.chunks_mut(32).zip(bytes.as_chunks::<34>().0) {
-                    let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-                    out.iter_mut().zip(&block[2..]).for_each(|(out, weight)| *out = scale * f32::from(*weight as i8));
-                }
-            }
+            DenseType::Q8_0 => widen_q8_0(bytes.as_chunks().0, out),
         }
     }
 

@@ -110,7 +110,7 @@ impl Kernel {
         (self.functions().widen)(halves, out);
     }
 
-    /// Blocks of `q8_0`, a scale in 16 bits before 32 integers of 8 bits, as floats: over the shorter of both, in whole blocks.
+    /// Blocks of `q8_0`, a scale in 16 bits before 32 integers of 8 bits, as floats: over the shorter of both.
     ///
     /// ```
     /// use kernels::Kernel;

@@ -345,13 +345,18 @@ pub(super) fn exponentials(x: &mut [f32], largest: f32) -> f32 {
     total(lanes)
 }
 
-/// Blocks of 32 integers of 8 bits with a scale in 16 bits, as floats.
+/// Blocks of 32 integers of 8 bits with a scale in 16 bits, as floats: over the shorter of both.
 #[inline(always)]
-pub(super) fn widen_q8_0(blocks: &[Q8], out: &mut [f32]) {
-    for (out, block) in out.as_chunks_mut::<32>().0.iter_mut().zip(blocks) {
-        let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
-        out.iter_mut().zip(&block[2..]).for_each(|(out, integer)| *out = scale * f32::from(*integer as i8));
-    }
+pub(crate) fn widen_q8_0(blocks: &[Q8], out: &mut [f32]) {
+    let (whole, rest) = out.as_chunks_mut::<32>();
+    whole.iter_mut().zip(blocks).for_each(|(out, block)| widen_block(block, out));
+    blocks.get(whole.len()).into_iter().for_each(|block| widen_block(block, rest));
+}
+
+#[inline(always)]
+fn widen_block(block: &Q8, out: &mut [f32]) {
+    let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+    out.iter_mut().zip(&block[2..]).for_each(|(out, integer)| *out = scale * f32::from(*integer as i8));
 }
 
 /// eˣ within 3 parts in 10⁷ for x from −87 to 88; 0 below that, and e⁸⁸ above. No number stays none.

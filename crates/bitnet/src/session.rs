@@ -5,7 +5,7 @@ use crate::layer::{Buffers, Pass};
 use crate::rope::Rope;
 use crate::stack::{Stack, StackError};
 use crate::weights::Weights;
-use kernels::Pool;
+use kernels::{DenseScratch, Pool};
 use std::sync::Arc;
 
 /// Longest context: beyond any model's, and products of sizes stay far from overflow.
@@ -99,6 +99,8 @@ pub struct Session {
     device: Option<Box<dyn Stack>>,
     /// The last token's stream, normalised.
     last: Vec<f32>,
+    /// The same as the head takes it.
+    head_input: DenseScratch,
     logits: Vec<f32>,
     pool: Pool,
     past: usize,
@@ -137,6 +139,7 @@ impl Session {
             rope: Rope::new(n_ubatch.min(n_ctx), config.head_dim, config.rope_base),
             buffers: Buffers::new(config, n_ubatch.min(n_ctx)),
             last: vec![0.0; config.n_embd],
+            head_input: weights.head().scratch(),
             logits: vec![0.0; config.n_vocab],
             pool: Pool::new(threads)?,
             past: 0,
@@ -169,7 +172,7 @@ impl Session {
         let count = (tokens.len() - 1) % self.micro_batch() + 1;
         let stream = &self.buffers.x[(count - 1) * width..count * width];
         self.weights.kernel.rms_norm(stream, &self.weights.output_norm, self.weights.config.rms_eps, &mut self.last);
-        self.weights.head().multiply(&self.last, self.weights.kernel, &mut self.pool, &mut self.logits);
+        self.weights.head().multiply(&self.last, &mut self.head_input, self.weights.kernel, &mut self.pool, &mut self.logits);
         Ok(&self.logits)
     }
 

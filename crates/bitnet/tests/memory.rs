@@ -44,9 +44,11 @@ fn weights_take_what_is_said_beyond_their_file() {
 fn a_context_takes_what_is_said_to_the_byte_and_nothing_later() {
     for case in cases() {
         let built = case.build(Written::default());
-        let load = LoadOptions::default();
-        let weights = Arc::new(Weights::load(&built.model, std::slice::from_ref(&built.data), &load).unwrap());
-        for (n_ctx, n_ubatch, cache) in [(40, 5, CacheType::F32), (33, 64, CacheType::F16), (128, 1, CacheType::Q8_0)] {
+        for (n_ctx, n_ubatch, cache, head) in
+            [(40, 5, CacheType::F32, HeadType::File), (33, 64, CacheType::F16, HeadType::Q8_0), (128, 1, CacheType::Q8_0, HeadType::Q8_0)]
+        {
+            let load = LoadOptions { head, ..LoadOptions::default() };
+            let weights = Arc::new(Weights::load(&built.model, std::slice::from_ref(&built.data), &load).unwrap());
             let options = Options { n_ctx, n_ubatch, cache, threads: 1 };
             let predicted = requirement(&built.model, &load, &options).unwrap();
             let (pool, _) = held(|| kernels::Pool::new(1).unwrap());

@@ -158,7 +158,7 @@ pub struct Buffers {
     pub kv_cache: Bytes,
     /// What a micro-batch is computed in, with its rotary angles.
     pub compute: Bytes,
-    /// Logits of one token, and the stream that they come from.
+    /// Logits of one token, and the stream that they come from, also as a head in `q8_0` takes it.
     pub output: Bytes,
 }
 
@@ -194,7 +194,7 @@ impl Buffers {
             weights_copied,
             kv_cache: row.times(sizes.n_ctx).times(here.saturating_mul(2)),
             compute: Bytes::new(token).times(sizes.n_ubatch.min(sizes.n_ctx)) + floats(half),
-            output: floats(figures.n_vocab) + floats(embd),
+            output: floats(figures.n_vocab) + floats(embd) + head_input(model, figures, engine),
         }
     }
 }
@@ -271,6 +271,15 @@ pub fn with_copied_head(model: &Model, ty: QuantType) -> Model {
     copied.tensors.push(Tensor { name: HEAD.to_owned(), ty, bytes, ..tensor.clone() });
     copied.tied_embeddings = false;
     copied
+}
+
+/// A block of 32 integers of 16 bits with a scale.
+const HEAD_BLOCK: Bytes = Bytes::new(32 * 2 + 4);
+
+/// What a token is converted into for a head in `q8_0` (`kernels::DenseScratch`).
+fn head_input(model: &Model, figures: &Figures, engine: BitNet) -> Bytes {
+    let ty = head_copy(model, engine).or(head_type(model));
+    if ty == Some(QuantType::Q8_0) { HEAD_BLOCK.times(figures.n_embd / 32) } else { Bytes::ZERO }
 }
 
 const EMBEDDING: &str = "token_embd.weight";

@@ -142,7 +142,8 @@ fn head(kernel: Kernel, pool: &mut Pool) {
     let q8 = DenseMatrix::new(vec![1; rows * 80 * 34].into(), DenseType::Q8_0, rows, 2560).unwrap();
     let (x, mut out) = (vec![0.5; 2560], vec![0.0; rows]);
     for matrix in [halves, q8] {
-        let took = fastest(|| matrix.multiply(&x, kernel, pool, &mut out));
+        let mut scratch = matrix.scratch();
+        let took = fastest(|| matrix.multiply(&x, &mut scratch, kernel, pool, &mut out));
         let rate = matrix.bytes() as f64 / took.as_secs_f64() / 1e9;
         println!("{kernel}: head of {rows} rows in {:?}: {took:.1?}, {rate:.1} GB/s", matrix.ty());
     }

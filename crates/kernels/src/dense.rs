@@ -1,5 +1,6 @@
 //! Dense matrices times one token: the output head, and the rows of the embedding table.
 
+use crate::block16::{self, Block16};
 use crate::kernel::{Half, Kernel, Q8, ROWS};
 use crate::linear::distant;
 use crate::pool::{Pool, Table};
@@ -8,14 +9,29 @@ use crate::vector::widen;
 use bytes::Bytes;
 use half::{bf16, f16};
 
-/// Partial sums of a row: column `i` is added to lane `i mod 16`, and the lanes are then summed pairwise. Products and sums are rounded
-/// one after the other, never fused. So a row has one result, whatever computes it.
+/// Partial sums of a row of floats: column `i` is added to lane `i mod 16`, and the lanes are then summed pairwise. Products and sums are
+/// rounded one after the other, never fused. So a row has one result, whatever computes it.
 pub(crate) const LANES: usize = 16;
+
+/// Partial sums of a row in `q8_0`. Of each block lane `i` takes the products of columns `2i`, `2i + 1`, `16 + 2i` and `17 + 2i`, whose sum
+/// is an exact integer, times what both scales are together; the lanes are then summed pairwise as [`total`] sums sixteen.
+pub(crate) const LANES_Q8_0: usize = LANES / 2;
 
 /// The sum of the lanes, in pairs that are eight, four, two and one apart.
 #[inline(always)]
 pub(crate) fn total(mut lanes: [f32; LANES]) -> f32 {
     for width in [8, 4, 2, 1] {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+    }
+    lanes[0]
+}
+
+/// The same of the lanes of a row in `q8_0`.
+#[inline(always)]
+pub(crate) fn total_q8_0(mut lanes: [f32; LANES_Q8_0]) -> f32 {
+    for width in [4, 2, 1] {
         for lane in 0..width {
             lanes[lane] += lanes[lane + width];
         }
@@ -45,6 +61,14 @@ impl DenseType {
             Self::Q8_0 => (32, 34),
         }
     }
+
+    /// Blocks that a token of so many columns is converted into.
+    const fn blocks16(self, columns: usize) -> usize {
+        match self {
+            Self::Q8_0 => columns / block16::WIDTH,
+            Self::F32 | Self::F16 | Self::Bf16 => 0,
+        }
+    }
 }
 
 /// `rows` outputs of `columns` inputs each, with weights in place.
@@ -54,6 +78,19 @@ pub struct DenseMatrix {
     ty: DenseType,
     rows: usize,
     columns: usize,
+}
+
+/// What a token is converted into for a matrix, from [`DenseMatrix::scratch`].
+#[derive(Clone, Debug)]
+pub struct DenseScratch {
+    blocks: Vec<Block16>,
+}
+
+impl DenseScratch {
+    /// Bytes that it takes for a matrix of this type with so many columns: 68 per block of 32 for `q8_0`, else none.
+    pub const fn bytes(ty: DenseType, columns: usize) -> usize {
+        ty.blocks16(columns).saturating_mul(size_of::<Block16>())
+    }
 }
 
 /// Weights that are no dense matrix.
@@ -157,21 +194,40 @@ impl DenseMatrix {
         }
     }
 
-    /// All rows times `x`: `out[row] = Σ weight · x`.
-    ///
-    /// # Panics
-    /// `x` or `out` has another length than the matrix asks for.
-    pub fn multiply(&self, x: &[f32], kernel: Kernel, pool: &mut Pool, out: &mut [f32]) {
-        assert!(x.len() == self.columns && out.len() == self.rows, "lengths of another matrix");
-        pool.split(out, ROWS, |first, out| self.multiply_rows(first, x, kernel, out));
+    /// Room for what [`DenseMatrix::multiply`] makes of a token.
+    pub fn scratch(&self) -> DenseScratch {
+        DenseScratch { blocks: vec![Block16::ZERO; self.ty.blocks16(self.columns)] }
     }
 
-    fn multiply_rows(&self, first: usize, x: &[f32], kernel: Kernel, out: &mut [f32]) {
+    /// All rows times `x`: `out[row] = Σ weight · x`. Weights in `q8_0` take `x` in blocks of 32 integers of 16 bits, within a 65,534th of the
+    /// largest of each block; a value that is no number, or infinite, makes all of `out` none.
+    ///
+    /// ```
+    /// use kernels::{DenseMatrix, DenseType, Kernel, Pool};
+    /// let weights: Vec<u8> = [1.0_f32, 2.0, 3.0, 4.0].iter().flat_map(|w| w.to_le_bytes()).collect();
+    /// let matrix = DenseMatrix::new(weights.into(), DenseType::F32, 2, 2)?;
+    /// let mut out = [0.0; 2];
+    /// matrix.multiply(&[10.0, 1.0], &mut matrix.scratch(), Kernel::best(), &mut Pool::new(1)?, &mut out);
+    /// assert_eq!(out, [12.0, 34.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Panics
+    /// `x` or `out` has another length than the matrix asks for, or `scratch` is that of a matrix of other columns or another type.
+    pub fn multiply(&self, x: &[f32], scratch: &mut DenseScratch, kernel: Kernel, pool: &mut Pool, out: &mut [f32]) {
+        assert!(x.len() == self.columns && out.len() == self.rows, "lengths of another matrix");
+        if self.ty == DenseType::Q8_0 {
+            block16::quantize(x, &mut scratch.blocks);
+        }
+        pool.split(out, ROWS, |first, out| self.multiply_rows(first, x, &scratch.blocks, kernel, out));
+    }
+
+    fn multiply_rows(&self, first: usize, x: &[f32], blocks: &[Block16], kernel: Kernel, out: &mut [f32]) {
         let bytes = self.row_bytes(first, out.len());
         let functions = kernel.functions();
         match self.ty {
             DenseType::F16 => walk(bytes.as_chunks::<2>().0, x, out, functions.f16),
-            DenseType::Q8_0 => walk(bytes.as_chunks::<34>().0, x, out, functions.q8_0),
+            DenseType::Q8_0 => walk(bytes.as_chunks::<34>().0, blocks, out, functions.q8_0),
             DenseType::F32 => walk(bytes.as_chunks::<4>().0, x, out, |rows, x| rows.map(|row| plain(row, x, f32::from_le_bytes))),
             DenseType::Bf16 => walk(bytes.as_chunks::<2>().0, x, out, functions.bf16),
         }
@@ -186,7 +242,7 @@ fn away(x: f32) -> i8 {
 }
 
 /// Rows in tiles of distant ones.
-fn walk<T>(weights: &[T], x: &[f32], out: &mut [f32], dots: impl Fn([&[T]; ROWS], &[f32]) -> [f32; ROWS]) {
+fn walk<T, X>(weights: &[T], x: &[X], out: &mut [f32], dots: impl Fn([&[T]; ROWS], &[X]) -> [f32; ROWS]) {
     let length = weights.len() / out.len().max(1);
     for tile in 0..out.len().div_ceil(ROWS) {
         let rows = distant(out.len(), tile);

@@ -1,13 +1,15 @@
 //! The choice of instructions.
 
+use crate::block16::Block16;
 use crate::simd;
 use crate::simd::floats::Floats;
 
 /// Σ code · value of some packed rows with some tokens. All rows have as many bytes, all tokens four values per byte, in whole blocks.
 pub(crate) type Tile<const ROWS: usize, const TOKENS: usize> = fn([&[u8]; ROWS], [&[i8]; TOKENS]) -> [[i32; TOKENS]; ROWS];
 
-/// Σ weight · x of some rows of a dense matrix, in the order that [`crate::dense`] states; weights of `T`, all rows as long as each other.
-pub(crate) type Dots<T, const ROWS: usize> = fn([&[T]; ROWS], &[f32]) -> [f32; ROWS];
+/// Σ weight · x of some rows of a dense matrix, in the order that [`crate::dense`] states; weights of `T` and values of `X`, all rows as long as
+/// the values.
+pub(crate) type Dots<T, X, const ROWS: usize> = fn([&[T]; ROWS], &[X]) -> [f32; ROWS];
 
 /// Rows of a tile.
 pub(crate) const ROWS: usize = 4;
@@ -60,9 +62,9 @@ pub(crate) struct Functions {
     pub(crate) one: Tile<1, 1>,
     /// Prefill of more tokens, instead of `wide`.
     pub(crate) panel: Option<Panel>,
-    pub(crate) f16: Dots<Half, ROWS>,
-    pub(crate) bf16: Dots<Half, ROWS>,
-    pub(crate) q8_0: Dots<Q8, ROWS>,
+    pub(crate) f16: Dots<Half, f32, ROWS>,
+    pub(crate) bf16: Dots<Half, f32, ROWS>,
+    pub(crate) q8_0: Dots<Q8, Block16, ROWS>,
     /// So many turns of products of 8 bits that read no memory; how many products a turn is. `None` where the instruction set has none
     /// of its own for them.
     pub(crate) dots: Option<fn(u64) -> u64>,

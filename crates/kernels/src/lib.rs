@@ -10,6 +10,7 @@
 //! taken in one fixed order by all of them.
 
 mod activation;
+mod block16;
 mod dense;
 mod kernel;
 mod layout;
@@ -22,7 +23,7 @@ mod simd;
 mod vector;
 
 pub use activation::Activations;
-pub use dense::{DenseError, DenseMatrix, DenseType};
+pub use dense::{DenseError, DenseMatrix, DenseScratch, DenseType};
 pub use kernel::{AmxError, Kernel};
 pub use layout::Layout;
 pub use linear::QuantizedLinear;

@@ -89,7 +89,7 @@ fn dense_rows_are_equal_to_the_bit_and_near_the_exact_sum() {
         for (matrix, bound) in [(&f32s, 1e-5), (&f16s, 1e-3), (&bf16s, 1e-2), (&q8, 1e-2)] {
             let multiply = |kernel, threads| {
                 let mut out = vec![f32::NAN; rows];
-                matrix.multiply(&x, kernel, &mut Pool::new(threads).unwrap(), &mut out);
+                matrix.multiply(&x, &mut matrix.scratch(), kernel, &mut Pool::new(threads).unwrap(), &mut out);
                 out
             };
             let reference = multiply(Kernel::reference(), 1);
@@ -102,6 +102,36 @@ fn dense_rows_are_equal_to_the_bit_and_near_the_exact_sum() {
                 let bound = bound * (columns as f64).sqrt();
                 assert!((f64::from(*out) - exact).abs() < bound, "{:?}: {out} for {exact}", matrix.ty());
             }
+        }
+    }
+}
+
+/// Rows of `q8_0` take the token in 16 bits: that moves a sum by less than its own rounding, and hides no value that is no number.
+#[test]
+fn rows_of_q8_0_are_near_the_sum_of_their_weights() {
+    let mut noise = Noise(43);
+    let (rows, columns) = (7, 2560);
+    let weights: Vec<u8> = (0..rows * columns).flat_map(|_| noise.float().to_le_bytes()).collect();
+    let floats = DenseMatrix::new(weights.into(), DenseType::F32, rows, columns).unwrap();
+    let q8 = floats.to_q8_0(Kernel::best(), &mut Pool::new(1).unwrap()).unwrap();
+    // Blocks of very different sizes: each has a scale of its own.
+    let mut x: Vec<f32> = (0..columns).map(|i| noise.float() * [1e-6, 1.0, 300.0][i / 32 % 3]).collect();
+    let multiply = |x: &[f32], kernel| {
+        let mut out = vec![0.0; rows];
+        q8.multiply(x, &mut q8.scratch(), kernel, &mut Pool::new(1).unwrap(), &mut out);
+        out
+    };
+    for (row, out) in multiply(&x, Kernel::best()).into_iter().enumerate() {
+        let mut weights = vec![0.0; columns];
+        q8.row(row, &mut weights);
+        let products = || weights.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+        let (exact, size) = (products().sum::<f64>(), products().map(f64::abs).sum::<f64>());
+        assert!((f64::from(out) - exact).abs() < 3e-6 * size, "{out} for {exact}, of {size}");
+    }
+    for strange in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        x[77] = strange;
+        for kernel in Kernel::available() {
+            assert!(multiply(&x, kernel).iter().all(|out| out.is_nan()), "{kernel} with {strange}");
         }
     }
 }
@@ -146,7 +176,7 @@ fn odd_widths_of_16_bits() {
         let x: Vec<f32> = (0..columns).map(|_| noise.float()).collect();
         let multiply = |kernel| {
             let mut out = vec![f32::NAN; 5];
-            matrix.multiply(&x, kernel, &mut Pool::new(1).unwrap(), &mut out);
+            matrix.multiply(&x, &mut matrix.scratch(), kernel, &mut Pool::new(1).unwrap(), &mut out);
             out
         };
         for kernel in Kernel::available() {

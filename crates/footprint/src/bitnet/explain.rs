@@ -1,6 +1,6 @@
 //! The arithmetic behind each number of the BitNet engine, for people.
 
-use super::{BLOCK, BitNet, Figures, MERGE, PROGRAM, TOKEN, Use, head_copy, is_elsewhere, is_unread, tokenizer};
+use super::{BLOCK, BitNet, Figures, HEAD_BLOCK, MERGE, PROGRAM, TOKEN, Use, head_copy, head_input, is_elsewhere, is_unread, tokenizer};
 use crate::parts::Component;
 use crate::requirement::Requirement;
 use spec::{Bytes, Model, QuantType, Settings};
@@ -31,7 +31,11 @@ pub(crate) fn steps(model: &Model, settings: &Settings, requirement: &Requiremen
             ]
         }
         Component::Output => {
-            vec![format!("logits of one token: {} × 4 B, and the stream that they come from: {} × 4 B", figures.n_vocab, figures.n_embd)]
+            let stream =
+                format!("logits of one token: {} × 4 B, and the stream that they come from: {} × 4 B", figures.n_vocab, figures.n_embd);
+            let blocks = head_input(model, &figures, engine).get() / HEAD_BLOCK.get();
+            let in_blocks = || format!("the same as a head in q8_0 takes it: {blocks} blocks × (32 × 2 B + 4 B)");
+            std::iter::once(stream).chain((blocks > 0).then(in_blocks)).collect()
         }
         Component::Program => {
             let (tokens, merges) = tokenizer(model);

@@ -1,7 +1,8 @@
 //! AVX2: 32 products of 8 bits per instruction, summed in 16 bits and then in 32.
 
 use super::floats::Chunks;
-use crate::dense::{LANES, total};
+use crate::block16::Block16;
+use crate::dense::{LANES, LANES_Q8_0, total, total_q8_0};
 use crate::kernel::{Functions, Half, Q8};
 use crate::layout::{BLOCK, BLOCK_BYTES};
 use crate::vector;
@@ -48,7 +49,7 @@ pub(super) fn checked_halves<const BF16: bool, const R: usize>(rows: [&[Half]; R
     unsafe { dots_halves::<BF16, R>(rows, x) }
 }
 
-pub(super) fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
+pub(super) fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[Block16]) -> [f32; R] {
     // SAFETY: as above.
     unsafe { dots_q8_0(rows, x) }
 }
@@ -174,25 +175,64 @@ fn widened_bf16(halves: __m128i) -> __m256 {
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
-    let mut sums = [[_mm256_setzero_ps(); 2]; R];
-    for (place, x) in x.as_chunks::<32>().0.iter().enumerate() {
+fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[Block16]) -> [f32; R] {
+    let mut sums = [_mm256_setzero_ps(); R];
+    for (place, x) in x.iter().enumerate() {
         super::prefetch(rows, place);
-        let x = [0, 8, 16, 24].map(|start| load_8_floats(&x[start..]));
-        for (sums, row) in sums.iter_mut().zip(rows) {
-            let (scale, integers) = row[place].split_at(2);
-            let scale = _mm256_cvtph_ps(_mm_set1_epi16(i16::from_le_bytes([scale[0], scale[1]])));
-            let product = |i: usize| _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_8(&integers[8 * i..]))), x[i]);
-            for (half, sum) in sums.iter_mut().enumerate() {
-                *sum = _mm256_add_ps(*sum, _mm256_mul_ps(scale, _mm256_add_ps(product(half), product(half + 2))));
-            }
+        let (front, back) = load_32_words(&x.values);
+        let scales = scales(rows, place, x.scale);
+        for ((sum, row), scale) in sums.iter_mut().zip(rows).zip(scales) {
+            let (first, second) = load_32_bytes(&row[place]);
+            let products = _mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_madd_epi16(first, front), _mm256_madd_epi16(second, back)));
+            *sum = _mm256_add_ps(*sum, _mm256_mul_ps(products, _mm256_set1_ps(scale)));
         }
     }
     let mut totals = [0.0; R];
-    for (total_of, sums) in totals.iter_mut().zip(sums) {
-        *total_of = total(lanes(sums));
+    for (total_of, sum) in totals.iter_mut().zip(sums) {
+        *total_of = total_q8_0(eight(sum));
     }
     totals
+}
+
+/// The integers of a block in 16 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_32_bytes(block: &Q8) -> (__m256i, __m256i) {
+    (_mm256_cvtepi8_epi16(load_16(&block[2..])), _mm256_cvtepi8_epi16(load_16(&block[18..])))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_32_words(values: &[i16; 32]) -> (__m256i, __m256i) {
+    let start: *const __m256i = values.as_ptr().cast();
+    // SAFETY: twice 32 bytes are there; the loads need no alignment.
+    unsafe { (_mm256_loadu_si256(start), _mm256_loadu_si256(start.add(1))) }
+}
+
+/// The scales of the blocks of rows at `place` times `scale`: one conversion for all of them, for conversions take as long as four products.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+pub(super) fn scales<const R: usize>(rows: [&[Q8]; R], place: usize, scale: f32) -> [f32; 4] {
+    const { assert!(R <= 4, "half a register of scales") };
+    let mut halves = [0; 4];
+    for (half, row) in halves.iter_mut().zip(rows) {
+        *half = i16::from_le_bytes([row[place][0], row[place][1]]);
+    }
+    let [a, b, c, d] = halves;
+    let mut scales = [0.0; 4];
+    let products = _mm_mul_ps(_mm_cvtph_ps(_mm_setr_epi16(a, b, c, d, 0, 0, 0, 0)), _mm_set1_ps(scale));
+    // SAFETY: the array has the 16 bytes that are written.
+    unsafe { _mm_storeu_ps(scales.as_mut_ptr(), products) };
+    scales
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn eight(sum: __m256) -> [f32; LANES_Q8_0] {
+    let mut lanes = [0.0; LANES_Q8_0];
+    // SAFETY: the array has the 32 bytes that are written.
+    unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sum) };
+    lanes
 }
 
 #[target_feature(enable = "avx2,f16c")]
@@ -364,12 +404,4 @@ fn load_16(bytes: &[u8]) -> __m128i {
     assert!(bytes.len() >= 16);
     // SAFETY: 16 bytes are there; the load needs no alignment.
     unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load_8(bytes: &[u8]) -> __m128i {
-    assert!(bytes.len() >= 8);
-    // SAFETY: 8 bytes are there; the load needs no alignment.
-    unsafe { _mm_loadl_epi64(bytes.as_ptr().cast()) }
 }

@@ -1,8 +1,9 @@
 //! AVX-512 with VNNI: 64 products of 8 bits per instruction, summed in 32 bits.
 
-use super::avx2::has;
+use super::avx2::{eight, has, load_32_bytes, load_32_words, scales};
 use super::floats::Chunks;
-use crate::dense::{LANES, total};
+use crate::block16::Block16;
+use crate::dense::{LANES, total, total_q8_0};
 use crate::kernel::{Functions, Half, Q8};
 use crate::layout::{BLOCK, BLOCK_BYTES};
 use crate::vector;
@@ -48,7 +49,7 @@ fn checked_halves<const BF16: bool, const R: usize>(rows: [&[Half]; R], x: &[f32
     unsafe { dots_halves::<BF16, R>(rows, x) }
 }
 
-fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
+fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[Block16]) -> [f32; R] {
     // SAFETY: as above.
     unsafe { dots_q8_0(rows, x) }
 }
@@ -202,42 +203,26 @@ fn widened_bf16(halves: __m256i) -> __m512 {
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
 }
 
-#[target_feature(enable = "avx512f")]
-fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
-    const { assert!(R <= 8, "a register of scales") };
-    let mut sums = [_mm512_setzero_ps(); R];
-    for (place, x) in x.as_chunks::<32>().0.iter().enumerate() {
-        let (front, back) = x.split_at(LANES);
-        let (front, back) = (load_16_floats(front), load_16_floats(back));
+/// Half a register: converting sums to floats and adding them takes as long as the products, and these are half as many.
+#[target_feature(enable = "avx512f,avx512vl,avx512vnni,f16c")]
+fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[Block16]) -> [f32; R] {
+    let mut sums = [_mm256_setzero_ps(); R];
+    for (place, x) in x.iter().enumerate() {
         super::prefetch(rows, place);
-        let mut halves = [0; 8];
-        for (half, row) in halves.iter_mut().zip(rows) {
-            *half = i16::from_le_bytes([row[place][0], row[place][1]]);
-        }
-        for ((sum, row), scale) in sums.iter_mut().zip(rows).zip(scales(halves)) {
-            let integers = &row[place][2..];
-            let scale = _mm512_set1_ps(scale);
-            let floats = |bytes: &[u8]| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_16(bytes)));
-            let products = _mm512_add_ps(_mm512_mul_ps(floats(&integers[..16]), front), _mm512_mul_ps(floats(&integers[16..]), back));
-            *sum = _mm512_add_ps(*sum, _mm512_mul_ps(scale, products));
+        let (front, back) = load_32_words(&x.values);
+        let scales = scales(rows, place, x.scale);
+        for ((sum, row), scale) in sums.iter_mut().zip(rows).zip(scales) {
+            let (first, second) = load_32_bytes(&row[place]);
+            let products = _mm256_dpwssd_epi32(_mm256_setzero_si256(), first, front);
+            let products = _mm256_cvtepi32_ps(_mm256_dpwssd_epi32(products, second, back));
+            *sum = _mm256_add_ps(*sum, _mm256_mul_ps(products, _mm256_set1_ps(scale)));
         }
     }
     let mut totals = [0.0; R];
     for (total_of, sum) in totals.iter_mut().zip(sums) {
-        *total_of = total(lanes(sum));
+        *total_of = total_q8_0(eight(sum));
     }
     totals
-}
-
-/// 16-bit floats of a register as floats: one conversion for all rows, for conversions take as long as four products.
-#[inline]
-#[target_feature(enable = "avx512f,f16c")]
-fn scales(halves: [i16; 8]) -> [f32; 8] {
-    let [a, b, c, d, e, f, g, h] = halves;
-    let mut scales = [0.0; 8];
-    // SAFETY: the array has the 32 bytes that are written.
-    unsafe { _mm256_storeu_ps(scales.as_mut_ptr(), _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))) };
-    scales
 }
 
 #[inline]
@@ -370,14 +355,6 @@ fn load_16_floats(x: &[f32]) -> __m512 {
     assert!(x.len() >= LANES);
     // SAFETY: 64 bytes are there; the load needs no alignment.
     unsafe { _mm512_loadu_ps(x.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load_16(bytes: &[u8]) -> __m128i {
-    assert!(bytes.len() >= 16);
-    // SAFETY: 16 bytes are there; the load needs no alignment.
-    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
 }
 
 #[inline]

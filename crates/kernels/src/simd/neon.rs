@@ -1,7 +1,8 @@
 //! NEON with the dot products of ARMv8.2: 16 products of 8 bits per instruction, summed in 32 bits.
 
 use super::floats::FLOATS;
-use crate::dense::{LANES, total};
+use crate::block16::Block16;
+use crate::dense::{LANES, LANES_Q8_0, total, total_q8_0};
 use crate::kernel::{Functions, Half, Q8};
 use crate::layout::{BLOCK, BLOCK_BYTES};
 use crate::vector;
@@ -42,7 +43,7 @@ fn checked_widen(halves: &[Half], out: &mut [f32]) {
     unsafe { widen(halves, out) }
 }
 
-fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
+fn checked_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[Block16]) -> [f32; R] {
     // SAFETY: as above.
     unsafe { dots_q8_0(rows, x) }
 }
@@ -170,43 +171,52 @@ fn dots_halves<const BF16: bool, const R: usize>(rows: [&[Half]; R], x: &[f32]) 
     totals
 }
 
+/// Lanes 0 to 3 and 4 to 7.
 #[target_feature(enable = "neon")]
-fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
-    let mut sums = [[vdupq_n_f32(0.0); 4]; R];
-    for (place, x) in x.as_chunks::<32>().0.iter().enumerate() {
-        let x = x.as_chunks::<4>().0;
+fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[Block16]) -> [f32; R] {
+    let mut sums = [[vdupq_n_f32(0.0); 2]; R];
+    for (place, x) in x.iter().enumerate() {
+        let (front, back) = x.values.split_at(LANES);
         for (sums, row) in sums.iter_mut().zip(rows) {
             let (scale, integers) = row[place].split_at(2);
-            let scale = converted(vdup_n_u16(u16::from_le_bytes([scale[0], scale[1]])));
-            let [front, back] = [0, 16].map(|start| integers[start..].first_chunk().copied().unwrap_or([0; 16]));
-            let (front, back) = (eight_bits(&front), eight_bits(&back));
-            for (quarter, sum) in sums.iter_mut().enumerate() {
-                let (first, second) =
-                    (vmulq_f32(front[quarter], load_4_floats(&x[quarter])), vmulq_f32(back[quarter], load_4_floats(&x[quarter + 4])));
-                *sum = vaddq_f32(*sum, vmulq_f32(scale, vaddq_f32(first, second)));
+            let scale = vmulq_n_f32(converted(vdup_n_u16(u16::from_le_bytes([scale[0], scale[1]]))), x.scale);
+            for (half, sum) in sums.iter_mut().enumerate() {
+                let eight = |start: usize| load_8_words(&integers[start + 8 * half..]);
+                let (first, second) = (eight(0), eight(LANES));
+                let (x_first, x_second) = (load_8_shorts(&front[8 * half..]), load_8_shorts(&back[8 * half..]));
+                let low = vmlal_s16(vmull_s16(vget_low_s16(first), vget_low_s16(x_first)), vget_low_s16(second), vget_low_s16(x_second));
+                let high = vmlal_high_s16(vmull_high_s16(first, x_first), second, x_second);
+                *sum = vaddq_f32(*sum, vmulq_f32(vcvtq_f32_s32(vpaddq_s32(low, high)), scale));
             }
         }
     }
     let mut totals = [0.0; R];
     for (total_of, sums) in totals.iter_mut().zip(sums) {
-        *total_of = total(lanes(sums));
+        let mut lanes = [0.0; LANES_Q8_0];
+        for (lanes, sum) in lanes.as_chunks_mut::<4>().0.iter_mut().zip(sums) {
+            // SAFETY: the array has the 16 bytes that are written.
+            unsafe { vst1q_f32(lanes.as_mut_ptr(), sum) };
+        }
+        *total_of = total_q8_0(lanes);
     }
     totals
 }
 
-/// Sixteen integers of 8 bits as floats, four by four.
+/// Eight integers of 8 bits in 16.
 #[inline]
 #[target_feature(enable = "neon")]
-fn eight_bits(integers: &[u8; 16]) -> [float32x4_t; 4] {
+fn load_8_words(bytes: &[u8]) -> int16x8_t {
+    assert!(bytes.len() >= 8);
+    // SAFETY: 8 bytes are there; the load needs no alignment.
+    vmovl_s8(unsafe { vld1_s8(bytes.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_8_shorts(values: &[i16]) -> int16x8_t {
+    assert!(values.len() >= 8);
     // SAFETY: 16 bytes are there; the load needs no alignment.
-    let bytes = unsafe { vld1q_s8(integers.as_ptr().cast()) };
-    let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes)));
-    [
-        vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
-        vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
-        vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
-        vcvtq_f32_s32(vmovl_s16(vget_high_s16(high))),
-    ]
+    unsafe { vld1q_s16(values.as_ptr()) }
 }
 
 #[inline]

@@ -1,6 +1,7 @@
 //! Plain Rust: the meaning of the others, and what processors without them use.
 
-use crate::dense::{LANES, total};
+use crate::block16::Block16;
+use crate::dense::{LANES, LANES_Q8_0, total, total_q8_0};
 use crate::kernel::{Functions, Half, Q8, float};
 use crate::layout::{BLOCK, BLOCK_BYTES};
 use crate::simd::floats::FLOATS;
@@ -49,16 +50,17 @@ fn dots_halves<const BF16: bool, const R: usize>(rows: [&[Half]; R], x: &[f32]) 
     })
 }
 
-fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[f32]) -> [f32; R] {
+fn dots_q8_0<const R: usize>(rows: [&[Q8]; R], x: &[Block16]) -> [f32; R] {
     rows.map(|row| {
-        let mut lanes = [0.0; LANES];
-        for (block, x) in row.iter().zip(x.as_chunks::<32>().0) {
-            let scale = f16::from_le_bytes([block[0], block[1]]).to_f32();
+        let mut lanes = [0.0; LANES_Q8_0];
+        for (block, x) in row.iter().zip(x) {
+            let scale = f16::from_le_bytes([block[0], block[1]]).to_f32() * x.scale;
+            let product = |i: usize| i32::from(block[2 + i] as i8) * i32::from(x.values[i]);
             for (lane, sum) in lanes.iter_mut().enumerate() {
-                let weight = |i: usize| f32::from(block[2 + i] as i8);
-                *sum += scale * (weight(lane) * x[lane] + weight(LANES + lane) * x[LANES + lane]);
+                let products: i32 = [0, 1, 16, 17].map(|i| product(2 * lane + i)).into_iter().sum();
+                *sum += products as f32 * scale;
             }
         }
-        total(lanes)
+        total_q8_0(lanes)
     })
 }

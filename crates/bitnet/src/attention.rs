@@ -50,7 +50,7 @@ impl Attention<'_> {
     /// many as the others; keys of a head whose queries two threads have are read by both.
     pub(crate) fn attend(&self, pool: &mut Pool, out: &mut [f32]) {
         let head_dim = self.config.head_dim;
-        pool.split_columns([(out, self.config.q_width())], head_dim, |[columns]| {
+        pool.split_columns_evenly([(out, self.config.q_width())], head_dim, |[columns]| {
             let mut near = Near { rows: [0.0; KEYS * MAX_HEAD], count: 0, scores: [[0.0; KEYS * MAX_GROUP]; TOKENS] };
             let end = (columns.first() + columns.width()) / head_dim;
             for first in (columns.first() / head_dim..end).step_by(HEADS) {

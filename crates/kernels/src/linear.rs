@@ -57,10 +57,11 @@ impl QuantizedLinear {
     /// As there.
     pub fn forward_add(&self, activations: &Activations, pool: &mut Pool, out: &mut [f32]) {
         let table = self.table(activations, out);
-        pool.split_columns([table], ROWS, |[out]| self.multiply(activations, out, |out, y| *out += y));
+        let step = step(table.1, activations.tokens(), pool.threads());
+        pool.split_columns([table], step, |[out]| self.multiply(activations, out, |out, y| *out += y));
     }
 
-    /// Several layers of the same tokens at once. `then` is called by each thread with what it has written: columns of each output.
+    /// Several layers of the same tokens at once. `then` is called with what was written, columns of each output, once or more by each thread.
     ///
     /// # Panics
     /// As for one.
@@ -72,7 +73,8 @@ impl QuantizedLinear {
     ) {
         let linear = layers.each_ref().map(|(layer, _)| *layer);
         let tables = layers.map(|(layer, out)| layer.table(activations, out));
-        pool.split_columns(tables, ROWS, |out| {
+        let widest = tables.iter().map(|(_, rows)| *rows).max().unwrap_or(0);
+        pool.split_columns(tables, step(widest, activations.tokens(), pool.threads()), |out| {
             linear.iter().zip(out.iter_mut()).for_each(|(layer, out)| layer.multiply(activations, out, |out, y| *out = y));
             then(out);
         });
@@ -160,6 +162,17 @@ impl QuantizedLinear {
             }
         }
     }
+}
+
+/// Rows that threads take together: whole panels for several tokens where there are enough of them for all threads, else less.
+fn step(rows: usize, tokens: usize, threads: usize) -> usize {
+    /// Panels per thread that are enough.
+    const ENOUGH: usize = 4;
+    let mut step = if tokens == 1 { ROWS } else { ROW_PANEL };
+    while step > ROWS && rows / step < ENOUGH * threads {
+        step /= 2;
+    }
+    step
 }
 
 /// Rows of a tile that are read from as many distant places of `rows`: memory serves several streams faster than one. Tile `i`

@@ -114,6 +114,12 @@ impl QuantizedLinear {
         }
     }
 
+    /// The panel from `row` on, of less rows or none at the end of the matrix: also beyond what one thread has taken, for another core finds
+    /// in a shared cache what this one has asked for.
+    fn panel(&self, row: usize) -> &[u8] {
+        self.weights.packed(row, ROW_PANEL.min(self.weights.rows() - row))
+    }
+
     /// The same by panels, whose sums are of all their rows at once.
     fn multiply_panels(&self, panel: Panel, activations: &Activations, out: &mut ColumnsMut<'_>, put: impl Fn(&mut f32, f32)) {
         let (first, count, tokens) = (out.first(), out.width(), activations.tokens());
@@ -124,7 +130,7 @@ impl QuantizedLinear {
         for row in (0..count).step_by(ROW_PANEL) {
             let rows = ROW_PANEL.min(count - row);
             let codes = self.weights.packed(first + row, rows);
-            let mut next = self.weights.packed(first + row + rows, ROW_PANEL.min(count - row - rows));
+            let mut next = self.panel(first + row + rows);
             for tokens in (0..spans).map(|span| begin(span)..begin(span + 1)) {
                 let sums = &mut sums[..tokens.len()];
                 (panel.multiply)(codes, std::mem::take(&mut next), activations.values(tokens.start, tokens.len()), sums);
@@ -144,7 +150,7 @@ impl QuantizedLinear {
         for row in (0..count).step_by(ROW_PANEL) {
             let rows = ROW_PANEL.min(count - row);
             let codes = self.weights.packed(first + row, rows);
-            let mut next = self.weights.packed(first + row + rows, ROW_PANEL.min(count - row - rows));
+            let mut next = self.panel(first + row + rows);
             for tokens in (0..activations.tokens()).step_by(TOKEN_PANEL) {
                 let tokens = tokens..activations.tokens().min(tokens + TOKEN_PANEL);
                 let mut sums = [0; ROW_PANEL * TOKEN_PANEL];

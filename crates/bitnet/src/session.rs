@@ -25,9 +25,9 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// 4096 tokens, 128 at a time, 16-bit keys and values, one thread.
+    /// 4096 tokens, 32 at a time, 16-bit keys and values, one thread.
     fn default() -> Self {
-        Self { n_ctx: 4096, n_ubatch: 128, cache: CacheType::F16, threads: 1 }
+        Self { n_ctx: 4096, n_ubatch: 32, cache: CacheType::F16, threads: 1 }
     }
 }
 

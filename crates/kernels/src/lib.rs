@@ -6,8 +6,8 @@
 //! * [`QuantizedLinear`]: weights × tokens, over the threads of a [`Pool`]
 //! * [`DenseMatrix`]: f32, f16, bf16 or `q8_0` weights × one token, for the output head
 //!
-//! Sums over 8-bit products are exact integers, so every kernel gives the same bits as the plain one; sums of the dense head are
-//! taken in one fixed order by all of them.
+//! Sums over 8-bit products are exact integers, so every kernel gives the same bits as the plain one. Of a head in `q8_0` the products
+//! of a lane of a block are exact integers too, with the token in 16 bits; floats are added in one fixed order by all of them.
 
 mod activation;
 mod block16;

@@ -4,7 +4,7 @@ use super::objective::Goal;
 use super::request::{DevicePreference, Power};
 use super::search::Found;
 use super::shared::{more_of_the_host, tighter_is_the_host};
-use super::site::{BITNET_UBATCH, Candidate, Reach, Residency, Rung, Site};
+use super::site::{Candidate, Reach, Residency, Rung, Site};
 use super::verdict::{Binding, Change, Choice, Origin, Pool, Strategy};
 use crate::emit::bitnet_has;
 use crate::emit::flags::{flags, value_text};
@@ -93,7 +93,7 @@ impl Site<'_> {
                 searched("each micro-batch copies the host's weights to the GPU once".to_owned())
             }
             "n_ubatch" if settings.n_ubatch > 512 => searched("each micro-batch reads the experts that its tokens visit once".to_owned()),
-            "n_ubatch" if self.request.profile.bitnet.is_some() && settings.n_ubatch == BITNET_UBATCH => {
+            "n_ubatch" if self.request.profile.bitnet.is_some() && settings.n_ubatch == self.bitnet_ubatch() => {
                 rule("the smallest with nearly the best speed of reading: weights are unpacked once for all of its tokens".to_owned())
             }
             "n_ubatch" if settings.n_ubatch < 512 => rule("never above context or batch".to_owned()),

@@ -20,6 +20,11 @@ const KEPT: usize = 500;
 /// Fewer tokens than these tell more of the start than of the speed: of decode, and of prefill.
 pub(crate) const FEWEST: [u64; 2] = [16, 32];
 
+/// Whether what was measured is long enough, in all and on average, to tell a speed.
+pub(crate) fn tells(timing: &Timing, fewest: u64) -> bool {
+    timing.tokens >= fewest && timing.length().is_none_or(|length| length >= fewest as f64)
+}
+
 /// A model so many times as large or as small is bound by something else.
 const ALIKE: f64 = 6.0;
 
@@ -69,9 +74,11 @@ struct Run {
     os: Option<String>,
     flash_attention: bool,
     ubatch: f64,
-    /// Tokens before the answer.
+    /// Tokens before an answer, and before what was computed of its prompt.
     depth: f64,
-    /// Tokens and tokens per second of prompt and answer; none where there were too few.
+    #[serde(default)]
+    prompt_depth: f64,
+    /// Tokens of one prompt or answer, and tokens per second; none where there were too few.
     prefill: Option<(f64, f64)>,
     decode: Option<(f64, f64)>,
 }
@@ -103,11 +110,14 @@ fn alone_of(advice: &Advice) -> Option<Alone> {
 impl Run {
     fn of(advice: &Advice, outcome: &Outcome) -> Option<Self> {
         let Alone { decode, prefill, shape, conditions, ubatch } = alone_of(advice)?;
+        let length = |timing: &Timing| timing.length().unwrap_or(timing.tokens as f64);
         let timed = |timing: &Timing, fewest: u64| {
             let rate = timing.rate()?.get();
-            (timing.tokens >= fewest).then_some((timing.tokens as f64, rate))
+            tells(timing, fewest).then_some((length(timing), rate))
         };
         let (read, written) = (timed(&outcome.prefill, FEWEST[1]), timed(&outcome.decode, FEWEST[0]));
+        // From tokens before each, on average, to those before the first.
+        let before = |timing: &Timing| Some((timing.depth()? - (length(timing) - 1.0) / 2.0).max(0.0));
         if read.is_none() && written.is_none() {
             return None;
         }
@@ -139,7 +149,8 @@ impl Run {
             os: conditions.os,
             flash_attention: conditions.flash_attention == Switch::On,
             ubatch,
-            depth: outcome.prefill.tokens as f64,
+            depth: before(&outcome.decode).unwrap_or(outcome.prefill.tokens as f64),
+            prompt_depth: before(&outcome.prefill).unwrap_or(0.0),
             prefill: read,
             decode: written,
         })
@@ -196,7 +207,7 @@ impl Run {
             all.push(Observation { cases: vec![Case { sum, tokens: 1.0 }], rate, noise });
         }
         if let (Some((tokens, rate)), Some(device)) = (self.prefill, self.device(self.vector[1])) {
-            let sum = roofline::prefill(&device, &work(0.0, tokens), &conditions);
+            let sum = roofline::prefill(&device, &work(self.prompt_depth, tokens), &conditions);
             all.push(Observation { cases: vec![Case { sum, tokens }], rate, noise });
         }
         all.retain(|one| one.rate.is_finite() && one.rate > 0.0 && one.cases.iter().all(|case| case.tokens > 0.0));
@@ -290,7 +301,7 @@ mod tests {
 
         // Half as fast as predicted.
         let seconds = 64.0 / (0.5 * rate(&before));
-        let timing = |tokens, seconds: f64| Timing { tokens, time: Duration::from_secs_f64(seconds) };
+        let timing = |tokens, seconds: f64| Timing::somewhere(tokens, Duration::from_secs_f64(seconds));
         let prefill = before.prediction.prefill.get().unwrap().get();
         let outcome = Outcome { prefill: timing(512, 512.0 / (0.5 * prefill)), decode: timing(64, seconds), ..Outcome::default() };
         for _ in 0..3 {

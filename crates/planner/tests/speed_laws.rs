@@ -139,6 +139,12 @@ proptest! {
             let (low, high) = (known.low().unwrap().get(), known.high().unwrap().get());
             prop_assert!(0.0 < low && low < rate(known) && rate(known) < high && high.is_finite());
         }
+        let read = &forecast.request.prefill;
+        prop_assert_eq!(read.is_unknown(), base.computed() == 0);
+        if let Some(read) = read.get() {
+            let seconds = f64::from(base.computed()) / read.get();
+            prop_assert!(seconds <= forecast.request.first_token.get().unwrap().as_secs_f64() * SAME, "{seconds}");
+        }
         let times = |workload| {
             let request = case.forecast(&machine, workload).request;
             (request.first_token.get().unwrap(), request.whole.get().unwrap())

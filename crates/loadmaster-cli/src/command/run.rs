@@ -120,8 +120,9 @@ fn external(shared: &Shared, advice: &Advice, args: &RunArgs, extra: Vec<OsStrin
 
 /// Result and receipt: as one JSON document, or the receipt as talk after the text.
 fn show(shared: &Shared, advice: &Advice, outcome: &loadmaster::launch::Outcome, args: &RunArgs, text: String) -> Outcome {
-    // A talk has prompts at many depths, of which only sums are told.
-    if let (false, Some(file)) = (args.chat, runs::file())
+    // A talk has prompts at many depths, of which some engines tell only sums.
+    let is_of_use = !args.chat || outcome.prefill.depth().is_some();
+    if let Some(file) = runs::file().filter(|_| is_of_use)
         && let Err(error) = runs::remember(&file, advice, outcome)
     {
         shared.output.warn(format_args!("what this run measured is not kept for predictions: {}", crate::exit::chain(&error)));

@@ -116,7 +116,8 @@ fn speed_row(table: &mut Table, name: &str, line: &SpeedLine) {
         (Some(low), Some(high)) => format!("{} to {}", super::Rate(low), super::Rate(high)),
         _ => line.source.clone(),
     };
-    let measured = if line.tokens == 0 { "nothing".to_owned() } else { format!("{} ({} tokens)", rate(line.measured), line.tokens) };
+    let depth = line.depth.map_or_else(String::new, |depth| format!(" at depth {depth:.0}"));
+    let measured = if line.tokens == 0 { "nothing".to_owned() } else { format!("{} ({} tokens{depth})", rate(line.measured), line.tokens) };
     table.row([
         Cell::plain(name),
         Cell::plain(line.predicted.map_or_else(|| "unknown".to_owned(), |value| format!("~{}", super::Rate(value)))),

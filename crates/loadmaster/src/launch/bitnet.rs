@@ -253,7 +253,8 @@ impl Session {
         let Some(tokens) = read else {
             return Ok(Generated { text: String::new(), stop: Stop::Cancelled, prefill: Timing::default(), decode: Timing::default() });
         };
-        let prefill = Timing { tokens: tokens as u64, time: begun.elapsed() };
+        let past = self.dialogue.session().past().saturating_sub(tokens) as u64;
+        let prefill = Timing::behind(past, tokens as u64, begun.elapsed());
         let (text, stop, decode) = self.continued(generation, &go_on, on)?;
         self.outcome.prefill.add(prefill);
         self.outcome.decode.add(decode);
@@ -270,7 +271,7 @@ impl Session {
     ) -> Result<(String, Stop, Timing), LaunchError> {
         let Generation { n_predict, temperature, top_k, top_p, seed } = *generation;
         let mut sampler = Sampler::new(Sampling { temperature, top_k: top_k as usize, top_p, seed: seed.into() });
-        let begun = Instant::now();
+        let (begun, past) = (Instant::now(), self.dialogue.session().past() as u64);
         let mut text = String::new();
         let mut say = |piece: String, on: &mut dyn FnMut(Event<'_>)| {
             if !piece.is_empty() {
@@ -299,7 +300,7 @@ impl Session {
         };
         say(self.dialogue.rest(), on);
         // The first token costs no decode: it is chosen from the prompt's logits. Finding an end costs one, and is none.
-        let decode = Timing { tokens: tokens.saturating_sub(1).into(), time: begun.elapsed() };
+        let decode = Timing::behind(past, tokens.saturating_sub(1).into(), begun.elapsed());
         Ok((text, stop, decode))
     }
 

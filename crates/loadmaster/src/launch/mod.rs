@@ -83,18 +83,50 @@ impl std::fmt::Display for Stage {
     }
 }
 
-/// Tokens, and the time they took.
+/// Tokens, the time they took, and where in their contexts they stood.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Timing {
     /// Tokens computed.
     pub tokens: u64,
     /// Time for all of them.
     pub time: Duration,
+    /// Pieces of text that they were of, each one token after another; 0 where that is not known.
+    pub pieces: u64,
+    /// Tokens before each of them in its context, added up over all of them; of no meaning where `pieces` is 0.
+    pub earlier: u64,
 }
 
 impl Timing {
+    /// One piece of text, behind `past` tokens of its context.
+    ///
+    /// ```
+    /// use loadmaster::launch::Timing;
+    /// use std::time::Duration;
+    ///
+    /// let mut timing = Timing::behind(100, 3, Duration::from_millis(30));
+    /// assert_eq!((timing.depth(), timing.length()), (Some(101.0), Some(3.0)));
+    /// timing.add(Timing::behind(200, 1, Duration::from_millis(10)));
+    /// assert_eq!((timing.depth(), timing.length()), (Some(125.75), Some(2.0)));
+    /// ```
+    pub fn behind(past: u64, tokens: u64, time: Duration) -> Self {
+        let earlier = tokens.saturating_mul(past).saturating_add(tokens.saturating_mul(tokens.saturating_sub(1)) / 2);
+        Self { tokens, time, pieces: (tokens > 0).into(), earlier }
+    }
+
+    /// Tokens of which nobody says where they stood.
+    pub fn somewhere(tokens: u64, time: Duration) -> Self {
+        Self { tokens, time, ..Self::default() }
+    }
+
     /// Adds another measurement.
     pub fn add(&mut self, other: Self) {
+        let known = |timing: &Self| timing.pieces > 0 || timing.tokens == 0;
+        let places = if known(self) && known(&other) {
+            (self.pieces.saturating_add(other.pieces), self.earlier.saturating_add(other.earlier))
+        } else {
+            (0, 0)
+        };
+        (self.pieces, self.earlier) = places;
         self.tokens = self.tokens.saturating_add(other.tokens);
         self.time = self.time.saturating_add(other.time);
     }
@@ -104,6 +136,14 @@ impl Timing {
             return None;
         }
         TokensPerSec::new(self.tokens as f64 / self.time.as_secs_f64())
+    }
+    /// Tokens before each of these, on average; `None` where that is not known.
+    pub fn depth(&self) -> Option<f64> {
+        (self.pieces > 0 && self.tokens > 0).then(|| self.earlier as f64 / self.tokens as f64)
+    }
+    /// Tokens of a piece, on average; `None` where that is not known.
+    pub fn length(&self) -> Option<f64> {
+        (self.pieces > 0 && self.tokens > 0).then(|| self.tokens as f64 / self.pieces as f64)
     }
 }
 

@@ -11,6 +11,9 @@ use crate::runs;
 use footprint::{Component, DeviceRequirement, HostRequirement, Part, Requirement};
 use planner::Tool;
 use planner::plan::{Budget, Pool};
+use planner::predict::{Forecast, Question, forecast};
+use planner::workload::Workload;
+use roofline::Parameters;
 use spec::{Bytes, Known, TokensPerSec};
 
 /// The account of a launch.
@@ -30,8 +33,8 @@ pub fn receipt(advice: &Advice, outcome: &Outcome) -> Receipt {
         places,
         process,
         load_ms: outcome.load.map(|time| time.as_secs_f64() * 1e3),
-        prefill: speed(advice, &plan.prediction.prefill, &outcome.prefill, runs::FEWEST[1]),
-        decode: speed(advice, &plan.prediction.decode, &outcome.decode, runs::FEWEST[0]),
+        prefill: speed(advice, &prefill(advice, &outcome.prefill), &outcome.prefill, runs::FEWEST[1]),
+        decode: speed(advice, &decode(advice, &outcome.decode), &outcome.decode, runs::FEWEST[0]),
         disagreements,
         notes: outcome.notes.clone(),
     }
@@ -217,8 +220,30 @@ fn program_pages(tool: Tool) -> Known<Bytes> {
     )
 }
 
+/// The speed of reading prompts of the length that was read, behind as many tokens; the plan's own where that is not known.
+fn prefill(advice: &Advice, measured: &Timing) -> Known<TokensPerSec> {
+    let (Some(depth), Some(length)) = (measured.depth(), measured.length()) else {
+        return advice.plan.plan().prediction.prefill.clone();
+    };
+    // The first token of a piece stands half its length before the middle.
+    let (past, length) = ((depth - (length - 1.0) / 2.0).round() as u32, (length.round() as u32).max(1));
+    forecast_of(advice, Workload { prompt: past.saturating_add(length), output: 1, shared_prefix: past, users: 1 }).request.prefill
+}
+
+/// The speed of decode behind as many tokens as it was measured; the plan's own where that is not known.
+fn decode(advice: &Advice, measured: &Timing) -> Known<TokensPerSec> {
+    let Some(depth) = measured.depth() else { return advice.plan.plan().prediction.decode.clone() };
+    forecast_of(advice, Workload { prompt: depth.round() as u32, output: 0, shared_prefix: 0, users: 1 }).prediction.decode
+}
+
+fn forecast_of(advice: &Advice, workload: Workload) -> Forecast {
+    let plan = advice.plan.plan();
+    let question = Question { workload, depths: Vec::new(), draft: None, parameters: Parameters::fitted() };
+    forecast(&advice.machine, &advice.model, &advice.target, &plan.settings, &plan.requirement, &question)
+}
+
 fn speed(advice: &Advice, predicted: &Known<TokensPerSec>, measured: &Timing, fewest: u64) -> SpeedLine {
-    let both = predicted.get().zip(measured.rate()).filter(|_| measured.tokens >= fewest);
+    let both = predicted.get().zip(measured.rate()).filter(|_| runs::tells(measured, fewest));
     let rate = measured.rate().map(TokensPerSec::get);
     let [low, value, high] = [predicted.low(), predicted.value(), predicted.high()].map(|rate| rate.map(|rate| rate.get()));
     SpeedLine {
@@ -228,6 +253,7 @@ fn speed(advice: &Advice, predicted: &Known<TokensPerSec>, measured: &Timing, fe
         source: predicted.source().to_string(),
         measured: rate,
         tokens: measured.tokens,
+        depth: measured.depth(),
         relative_error: rate.zip(value).map(|(measured, predicted)| measured / predicted - 1.0),
         within: rate.zip(low.zip(high)).map(|(rate, (low, high))| (low..=high).contains(&rate)),
         anomaly: both.map_or_else(Vec::new, |(predicted, measured)| crate::anomaly::causes(advice, predicted, measured)),

@@ -188,6 +188,10 @@ pub struct SpeedLine {
     pub measured: Option<f64>,
     /// Tokens that were measured.
     pub tokens: u64,
+    /// Tokens before each of these in its context, on average, as the prediction has it too; none where the engine does not tell, and the
+    /// prediction is that of the plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<f64>,
     /// Measured over predicted, less one.
     pub relative_error: Option<f64>,
     /// True where the measurement lies in the interval.

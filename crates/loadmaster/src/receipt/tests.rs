@@ -51,7 +51,7 @@ fn outcome(advice: &Advice, factor: f64) -> Outcome {
         buffers,
         memory_at_load: memory,
         memory,
-        prefill: Timing { tokens: 100, time: Duration::from_secs(1) },
+        prefill: Timing::somewhere(100, Duration::from_secs(1)),
         decode: Timing::default(),
         notes: vec!["a note".into()],
     }
@@ -93,7 +93,7 @@ fn a_short_prompt_touches_part_of_the_compute_buffer() {
     let (_folder, advice) = advice("ram=16GiB,cores=4");
     let requirement = &advice.plan.plan().requirement;
     let planned = |tokens| {
-        let outcome = Outcome { prefill: Timing { tokens, time: Duration::from_secs(1) }, ..outcome(&advice, 1.0) };
+        let outcome = Outcome { prefill: Timing::somewhere(tokens, Duration::from_secs(1)), ..outcome(&advice, 1.0) };
         receipt(&advice, &outcome).process.anonymous.planned.unwrap()
     };
     let n_ubatch = u64::from(requirement.context.n_ubatch);
@@ -110,7 +110,7 @@ fn a_run_far_below_the_prediction_is_flagged_with_probable_causes() {
         let (_folder, advice) = advice(machine);
         let predicted = advice.plan.plan().prediction.decode.get().unwrap().get();
         let of = |share: f64, tokens: u64| {
-            let decode = Timing { tokens, time: Duration::from_secs_f64(tokens as f64 / (predicted * share)) };
+            let decode = Timing::somewhere(tokens, Duration::from_secs_f64(tokens as f64 / (predicted * share)));
             receipt(&advice, &Outcome { decode, ..outcome(&advice, 1.0) })
         };
         let slow = of(0.5, 64);
@@ -154,4 +154,27 @@ fn the_schema_names_every_field() {
     for key in receipt.as_object().unwrap().keys() {
         assert!(schema.pointer(&format!("/properties/{key}")).is_some(), "{key}");
     }
+}
+
+#[test]
+fn a_prompt_and_an_answer_are_compared_with_speeds_where_they_stood() {
+    let (_folder, advice) = advice("ram=16GiB,cores=4");
+    let time = Duration::from_secs(1);
+    let of = |prefill: Timing, decode: Timing| receipt(&advice, &Outcome { prefill, decode, ..outcome(&advice, 1.0) });
+    let known = |past: u64, tokens: u64| of(Timing::behind(past, tokens, time), Timing::behind(past + tokens, 50, time));
+    let (short, long) = (known(0, 100), known(0, 3000));
+    assert_eq!((short.prefill.depth, short.decode.depth, long.decode.depth), (Some(49.5), Some(124.5), Some(3024.5)));
+    assert!(long.decode.predicted < short.decode.predicted && long.prefill.predicted < known(0, 1024).prefill.predicted);
+    // The rest of a long prompt, whose start is in the cache, stands as deep as its tokens do.
+    assert!(known(2900, 100).prefill.predicted < short.prefill.predicted);
+    // Several are as one at their middle.
+    let mut two = Timing::behind(2500, 500, time);
+    two.add(Timing::behind(0, 500, time));
+    assert_eq!(of(two, two).prefill.predicted, of(Timing::behind(1250, 500, time), two).prefill.predicted);
+    // Where nobody says, they are those of the plan.
+    let plan = &advice.plan.plan().prediction;
+    let unknown = of(Timing::somewhere(3000, time), Timing::somewhere(50, time));
+    assert_eq!((unknown.prefill.depth, unknown.decode.depth), (None, None));
+    assert_eq!(unknown.prefill.predicted, plan.prefill.get().map(|rate| rate.get()));
+    assert_eq!(unknown.decode.predicted, plan.decode.get().map(|rate| rate.get()));
 }

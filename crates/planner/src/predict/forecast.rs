@@ -55,6 +55,8 @@ pub struct SpeedAt {
 pub struct RequestTimes {
     /// The requests.
     pub workload: Workload,
+    /// Tokens of a prompt read per second, over those that are computed, behind those that the cache holds.
+    pub prefill: Known<TokensPerSec>,
     /// From the arrival to the first token of the last of them.
     pub first_token: Known<Duration>,
     /// From the arrival to the last token.
@@ -137,14 +139,25 @@ impl Predictor<'_> {
         let first = prompts.plus(step);
         let whole = first.plus(step.scale(f64::from(output - 1)));
         let seconds = |range: Range| Known::estimated(duration(range.mid), duration(range.low), duration(range.high), self.source());
-        let rate = |tokens: u32| {
+        let rate = |tokens: u32, time: Range| {
             let of = |seconds: f64| TokensPerSec::new(f64::from(tokens) / seconds);
-            match (of(step.mid), of(step.high), of(step.low)) {
+            match (of(time.mid), of(time.high), of(time.low)) {
                 (Some(mid), Some(low), Some(high)) => Known::estimated(mid, low, high, self.source()),
                 _ => Known::unknown("the model's file gives nothing to compute"),
             }
         };
-        RequestTimes { workload: *workload, first_token: seconds(first), whole: seconds(whole), decode: rate(1), together: rate(users) }
+        let prefill = match workload.computed() {
+            0 => Known::unknown("the cache holds the whole prompt"),
+            tokens => rate(tokens.saturating_mul(users), prompts),
+        };
+        RequestTimes {
+            workload: *workload,
+            prefill,
+            first_token: seconds(first),
+            whole: seconds(whole),
+            decode: rate(1, step),
+            together: rate(users, step),
+        }
     }
 
     /// Central seconds of [`RequestTimes::first_token`] and of [`RequestTimes::whole`], without words, intervals or allocation.

@@ -138,11 +138,11 @@ impl Session {
     }
 
     fn done(&mut self, text: String, done: &protocol::Done) -> Generated {
-        let timing =
-            |tokens: u32, ms: f64| Timing { tokens: tokens.into(), time: Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default() };
-        let prefill = timing(done.prompt_n, done.prompt_ms);
+        let time = |ms: f64| Duration::try_from_secs_f64(ms / 1e3).unwrap_or_default();
+        let prefill = Timing::behind(done.cached_n.into(), done.prompt_n.into(), time(done.prompt_ms));
         // The first token costs no decode: it is chosen from the prompt's logits.
-        let decode = timing(done.predicted_n.saturating_sub(1), done.predicted_ms);
+        let past = u64::from(done.cached_n) + u64::from(done.prompt_n);
+        let decode = Timing::behind(past, done.predicted_n.saturating_sub(1).into(), time(done.predicted_ms));
         self.outcome.prefill.add(prefill);
         self.outcome.decode.add(decode);
         self.outcome.memory.update(&memory(&done.memory));

@@ -152,14 +152,18 @@ fn stop(event: &Value) -> Stop {
     }
 }
 
-/// `timings` of an answer: {prompt_n, prompt_ms, predicted_n, predicted_ms}.
+/// `timings` of an answer: {prompt_n, prompt_ms, predicted_n, predicted_ms}, and in newer servers cache_n: how much of the prompt was in the
+/// cache (`tools/server/server-task.cpp:result_timings::to_json`).
 fn timings(event: &Value) -> Option<(Timing, Timing)> {
     let timings = event.get("timings")?;
-    let timing = |tokens: &str, ms: &str| {
-        let seconds = timings.get(ms)?.as_f64()? / 1e3;
-        Some(Timing { tokens: timings.get(tokens)?.as_u64()?, time: Duration::try_from_secs_f64(seconds).ok()? })
-    };
-    Some((timing("prompt_n", "prompt_ms")?, timing("predicted_n", "predicted_ms")?))
+    let number = |name: &str| timings.get(name)?.as_u64();
+    let time = |name: &str| Duration::try_from_secs_f64(timings.get(name)?.as_f64()? / 1e3).ok();
+    let (read, reading) = (number("prompt_n")?, time("prompt_ms")?);
+    let (written, writing) = (number("predicted_n")?, time("predicted_ms")?);
+    Some(match number("cache_n") {
+        Some(cached) => (Timing::behind(cached, read, reading), Timing::behind(cached.saturating_add(read), written, writing)),
+        None => (Timing::somewhere(read, reading), Timing::somewhere(written, writing)),
+    })
 }
 
 /// Counters of `/metrics`, in Prometheus' text format.
@@ -170,7 +174,7 @@ fn counters(text: &str) -> Option<(Timing, Timing)> {
     };
     let timing = |tokens: &str, seconds: &str| {
         let time = Duration::try_from_secs_f64(value(seconds)?).ok()?;
-        Some(Timing { tokens: value(tokens)? as u64, time })
+        Some(Timing::somewhere(value(tokens)? as u64, time))
     };
     Some((timing("prompt_tokens_total", "prompt_seconds_total")?, timing("tokens_predicted_total", "tokens_predicted_seconds_total")?))
 }
@@ -208,7 +212,7 @@ mod tests {
         let native = [
             r#"data: {"content":" a","stop":false}"#,
             "",
-            r#"data: {"content":"","stop":true,"stop_type":"limit","timings":{"prompt_n":2,"prompt_ms":4.0,"predicted_n":1,"predicted_ms":10.0}}"#,
+            r#"data: {"content":"","stop":true,"stop_type":"limit","timings":{"cache_n":5,"prompt_n":2,"prompt_ms":4.0,"predicted_n":1,"predicted_ms":10.0}}"#,
         ];
         let openai = [
             r#"data: {"choices":[{"finish_reason":null,"delta":{"role":"assistant","content":null}}]}"#,
@@ -220,7 +224,12 @@ mod tests {
         for (lines, texts) in [(&native[..], 1), (&openai[..], 2)] {
             let pieces: Vec<_> = lines.iter().filter_map(|line| piece(line)).collect();
             assert!(pieces[..texts].iter().all(|piece| matches!(piece, Piece::Text(text) if text == " a")), "{pieces:?}");
-            let expected = (Timing { tokens: 2, time: Duration::from_millis(4) }, Timing { tokens: 1, time: Duration::from_millis(10) });
+            let (reading, writing) = (Duration::from_millis(4), Duration::from_millis(10));
+            // Only the first of the two servers says what was cached.
+            let expected = match texts {
+                1 => (Timing::behind(5, 2, reading), Timing::behind(7, 1, writing)),
+                _ => (Timing::somewhere(2, reading), Timing::somewhere(1, writing)),
+            };
             assert!(
                 matches!(&pieces[texts], Piece::End { stop: Stop::Length, timings: Some(timings) } if *timings == expected),
                 "{pieces:?}"

@@ -18,6 +18,8 @@ pub enum Cause {
     Link,
     /// One memory channel instead of two.
     MemoryChannel,
+    /// Other programs compute on the same cores.
+    OtherPrograms,
     /// Another backend than the fastest of the device, or none.
     Backend,
     /// Flash attention that falls back to slow kernels.
@@ -36,6 +38,7 @@ impl Cause {
             Self::Spill => "memory spilled to the host",
             Self::Link => "narrow PCIe link or no resizable BAR",
             Self::MemoryChannel => "single-channel memory",
+            Self::OtherPrograms => "other programs on the same cores",
             Self::Backend => "slow backend",
             Self::FlashAttention => "flash attention without a fast kernel",
             Self::Power => "power limit",
@@ -66,6 +69,7 @@ pub fn anomaly(measured: f64, p50: f64, class: Class, conditions: &Conditions, f
         Cause::Spill => own_memory && filled.is_none_or(|share| share > 0.6),
         Cause::Link => own_memory,
         Cause::MemoryChannel => matches!(class, Class::Cpu | Class::AmdUnified | Class::IntelUnified),
+        Cause::OtherPrograms => class == Class::Cpu,
         Cause::Backend => class != Class::Cpu && class != Class::Apple,
         Cause::FlashAttention => conditions.flash_attention != Switch::Off && class != Class::Cpu,
         Cause::Power | Cause::Heat => true,
@@ -75,6 +79,7 @@ pub fn anomaly(measured: f64, p50: f64, class: Class, conditions: &Conditions, f
         Cause::WindowsLaunch,
         Cause::Spill,
         Cause::Link,
+        Cause::OtherPrograms,
         Cause::MemoryChannel,
         Cause::Backend,
         Cause::FlashAttention,
@@ -91,7 +96,7 @@ mod tests {
     #[test]
     fn causes_fit_the_device() {
         let of = |class| anomaly(1.0, 2.0, class, &Conditions::default(), None);
-        assert_eq!(of(Class::Cpu), [Cause::MemoryChannel, Cause::Power, Cause::Heat]);
+        assert_eq!(of(Class::Cpu), [Cause::OtherPrograms, Cause::MemoryChannel, Cause::Power, Cause::Heat]);
         assert!(!of(Class::Apple).contains(&Cause::Link));
         assert_eq!(of(Class::NvidiaGddr)[..2], [Cause::WindowsLaunch, Cause::Spill]);
     }

@@ -73,3 +73,28 @@ fn parts_of_layers_fill_what_whole_ones_leave() {
     let choice = plan.choices.iter().find(|choice| choice.setting == "tensor_overrides").unwrap();
     assert_eq!(choice.origin, Origin::Searched);
 }
+
+/// A small card takes parts of layers only if its driver and buffers leave room for one; where they do not, the others keep their own parts.
+#[test]
+fn a_card_with_too_little_for_a_part_costs_the_others_none() {
+    let model = model("qwen3-30b-a3b", "BF16");
+    // The second card has no whole layers, and much room for parts.
+    let pins = Pins { tensor_split: Some(vec![1.0, 0.0, 0.0]), ..Pins::default() };
+    let request = Request { pins, ..Request::default() };
+    let mut before: Option<(u32, f64)> = None;
+    for mib in (640..=2000).step_by(16) {
+        // With less than its driver takes there is no plan, as the split is pinned.
+        let machine = format!("cores=8,ram=96GiB,gpu=24GiB@900GB/s,gpu=24GiB@800GB/s,gpu={mib}MiB@200GB/s");
+        let Ok(plan) = planned(&machine, &model, &request) else {
+            assert!(before.is_none(), "{mib} MiB");
+            continue;
+        };
+        let (seconds, rules) = (plan.worth.seconds, &plan.settings.tensor_overrides);
+        assert!(rules.iter().any(|rule| rule.buffer == "CUDA1"), "{mib} MiB: {rules:?}");
+        if let Some((less, faster)) = before {
+            assert!(seconds <= faster * 1.04, "{mib} MiB: {seconds:.2} s, {less} MiB: {faster:.2} s");
+        }
+        before = Some((mib, seconds));
+    }
+    assert!(before.is_some());
+}

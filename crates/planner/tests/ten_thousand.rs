@@ -33,8 +33,8 @@ const SHOWN: usize = 40;
 /// has them.
 const SLACK: f64 = 1.02;
 
-/// Plans that may be slower with more memory, in a thousand: of all ten thousand cases three are (PLANS.md: parts of layers, and pins
-/// beside which the engine's own choice is kept); of the first thousand none.
+/// Plans that may be slower with more memory, in a thousand: of all ten thousand cases two are (PLANS.md: pins beside which the engine's own
+/// choice is kept); of the first thousand none.
 const SLOWER_IN_1000: usize = 1;
 
 /// What came of some cases.

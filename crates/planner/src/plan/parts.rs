@@ -77,8 +77,17 @@ impl Site<'_> {
                     return if filled.worth.better_than(&found.worth, LEAST) { filled } else { found };
                 }
                 Err(_) => {
+                    // What a device took and did not use up may have been too little for the next part: less than it took is what helps.
+                    let mut took = vec![0.0; left.len()];
+                    for (&part, &device) in &taken {
+                        if let (Some(took), Some(part)) = (took.get_mut(device), parts.get(part)) {
+                            *took += part.bytes;
+                        }
+                    }
                     let over = self.left_on_devices(&requirement);
-                    left.iter_mut().zip(over).filter(|(_, over)| *over < 0.0).for_each(|(left, over)| *left = (*left + over).max(0.0));
+                    for ((left, took), over) in left.iter_mut().zip(took).zip(over).filter(|(_, over)| *over < 0.0) {
+                        *left = (left.min(took) + over).max(0.0);
+                    }
                 }
             }
         }

@@ -79,7 +79,7 @@ impl Stack {
         let asked = || GpuError::Size(format!("layers {} to {} of a model of {}", layers.start, layers.end, config.n_layer));
         let chosen = weights.layers().get(layers.clone()).filter(|layers| !layers.is_empty()).ok_or_else(asked)?;
         check(config, sizes)?;
-        let stack = stack(config, chosen.len());
+        let stack = Self::shape(config, chosen.len());
         let too_large = || GpuError::Size(format!("a context of {} tokens is beyond any memory", sizes.n_ctx));
         let layer = stack.layer(ALIGNMENT).ok_or_else(too_large)?;
         let kept = stack.kept(ALIGNMENT, context(sizes)).ok_or_else(too_large)?;
@@ -101,7 +101,20 @@ impl Stack {
 
     /// What [`Stack::new`] holds for so many layers of a model, to the byte. `None` beyond 2⁶⁴.
     pub fn bytes(config: &Config, n_layer: usize, sizes: Sizes) -> Option<StackBytes> {
-        stack(config, n_layer).in_three(ALIGNMENT, context(sizes))
+        Self::shape(config, n_layer).in_three(ALIGNMENT, context(sizes))
+    }
+
+    /// What `workspace` knows of so many layers of a model.
+    pub fn shape(config: &Config, n_layer: usize) -> workspace::Stack {
+        let count = |number: usize| number as u64;
+        workspace::Stack {
+            n_layer: count(n_layer),
+            n_embd: count(config.n_embd),
+            n_ff: count(config.n_ff),
+            q_width: count(config.q_width()),
+            kv_width: count(config.kv_width()),
+            head_dim: count(config.head_dim),
+        }
     }
 
     /// Tokens that are computed together.
@@ -258,19 +271,6 @@ impl Shape {
             silu: config.activation == Activation::Silu,
             halves: cache == CacheType::F16,
         }
-    }
-}
-
-/// What `workspace` knows of so many layers of a model.
-fn stack(config: &Config, n_layer: usize) -> workspace::Stack {
-    let count = |number: usize| number as u64;
-    workspace::Stack {
-        n_layer: count(n_layer),
-        n_embd: count(config.n_embd),
-        n_ff: count(config.n_ff),
-        q_width: count(config.q_width()),
-        kv_width: count(config.kv_width()),
-        head_dim: count(config.head_dim),
     }
 }
 

@@ -87,7 +87,7 @@ impl Stack {
         let asked = || GpuError::Size(format!("layers {} to {} of a model of {}", layers.start, layers.end, config.n_layer));
         let chosen = weights.layers().get(layers.clone()).filter(|layers| !layers.is_empty()).ok_or_else(asked)?;
         check(&gpu, config, sizes)?;
-        let shape = shape(config, chosen.len());
+        let shape = Self::shape(config, chosen.len());
         let beyond = || GpuError::Size(format!("a context of {} tokens is beyond any memory", sizes.n_ctx));
         let norms = shape.norms(gpu.alignment()).ok_or_else(beyond)?;
         let maker = Maker { gpu: &gpu, config, sizes, norms };
@@ -111,7 +111,20 @@ impl Stack {
     pub fn bytes(gpu: &Gpu, config: &Config, n_layer: usize, sizes: Sizes) -> Option<StackBytes> {
         let device = Device { alignment: gpu.alignment(), largest: gpu.largest_piece() };
         let element = sizes.cache.bytes(1) as u64;
-        shape(config, n_layer).bytes(device, Context { n_ctx: sizes.n_ctx as u64, tokens: sizes.tokens as u64, element })
+        Self::shape(config, n_layer).bytes(device, Context { n_ctx: sizes.n_ctx as u64, tokens: sizes.tokens as u64, element })
+    }
+
+    /// What `workspace` knows of so many layers of a model.
+    pub fn shape(config: &Config, n_layer: usize) -> workspace::Stack {
+        let count = |number: usize| number as u64;
+        workspace::Stack {
+            n_layer: count(n_layer),
+            n_embd: count(config.n_embd),
+            n_ff: count(config.n_ff),
+            q_width: count(config.q_width()),
+            kv_width: count(config.kv_width()),
+            head_dim: count(config.head_dim),
+        }
     }
 
     /// Tokens that are computed together.
@@ -162,19 +175,6 @@ impl Stack {
         commands.copy_buffer_to_buffer(&self.arena.buffer, stream, &self.results, 0, size_of_val(x) as u64);
         gpu.send(commands);
         gpu.read(&self.results, x)
-    }
-}
-
-/// What `workspace` knows of so many layers of a model.
-fn shape(config: &Config, n_layer: usize) -> workspace::Stack {
-    let count = |number: usize| number as u64;
-    workspace::Stack {
-        n_layer: count(n_layer),
-        n_embd: count(config.n_embd),
-        n_ff: count(config.n_ff),
-        q_width: count(config.q_width()),
-        kv_width: count(config.kv_width()),
-        head_dim: count(config.head_dim),
     }
 }
 

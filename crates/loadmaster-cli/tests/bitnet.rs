@@ -307,6 +307,20 @@ fn layers_for_a_gpu_that_nobody_named_are_computed_here_and_that_is_said() {
     assert!(said.contains("; the CPU computes all layers"), "{}", folder.show(&output));
 }
 
+/// Unpinned, a batch is what was measured on the device to be worth it, and never more than planned; all else is equal to the byte.
+#[cfg(any(feature = "gpu", feature = "cuda"))]
+fn a_batch_is_measured(run: &Value, device: &str) {
+    let receipt = &run["receipt"];
+    let (_, told) = receipt["engine"]["name"].as_str().unwrap().split_once(&format!(" on {device}, ")).unwrap();
+    let tokens: u64 = told.split(' ').next().unwrap().parse().unwrap();
+    assert!((1..=128).contains(&tokens) && told.ends_with(" tokens at a time)"), "{told}");
+    let place = receipt["places"].as_array().unwrap().iter().find(|place| place["name"] == device).unwrap();
+    for part in place["parts"].as_array().unwrap() {
+        let (planned, reported) = (part["planned"]["value"].as_u64().unwrap(), part["reported"].as_u64().unwrap());
+        assert!(reported == planned || part["component"] == "compute" && tokens < 128 && reported < planned, "{part:#}");
+    }
+}
+
 /// Software counts as a GPU when it is named: all layers on it, and the last one only.
 #[cfg(feature = "gpu")]
 #[test]
@@ -318,8 +332,9 @@ fn layers_on_a_named_device_are_counted_there_to_the_byte() {
         eprintln!("SKIPPED: no adapter here; mesa-vulkan-drivers has one in software");
         return;
     }
+    let line = "run m.gguf -n 8 -c 128 -ctk f32 -ctv f32 --device wgpu0 --prompt baba";
     for layers in [1, 99] {
-        let run = json(&folder, &format!("run m.gguf -n 8 -c 128 -ctk f32 -ctv f32 --device wgpu0 -ngl {layers} --prompt baba"), "run");
+        let run = json(&folder, &format!("{line} -ub 128 -ngl {layers}"), "run");
         assert!(!run["text"].as_str().unwrap().is_empty());
         let places = run["receipt"]["places"].as_array().unwrap();
         assert!(places.iter().any(|place| place["name"] == "wgpu0"), "{places:#?}");
@@ -327,6 +342,7 @@ fn layers_on_a_named_device_are_counted_there_to_the_byte() {
             assert_eq!(part["planned"]["value"], part["reported"], "{part:#}");
         }
     }
+    a_batch_is_measured(&json(&folder, &format!("{line} -ngl 99"), "run"), "wgpu0");
     let here = folder.output("detect --json");
     let here: Value = serde_json::from_slice(&here.stdout).unwrap();
     if !here["gpus"].as_array().unwrap().is_empty() {
@@ -345,7 +361,7 @@ fn layers_on_a_named_device_are_counted_there_to_the_byte() {
 #[test]
 fn layers_through_cuda_are_counted_to_the_byte_and_come_back_to_the_cpu() {
     let folder = folder();
-    let line = "run m.gguf --engine bitnet:file -n 8 -c 128 -ctk f32 -ctv f32 --prompt baba --json";
+    let line = "run m.gguf --engine bitnet:file -n 8 -c 128 -ub 128 -ctk f32 -ctv f32 --prompt baba --json";
     let run = |more: &str, libraries: &Path, environment: &[(&str, &str)]| {
         let mut command = folder.command(&format!("{line} {more}"));
         command.env("LD_LIBRARY_PATH", libraries).envs(environment.iter().copied());
@@ -368,6 +384,11 @@ fn layers_through_cuda_are_counted_to_the_byte_and_come_back_to_the_cpu() {
             assert_eq!(part["planned"]["value"], part["reported"], "{part:#}");
         }
     }
+    let mut open = folder.command(&format!("{} --device cuda0 -ngl 99", line.replace(" -ub 128", "")));
+    open.env("LD_LIBRARY_PATH", driver);
+    let open = value(&finish(open, line));
+    assert_eq!(open["text"], here["text"]);
+    a_batch_is_measured(&open, "cuda0");
     // Too old, and lost in the middle: the CPU computes, or goes on, with the same text.
     let old = run("--device cuda0 -ngl 99", driver, &[("PRETENDED_CAPABILITY", "52")]);
     assert_eq!(value(&old)["text"], here["text"]);

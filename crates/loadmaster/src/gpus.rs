@@ -4,9 +4,13 @@
 //! GPU would is never faster than the CPU. How many layers a named one gets is the plan's to choose where it is a GPU of this machine, by its
 //! address on the bus; of any other device nobody knows the speed.
 
+mod batch;
+
 use bitnet::{Options, Stack, Weights};
 use footprint::{Backend, Device};
+use planner::plan::Budget;
 use spec::{Bytes, Known, Machine};
+use workspace::{Room, StackBytes};
 
 /// Layers on a GPU, and what they hold there.
 pub(crate) struct Layers {
@@ -14,6 +18,35 @@ pub(crate) struct Layers {
     pub(crate) weights: Bytes,
     pub(crate) kv_cache: Bytes,
     pub(crate) compute: Bytes,
+    /// Tokens of a prompt that are computed together.
+    pub(crate) tokens: usize,
+}
+
+/// What a device is asked for.
+pub(crate) struct Wanted<'a> {
+    /// As [`devices`] named it.
+    pub(crate) name: &'a str,
+    /// How many layers, the last of the model.
+    pub(crate) n_layer: usize,
+    /// The context, and tokens that are computed together at most.
+    pub(crate) sizes: Options,
+    /// What the plan allows itself on the device, where fewer tokens together may be measured to be as fast; `None` where the user has said
+    /// how many.
+    pub(crate) open: Option<&'a Budget>,
+}
+
+impl Wanted<'_> {
+    /// Tokens together at most.
+    fn tokens(&self) -> usize {
+        self.sizes.n_ubatch.min(self.sizes.n_ctx)
+    }
+
+    /// What is left for a batch beside weights, keys and values.
+    fn room(&self, budget: &Budget, beside: &StackBytes) -> Room {
+        let limit = budget.limit.map(|limit| limit.saturating_sub(beside.weights + beside.kv_cache));
+        let free = limit.map_or_else(|| Known::unknown("the plan knows of no free memory"), |left| Known::exact(left, "limit of the plan"));
+        Room { free, total: budget.total.clone(), held: Bytes::ZERO, margin: Bytes::ZERO, largest: None }
+    }
 }
 
 /// The devices of this machine, by their place in the lists of CUDA's driver (`cuda0`) and of wgpu's adapters (`wgpu0`). Starts drivers.
@@ -26,17 +59,18 @@ pub(crate) fn devices(machine: &Machine) -> Vec<Device> {
     all
 }
 
-/// The last `n_layer` layers of a model on a device that [`devices`] named; why not, where they are not there.
-pub(crate) fn layers(name: &str, weights: &Weights, n_layer: usize, sizes: Options) -> Result<Layers, String> {
+/// The last layers of a model on a device; why not, where they are not there.
+pub(crate) fn layers(weights: &Weights, wanted: &Wanted<'_>) -> Result<Layers, String> {
+    let name = wanted.name;
     #[cfg(feature = "cuda")]
     if let Some(place) = place(Backend::OWN_CUDA, name) {
-        return own_cuda::layers(place, weights, n_layer, sizes).map_err(|error| format!("{name}: {error}"));
+        return own_cuda::layers(place, weights, wanted).map_err(|error| format!("{name}: {error}"));
     }
     #[cfg(feature = "gpu")]
     if let Some(place) = place(Backend::WGPU, name) {
-        return own_wgpu::layers(place, weights, n_layer, sizes).map_err(|error| format!("{name}: {error}"));
+        return own_wgpu::layers(place, weights, wanted).map_err(|error| format!("{name}: {error}"));
     }
-    let _ = (weights, n_layer, sizes);
+    let _ = weights;
     Err(format!("{name} is none of the GPUs that this build has kernels for"))
 }
 
@@ -70,8 +104,9 @@ fn seen(
 
 #[cfg(feature = "gpu")]
 mod own_wgpu {
-    use super::{Backend, Bytes, Device, Known, Layers, Machine, Options, Weights, seen};
-    use gpu::{Adapter, GpuError, Kind, Sizes, Stack};
+    use super::batch::Question;
+    use super::{Backend, Bytes, Device, Known, Layers, Machine, Wanted, Weights, seen};
+    use gpu::{Adapter, GpuError, Kind, Sizes, Stack, TILE};
     use std::sync::Arc;
 
     pub(super) fn devices(machine: &Machine) -> Vec<Device> {
@@ -84,23 +119,42 @@ mod own_wgpu {
         gpu::list().iter().enumerate().map(device).collect()
     }
 
-    pub(super) fn layers(place: usize, weights: &Weights, n_layer: usize, sizes: Options) -> Result<Layers, String> {
+    pub(super) fn layers(place: usize, weights: &Weights, wanted: &Wanted<'_>) -> Result<Layers, String> {
         let adapter = gpu::list().into_iter().nth(place).ok_or("it is not there any more")?;
         let said = |error: GpuError| error.to_string();
         let gpu = Arc::new(adapter.open().map_err(said)?);
-        let config = weights.config();
-        let wanted = Sizes { n_ctx: sizes.n_ctx, tokens: sizes.n_ubatch.min(sizes.n_ctx), cache: sizes.cache };
-        let stack = Stack::new(Arc::clone(&gpu), weights, config.n_layer - n_layer..config.n_layer, wanted).map_err(said)?;
+        let (config, n_layer, sizes) = (weights.config(), wanted.n_layer, wanted.sizes);
+        let first = config.n_layer - n_layer;
+        let all = Sizes { n_ctx: sizes.n_ctx, tokens: wanted.tokens(), cache: sizes.cache };
+        let bytes = |tokens: usize| Stack::bytes(&gpu, config, n_layer, Sizes { tokens, ..all });
+        let tokens = wanted.open.zip(bytes(1)).and_then(|(budget, beside)| {
+            let shape = Stack::shape(config, n_layer);
+            let question = Question {
+                name: wanted.name,
+                projections: &shape.projections()?,
+                n_layer,
+                n_embd: config.n_embd,
+                tile: TILE.into(),
+                most: all.tokens as u64,
+                room: wanted.room(budget, &beside),
+            };
+            let mut trial = Stack::new(Arc::clone(&gpu), weights, first..first + 1, Sizes { n_ctx: all.tokens, ..all }).ok()?;
+            let choice = question.answer(&mut trial, |tokens| Some(bytes(tokens as usize)?.compute))?;
+            Some(choice.batch as usize)
+        });
+        let all = Sizes { tokens: tokens.unwrap_or(all.tokens), ..all };
+        let stack = Stack::new(Arc::clone(&gpu), weights, first..config.n_layer, all).map_err(said)?;
         // The batch may have become smaller for lack of memory.
-        let held = Stack::bytes(&gpu, config, n_layer, Sizes { tokens: stack.tokens(), ..wanted }).unwrap_or_default();
-        Ok(Layers { stack: Box::new(stack), weights: held.weights, kv_cache: held.kv_cache, compute: held.compute })
+        let (tokens, held) = (stack.tokens(), bytes(stack.tokens()).unwrap_or_default());
+        Ok(Layers { stack: Box::new(stack), weights: held.weights, kv_cache: held.kv_cache, compute: held.compute, tokens })
     }
 }
 
 #[cfg(feature = "cuda")]
 mod own_cuda {
-    use super::{Backend, Device, Known, Layers, Machine, Options, Weights, seen};
-    use cuda::{ALIGNMENT, Adapter, GpuError, Sizes, Stack};
+    use super::batch::Question;
+    use super::{Backend, Device, Known, Layers, Machine, Wanted, Weights, seen};
+    use cuda::{ALIGNMENT, Adapter, GpuError, Sizes, Stack, TILE};
     use std::sync::Arc;
 
     pub(super) fn devices(machine: &Machine) -> Vec<Device> {
@@ -116,15 +170,33 @@ mod own_cuda {
         cuda::list().iter().enumerate().map(device).collect()
     }
 
-    pub(super) fn layers(place: usize, weights: &Weights, n_layer: usize, sizes: Options) -> Result<Layers, String> {
+    pub(super) fn layers(place: usize, weights: &Weights, wanted: &Wanted<'_>) -> Result<Layers, String> {
         let adapter = cuda::list().into_iter().nth(place).ok_or("it is not there any more")?;
         let said = |error: GpuError| error.to_string();
         let gpu = Arc::new(adapter.open().map_err(said)?);
-        let config = weights.config();
-        let wanted = Sizes { n_ctx: sizes.n_ctx, tokens: sizes.n_ubatch.min(sizes.n_ctx), cache: sizes.cache };
-        let stack = Stack::new(gpu, weights, config.n_layer - n_layer..config.n_layer, wanted).map_err(said)?;
+        let (config, n_layer, sizes) = (weights.config(), wanted.n_layer, wanted.sizes);
+        let first = config.n_layer - n_layer;
+        let all = Sizes { n_ctx: sizes.n_ctx, tokens: wanted.tokens(), cache: sizes.cache };
+        let bytes = |tokens: usize| Stack::bytes(config, n_layer, Sizes { tokens, ..all });
+        let tokens = wanted.open.zip(bytes(1)).and_then(|(budget, beside)| {
+            let shape = Stack::shape(config, n_layer);
+            let question = Question {
+                name: wanted.name,
+                projections: &shape.projections()?,
+                n_layer,
+                n_embd: config.n_embd,
+                tile: TILE.into(),
+                most: all.tokens as u64,
+                room: wanted.room(budget, &beside),
+            };
+            let mut trial = Stack::new(Arc::clone(&gpu), weights, first..first + 1, Sizes { n_ctx: all.tokens, ..all }).ok()?;
+            let choice = question.answer(&mut trial, |tokens| Some(bytes(tokens as usize)?.compute))?;
+            Some(choice.batch as usize)
+        });
+        let all = Sizes { tokens: tokens.unwrap_or(all.tokens), ..all };
+        let stack = Stack::new(Arc::clone(&gpu), weights, first..config.n_layer, all).map_err(said)?;
         // The batch may have become smaller for lack of memory.
-        let held = Stack::bytes(config, n_layer, Sizes { tokens: stack.tokens(), ..wanted }).unwrap_or_default();
-        Ok(Layers { stack: Box::new(stack), weights: held.weights, kv_cache: held.kv_cache, compute: held.compute })
+        let (tokens, held) = (stack.tokens(), bytes(stack.tokens()).unwrap_or_default());
+        Ok(Layers { stack: Box::new(stack), weights: held.weights, kv_cache: held.kv_cache, compute: held.compute, tokens })
     }
 }

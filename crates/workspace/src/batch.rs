@@ -105,8 +105,23 @@ pub fn optimal_batch(
     room: &Room,
     asked: u64,
 ) -> Result<Choice, NoRoom> {
+    let bytes = |batch: u64| Workspace::new(kernel, layers, batch, alignment).map(|workspace| workspace.total());
+    optimal_batch_of(bytes, layers, calibration, room, asked)
+}
+
+/// The same for any workspace: `bytes` are what it takes for so many tokens, `None` beyond any memory. They never shrink as tokens grow.
+///
+/// # Errors
+/// No room for one token.
+pub fn optimal_batch_of(
+    bytes: impl Fn(u64) -> Option<Bytes>,
+    layers: &[Layer],
+    calibration: &Calibration,
+    room: &Room,
+    asked: u64,
+) -> Result<Choice, NoRoom> {
     let usable = room.usable();
-    let bytes = |batch: u64| Workspace::new(kernel, layers, batch, alignment).map_or(Bytes::new(u64::MAX), |workspace| workspace.total());
+    let bytes = |batch: u64| bytes(batch).unwrap_or(Bytes::MAX);
     let asked = asked.max(1);
     if bytes(1) > usable {
         return Err(NoRoom { needed: bytes(1), usable });

@@ -7,11 +7,15 @@
 use super::bundled::{BundledOptions, ChatMessage, Generated, Generation, Prompt, Stop};
 use super::{BufferUse, Event, Interrupts, LaunchError, Outcome, ProcessMemory, ReportedBuffer, Stage, Timing, signal_name};
 use crate::advise::Advice;
+#[cfg(any(feature = "gpu", feature = "cuda"))]
+use crate::gpus::Wanted;
 use crate::open::{FolderText, is_hub_folder};
 use bitnet::{CacheType, ChatTemplate, Dialogue, Options, Sampler, Sampling, Session as Context, Step, Tokenizer, Weights};
 use bitnet::{DialogueError, LoadOptions, Message, SessionError, ShapeTiles, Stack};
 use footprint::bitnet::Buffers;
 use kernels::Layout;
+#[cfg(any(feature = "gpu", feature = "cuda"))]
+use planner::plan::{Origin, Pool};
 use spec::{Bytes, QuantType};
 use std::cell::Cell;
 use std::fs::File;
@@ -77,13 +81,14 @@ pub fn start(
     };
     let mut buffers = reported(&here(&device)?);
     buffers.extend(device.iter().flat_map(|device| device.buffers.clone()));
+    let mut told = device.as_ref().map(|device| device.told.clone());
     let mut context = Context::with_device(Arc::clone(&weights), sizes, device.map(|device| device.stack)).map_err(refused)?;
     if options.warm_up {
         on(Event::Stage(Stage::WarmingUp));
         if let Err(error) = context.extend(&[0]) {
             let SessionError::Device(_) = error else { return Err(refused(error)) };
             on(Event::Warning(&format!("{error}; the CPU computes all layers")));
-            buffers = reported(&here(&None)?);
+            (buffers, told) = (reported(&here(&None)?), None);
             context = Context::new(Arc::clone(&weights), sizes).map_err(refused)?;
         }
     }
@@ -91,7 +96,8 @@ pub fn start(
         return Err(error);
     }
     on(Event::Stage(Stage::Ready));
-    let engine = format!("{} {} ({})", advice.engine.rules.tool, env!("CARGO_PKG_VERSION"), load.kernel);
+    let told = told.map_or_else(String::new, |told| format!("; {told}"));
+    let engine = format!("{} {} ({}{told})", advice.engine.rules.tool, env!("CARGO_PKG_VERSION"), load.kernel);
     let outcome = Outcome { engine, load: Some(begun.elapsed()), buffers, ..Outcome::default() };
     let mut session = Session { dialogue: Dialogue::new(context, tokenizer), weights, sizes, template, before, outcome };
     session.look();
@@ -103,6 +109,8 @@ pub fn start(
 struct OnDevice {
     stack: Box<dyn Stack>,
     buffers: Vec<ReportedBuffer>,
+    /// Where they are, in words.
+    told: String,
 }
 
 /// The layers that the plan puts on a GPU; `None` where it puts none there.
@@ -110,11 +118,16 @@ struct OnDevice {
 fn on_device(advice: &Advice, weights: &Weights, sizes: Options) -> Result<Option<OnDevice>, String> {
     let n_gpu_layers = advice.plan.plan().settings.n_gpu_layers as usize;
     let Some(device) = advice.target.devices.first().filter(|_| n_gpu_layers > 0) else { return unnamed(advice) };
-    let layers = weights.config().n_layer.min(n_gpu_layers);
-    let layers = crate::gpus::layers(&device.name, weights, layers, sizes)?;
+    let plan = advice.plan.plan();
+    let pinned = plan.choices.iter().any(|choice| choice.setting == "n_ubatch" && choice.origin == Origin::Pinned);
+    let budget = plan.budgets.iter().find(|budget| matches!(budget.pool, Pool::Device { index: 0, .. }));
+    let n_layer = weights.config().n_layer.min(n_gpu_layers);
+    let wanted = Wanted { name: &device.name, n_layer, sizes, open: budget.filter(|_| !pinned) };
+    let layers = crate::gpus::layers(weights, &wanted)?;
     let parts = [(BufferUse::Weights, layers.weights), (BufferUse::Context, layers.kv_cache), (BufferUse::Compute, layers.compute)];
     let buffers = parts.map(|(usage, size)| buffer(&device.name, usage, size));
-    Ok(Some(OnDevice { stack: layers.stack, buffers: buffers.into() }))
+    let told = format!("{n_layer} layers on {}, {} tokens at a time", device.name, layers.tokens);
+    Ok(Some(OnDevice { stack: layers.stack, buffers: buffers.into(), told }))
 }
 
 /// No layers on a GPU: this build has no kernels for them.

@@ -94,7 +94,12 @@ impl Site<'_> {
             }
             "n_ubatch" if settings.n_ubatch > 512 => searched("each micro-batch reads the experts that its tokens visit once".to_owned()),
             "n_ubatch" if self.request.profile.bitnet.is_some() && settings.n_ubatch == self.bitnet_ubatch() => {
-                rule("the smallest with nearly the best speed of reading: weights are unpacked once for all of its tokens".to_owned())
+                rule(match self.target.devices.is_empty() {
+                    true => {
+                        "the smallest with nearly the best speed of reading: weights are unpacked once for all of its tokens".to_owned()
+                    }
+                    false => "at most: what is worth it is measured on the device when its layers are loaded".to_owned(),
+                })
             }
             "n_ubatch" if settings.n_ubatch < 512 => rule("never above context or batch".to_owned()),
             "threads" => rule(self.threads_reason(self.fastest_cores())),

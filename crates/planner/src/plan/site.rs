@@ -97,8 +97,11 @@ const UNKNOWN_CORES: u32 = 4;
 /// compute buffer of 128 (`cargo run --release -p loadmaster --no-default-features --example bitnet`, 2B-4T on two cores of a Zen 4).
 const BITNET_UBATCH: u32 = 32;
 
-/// The same beside a GPU, whose kernels share each weight among more tokens; not measured on one.
-const BITNET_UBATCH_BESIDE_GPU: u32 = 128;
+/// The most tokens that a GPU computes together, unpinned: how many are worth it is measured on the device when its layers are loaded.
+const BITNET_UBATCH_BESIDE_GPU: u32 = 512;
+
+/// The same where a GPU has no room for the whole model: layers are worth more there than tokens.
+const BITNET_UBATCH_BESIDE_SMALL_GPU: u32 = 128;
 
 /// Physical cores that may be used; `None` where the machine says nothing of its CPUs.
 pub(crate) fn cores(machine: &Machine) -> Option<u32> {
@@ -211,7 +214,13 @@ impl<'a> Site<'a> {
 
     /// The micro-batch that plans for the BitNet engine have, unpinned.
     pub(crate) fn bitnet_ubatch(&self) -> u32 {
-        if self.target.devices.is_empty() { BITNET_UBATCH } else { BITNET_UBATCH_BESIDE_GPU }
+        let whole = self.model.tensor_bytes();
+        let is_roomy = |limit: Option<Bytes>| limit.is_some_and(|limit| limit >= whole);
+        match self.pools.devices.iter().any(|device| is_roomy(device.limit)) {
+            _ if self.target.devices.is_empty() => BITNET_UBATCH,
+            true => BITNET_UBATCH_BESIDE_GPU,
+            false => BITNET_UBATCH_BESIDE_SMALL_GPU,
+        }
     }
 
     /// Devices on which something may be placed: their free memory is known, and the user wants them. Our own kernels run on software that

@@ -29,11 +29,19 @@ pub struct Sizes {
 pub struct Stack {
     gpu: Arc<Gpu>,
     layers: Vec<OnDevice>,
+    /// None after there was no memory for any.
+    batch: Option<Batch>,
+    config: Config,
+    shape: Shape,
+    sizes: Sizes,
+}
+
+/// What tokens are computed in together.
+#[derive(Debug)]
+struct Batch {
     arena: Arena,
     /// Cosines and sines of all positions.
     angles: Part,
-    shape: Shape,
-    n_ctx: usize,
 }
 
 /// What of the model kernels are told.
@@ -91,12 +99,27 @@ impl Stack {
             OnDevice::new(weights, &Parts { layer: &layer, codes, kept: &kept, cache })
         };
         let layers = chosen.iter().enumerate().map(place).collect::<Result<Vec<_>, _>>()?;
-        let (arena, angles) = batch(&gpu, &stack, sizes)?;
+        let (config, shape) = (config.clone(), Shape::of(config, sizes.cache));
+        let mut stack = Self { layers, batch: None, config, shape, sizes, gpu };
+        stack.resize(sizes.tokens)?;
+        Ok(stack)
+    }
+
+    /// Computes so many tokens together from now on, or as many as there is memory for, which is logged. Keys and values stay.
+    ///
+    /// # Errors
+    /// No memory even for one token at a time, a device that is lost: then nothing is computed any more.
+    pub fn resize(&mut self, tokens: usize) -> Result<(), GpuError> {
+        // What is held goes first: there may be no memory for both.
+        self.batch = None;
+        let shape = Self::shape(&self.config, self.layers.len());
+        let (arena, angles) = batch(&self.gpu, &shape, Sizes { tokens: tokens.max(1), ..self.sizes })?;
         // A device has the angles of every position.
-        let mut table = Rope::new(sizes.n_ctx, config.head_dim, config.rope_base);
-        table.go_to(0, sizes.n_ctx);
+        let mut table = Rope::new(self.sizes.n_ctx, self.config.head_dim, self.config.rope_base);
+        table.go_to(0, self.sizes.n_ctx);
         angles.write(bytemuck::cast_slice(table.angles()))?;
-        Ok(Self { layers, arena, angles, shape: Shape::of(config, sizes.cache), n_ctx: sizes.n_ctx, gpu })
+        self.batch = Some(Batch { arena, angles });
+        Ok(())
     }
 
     /// What [`Stack::new`] holds for so many layers of a model, to the byte. `None` beyond 2⁶⁴.
@@ -117,9 +140,9 @@ impl Stack {
         }
     }
 
-    /// Tokens that are computed together.
+    /// Tokens that are computed together; 0 after there was no memory for any.
     pub fn tokens(&self) -> usize {
-        self.arena.tokens()
+        self.batch.as_ref().map_or(0, |batch| batch.arena.tokens())
     }
 
     /// The device.
@@ -137,37 +160,39 @@ impl Stack {
     /// # Errors
     /// No whole tokens, more than the context holds, a device that is lost. What the context held before `start` stays.
     pub fn add(&mut self, start: usize, x: &mut [f32]) -> Result<(), GpuError> {
-        let width = self.shape.n_embd;
+        let (width, n_ctx) = (self.shape.n_embd, self.sizes.n_ctx);
         let tokens = x.len() / width;
-        if tokens * width != x.len() || start.checked_add(tokens).is_none_or(|end| end > self.n_ctx) {
-            let (values, n_ctx) = (x.len(), self.n_ctx);
+        if tokens * width != x.len() || start.checked_add(tokens).is_none_or(|end| end > n_ctx) {
+            let values = x.len();
             return Err(GpuError::Size(format!("{values} values from position {start} in a context of {n_ctx}")));
         }
-        for (i, x) in x.chunks_mut(self.tokens() * width).enumerate() {
-            self.batch(start + i * self.tokens(), x)?;
+        let batch = self.batch.as_ref().ok_or_else(|| GpuError::Size("there was no memory for any batch".into()))?;
+        let together = batch.arena.tokens();
+        for (i, x) in x.chunks_mut(together * width).enumerate() {
+            self.pass(batch, start + i * together, x)?;
         }
         Ok(())
     }
 
-    fn batch(&self, start: usize, x: &mut [f32]) -> Result<(), GpuError> {
+    fn pass(&self, batch: &Batch, start: usize, x: &mut [f32]) -> Result<(), GpuError> {
         let tokens = x.len() / self.shape.n_embd;
-        let pass = Pass { gpu: &self.gpu, arena: &self.arena, tokens: tokens as u32 };
-        self.arena.tell(tokens, start)?;
-        self.arena.write("stream", bytemuck::cast_slice(x))?;
+        let pass = Pass { gpu: &self.gpu, arena: &batch.arena, tokens: tokens as u32 };
+        batch.arena.tell(tokens, start)?;
+        batch.arena.write("stream", bytemuck::cast_slice(x))?;
         for layer in &self.layers {
-            self.layer(&pass, layer)?;
+            self.layer(&pass, &batch.angles, layer)?;
         }
-        self.arena.part("stream")?.read(bytemuck::cast_slice_mut(x))
+        batch.arena.part("stream")?.read(bytemuck::cast_slice_mut(x))
     }
 
     /// What a layer computes, in order.
-    fn layer(&self, pass: &Pass<'_>, layer: &OnDevice) -> Result<(), GpuError> {
+    fn layer(&self, pass: &Pass<'_>, angles: &Part, layer: &OnDevice) -> Result<(), GpuError> {
         let norm = |part: &Part| Some(Norm { weights: part.at(), eps: self.shape.eps });
         layer.q.prepare(pass, "stream", norm(&layer.attn_norm))?;
         layer.q.multiply(pass, "queries")?;
         layer.k.multiply(pass, "keys")?;
         layer.v.multiply(pass, "values")?;
-        self.attention(pass, &layer.keys, &layer.values)?;
+        self.attention(pass, angles, layer)?;
         layer.output.prepare(pass, "mixed", norm(&layer.attn_sub_norm))?;
         layer.output.multiply(pass, "stream")?;
         layer.gate.prepare(pass, "stream", norm(&layer.ffn_norm))?;
@@ -179,7 +204,8 @@ impl Stack {
     }
 
     /// Turns queries and keys, keeps keys and values, and mixes values.
-    fn attention(&self, pass: &Pass<'_>, keys: &Part, values: &Part) -> Result<(), GpuError> {
+    fn attention(&self, pass: &Pass<'_>, angles: &Part, layer: &OnDevice) -> Result<(), GpuError> {
+        let (keys, values) = (&layer.keys, &layer.values);
         let (arena, Shape { heads, key_heads, head, halves, .. }) = (pass.arena, self.shape);
         let turn = Turn {
             batch: arena.at("batch")?,
@@ -188,7 +214,7 @@ impl Stack {
             values: arena.at("values")?,
             kept_keys: keys.at(),
             kept_values: values.at(),
-            angles: self.angles.at(),
+            angles: angles.at(),
             heads,
             key_heads,
             head,

@@ -37,21 +37,24 @@ pub struct Sizes {
 #[derive(Debug)]
 pub struct Stack {
     gpu: Arc<Gpu>,
-    layers: Vec<OnDevice>,
-    arena: Arena,
-    /// Cosines and sines of all positions: held for the kernels.
-    _angles: Held,
-    results: Held,
-    n_embd: usize,
-    n_ctx: usize,
+    config: Config,
+    sizes: Sizes,
+    /// Where the norms of a layer lie.
+    norms: Workspace,
+    layers: Vec<Buffers>,
+    /// Cosines and sines of all positions.
+    angles: Held,
+    pipelines: LayerPipelines,
+    /// None after there was no memory for any.
+    batch: Option<Batch>,
 }
 
-/// A layer: its buffers, and what it computes with them.
+/// What tokens are computed in together, and what every layer computes in it.
 #[derive(Debug)]
-struct OnDevice {
-    steps: Vec<Step>,
-    /// Held for the steps.
-    _buffers: Buffers,
+struct Batch {
+    steps: Vec<Vec<Step>>,
+    arena: Arena,
+    results: Held,
 }
 
 /// What a layer holds.
@@ -96,15 +99,27 @@ impl Stack {
         let mut table = Rope::new(sizes.n_ctx, config.head_dim, config.rope_base);
         table.go_to(0, sizes.n_ctx);
         let angles = maker.filled("rotary angles", &[(0, table.angles())], size_of_val(table.angles()) as u64)?;
-        let (arena, results) = batch(&gpu, &shape, sizes.tokens)?;
         let pipelines = LayerPipelines::new(&gpu.device, &constants(config, sizes.cache));
-        let layers = buffers
-            .into_iter()
-            .map(|buffers| OnDevice { steps: maker.steps(&buffers, &arena, &angles, &pipelines), _buffers: buffers })
-            .collect();
+        let (config, norms) = (config.clone(), maker.norms);
+        let mut stack = Self { config, sizes, norms, layers: buffers, angles, pipelines, batch: None, gpu };
+        stack.resize(sizes.tokens)?;
+        Ok(stack)
+    }
+
+    /// Computes so many tokens together from now on, or as many as there is memory for, which is logged. Keys and values stay.
+    ///
+    /// # Errors
+    /// No memory even for one token at a time, a device that is lost: then nothing is computed any more.
+    pub fn resize(&mut self, tokens: usize) -> Result<(), GpuError> {
+        // What is held goes first: there may be no memory for both.
+        self.batch = None;
+        let gpu = Arc::clone(&self.gpu);
+        let (arena, results) = batch(&gpu, &Self::shape(&self.config, self.layers.len()), tokens.max(1))?;
+        let maker = Maker { gpu: &gpu, config: &self.config, sizes: self.sizes, norms: self.norms.clone() };
+        let steps = self.layers.iter().map(|layer| maker.steps(layer, &arena, &self.angles, &self.pipelines)).collect();
         gpu.working()?;
-        let (n_embd, n_ctx) = (config.n_embd, sizes.n_ctx);
-        Ok(Self { layers, arena, _angles: angles, results, n_embd, n_ctx, gpu: Arc::clone(&gpu) })
+        self.batch = Some(Batch { steps, arena, results });
+        Ok(())
     }
 
     /// What [`Stack::new`] holds for so many layers of a model, to the byte. `None` where the device's limits do not allow it.
@@ -127,9 +142,9 @@ impl Stack {
         }
     }
 
-    /// Tokens that are computed together.
+    /// Tokens that are computed together; 0 after there was no memory for any.
     pub fn tokens(&self) -> usize {
-        self.arena.tokens()
+        self.batch.as_ref().map_or(0, |batch| batch.arena.tokens())
     }
 
     /// The device.
@@ -147,34 +162,37 @@ impl Stack {
     /// # Errors
     /// No whole tokens, more than the context holds, a device that is lost. What the context held before `start` stays.
     pub fn add(&mut self, start: usize, x: &mut [f32]) -> Result<(), GpuError> {
-        let tokens = x.len() / self.n_embd;
-        if tokens * self.n_embd != x.len() || start.checked_add(tokens).is_none_or(|end| end > self.n_ctx) {
-            let (values, n_ctx) = (x.len(), self.n_ctx);
+        let (n_embd, n_ctx) = (self.config.n_embd, self.sizes.n_ctx);
+        let tokens = x.len() / n_embd;
+        if tokens * n_embd != x.len() || start.checked_add(tokens).is_none_or(|end| end > n_ctx) {
+            let values = x.len();
             return Err(GpuError::Size(format!("{values} values from position {start} in a context of {n_ctx}")));
         }
-        for (i, x) in x.chunks_mut(self.tokens() * self.n_embd).enumerate() {
-            self.batch(start + i * self.tokens(), x)?;
+        let batch = self.batch.as_ref().ok_or_else(|| GpuError::Size("there was no memory for any batch".into()))?;
+        let together = batch.arena.tokens();
+        for (i, x) in x.chunks_mut(together * n_embd).enumerate() {
+            self.pass(batch, start + i * together, x)?;
         }
         Ok(())
     }
 
-    fn batch(&mut self, start: usize, x: &mut [f32]) -> Result<(), GpuError> {
-        let (gpu, tokens) = (&*self.gpu, x.len() / self.n_embd);
-        self.arena.tell(gpu, tokens, start);
-        self.arena.write(gpu, "stream", bytemuck::cast_slice(x));
+    fn pass(&self, batch: &Batch, start: usize, x: &mut [f32]) -> Result<(), GpuError> {
+        let (gpu, tokens) = (&*self.gpu, x.len() / self.config.n_embd);
+        batch.arena.tell(gpu, tokens, start);
+        batch.arena.write(gpu, "stream", bytemuck::cast_slice(x));
         let encoder = || gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut commands = encoder();
-        for layer in &self.layers {
-            encode(gpu, &layer.steps, tokens, &mut commands);
+        for steps in &batch.steps {
+            encode(gpu, steps, tokens, &mut commands);
             if tokens > 1 {
                 // Drivers take commands that run for seconds for a hanging device.
                 gpu.send(std::mem::replace(&mut commands, encoder()));
             }
         }
-        let stream = self.arena.region("stream").offset;
-        commands.copy_buffer_to_buffer(&self.arena.buffer, stream, &self.results, 0, size_of_val(x) as u64);
+        let stream = batch.arena.region("stream").offset;
+        commands.copy_buffer_to_buffer(&batch.arena.buffer, stream, &batch.results, 0, size_of_val(x) as u64);
         gpu.send(commands);
-        gpu.read(&self.results, x)
+        gpu.read(&batch.results, x)
     }
 }
 

@@ -178,3 +178,52 @@ fn little_memory_and_lost_devices() {
         assert_eq!(session.past(), tokens.len());
     }
 }
+
+/// Between prompts a batch becomes smaller and larger: what is held is what is said, and keys and values of earlier prompts stay.
+#[test]
+fn a_batch_that_changes_forgets_nothing() {
+    for gpu in adapters() {
+        let case = cases().remove(0);
+        let weights = load(&case);
+        let config = weights.config();
+        let sizes = Sizes { n_ctx: 40, tokens: 5, cache: CacheType::F32 };
+        let new = |gpu: &Arc<Gpu>| Stack::new(Arc::clone(gpu), &weights, 0..config.n_layer, sizes).unwrap();
+        let streams: Vec<f32> = (0..20 * config.n_embd).map(|i| (i * 31 % 255) as f32 / 127.0 - 1.0).collect();
+        let add = |stack: &mut Stack, from: usize, to: usize| {
+            let mut x = streams[from * config.n_embd..to * config.n_embd].to_vec();
+            stack.add(from, &mut x).unwrap();
+            x
+        };
+        let expected = add(&mut new(&gpu), 0, 20);
+        let mut stack = new(&gpu);
+        let mut found = add(&mut stack, 0, 5);
+        for (from, tokens) in [(5, 2), (10, 7), (15, 1)] {
+            stack.resize(tokens).unwrap();
+            assert_eq!(stack.tokens(), tokens);
+            assert_eq!(gpu.held(), Stack::bytes(&gpu, config, config.n_layer, Sizes { tokens, ..sizes }).unwrap().total());
+            found.extend(add(&mut stack, from, from + 5));
+        }
+        assert!(worst(&found, &expected) <= 0.02, "{}", worst(&found, &expected));
+        stack.resize(0).unwrap();
+        assert_eq!(stack.tokens(), 1);
+    }
+}
+
+/// Memory for no more than so many: the batch is what there is room for, and none where there is none.
+#[test]
+fn a_batch_grows_as_far_as_memory_goes() {
+    for gpu in adapters() {
+        let weights = load(&cases().remove(0));
+        let config = weights.config();
+        let sizes = Sizes { n_ctx: 40, tokens: 3, cache: CacheType::F32 };
+        let name = gpu.name().to_owned();
+        let Ok(gpu) = Arc::try_unwrap(gpu) else { panic!("{name} is held") };
+        let room = Stack::bytes(&gpu, config, config.n_layer, Sizes { tokens: 11, ..sizes }).unwrap().total();
+        let gpu = Arc::new(gpu.with_budget(Some(room)));
+        let mut stack = Stack::new(Arc::clone(&gpu), &weights, 0..config.n_layer, sizes).unwrap();
+        // Halved until there is room.
+        stack.resize(40).unwrap();
+        assert_eq!(stack.tokens(), 10);
+        assert!(gpu.held() <= room);
+    }
+}

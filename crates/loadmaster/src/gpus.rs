@@ -4,13 +4,18 @@
 //! GPU would is never faster than the CPU. How many layers a named one gets is the plan's to choose where it is a GPU of this machine, by its
 //! address on the bus; of any other device nobody knows the speed.
 
+mod adapting;
 mod batch;
 
+use adapting::{Adapting, Resizable};
+use batch::Question;
 use bitnet::{Options, Stack, Weights};
 use footprint::{Backend, Device};
 use planner::plan::Budget;
 use spec::{Bytes, Known, Machine};
-use workspace::{Room, StackBytes};
+use std::ops::Range;
+use std::sync::Arc;
+use workspace::{Room, StackBytes, most_tokens};
 
 /// Layers on a GPU, and what they hold there.
 pub(crate) struct Layers {
@@ -74,6 +79,70 @@ pub(crate) fn layers(weights: &Weights, wanted: &Wanted<'_>) -> Result<Layers, S
     Err(format!("{name} is none of the GPUs that this build has kernels for"))
 }
 
+/// Makes some of the model's layers, in a context of so many tokens, so many of which are computed together.
+type Make<'a, S> = dyn Fn(Range<usize>, usize, usize) -> Result<S, String> + 'a;
+
+/// What a kind of device brings to layers on it.
+struct OfItsKind<'a, S> {
+    /// All layers that it is to have.
+    shape: workspace::Stack,
+    /// Tokens of a tile of the kernels.
+    tile: u64,
+    /// What these layers hold with so many tokens computed together, to the byte.
+    bytes: Arc<dyn Fn(usize) -> Option<StackBytes> + Send + Sync>,
+    make: Box<Make<'a, S>>,
+    /// Memory that is free now, where somebody knows.
+    free: Box<dyn FnMut() -> Option<Bytes> + Send>,
+}
+
+impl<S: Resizable + 'static> OfItsKind<'_, S> {
+    /// The last layers of a model of `all`, with the batch that is worth it where the user has not said which.
+    fn layers(mut self, all: usize, wanted: &Wanted<'_>) -> Result<Layers, String> {
+        let (most, first) = (wanted.tokens(), all - wanted.n_layer);
+        let measured = wanted.open.and_then(|budget| self.measured(budget, first, most, wanted));
+        let tokens = measured.map_or(most, |(tokens, _)| tokens);
+        let stack = (self.make)(first..all, wanted.sizes.n_ctx, tokens)?;
+        // The batch may have become smaller for lack of memory.
+        let (tokens, held) = (stack.tokens(), (self.bytes)(stack.tokens()).unwrap_or_default());
+        let stack: Box<dyn Stack> = match wanted.open.zip(measured) {
+            None => Box::new(stack),
+            Some((budget, (_, best))) => {
+                let (bytes, margin) = (self.bytes, budget.margin);
+                let room = move |now: u64| {
+                    let compute = |tokens: u64| Some(bytes(usize::try_from(tokens).ok()?)?.compute);
+                    let usable = (self.free)()?.get().saturating_add(compute(now)?.get()).saturating_sub(margin.get());
+                    Some(most_tokens(compute, Bytes::new(usable), best))
+                };
+                let n_embd = usize::try_from(self.shape.n_embd).unwrap_or(usize::MAX);
+                Box::new(Adapting::new(wanted.name, stack, best, Box::new(room), n_embd))
+            }
+        };
+        Ok(Layers { stack, weights: held.weights, kv_cache: held.kv_cache, compute: held.compute, tokens })
+    }
+
+    /// The batch that is worth it in the memory that the plan leaves, and the one that is with all memory free.
+    fn measured(&self, budget: &Budget, first: usize, most: usize, wanted: &Wanted<'_>) -> Option<(usize, u64)> {
+        let question = Question {
+            name: wanted.name,
+            projections: &self.shape.projections()?,
+            n_layer: wanted.n_layer,
+            n_embd: usize::try_from(self.shape.n_embd).ok()?,
+            tile: self.tile,
+            most: most as u64,
+            room: wanted.room(budget, &(self.bytes)(1)?),
+        };
+        let mut trial = match (self.make)(first..first + 1, most, most) {
+            Ok(trial) => trial,
+            Err(error) => {
+                tracing::warn!(device = wanted.name, error, "no layer to measure the batch of a device on");
+                return None;
+            }
+        };
+        let (choice, best) = question.answer(&mut trial, |tokens| Some((self.bytes)(usize::try_from(tokens).ok()?)?.compute))?;
+        Some((usize::try_from(choice.batch).ok()?, best))
+    }
+}
+
 /// The place of a device in its list.
 fn place(backend: &str, name: &str) -> Option<usize> {
     name.strip_prefix(backend)?.parse().ok()
@@ -104,8 +173,8 @@ fn seen(
 
 #[cfg(feature = "gpu")]
 mod own_wgpu {
-    use super::batch::Question;
-    use super::{Backend, Bytes, Device, Known, Layers, Machine, Wanted, Weights, seen};
+    use super::adapting::Resizable;
+    use super::{Backend, Bytes, Device, Known, Layers, Machine, OfItsKind, Wanted, Weights, seen};
     use gpu::{Adapter, GpuError, Kind, Sizes, Stack, TILE};
     use std::sync::Arc;
 
@@ -123,37 +192,35 @@ mod own_wgpu {
         let adapter = gpu::list().into_iter().nth(place).ok_or("it is not there any more")?;
         let said = |error: GpuError| error.to_string();
         let gpu = Arc::new(adapter.open().map_err(said)?);
-        let (config, n_layer, sizes) = (weights.config(), wanted.n_layer, wanted.sizes);
-        let first = config.n_layer - n_layer;
-        let all = Sizes { n_ctx: sizes.n_ctx, tokens: wanted.tokens(), cache: sizes.cache };
-        let bytes = |tokens: usize| Stack::bytes(&gpu, config, n_layer, Sizes { tokens, ..all });
-        let tokens = wanted.open.zip(bytes(1)).and_then(|(budget, beside)| {
-            let shape = Stack::shape(config, n_layer);
-            let question = Question {
-                name: wanted.name,
-                projections: &shape.projections()?,
-                n_layer,
-                n_embd: config.n_embd,
-                tile: TILE.into(),
-                most: all.tokens as u64,
-                room: wanted.room(budget, &beside),
-            };
-            let mut trial = Stack::new(Arc::clone(&gpu), weights, first..first + 1, Sizes { n_ctx: all.tokens, ..all }).ok()?;
-            let choice = question.answer(&mut trial, |tokens| Some(bytes(tokens as usize)?.compute))?;
-            Some(choice.batch as usize)
-        });
-        let all = Sizes { tokens: tokens.unwrap_or(all.tokens), ..all };
-        let stack = Stack::new(Arc::clone(&gpu), weights, first..config.n_layer, all).map_err(said)?;
-        // The batch may have become smaller for lack of memory.
-        let (tokens, held) = (stack.tokens(), bytes(stack.tokens()).unwrap_or_default());
-        Ok(Layers { stack: Box::new(stack), weights: held.weights, kv_cache: held.kv_cache, compute: held.compute, tokens })
+        let (of, config, sizes) = (weights.config().clone(), weights.config(), wanted.sizes);
+        let (here, n_layer, cache) = (Arc::clone(&gpu), wanted.n_layer, sizes.cache);
+        let kind = OfItsKind {
+            shape: Stack::shape(config, n_layer),
+            tile: TILE.into(),
+            bytes: Arc::new(move |tokens| Stack::bytes(&here, &of, n_layer, Sizes { n_ctx: sizes.n_ctx, tokens, cache })),
+            make: Box::new(|layers, n_ctx, tokens| {
+                Stack::new(Arc::clone(&gpu), weights, layers, Sizes { n_ctx, tokens, cache }).map_err(said)
+            }),
+            // Through wgpu nobody tells what is free now.
+            free: Box::new(|| None),
+        };
+        kind.layers(config.n_layer, wanted)
+    }
+
+    impl Resizable for Stack {
+        fn tokens(&self) -> usize {
+            Self::tokens(self)
+        }
+        fn resize(&mut self, tokens: usize) -> Result<(), bitnet::StackError> {
+            Self::resize(self, tokens).map_err(Into::into)
+        }
     }
 }
 
 #[cfg(feature = "cuda")]
 mod own_cuda {
-    use super::batch::Question;
-    use super::{Backend, Device, Known, Layers, Machine, Wanted, Weights, seen};
+    use super::adapting::Resizable;
+    use super::{Backend, Device, Known, Layers, Machine, OfItsKind, Wanted, Weights, seen};
     use cuda::{ALIGNMENT, Adapter, GpuError, Sizes, Stack, TILE};
     use std::sync::Arc;
 
@@ -174,29 +241,26 @@ mod own_cuda {
         let adapter = cuda::list().into_iter().nth(place).ok_or("it is not there any more")?;
         let said = |error: GpuError| error.to_string();
         let gpu = Arc::new(adapter.open().map_err(said)?);
-        let (config, n_layer, sizes) = (weights.config(), wanted.n_layer, wanted.sizes);
-        let first = config.n_layer - n_layer;
-        let all = Sizes { n_ctx: sizes.n_ctx, tokens: wanted.tokens(), cache: sizes.cache };
-        let bytes = |tokens: usize| Stack::bytes(config, n_layer, Sizes { tokens, ..all });
-        let tokens = wanted.open.zip(bytes(1)).and_then(|(budget, beside)| {
-            let shape = Stack::shape(config, n_layer);
-            let question = Question {
-                name: wanted.name,
-                projections: &shape.projections()?,
-                n_layer,
-                n_embd: config.n_embd,
-                tile: TILE.into(),
-                most: all.tokens as u64,
-                room: wanted.room(budget, &beside),
-            };
-            let mut trial = Stack::new(Arc::clone(&gpu), weights, first..first + 1, Sizes { n_ctx: all.tokens, ..all }).ok()?;
-            let choice = question.answer(&mut trial, |tokens| Some(bytes(tokens as usize)?.compute))?;
-            Some(choice.batch as usize)
-        });
-        let all = Sizes { tokens: tokens.unwrap_or(all.tokens), ..all };
-        let stack = Stack::new(Arc::clone(&gpu), weights, first..config.n_layer, all).map_err(said)?;
-        // The batch may have become smaller for lack of memory.
-        let (tokens, held) = (stack.tokens(), bytes(stack.tokens()).unwrap_or_default());
-        Ok(Layers { stack: Box::new(stack), weights: held.weights, kv_cache: held.kv_cache, compute: held.compute, tokens })
+        let (of, config, sizes) = (weights.config().clone(), weights.config(), wanted.sizes);
+        let (here, n_layer, cache) = (Arc::clone(&gpu), wanted.n_layer, sizes.cache);
+        let kind = OfItsKind {
+            shape: Stack::shape(config, n_layer),
+            tile: TILE.into(),
+            bytes: Arc::new(move |tokens| Stack::bytes(&of, n_layer, Sizes { n_ctx: sizes.n_ctx, tokens, cache })),
+            make: Box::new(|layers, n_ctx, tokens| {
+                Stack::new(Arc::clone(&gpu), weights, layers, Sizes { n_ctx, tokens, cache }).map_err(said)
+            }),
+            free: Box::new(move || here.memory().ok().map(|(free, _)| free)),
+        };
+        kind.layers(config.n_layer, wanted)
+    }
+
+    impl Resizable for Stack {
+        fn tokens(&self) -> usize {
+            Self::tokens(self)
+        }
+        fn resize(&mut self, tokens: usize) -> Result<(), bitnet::StackError> {
+            Self::resize(self, tokens).map_err(Into::into)
+        }
     }
 }

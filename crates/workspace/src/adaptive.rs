@@ -69,13 +69,15 @@ pub struct Adaptive {
     patience: u32,
     /// A batch that was refused: growth stops below it until a long calm.
     refused: Option<u64>,
+    /// The batch before it grew, until a pass went well: there was memory for that one.
+    before: Option<u64>,
 }
 
 impl Adaptive {
     /// A batch to begin with and the one that is worth it ([`crate::Choice::batch`] with all memory free).
     pub fn new(batch: u64, best: u64) -> Self {
         let best = best.max(1);
-        Self { batch: batch.clamp(1, best), best, calm: 0, patience: CALM, refused: None }
+        Self { batch: batch.clamp(1, best), best, calm: 0, patience: CALM, refused: None, before: None }
     }
 
     /// Tokens at once.
@@ -85,11 +87,15 @@ impl Adaptive {
 
     /// Takes note of what happened.
     pub fn observe(&mut self, event: Event) -> Option<Change> {
+        if let Event::Ran { .. } = event {
+            self.before = None;
+        }
         match event {
             Event::Refused => {
                 self.refused = Some(self.batch);
                 self.patience = self.patience.saturating_mul(2).min(MOST_CALM);
-                self.change(self.batch / 2, Reason::Refused)
+                let to = self.before.unwrap_or(self.batch / 2);
+                self.change(to, Reason::Refused)
             }
             Event::Peak { planned, seen } if seen > planned => {
                 let share = u128::from(self.batch) * u128::from(planned.get()) / u128::from(seen.get().max(1));
@@ -129,6 +135,7 @@ impl Adaptive {
         let (from, to) = (self.batch, to.clamp(1, self.best));
         self.calm = 0;
         self.batch = to;
+        self.before = (to > from).then_some(from);
         (from != to).then_some(Change { from, to, reason })
     }
 }
@@ -194,6 +201,18 @@ mod tests {
         let mut one = Adaptive::new(1, 100);
         assert_eq!(one.observe(Event::Refused), None);
         assert_eq!(one.batch(), 1);
+    }
+
+    #[test]
+    fn what_is_refused_after_growing_leads_back_and_later_to_half() {
+        let mut adaptive = Adaptive::new(11, 100);
+        let mut change = None;
+        while change.is_none() {
+            change = adaptive.observe(Event::Ran { room: 1000 });
+        }
+        assert_eq!(change.map(|change| (change.from, change.to)), Some((11, 22)));
+        assert_eq!(adaptive.observe(Event::Refused).map(|change| change.to), Some(11));
+        assert_eq!(adaptive.observe(Event::Refused).map(|change| change.to), Some(5));
     }
 
     #[test]

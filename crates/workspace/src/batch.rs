@@ -121,12 +121,12 @@ pub fn optimal_batch_of(
     asked: u64,
 ) -> Result<Choice, NoRoom> {
     let usable = room.usable();
-    let bytes = |batch: u64| bytes(batch).unwrap_or(Bytes::MAX);
     let asked = asked.max(1);
-    if bytes(1) > usable {
+    let most = most_tokens(&bytes, usable, asked);
+    let bytes = |batch: u64| bytes(batch).unwrap_or(Bytes::MAX);
+    if most == 0 {
         return Err(NoRoom { needed: bytes(1), usable });
     }
-    let most = last(asked, |batch| bytes(batch) <= usable);
     let throughput = |batch: u64| batch as f64 / calibration.seconds(layers, batch);
     let tile = calibration.tile.max(1);
     // Within a tile tokens are free, so that whole tiles are never slower per token than what is below them.
@@ -143,6 +143,18 @@ pub fn optimal_batch_of(
         () => Limit::Asked,
     };
     Ok(Choice { batch, workspace: bytes(batch), limit, tokens_per_second: throughput(batch), room: most })
+}
+
+/// The most tokens, up to `asked`, whose workspace is not beyond `usable`; 0 where that of one is. `bytes` as in [`optimal_batch_of`].
+///
+/// ```
+/// use spec::Bytes;
+/// let bytes = |tokens: u64| Some(Bytes::new(100 + 10 * tokens));
+/// assert_eq!(workspace::most_tokens(bytes, Bytes::new(155), 512), 5);
+/// assert_eq!(workspace::most_tokens(bytes, Bytes::new(100), 512), 0);
+/// ```
+pub fn most_tokens(bytes: impl Fn(u64) -> Option<Bytes>, usable: Bytes, asked: u64) -> u64 {
+    last(asked, |batch| bytes(batch).is_some_and(|bytes| bytes <= usable))
 }
 
 /// The last of `1..=most` that `holds`, which holds up to some place and not beyond it; 0 where it holds nowhere.

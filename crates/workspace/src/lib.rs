@@ -18,7 +18,7 @@ mod stack;
 
 pub use adaptive::{Adaptive, Change, Event, Reason};
 pub use arena::{Region, Workspace};
-pub use batch::{Choice, Limit, NoRoom, Room, optimal_batch, optimal_batch_of};
+pub use batch::{Choice, Limit, NoRoom, Room, most_tokens, optimal_batch, optimal_batch_of};
 pub use calibration::{Calibration, CalibrationError, Measured};
 pub use kernel::{Kernel, Layer, LayerError};
 pub use stack::{Context, Device, SHAPE, Stack, StackBytes};

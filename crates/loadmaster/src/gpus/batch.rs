@@ -5,7 +5,7 @@
 //! batch is the planned one, or what memory has room for of it.
 
 use bitnet::Stack;
-use spec::Bytes;
+use spec::{Bytes, Known};
 use std::time::{Duration, Instant};
 use workspace::{Calibration, Choice, Layer, Measured, Room, optimal_batch_of};
 
@@ -35,8 +35,8 @@ pub(super) struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// The batch that is worth it. `trial` is one of the layers, with room for all tokens asked for; `bytes` is what a batch takes on the device.
-    pub(super) fn answer(&self, trial: &mut dyn Stack, bytes: impl Fn(u64) -> Option<Bytes>) -> Option<Choice> {
+    /// The batch that is worth it, and the one that is with all memory free. `trial` is one of the layers, with room for all tokens asked for; `bytes` is what a batch takes on the device.
+    pub(super) fn answer(&self, trial: &mut dyn Stack, bytes: impl Fn(u64) -> Option<Bytes>) -> Option<(Choice, u64)> {
         let mut x = vec![0.0; self.n_embd * usize::try_from(self.most).ok()?];
         let pass = |tokens: u64| {
             let x = x.get_mut(..self.n_embd * tokens as usize).unwrap_or_default();
@@ -45,7 +45,7 @@ impl Question<'_> {
             trial.add(0, x).map(|()| began.elapsed()).map_err(|error| error.to_string())
         };
         match self.measured(pass).and_then(|times| self.chosen(&times, bytes)) {
-            Ok(choice) => Some(choice),
+            Ok(found) => Some(found),
             Err(error) => {
                 tracing::warn!(
                     device = self.name,
@@ -79,9 +79,12 @@ impl Question<'_> {
         Ok(times)
     }
 
-    fn chosen(&self, times: &[Measured], bytes: impl Fn(u64) -> Option<Bytes>) -> Result<Choice, String> {
+    fn chosen(&self, times: &[Measured], bytes: impl Fn(u64) -> Option<Bytes>) -> Result<(Choice, u64), String> {
         let calibration = Calibration::fit(self.projections, times, 0.0, self.tile).map_err(|error| error.to_string())?;
-        let choice = optimal_batch_of(bytes, self.projections, &calibration, &self.room, self.most).map_err(|error| error.to_string())?;
+        let in_room =
+            |room: &Room| optimal_batch_of(&bytes, self.projections, &calibration, room, self.most).map_err(|error| error.to_string());
+        let choice = in_room(&self.room)?;
+        let best = in_room(&Room { free: Known::exact(Bytes::MAX, "all memory"), ..self.room.clone() })?.batch;
         if self.room.is_guessed() {
             tracing::warn!(device = self.name, usable = %self.room.usable(), "free memory is not known: an eighth of the device's is taken to be");
         }
@@ -95,14 +98,13 @@ impl Question<'_> {
             ?times,
             "the batch of a device, measured"
         );
-        Ok(choice)
+        Ok((choice, best))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use spec::Known;
     use workspace::Limit;
 
     fn question(projections: &[Layer], free: u64) -> Question<'_> {
@@ -129,10 +131,10 @@ mod tests {
             (128e-5, 1e-5, 70_000, (64, Limit::Memory)),
         ] {
             let question = question(&layers, free);
-            let choice = question.chosen(&times(&question, floor, per_token), bytes).unwrap();
+            let (choice, best) = question.chosen(&times(&question, floor, per_token), bytes).unwrap();
             let (tokens, limit) = expected;
             assert!((tokens..=tokens + 32).contains(&choice.batch) && choice.limit == limit, "{choice:?} {expected:?}");
-            assert!(choice.workspace.get() <= free);
+            assert!(choice.workspace.get() <= free && choice.batch <= best && (choice.limit == Limit::Memory || choice.batch == best));
         }
         assert!(question(&layers, 10).chosen(&times(&question(&layers, 10), 1e-3, 1e-5), bytes).unwrap_err().contains("one token needs"));
     }

@@ -1,6 +1,7 @@
 //! Adapters, and one that is open.
 
 use crate::error::GpuError;
+use crate::memory::{Heaps, Memory};
 use crate::pipelines::Pipelines;
 use spec::Bytes;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +26,7 @@ pub enum Kind {
 pub struct Adapter {
     adapter: wgpu::Adapter,
     info: wgpu::AdapterInfo,
+    heaps: Option<Heaps>,
 }
 
 /// All adapters of Vulkan, Metal and Direct3D 12, in the order of their drivers; none where there is no driver. Starts drivers, which may
@@ -33,7 +35,7 @@ pub fn list() -> Vec<Adapter> {
     let mut about = wgpu::InstanceDescriptor::new_without_display_handle();
     about.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
     let adapters = pollster::block_on(wgpu::Instance::new(about).enumerate_adapters(wgpu::Backends::all()));
-    adapters.into_iter().map(|adapter| Adapter { info: adapter.get_info(), adapter }).collect()
+    adapters.into_iter().map(|adapter| Adapter { info: adapter.get_info(), heaps: Heaps::of(&adapter), adapter }).collect()
 }
 
 impl Adapter {
@@ -68,6 +70,11 @@ impl Adapter {
         largest_piece(&self.adapter.limits())
     }
 
+    /// What it has free now; `None` where its backend is not Vulkan or the driver does not tell.
+    pub fn memory(&self) -> Option<Memory> {
+        self.heaps.as_ref()?.memory()
+    }
+
     /// Driver and its version, as it calls itself.
     pub fn driver(&self) -> String {
         format!("{} {} ({:?})", self.info.driver, self.info.driver_info, self.info.backend)
@@ -94,6 +101,7 @@ pub struct Gpu {
     name: String,
     limits: wgpu::Limits,
     kind: Kind,
+    heaps: Option<Heaps>,
     budget: Option<Bytes>,
     /// Bytes of buffers that are held.
     held: Arc<Mutex<u64>>,
@@ -157,6 +165,7 @@ impl Gpu {
             name: adapter.name().to_owned(),
             limits,
             kind: adapter.kind(),
+            heaps: adapter.heaps.clone(),
             budget: None,
             held,
             lost,
@@ -199,6 +208,12 @@ impl Gpu {
     /// Bytes of the buffers that are held: weights and arenas.
     pub fn held(&self) -> Bytes {
         Bytes::new(*self.held.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What it has free now; `None` where its backend is not Vulkan or the driver does not tell. Asks the driver and waits for nothing that
+    /// was sent; may be asked at any time, also of a device that is lost.
+    pub fn memory(&self) -> Option<Memory> {
+        self.heaps.as_ref()?.memory()
     }
 
     /// What the device's allocator says: bytes that are allocated, and bytes that are reserved for them in whole blocks. `None` where the

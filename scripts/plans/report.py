@@ -7,7 +7,7 @@ import math
 import statistics
 import sys
 
-from tools import MIB, OUT, ROOT, between_marks, rows, say
+from tools import MIB, OUT, ROOT, between_marks, newest, rows, say
 
 RECORDED = ROOT / "crates/planner/tests/loads/cases.csv"
 RUNS = ROOT / "scripts/plans/runs.csv"
@@ -154,7 +154,7 @@ def interval(logs):
 
 
 def runs():
-    found = rows(OUT / "runs.jsonl")
+    found = newest(OUT / "runs.jsonl", lambda row: (row["model"], row["use_case"]))
     lines, slower, loads_seen = [], 0, []
     for cell in sorted({(row["model"], row["use_case"]) for row in found}):
         pairs = [row for row in found if (row["model"], row["use_case"]) == cell]
@@ -175,7 +175,8 @@ def runs():
     said = f"{some['cpus']} CPUs of {some['cpu']}, {some['memory_gib']} GiB; load per CPU before a request: median {busy:.2f}, highest {max(loads_seen):.2f}."
     if busy > BUSY:
         said += " **Other work was running: these figures show that the command works, and nothing else.**"
-    said = f"Commit {found[-1]['commit']}. " + said
+    commits = list(dict.fromkeys(row["commit"] for row in found))
+    said = ("Commit " if len(commits) == 1 else "Each cell at the commit at which it ran last, of ") + ", ".join(commits) + ". " + said
     judged = 2 * sum(line[3] > 1 for line in lines)
     verdict = f"Significantly slower (the whole interval above 1): {slower} of {judged}."
     between_marks("runs", "\n".join([table(head, lines), "", verdict, "", said]))

@@ -123,6 +123,13 @@ def rows(path):
     return [row for row in kept if row["commit"] == kept[-1]["commit"]]
 
 
+def newest(path, same):
+    """Kept rows, of each kind of row (what `same` says) those of the commit at which it ran last."""
+    kept = [json.loads(line) for line in open(path, encoding="utf-8")] if path.exists() else []
+    last = {same(row): row["commit"] for row in kept}
+    return [row for row in kept if row["commit"] == last[same(row)]]
+
+
 def between_marks(name, text):
     """Replaces what stands between two marks of PLANS.md."""
     document = DOCUMENT.read_text(encoding="utf-8")

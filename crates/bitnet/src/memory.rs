@@ -15,14 +15,20 @@ pub use footprint::bitnet::Buffers as Requirement;
 /// # Errors
 /// A model that is no BitNet model.
 pub fn requirement(model: &Model, load: &LoadOptions<'_>, options: &Options) -> Result<Requirement, ConfigError> {
-    beside(model, load, options, 0)
+    beside(model, load, options, 0, false)
 }
 
-/// What is allocated here with the last `on_device` layers on a device ([`crate::Session::with_device`]).
+/// What is allocated here with the last `on_device` layers on a device ([`crate::Session::with_device`]), and the output head if it `has_head`.
 ///
 /// # Errors
 /// As [`requirement`].
-pub fn beside(model: &Model, load: &LoadOptions<'_>, options: &Options, on_device: usize) -> Result<Requirement, ConfigError> {
+pub fn beside(
+    model: &Model,
+    load: &LoadOptions<'_>,
+    options: &Options,
+    on_device: usize,
+    has_head: bool,
+) -> Result<Requirement, ConfigError> {
     let config = Config::of(model)?;
     let count = |number: usize| number as u64;
     let figures = Figures {
@@ -34,8 +40,8 @@ pub fn beside(model: &Model, load: &LoadOptions<'_>, options: &Options, on_devic
         head_dim: count(config.head_dim),
         n_layer: count(config.n_layer),
     };
-    let sizes =
-        Sizes { n_ctx: count(options.n_ctx), n_ubatch: count(options.n_ubatch), cache: options.cache.into(), on_device: count(on_device) };
+    let (n_ctx, n_ubatch, cache) = (count(options.n_ctx), count(options.n_ubatch), options.cache.into());
+    let sizes = Sizes { n_ctx, n_ubatch, cache, on_device: count(on_device), head_on_device: has_head };
     Ok(Buffers::of(model, &figures, load.into(), &sizes))
 }
 

@@ -95,7 +95,7 @@ pub struct Session {
     cache: Cache,
     rope: Rope,
     buffers: Buffers,
-    /// Computes the last layers.
+    /// Computes the last layers, and logits if it has the head.
     device: Option<Box<dyn Stack>>,
     /// The last token's stream, normalised.
     last: Vec<f32>,
@@ -167,7 +167,10 @@ impl Session {
     /// # Errors
     /// No tokens, one that does not exist, or more than the context holds: then none was added. A device that fails.
     pub fn extend(&mut self, tokens: &[u32]) -> Result<&[f32], SessionError> {
-        self.read(tokens)?;
+        self.read_batches(tokens, true)?;
+        if self.device.as_ref().is_some_and(|device| device.has_head()) {
+            return Ok(&self.logits);
+        }
         let width = self.weights.config.n_embd;
         let count = (tokens.len() - 1) % self.micro_batch() + 1;
         let stream = &self.buffers.x[(count - 1) * width..count * width];
@@ -181,6 +184,11 @@ impl Session {
     /// # Errors
     /// As [`Session::extend`].
     pub fn read(&mut self, tokens: &[u32]) -> Result<(), SessionError> {
+        self.read_batches(tokens, false)
+    }
+
+    /// A micro-batch at a time; `asks` for the logits behind the last token of a device that computes them.
+    fn read_batches(&mut self, tokens: &[u32], asks: bool) -> Result<(), SessionError> {
         let (past, n_ctx, n_vocab) = (self.past, self.options.n_ctx, self.weights.config.n_vocab);
         if tokens.is_empty() {
             return Err(SessionError::Empty);
@@ -191,8 +199,9 @@ impl Session {
         if let Some(&token) = tokens.iter().find(|&&token| token as usize >= n_vocab) {
             return Err(SessionError::Token { token, n_vocab });
         }
-        for batch in tokens.chunks(self.micro_batch()) {
-            self.batch(batch)?;
+        let mut batches = tokens.chunks(self.micro_batch()).peekable();
+        while let Some(batch) = batches.next() {
+            self.batch(batch, asks && batches.peek().is_none())?;
         }
         Ok(())
     }
@@ -207,7 +216,7 @@ impl Session {
         self.options.n_ubatch.min(self.options.n_ctx)
     }
 
-    fn batch(&mut self, tokens: &[u32]) -> Result<(), SessionError> {
+    fn batch(&mut self, tokens: &[u32], asks: bool) -> Result<(), SessionError> {
         let weights = Arc::clone(&self.weights);
         let width = weights.config.n_embd;
         for (token, x) in tokens.iter().zip(self.buffers.x.chunks_exact_mut(width)) {
@@ -228,7 +237,10 @@ impl Session {
             pass.layer(i, layer, &mut self.buffers);
         }
         if let Some(device) = &mut self.device {
-            device.add(self.past, &mut self.buffers.x[..tokens.len() * width]).map_err(SessionError::Device)?;
+            let x = &mut self.buffers.x[..tokens.len() * width];
+            let asks = asks && device.has_head();
+            let added = if asks { device.add_and_tell(self.past, x, &mut self.logits) } else { device.add(self.past, x) };
+            added.map_err(SessionError::Device)?;
         }
         self.past += tokens.len();
         Ok(())

@@ -253,6 +253,11 @@ impl Weights {
         self.layers.iter().flat_map(Layer::linear).map(|linear| linear.weights().code_bytes()).sum()
     }
 
+    /// The norm before the output head.
+    pub fn output_norm(&self) -> &[f32] {
+        &self.output_norm
+    }
+
     /// The output head.
     pub fn head(&self) -> &DenseMatrix {
         self.head.as_ref().unwrap_or(&self.embedding)

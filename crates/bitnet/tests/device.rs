@@ -64,3 +64,46 @@ fn more_layers_than_the_model_has_are_refused() {
     let error = session(3, 0).0.unwrap_err();
     assert_eq!(error.to_string(), "a device with 3 layers of a model of 2");
 }
+
+/// A device with the output head alone, whose logits say which position they are behind.
+#[derive(Debug)]
+struct Telling(Calls);
+
+impl Stack for Telling {
+    fn n_layer(&self) -> usize {
+        0
+    }
+
+    fn has_head(&self) -> bool {
+        true
+    }
+
+    fn add(&mut self, start: usize, x: &mut [f32]) -> Result<(), StackError> {
+        self.0.lock().unwrap().push((start, x.len()));
+        Ok(())
+    }
+
+    fn add_and_tell(&mut self, start: usize, x: &mut [f32], logits: &mut [f32]) -> Result<(), StackError> {
+        logits.fill((start + x.len() / cases()[0].n_embd) as f32);
+        Ok(())
+    }
+}
+
+/// Only what is asked for is computed: logits behind the last micro-batch of `extend`, none of `read`.
+#[test]
+fn logits_of_a_device_are_asked_for_once() {
+    let built = cases()[0].build(Written::default());
+    let weights = Arc::new(Weights::load(&built.model, std::slice::from_ref(&built.data), &LoadOptions::default()).unwrap());
+    let options = Options { n_ctx: 16, n_ubatch: 4, cache: CacheType::F32, threads: 1 };
+    let calls = Calls::default();
+    let mut session = Session::with_device(weights, options, Some(Box::new(Telling(Arc::clone(&calls))))).unwrap();
+    session.read(&[1, 2]).unwrap();
+    assert!(session.logits().iter().all(|logit| *logit == 0.0));
+    assert!(session.extend(&[3, 4, 5, 6, 7, 8]).unwrap().iter().all(|logit| *logit == 8.0));
+    let width = cases()[0].n_embd;
+    assert_eq!(*calls.lock().unwrap(), [(0, 2 * width), (2, 4 * width)]);
+    // A device without a head says so.
+    let mut idle = Idle { n_layer: 1, left: 9, calls };
+    assert_eq!(idle.add_and_tell(0, &mut [0.0], &mut [0.0]).unwrap_err().to_string(), "there is no output head");
+    assert!(!idle.has_head());
+}

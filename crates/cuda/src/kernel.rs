@@ -13,6 +13,7 @@ pub const SOURCE: &str = concat!(
     include_str!("kernels/turn.cu"),
     include_str!("kernels/attend.cu"),
     include_str!("kernels/gated.cu"),
+    include_str!("kernels/head.cu"),
     include_str!("kernels/lose.cu"),
 );
 
@@ -54,6 +55,11 @@ kernels! {
     AttendF32 "attend_f32" Attend 128,
     AttendF16 "attend_f16" Attend 128,
     Gated "gated" Gated 256,
+    Last "last" Last 1024,
+    LogitsF32 "logits_f32" Logits 128,
+    LogitsF16 "logits_f16" Logits 128,
+    LogitsBf16 "logits_bf16" Logits 128,
+    LogitsQ8_0 "logits_q8_0" Logits 128,
     Lose "lose" Lose 32,
 }
 
@@ -65,6 +71,9 @@ pub(crate) const GATED_COLUMNS: u32 = Kernel::Gated.threads();
 
 /// Rows that a block of `one` computes: two by each warp (`ROWS` in `product.cu`).
 pub(crate) const ONE_ROWS: u32 = Kernel::One.threads() / 32 * 2;
+
+/// Rows that a block of the output head computes: one by each warp.
+pub(crate) const LOGITS_ROWS: u32 = Kernel::LogitsF16.threads() / 32;
 
 /// Rows of a tile of `many` (`TILE_ROWS` in `product.cu`).
 pub(crate) const TILE_ROWS: u32 = 64;
@@ -151,6 +160,33 @@ pub(crate) struct Gated {
     pub(crate) up: u64,
     pub(crate) width: u32,
     pub(crate) silu: u32,
+}
+
+/// As `head.cu` declares it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct Last {
+    pub(crate) batch: u64,
+    pub(crate) x: u64,
+    pub(crate) weights: u64,
+    pub(crate) token: u64,
+    pub(crate) columns: u32,
+    pub(crate) filled: u32,
+    pub(crate) eps: f32,
+    pub(crate) unused: u32,
+}
+
+/// As `head.cu` declares it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct Logits {
+    pub(crate) weights: u64,
+    pub(crate) token: u64,
+    pub(crate) out: u64,
+    pub(crate) rows: u32,
+    pub(crate) chunks: u32,
+    pub(crate) used: u32,
+    pub(crate) unused: u32,
 }
 
 /// As `lose.cu` declares it.

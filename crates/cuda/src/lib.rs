@@ -14,6 +14,7 @@ mod arena;
 mod device;
 mod error;
 mod ffi;
+mod head;
 mod kernel;
 mod linear;
 mod memory;

@@ -3,13 +3,14 @@
 use crate::arena::{Arena, beyond};
 use crate::device::Gpu;
 use crate::error::GpuError;
+use crate::head::Head;
 use crate::kernel::{Attend, GATED_COLUMNS, Gated, Kernel, Turn, WIDEST_HEAD};
 use crate::linear::{MOST_TOKENS, Norm, Pass, QuantizedLinear};
 use crate::memory::{ALIGNMENT, Part};
 use bitnet::{Activation, CacheType, Config, Layer, Rope, Weights};
 use std::ops::Range;
 use std::sync::Arc;
-use workspace::{Context, StackBytes, Workspace};
+use workspace::{Behind, Context, StackBytes, Workspace};
 
 /// Sizes of a context on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +23,15 @@ pub struct Sizes {
     pub cache: CacheType,
 }
 
-/// Layers of a model on a device, with their keys and values and what a batch is computed in.
+/// Layers of a model on a device, with their keys and values and what a batch is computed in, and the output head if it is there as well.
 ///
 /// Given the same tokens in 8 bits, each projection is the CPU's to the bit; norms and attention are floats that are summed in another order.
 #[derive(Debug)]
 pub struct Stack {
     gpu: Arc<Gpu>,
     layers: Vec<OnDevice>,
+    head: Option<Head>,
+    part: workspace::Stack,
     /// None after there was no memory for any.
     batch: Option<Batch>,
     config: Config,
@@ -42,6 +45,8 @@ struct Batch {
     arena: Arena,
     /// Cosines and sines of all positions.
     angles: Part,
+    /// Where a head computes.
+    logits: Part,
 }
 
 /// What of the model kernels are told.
@@ -77,7 +82,7 @@ struct OnDevice {
 }
 
 impl Stack {
-    /// Copies layers to the device, in three buffers. Where memory is short, a batch is made of fewer tokens, which is logged; [`Stack::tokens`]
+    /// Copies layers to the device, of which `n_layer` is the output head ([`Weights::part`]), in three buffers. Where memory is short, a batch is made of fewer tokens, which is logged; [`Stack::tokens`]
     /// says how many.
     ///
     /// # Errors
@@ -85,24 +90,28 @@ impl Stack {
     pub fn new(gpu: Arc<Gpu>, weights: &Weights, layers: Range<usize>, sizes: Sizes) -> Result<Self, GpuError> {
         let config = weights.config();
         let asked = || GpuError::Size(format!("layers {} to {} of a model of {}", layers.start, layers.end, config.n_layer));
-        let chosen = weights.layers().get(layers.clone()).filter(|layers| !layers.is_empty()).ok_or_else(asked)?;
+        let (chosen, stack) = weights.part(layers.clone()).ok_or_else(asked)?;
         check(config, sizes)?;
-        let stack = Self::shape(config, chosen.len());
         let too_large = || GpuError::Size(format!("a context of {} tokens is beyond any memory", sizes.n_ctx));
         let layer = stack.layer(ALIGNMENT).ok_or_else(too_large)?;
         let kept = stack.kept(ALIGNMENT, context(sizes)).ok_or_else(too_large)?;
         let all = stack.in_three(ALIGNMENT, Context { tokens: 1, ..context(sizes) }).ok_or_else(too_large)?;
         let codes = gpu.buffer("weights", all.weights.get())?;
-        let cache = gpu.buffer("keys and values", all.kv_cache.get())?;
-        let place = |(i, weights): (usize, &Layer)| {
-            let (codes, cache) = (codes.behind(i as u64 * layer.total().get()), cache.behind(i as u64 * kept.total().get()));
-            OnDevice::new(weights, &Parts { layer: &layer, codes, kept: &kept, cache })
-        };
-        let layers = chosen.iter().enumerate().map(place).collect::<Result<Vec<_>, _>>()?;
+        let mut layers = Vec::with_capacity(chosen.len());
+        if !chosen.is_empty() {
+            let cache = gpu.buffer("keys and values", all.kv_cache.get())?;
+            for (i, weights) in (0..).zip(chosen) {
+                let (codes, cache) = (codes.behind(i * layer.total().get()), cache.behind(i * kept.total().get()));
+                layers.push(OnDevice::new(weights, &Parts { layer: &layer, codes, kept: &kept, cache })?);
+            }
+        }
+        // The head lies behind the layers.
+        let behind = codes.behind(chosen.len() as u64 * layer.total().get());
+        let head = stack.head.map(|head| Head::at(&behind, weights, head)).transpose()?;
         let (config, shape) = (config.clone(), Shape::of(config, sizes.cache));
-        let mut stack = Self { layers, batch: None, config, shape, sizes, gpu };
-        stack.resize(sizes.tokens)?;
-        Ok(stack)
+        let mut on_device = Self { layers, head, part: stack, batch: None, config, shape, sizes, gpu };
+        on_device.resize(sizes.tokens)?;
+        Ok(on_device)
     }
 
     /// Computes so many tokens together from now on, or as many as there is memory for, which is logged. Keys and values stay.
@@ -112,32 +121,18 @@ impl Stack {
     pub fn resize(&mut self, tokens: usize) -> Result<(), GpuError> {
         // What is held goes first: there may be no memory for both.
         self.batch = None;
-        let shape = Self::shape(&self.config, self.layers.len());
-        let (arena, angles) = batch(&self.gpu, &shape, Sizes { tokens: tokens.max(1), ..self.sizes })?;
+        let batch = batch(&self.gpu, &self.part, Sizes { tokens: tokens.max(1), ..self.sizes })?;
         // A device has the angles of every position.
         let mut table = Rope::new(self.sizes.n_ctx, self.config.head_dim, self.config.rope_base);
         table.go_to(0, self.sizes.n_ctx);
-        angles.write(bytemuck::cast_slice(table.angles()))?;
-        self.batch = Some(Batch { arena, angles });
+        batch.angles.write(bytemuck::cast_slice(table.angles()))?;
+        self.batch = Some(batch);
         Ok(())
     }
 
-    /// What [`Stack::new`] holds for so many layers of a model, to the byte. `None` beyond 2⁶⁴.
-    pub fn bytes(config: &Config, n_layer: usize, sizes: Sizes) -> Option<StackBytes> {
-        Self::shape(config, n_layer).in_three(ALIGNMENT, context(sizes))
-    }
-
-    /// What `workspace` knows of so many layers of a model.
-    pub fn shape(config: &Config, n_layer: usize) -> workspace::Stack {
-        let count = |number: usize| number as u64;
-        workspace::Stack {
-            n_layer: count(n_layer),
-            n_embd: count(config.n_embd),
-            n_ff: count(config.n_ff),
-            q_width: count(config.q_width()),
-            kv_width: count(config.kv_width()),
-            head_dim: count(config.head_dim),
-        }
+    /// What [`Stack::new`] holds of a part of a model ([`Weights::part`]), to the byte. `None` beyond 2⁶⁴.
+    pub fn bytes(part: &workspace::Stack, sizes: Sizes) -> Option<StackBytes> {
+        part.in_three(ALIGNMENT, context(sizes))
     }
 
     /// Tokens that are computed together; 0 after there was no memory for any.
@@ -150,16 +145,37 @@ impl Stack {
         &self.gpu
     }
 
-    /// Layers.
+    /// Layers, the head not counted.
     pub fn n_layer(&self) -> usize {
         self.layers.len()
     }
 
-    /// Adds to the streams `x` of tokens from position `start` on what these layers add.
+    /// Whether it has the output head.
+    pub fn has_head(&self) -> bool {
+        self.head.is_some()
+    }
+
+    /// Adds to the streams `x` of tokens from position `start` on what these layers add; a head alone adds nothing.
     ///
     /// # Errors
     /// No whole tokens, more than the context holds, a device that is lost. What the context held before `start` stays.
     pub fn add(&mut self, start: usize, x: &mut [f32]) -> Result<(), GpuError> {
+        self.passes(start, x, None)
+    }
+
+    /// The same, and the logits behind the last of the tokens, as many as the vocabulary has; of the streams nothing is said then.
+    ///
+    /// # Errors
+    /// As [`Stack::add`]; no head, or one of another vocabulary.
+    pub fn add_and_tell(&mut self, start: usize, x: &mut [f32], logits: &mut [f32]) -> Result<(), GpuError> {
+        let n_vocab = self.head.as_ref().map_or(0, Head::n_vocab);
+        if n_vocab != logits.len() || x.is_empty() {
+            return Err(GpuError::Size(format!("{} logits of a head of {n_vocab}, behind {} values", logits.len(), x.len())));
+        }
+        self.passes(start, x, Some(logits))
+    }
+
+    fn passes(&self, start: usize, x: &mut [f32], mut logits: Option<&mut [f32]>) -> Result<(), GpuError> {
         let (width, n_ctx) = (self.shape.n_embd, self.sizes.n_ctx);
         let tokens = x.len() / width;
         if tokens * width != x.len() || start.checked_add(tokens).is_none_or(|end| end > n_ctx) {
@@ -168,19 +184,29 @@ impl Stack {
         }
         let batch = self.batch.as_ref().ok_or_else(|| GpuError::Size("there was no memory for any batch".into()))?;
         let together = batch.arena.tokens();
+        if self.layers.is_empty() {
+            // Only the last token's logits are asked for.
+            let last = x.len().saturating_sub(width);
+            return logits.map_or(Ok(()), |logits| self.pass(batch, start, &mut x[last..], Some(logits)));
+        }
+        let count = x.len().div_ceil(together * width);
         for (i, x) in x.chunks_mut(together * width).enumerate() {
-            self.pass(batch, start + i * together, x)?;
+            self.pass(batch, start + i * together, x, logits.take_if(|_| i + 1 == count))?;
         }
         Ok(())
     }
 
-    fn pass(&self, batch: &Batch, start: usize, x: &mut [f32]) -> Result<(), GpuError> {
+    /// A batch, and the logits behind it instead of its streams where they are asked for.
+    fn pass(&self, batch: &Batch, start: usize, x: &mut [f32], logits: Option<&mut [f32]>) -> Result<(), GpuError> {
         let tokens = x.len() / self.shape.n_embd;
         let pass = Pass { gpu: &self.gpu, arena: &batch.arena, tokens: tokens as u32 };
         batch.arena.tell(tokens, start)?;
         batch.arena.write("stream", bytemuck::cast_slice(x))?;
         for layer in &self.layers {
             self.layer(&pass, &batch.angles, layer)?;
+        }
+        if let (Some(head), Some(logits)) = (&self.head, logits) {
+            return head.tell(&pass, &batch.logits, logits);
         }
         batch.arena.part("stream")?.read(bytemuck::cast_slice_mut(x))
     }
@@ -320,18 +346,16 @@ fn check(config: &Config, sizes: Sizes) -> Result<(), GpuError> {
     if counted { Ok(()) } else { Err(GpuError::Size("widths beyond what kernels count".to_owned())) }
 }
 
-/// The arena and where the rotary angles lie behind it, for as many tokens as there is memory for.
-fn batch(gpu: &Gpu, stack: &workspace::Stack, sizes: Sizes) -> Result<(Arena, Part), GpuError> {
+/// What is computed in, for as many tokens as there is memory for.
+fn batch(gpu: &Gpu, stack: &workspace::Stack, sizes: Sizes) -> Result<Batch, GpuError> {
     let of = |tokens: usize| {
-        let workspace = stack.arena(tokens as u64, ALIGNMENT);
-        let angles = stack.angles(sizes.n_ctx as u64);
-        let total = workspace.as_ref().and_then(|workspace| workspace.total().get().checked_add(angles?));
-        let (Some(workspace), Some(total)) = (workspace, total) else { return Err(beyond(tokens)) };
-        let buffer = gpu.buffer("a batch", total)?;
-        let angles = buffer.behind(workspace.total().get());
-        Ok((Arena::of(buffer, workspace, tokens)?, angles))
+        let context = context(Sizes { tokens, ..sizes });
+        let parts = stack.behind(ALIGNMENT, context).zip(stack.in_three(ALIGNMENT, context));
+        let Some((Behind { arena, angles, logits }, bytes)) = parts else { return Err(beyond(tokens)) };
+        let buffer = gpu.buffer("a batch", bytes.compute.get())?;
+        Ok(Batch { angles: buffer.behind(angles), logits: buffer.behind(logits), arena: Arena::of(buffer, arena, tokens)? })
     };
-    let mut tokens = sizes.tokens.min(MOST_TOKENS);
+    let mut tokens = stack.together(sizes.tokens.min(MOST_TOKENS) as u64) as usize;
     loop {
         match of(tokens) {
             Err(error @ (GpuError::OutOfMemory { .. } | GpuError::Size(_))) if tokens > 1 => {
@@ -350,6 +374,14 @@ impl bitnet::Stack for Stack {
 
     fn add(&mut self, start: usize, x: &mut [f32]) -> Result<(), bitnet::StackError> {
         Self::add(self, start, x).map_err(Into::into)
+    }
+
+    fn has_head(&self) -> bool {
+        Self::has_head(self)
+    }
+
+    fn add_and_tell(&mut self, start: usize, x: &mut [f32], logits: &mut [f32]) -> Result<(), bitnet::StackError> {
+        Self::add_and_tell(self, start, x, logits).map_err(Into::into)
     }
 }
 

@@ -102,11 +102,13 @@ fn layers_take_what_is_said() {
         let built = model.build(models::Written::default());
         let weights = Weights::load(&built.model, std::slice::from_ref(&built.data), &LoadOptions::default()).unwrap();
         let sizes = Sizes { n_ctx, tokens, cache };
-        let mut stack = Stack::new(Arc::clone(&gpu), &weights, 0..n_layer, sizes).unwrap();
+        // With the output head and without.
+        let layers = 0..n_layer + case % 2;
+        let mut stack = Stack::new(Arc::clone(&gpu), &weights, layers.clone(), sizes).unwrap();
         let mut x = vec![0.25; model.n_embd * tokens.min(n_ctx).min(3)];
         stack.add(0, &mut x).unwrap();
         assert!(x.iter().all(|x| x.is_finite()), "case {case}");
-        let predicted = Stack::bytes(weights.config(), n_layer, sizes).unwrap();
+        let predicted = Stack::bytes(&weights.part(layers).unwrap().1, sizes).unwrap();
         check(&gpu, before, predicted.total(), predicted.buffers, &format!("case {case}"));
         drop(stack);
         assert_eq!(gpu.held(), Bytes::ZERO);
@@ -129,7 +131,7 @@ fn no_memory_is_no_end() {
     let (free, total) = gpu.memory().unwrap();
     assert_eq!(free + gpu.held(), total);
     assert!((64..60_000).contains(&stack.tokens()), "{}", stack.tokens());
-    assert_eq!(gpu.held(), Stack::bytes(weights.config(), 2, Sizes { tokens: stack.tokens(), ..sizes }).unwrap().total());
+    assert_eq!(gpu.held(), Stack::bytes(&weights.part(0..2).unwrap().1, Sizes { tokens: stack.tokens(), ..sizes }).unwrap().total());
     stack.add(0, &mut vec![0.25; case.n_embd]).unwrap();
     let twice = Stack::new(Arc::clone(&gpu), &weights, 0..2, Sizes { n_ctx: 1 << 20, ..sizes }).unwrap_err();
     assert!(matches!(twice, GpuError::OutOfMemory { what: "keys and values", .. }), "{twice}");

@@ -1,8 +1,8 @@
 //! What the BitNet engine of this program allocates (crates `bitnet` and `kernels`): closed sums, equal to a counting allocator to the byte
 //! (`crates/bitnet/tests/memory.rs`).
 //!
-//! It computes one sequence on the CPU, weights in place in the mapped file, and the last `n_gpu_layers` layers on the first device, where
-//! that is one of wgpu's or one that our own kernels reach through CUDA. What it does not have (repacking, prompt caches, checkpoints) is nothing.
+//! It computes one sequence on the CPU, weights in place in the mapped file, and the last `n_gpu_layers` layers, of which the output head is the
+//! last one as llama.cpp counts them, on the first device, where that is one of wgpu's or one that our own kernels reach through CUDA. What it does not have (repacking, prompt caches, checkpoints) is nothing.
 
 mod explain;
 
@@ -14,7 +14,7 @@ use crate::requirement::{DeviceRequirement, HostRequirement, Requirement, Resolv
 use crate::{Backend, Companions, Device, EngineProfile, Rules, Target};
 use spec::model::{FeedForward, Mixer, Tensor};
 use spec::{Bytes, Known, Model, QuantType, Settings};
-use workspace::{Context, Device as Limits, Stack, StackBytes};
+use workspace::{Context, Device as Limits, Head as OnDevice, Stack, StackBytes};
 
 /// How the output head is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,8 +142,10 @@ pub struct Sizes {
     pub n_ubatch: u64,
     /// How keys and values are stored: F32, F16 or Q8_0.
     pub cache: QuantType,
-    /// The last layers of the model that are on a device.
+    /// The last layers of the model that are on a device, the output head not counted.
     pub on_device: u64,
+    /// The output head is on a device.
+    pub head_on_device: bool,
 }
 
 /// Memory by what it is for. Buffers are exact to the byte: what the engine allocates when it loads a model and makes a context.
@@ -176,7 +178,7 @@ impl Buffers {
     /// What a model of these figures takes. Saturates.
     pub fn of(model: &Model, figures: &Figures, engine: BitNet, sizes: &Sizes) -> Self {
         let here = figures.n_layer.saturating_sub(sizes.on_device);
-        let (weights_mapped, weights_copied) = weights(model, figures, engine, here);
+        let (weights_mapped, weights_copied) = weights(model, figures, engine, sizes);
         let floats = |count: u64| Bytes::new(count.saturating_mul(4));
         let (q, kv, embd, ff) = (figures.q_width(), figures.kv_width(), figures.n_embd, figures.n_ff);
         // The stream; queries and what attention gives; keys and values; gate and up.
@@ -231,12 +233,15 @@ fn is_elsewhere(tensor: &Tensor, here: u64) -> bool {
     tensor.layer().is_some_and(|layer| u64::from(layer) >= here)
 }
 
-/// Bytes read in place, of the first `here` layers only, and bytes of copies, which are made of all.
-fn weights(model: &Model, figures: &Figures, engine: BitNet, here: u64) -> (Bytes, Bytes) {
+/// Bytes read in place, of what is on no device only, and bytes of copies, which are made of all.
+fn weights(model: &Model, figures: &Figures, engine: BitNet, sizes: &Sizes) -> (Bytes, Bytes) {
+    let here = figures.n_layer.saturating_sub(sizes.on_device);
     let (mut mapped, mut copied) = (Bytes::ZERO, Bytes::ZERO);
     for tensor in &model.tensors {
         match Use::of(tensor, engine) {
-            Use::InPlace if is_unread(model, tensor, engine) || tensor.ty == QuantType::I2_S && is_elsewhere(tensor, here) => {}
+            Use::InPlace
+                if is_unread(model, tensor, engine, sizes.head_on_device) || tensor.ty == QuantType::I2_S && is_elsewhere(tensor, here) => {
+            }
             Use::InPlace => mapped += tensor.bytes,
             Use::Copied(bytes) => copied += bytes,
             Use::Scale => {}
@@ -305,8 +310,8 @@ pub(crate) fn require(
     let context = context(model, settings, profile)?;
     let cache = settings.cache_type_k;
     let device = target.devices.first().filter(|device| device.backend.is_own()).filter(|_| settings.n_gpu_layers > 0);
-    let on_device = device.map_or(0, |_| figures.n_layer.min(settings.n_gpu_layers.into()));
-    let sizes = Sizes { n_ctx: context.n_ctx.into(), n_ubatch: context.n_ubatch.into(), cache, on_device };
+    let (on_device, head_on_device) = device.map_or((0, false), |_| on_devices(settings.n_gpu_layers, figures.n_layer));
+    let sizes = Sizes { n_ctx: context.n_ctx.into(), n_ubatch: context.n_ubatch.into(), cache, on_device, head_on_device };
     let buffers = Buffers::of(model, &figures, engine, &sizes);
     let none = || Known::exact(Bytes::ZERO, NONE);
     let exact = |bytes: Bytes| Known::exact(bytes, SUMS);
@@ -340,10 +345,10 @@ pub(crate) fn require(
     };
     let mut devices: Vec<_> = target.devices.iter().map(|device| unused(&device.name, device.shares_host)).collect();
     if let (Some(device), Some(used)) = (device, devices.first_mut()) {
-        *used = on(device, &figures, &sizes).map_err(refuse)?;
+        *used = on(device, model, &figures, engine, &sizes).map_err(refuse)?;
     }
     let first = (figures.n_layer - on_device) as usize;
-    let layer_devices = (0..=model.layers.len()).map(|layer| (layer >= first && layer < model.layers.len()).then_some(0)).collect();
+    let layer_devices = (0..=model.layers.len()).map(|layer| (head_on_device && layer >= first).then_some(0)).collect();
     Ok(Requirement {
         devices,
         host,
@@ -355,6 +360,12 @@ pub(crate) fn require(
         own_kernels: true,
         sliced: false,
     })
+}
+
+/// Layers on a device of the last so many, and whether the output head is, which is the last of all (llama.cpp, `src/llama-model.cpp:1591`,
+/// `load_tensors`: `i_gpu_start = n_layer + 1 - n_gpu_layers`).
+pub fn on_devices(n_gpu_layers: u32, n_layer: u64) -> (u64, bool) {
+    (n_layer.min(u64::from(n_gpu_layers).saturating_sub(1)), n_gpu_layers > 0)
 }
 
 /// The context, which is not padded.
@@ -390,9 +401,9 @@ fn looked_up(model: &Model, engine: BitNet) -> Bytes {
     table.map_or(Bytes::ZERO, |table| table.bytes)
 }
 
-/// Of the weights used in place: what tokens do not read but for a row, and what only a copy was made of.
-fn is_unread(model: &Model, tensor: &Tensor, engine: BitNet) -> bool {
-    let (copied, head) = (head_copy(model, engine).is_some(), head(model));
+/// Of the weights used in place: what tokens do not read but for a row, and what only a copy was made of, here or on a device.
+fn is_unread(model: &Model, tensor: &Tensor, engine: BitNet, head_on_device: bool) -> bool {
+    let (copied, head) = (head_on_device || head_copy(model, engine).is_some(), head(model));
     if tensor.name == EMBEDDING { copied || head != EMBEDDING } else { copied && tensor.name == head }
 }
 
@@ -410,14 +421,16 @@ fn runtime(model: &Model) -> Known<Bytes> {
 
 /// What the last layers of a model take on a device: the sums of crate `workspace`, which the device's allocator confirms
 /// (`crates/gpu/tests/memory.rs`; of CUDA a pretended one, `crates/cuda/tests/memory.rs`).
-fn on(device: &Device, figures: &Figures, sizes: &Sizes) -> Result<DeviceRequirement, String> {
+fn on(device: &Device, model: &Model, figures: &Figures, engine: BitNet, sizes: &Sizes) -> Result<DeviceRequirement, String> {
     let name = &device.name;
     let element = match sizes.cache {
         QuantType::F32 => 4,
         QuantType::F16 => 2,
         other => return Err(format!("{name} keeps keys and values in f32 or f16, not in {other}")),
     };
+    let ty = head_copy(model, engine).or(head_type(model)).filter(|_| sizes.head_on_device);
     let stack = Stack {
+        head: ty.map(|ty| OnDevice { n_vocab: figures.n_vocab, n_embd: figures.n_embd, ty }),
         n_layer: sizes.on_device,
         n_embd: figures.n_embd,
         n_ff: figures.n_ff,
@@ -426,6 +439,7 @@ fn on(device: &Device, figures: &Figures, sizes: &Sizes) -> Result<DeviceRequire
         head_dim: figures.head_dim,
     };
     let context = Context { n_ctx: sizes.n_ctx, tokens: sizes.n_ubatch.min(sizes.n_ctx), element };
+    let context = Context { tokens: stack.together(context.tokens), ..context };
     let (bytes, scratch) = if device.backend.name == Backend::OWN_CUDA {
         let beyond = || format!("layers of {} tokens are beyond any memory", sizes.n_ctx);
         (stack.in_three(device.backend.alignment, context).ok_or_else(beyond)?, pages())

@@ -4,7 +4,7 @@
 //! * [`Memory`]: what a device has free now, where its driver tells
 //! * [`QuantizedLinear`]: packed weights in the device's memory, in as many buffers as its limits ask for
 //! * [`Arena`]: input, tokens in 8 bits and output of a batch, one buffer for all layers, sized by `workspace`
-//! * [`Stack`]: whole layers of a model with their keys and values
+//! * [`Stack`]: whole layers of a model with their keys and values, and its output head
 //!
 //! Nothing is built in: drivers are loaded at run time, and a machine without them has an empty list.
 #![deny(unsafe_code)]
@@ -12,6 +12,7 @@
 mod arena;
 mod device;
 mod error;
+mod head;
 mod linear;
 mod memory;
 mod pipelines;

@@ -1,5 +1,7 @@
 //! The compiled kernels.
 
+use kernels::DenseType;
+
 /// A kernel after the declarations that it shares with others.
 macro_rules! shader {
     ($($name:literal),*) => {
@@ -65,6 +67,30 @@ impl LayerPipelines {
             turn: compiled(device, "turn", turn, &heads),
             attend: compiled(device, "attend", attend, &heads),
             gated: compiled(device, "gated", gated, &[("SILU", f64::from(u8::from(silu))), ("FF", ff as f64)]),
+        }
+    }
+}
+
+/// Those of the output head.
+#[derive(Debug)]
+pub(crate) struct HeadPipelines {
+    /// The last token after the norm.
+    pub(crate) last: wgpu::ComputePipeline,
+    pub(crate) logits: wgpu::ComputePipeline,
+}
+
+impl HeadPipelines {
+    pub(crate) fn new(device: &wgpu::Device, ty: DenseType, columns: usize, eps: f32) -> Self {
+        let logits = match ty {
+            DenseType::F32 => shader!("head", "head_f32", "logits"),
+            DenseType::F16 => shader!("head", "head_f16", "logits"),
+            DenseType::Bf16 => shader!("head", "head_bf16", "logits"),
+            DenseType::Q8_0 => shader!("head", "head_q8_0", "logits"),
+        };
+        let constants = [("EPS", f64::from(eps)), ("COLUMNS", columns as f64)];
+        Self {
+            last: compiled(device, "last", shader!("batch", "reduce", "last"), &constants),
+            logits: compiled(device, "logits_of", logits, &[]),
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::arena::{Arena, part};
 use crate::device::{Gpu, Held};
 use crate::error::GpuError;
+use crate::head::Head;
 use crate::linear::{Output, QuantizedLinear};
 use crate::pipelines::{Constants, LayerPipelines};
 use crate::step::{Step, Tokens, Work, encode};
@@ -30,7 +31,7 @@ pub struct Sizes {
     pub cache: CacheType,
 }
 
-/// Layers of a model on a device, with their keys and values and what a batch is computed in.
+/// Layers of a model on a device, with their keys and values and what a batch is computed in, and the output head if it is there as well.
 ///
 /// Given the same tokens in 8 bits, each projection is the CPU's to the bit; norms, attention and what stands between gate and up are floats
 /// that are summed in another order.
@@ -42,6 +43,8 @@ pub struct Stack {
     /// Where the norms of a layer lie.
     norms: Workspace,
     layers: Vec<Buffers>,
+    head: Option<Head>,
+    shape: workspace::Stack,
     /// Cosines and sines of all positions.
     angles: Held,
     pipelines: LayerPipelines,
@@ -53,6 +56,8 @@ pub struct Stack {
 #[derive(Debug)]
 struct Batch {
     steps: Vec<Vec<Step>>,
+    /// From the last token's stream to its logits.
+    logits: Vec<Step>,
     arena: Arena,
     results: Held,
 }
@@ -81,16 +86,15 @@ struct Maker<'a> {
 }
 
 impl Stack {
-    /// Copies layers to the device. Where memory is short, a batch is made of fewer tokens, which is logged; [`Stack::tokens`] says how many.
+    /// Copies layers to the device, of which `n_layer` is the output head ([`Weights::part`]). Where memory is short, a batch is made of fewer tokens, which is logged; [`Stack::tokens`] says how many.
     ///
     /// # Errors
     /// Layers that are not there, a cache that a device does not keep, no memory even for one token at a time, a device that is lost.
     pub fn new(gpu: Arc<Gpu>, weights: &Weights, layers: Range<usize>, sizes: Sizes) -> Result<Self, GpuError> {
         let config = weights.config();
         let asked = || GpuError::Size(format!("layers {} to {} of a model of {}", layers.start, layers.end, config.n_layer));
-        let chosen = weights.layers().get(layers.clone()).filter(|layers| !layers.is_empty()).ok_or_else(asked)?;
+        let (chosen, shape) = weights.part(layers.clone()).ok_or_else(asked)?;
         check(&gpu, config, sizes)?;
-        let shape = Self::shape(config, chosen.len());
         let beyond = || GpuError::Size(format!("a context of {} tokens is beyond any memory", sizes.n_ctx));
         let norms = shape.norms(gpu.alignment()).ok_or_else(beyond)?;
         let maker = Maker { gpu: &gpu, config, sizes, norms };
@@ -100,8 +104,9 @@ impl Stack {
         table.go_to(0, sizes.n_ctx);
         let angles = maker.filled("rotary angles", &[(0, table.angles())], size_of_val(table.angles()) as u64)?;
         let pipelines = LayerPipelines::new(&gpu.device, &constants(config, sizes.cache));
+        let head = shape.head.map(|head| Head::new(&gpu, weights, head)).transpose()?;
         let (config, norms) = (config.clone(), maker.norms);
-        let mut stack = Self { config, sizes, norms, layers: buffers, angles, pipelines, batch: None, gpu };
+        let mut stack = Self { config, sizes, norms, layers: buffers, head, shape, angles, pipelines, batch: None, gpu };
         stack.resize(sizes.tokens)?;
         Ok(stack)
     }
@@ -114,32 +119,20 @@ impl Stack {
         // What is held goes first: there may be no memory for both.
         self.batch = None;
         let gpu = Arc::clone(&self.gpu);
-        let (arena, results) = batch(&gpu, &Self::shape(&self.config, self.layers.len()), tokens.max(1))?;
+        let (arena, results) = batch(&gpu, &self.shape, tokens.max(1))?;
         let maker = Maker { gpu: &gpu, config: &self.config, sizes: self.sizes, norms: self.norms.clone() };
         let steps = self.layers.iter().map(|layer| maker.steps(layer, &arena, &self.angles, &self.pipelines)).collect();
+        let logits = self.head.as_ref().map_or_else(Vec::new, |head| head.steps(&gpu, &arena));
         gpu.working()?;
-        self.batch = Some(Batch { steps, arena, results });
+        self.batch = Some(Batch { steps, logits, arena, results });
         Ok(())
     }
 
-    /// What [`Stack::new`] holds for so many layers of a model, to the byte. `None` where the device's limits do not allow it.
-    pub fn bytes(gpu: &Gpu, config: &Config, n_layer: usize, sizes: Sizes) -> Option<StackBytes> {
+    /// What [`Stack::new`] holds of a part of a model ([`Weights::part`]), to the byte. `None` where the device's limits do not allow it.
+    pub fn bytes(gpu: &Gpu, part: &workspace::Stack, sizes: Sizes) -> Option<StackBytes> {
         let device = Device { alignment: gpu.alignment(), largest: gpu.largest_piece() };
         let element = sizes.cache.bytes(1) as u64;
-        Self::shape(config, n_layer).bytes(device, Context { n_ctx: sizes.n_ctx as u64, tokens: sizes.tokens as u64, element })
-    }
-
-    /// What `workspace` knows of so many layers of a model.
-    pub fn shape(config: &Config, n_layer: usize) -> workspace::Stack {
-        let count = |number: usize| number as u64;
-        workspace::Stack {
-            n_layer: count(n_layer),
-            n_embd: count(config.n_embd),
-            n_ff: count(config.n_ff),
-            q_width: count(config.q_width()),
-            kv_width: count(config.kv_width()),
-            head_dim: count(config.head_dim),
-        }
+        part.bytes(device, Context { n_ctx: sizes.n_ctx as u64, tokens: sizes.tokens as u64, element })
     }
 
     /// Tokens that are computed together; 0 after there was no memory for any.
@@ -152,16 +145,37 @@ impl Stack {
         &self.gpu
     }
 
-    /// Layers.
+    /// Layers, the head not counted.
     pub fn n_layer(&self) -> usize {
         self.layers.len()
     }
 
-    /// Adds to the streams `x` of tokens from position `start` on what these layers add.
+    /// Whether it has the output head.
+    pub fn has_head(&self) -> bool {
+        self.head.is_some()
+    }
+
+    /// Adds to the streams `x` of tokens from position `start` on what these layers add; a head alone adds nothing.
     ///
     /// # Errors
     /// No whole tokens, more than the context holds, a device that is lost. What the context held before `start` stays.
     pub fn add(&mut self, start: usize, x: &mut [f32]) -> Result<(), GpuError> {
+        self.passes(start, x, None)
+    }
+
+    /// The same, and the logits behind the last of the tokens, as many as the vocabulary has; `x` stays as it is.
+    ///
+    /// # Errors
+    /// As [`Stack::add`]; no head, or one of another vocabulary.
+    pub fn add_and_tell(&mut self, start: usize, x: &mut [f32], logits: &mut [f32]) -> Result<(), GpuError> {
+        let n_vocab = self.head.as_ref().map_or(0, Head::n_vocab);
+        if n_vocab != logits.len() || x.is_empty() {
+            return Err(GpuError::Size(format!("{} logits of a head of {n_vocab}, behind {} values", logits.len(), x.len())));
+        }
+        self.passes(start, x, Some(logits))
+    }
+
+    fn passes(&self, start: usize, x: &mut [f32], mut logits: Option<&mut [f32]>) -> Result<(), GpuError> {
         let (n_embd, n_ctx) = (self.config.n_embd, self.sizes.n_ctx);
         let tokens = x.len() / n_embd;
         if tokens * n_embd != x.len() || start.checked_add(tokens).is_none_or(|end| end > n_ctx) {
@@ -170,13 +184,20 @@ impl Stack {
         }
         let batch = self.batch.as_ref().ok_or_else(|| GpuError::Size("there was no memory for any batch".into()))?;
         let together = batch.arena.tokens();
+        if self.layers.is_empty() {
+            // Only the last token's logits are asked for.
+            let last = x.len().saturating_sub(n_embd);
+            return logits.map_or(Ok(()), |logits| self.pass(batch, start, &mut x[last..], Some(logits)));
+        }
+        let count = x.len().div_ceil(together * n_embd);
         for (i, x) in x.chunks_mut(together * n_embd).enumerate() {
-            self.pass(batch, start + i * together, x)?;
+            self.pass(batch, start + i * together, x, logits.take_if(|_| i + 1 == count))?;
         }
         Ok(())
     }
 
-    fn pass(&self, batch: &Batch, start: usize, x: &mut [f32]) -> Result<(), GpuError> {
+    /// A batch, and the logits behind it instead of its streams where they are asked for.
+    fn pass(&self, batch: &Batch, start: usize, x: &mut [f32], logits: Option<&mut [f32]>) -> Result<(), GpuError> {
         let (gpu, tokens) = (&*self.gpu, x.len() / self.config.n_embd);
         batch.arena.tell(gpu, tokens, start);
         batch.arena.write(gpu, "stream", bytemuck::cast_slice(x));
@@ -188,6 +209,12 @@ impl Stack {
                 // Drivers take commands that run for seconds for a hanging device.
                 gpu.send(std::mem::replace(&mut commands, encoder()));
             }
+        }
+        if let (Some(head), Some(logits)) = (&self.head, logits) {
+            encode(gpu, &batch.logits, tokens, &mut commands);
+            head.told(&mut commands);
+            gpu.send(commands);
+            return head.read(gpu, logits);
         }
         let stream = batch.arena.region("stream").offset;
         commands.copy_buffer_to_buffer(&batch.arena.buffer, stream, &batch.results, 0, size_of_val(x) as u64);
@@ -248,7 +275,7 @@ fn batch(gpu: &Gpu, shape: &workspace::Stack, tokens: usize) -> Result<(Arena, H
         Ok((arena, gpu.buffer("results", bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?))
     };
     // Heads and columns of tokens are workgroups in the second direction.
-    let mut tokens = tokens.min(gpu.most_groups() as usize);
+    let mut tokens = shape.together(tokens.min(gpu.most_groups() as usize) as u64) as usize;
     loop {
         match of(tokens) {
             Err(error @ (GpuError::OutOfMemory { .. } | GpuError::Limit { .. } | GpuError::Size(_))) if tokens > 1 => {
@@ -330,6 +357,14 @@ impl bitnet::Stack for Stack {
 
     fn add(&mut self, start: usize, x: &mut [f32]) -> Result<(), bitnet::StackError> {
         Self::add(self, start, x).map_err(Into::into)
+    }
+
+    fn has_head(&self) -> bool {
+        Self::has_head(self)
+    }
+
+    fn add_and_tell(&mut self, start: usize, x: &mut [f32], logits: &mut [f32]) -> Result<(), bitnet::StackError> {
+        Self::add_and_tell(self, start, x, logits).map_err(Into::into)
     }
 }
 

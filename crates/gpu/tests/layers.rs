@@ -5,10 +5,11 @@
 #[path = "../../bitnet/tests/models/mod.rs"]
 mod models;
 
-use bitnet::{CacheType, LoadOptions, Options, Sampler, Sampling, Session, SessionError, Weights};
+use bitnet::{CacheType, HeadType, LoadOptions, Options, Sampler, Sampling, Session, SessionError, Weights};
 use gpu::{Gpu, GpuError, Sizes, Stack};
 use models::{Case, Written, cases};
-use spec::Bytes;
+use spec::{Bytes, QuantType};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Largest difference of a logit, as on the CPU: for logits of the size of one.
@@ -34,8 +35,13 @@ fn options() -> Options {
 /// A session whose last `n_layer` layers are on a device, `tokens` of them at a time.
 fn session(gpu: &Arc<Gpu>, weights: &Arc<Weights>, options: Options, n_layer: usize, tokens: usize) -> Session {
     let all = weights.config().n_layer;
+    with(gpu, weights, options, all - n_layer..all, tokens)
+}
+
+/// The same with the layers of a range, in which the output head is the one behind the last.
+fn with(gpu: &Arc<Gpu>, weights: &Arc<Weights>, options: Options, layers: Range<usize>, tokens: usize) -> Session {
     let sizes = Sizes { n_ctx: options.n_ctx, tokens, cache: options.cache };
-    let stack = Stack::new(Arc::clone(gpu), weights, all - n_layer..all, sizes).unwrap();
+    let stack = Stack::new(Arc::clone(gpu), weights, layers, sizes).unwrap();
     Session::with_device(Arc::clone(weights), options, Some(Box::new(stack))).unwrap()
 }
 
@@ -53,13 +59,14 @@ fn logits_and_greedy_continuations_are_those_of_transformers() {
     for gpu in adapters() {
         for case in cases() {
             let weights = load(&case);
-            // All layers, and the last one only.
-            for n_layer in [case.n_layer, 1] {
-                let mut session = session(&gpu, &weights, options(), n_layer, 5);
+            // All layers, the last one only; with the output head, and that alone.
+            let all = case.n_layer;
+            for layers in [0..all, all - 1..all, 0..all + 1, all - 1..all + 1, all..all + 1] {
+                let mut session = with(&gpu, &weights, options(), layers.clone(), 5);
                 for (token, expected) in case.tokens.iter().zip(&case.logits) {
                     let found = session.extend(&[*token]).unwrap();
                     let off = worst(found, expected);
-                    assert!(off <= BOUND, "{}, seed {}, {n_layer} layers: {off}", gpu.name(), case.seed);
+                    assert!(off <= BOUND, "{}, seed {}, layers {layers:?}: {off}", gpu.name(), case.seed);
                     assert_eq!(argmax(found), argmax(expected));
                 }
                 let mut next = argmax(session.logits());
@@ -68,7 +75,7 @@ fn logits_and_greedy_continuations_are_those_of_transformers() {
                     found.push(next);
                     next = argmax(session.extend(&[next]).unwrap());
                 }
-                assert_eq!(found, case.greedy, "{}, seed {}, {n_layer} layers", gpu.name(), case.seed);
+                assert_eq!(found, case.greedy, "{}, seed {}, layers {layers:?}", gpu.name(), case.seed);
             }
         }
     }
@@ -88,6 +95,77 @@ fn prompts_in_any_batches_give_what_single_tokens_give() {
                 }
             }
         }
+    }
+}
+
+/// The output head in each type, behind prompts of any length: the CPU's logits, which takes tokens in 16 bits for one in `q8_0`.
+#[test]
+fn heads_of_every_type_are_the_cpus() {
+    for gpu in adapters() {
+        let kinds = [
+            (QuantType::F32, HeadType::File),
+            (QuantType::F16, HeadType::File),
+            (QuantType::BF16, HeadType::File),
+            (QuantType::F16, HeadType::Q8_0),
+        ];
+        for (embedding, head) in kinds {
+            let case = cases().remove(0);
+            let built = case.build(Written { embedding, ..Written::default() });
+            let load = LoadOptions { head, ..LoadOptions::default() };
+            let weights = Arc::new(Weights::load(&built.model, std::slice::from_ref(&built.data), &load).unwrap());
+            let bound = if head == HeadType::File { BOUND } else { 1e-4 };
+            for tokens in [1, 5, 6, 9] {
+                let mut here = Session::new(Arc::clone(&weights), options()).unwrap();
+                // The layers are the CPU's, so that nothing but the head is another.
+                let mut there = with(&gpu, &weights, options(), case.n_layer..case.n_layer + 1, 5);
+                let (expected, found) = (here.extend(&case.tokens[..tokens]).unwrap(), there.extend(&case.tokens[..tokens]).unwrap());
+                let off = worst(found, expected);
+                assert!(
+                    off <= bound && found.iter().any(|logit| *logit != 0.0),
+                    "{}, {embedding}, {head:?}, {tokens} tokens: {off}",
+                    gpu.name()
+                );
+            }
+        }
+    }
+}
+
+/// What a stack has no head for, and logits of another vocabulary.
+#[test]
+fn logits_that_cannot_be_are_an_error() {
+    for gpu in adapters() {
+        let weights = load(&cases()[0]);
+        let config = weights.config();
+        let sizes = Sizes { n_ctx: 40, tokens: 5, cache: CacheType::F32 };
+        let mut x = vec![0.5; 2 * config.n_embd];
+        let mut refused = |layers, values: usize, logits: usize| {
+            let mut stack = Stack::new(Arc::clone(&gpu), &weights, layers, sizes).unwrap();
+            stack.add_and_tell(0, &mut x[..values], &mut vec![0.0; logits]).unwrap_err().to_string()
+        };
+        let (width, n_vocab, all) = (config.n_embd, config.n_vocab, config.n_layer);
+        assert_eq!(refused(0..all, width, n_vocab), format!("{n_vocab} logits of a head of 0, behind {width} values"));
+        assert_eq!(refused(0..all + 1, width, 3), format!("3 logits of a head of {n_vocab}, behind {width} values"));
+        assert_eq!(refused(all..all + 1, 0, n_vocab), format!("{n_vocab} logits of a head of {n_vocab}, behind 0 values"));
+    }
+}
+
+/// A table beyond the largest piece of memory that a kernel can be given lies in several.
+#[test]
+fn a_large_vocabulary_lies_in_pieces() {
+    for gpu in adapters() {
+        let case = cases().remove(0);
+        let row = 4 * case.n_embd as u64;
+        let n_vocab = 270_000_usize;
+        if gpu.largest_piece().get() / row >= n_vocab as u64 {
+            eprintln!("SKIPPED: {} takes the table in one piece", gpu.name());
+            continue;
+        }
+        let case = Case { n_vocab, ..case };
+        let weights = load(&case);
+        let mut here = Session::new(Arc::clone(&weights), options()).unwrap();
+        let mut there = with(&gpu, &weights, options(), case.n_layer..case.n_layer + 1, 5);
+        let off = worst(there.extend(&[1, n_vocab as u32 - 1]).unwrap(), here.extend(&[1, n_vocab as u32 - 1]).unwrap());
+        assert!(off <= BOUND, "{}: {off}", gpu.name());
     }
 }
 
@@ -135,7 +213,7 @@ fn what_cannot_be_is_an_error_that_names_it() {
         let weights = load(&cases()[0]);
         let sizes = Sizes { n_ctx: 40, tokens: 5, cache: CacheType::F32 };
         let refused = |layers, sizes| Stack::new(Arc::clone(&gpu), &weights, layers, sizes).unwrap_err().to_string();
-        assert_eq!(refused(1..3, sizes), "layers 1 to 3 of a model of 2");
+        assert_eq!(refused(1..4, sizes), "layers 1 to 4 of a model of 2");
         assert_eq!(refused(1..1, sizes), "layers 1 to 1 of a model of 2");
         assert_eq!(refused(0..2, Sizes { n_ctx: 0, ..sizes }), "a context of 0 tokens, 5 at a time, cannot be");
         let kept = "a GPU keeps keys and values in F32 or F16, not in Q8_0";
@@ -161,7 +239,7 @@ fn little_memory_and_lost_devices() {
         let tokens = &cases()[0].tokens;
         let sizes = Sizes { n_ctx: 40, tokens: 64, cache: CacheType::F32 };
         let open = || adapter.open().unwrap();
-        let needed = |tokens| Stack::bytes(&open(), weights.config(), 2, Sizes { tokens, ..sizes }).unwrap().total();
+        let needed = |tokens| Stack::bytes(&open(), &weights.part(0..2).unwrap().1, Sizes { tokens, ..sizes }).unwrap().total();
         let small = Arc::new(open().with_budget(Some(needed(9))));
         let stack = Stack::new(Arc::clone(&small), &weights, 0..2, sizes).unwrap();
         assert_eq!(stack.tokens(), 8);
@@ -200,7 +278,10 @@ fn a_batch_that_changes_forgets_nothing() {
         for (from, tokens) in [(5, 2), (10, 7), (15, 1)] {
             stack.resize(tokens).unwrap();
             assert_eq!(stack.tokens(), tokens);
-            assert_eq!(gpu.held(), Stack::bytes(&gpu, config, config.n_layer, Sizes { tokens, ..sizes }).unwrap().total());
+            assert_eq!(
+                gpu.held(),
+                Stack::bytes(&gpu, &weights.part(0..config.n_layer).unwrap().1, Sizes { tokens, ..sizes }).unwrap().total()
+            );
             found.extend(add(&mut stack, from, from + 5));
         }
         assert!(worst(&found, &expected) <= 0.02, "{}", worst(&found, &expected));
@@ -218,7 +299,7 @@ fn a_batch_grows_as_far_as_memory_goes() {
         let sizes = Sizes { n_ctx: 40, tokens: 3, cache: CacheType::F32 };
         let name = gpu.name().to_owned();
         let Ok(gpu) = Arc::try_unwrap(gpu) else { panic!("{name} is held") };
-        let room = Stack::bytes(&gpu, config, config.n_layer, Sizes { tokens: 11, ..sizes }).unwrap().total();
+        let room = Stack::bytes(&gpu, &weights.part(0..config.n_layer).unwrap().1, Sizes { tokens: 11, ..sizes }).unwrap().total();
         let gpu = Arc::new(gpu.with_budget(Some(room)));
         let mut stack = Stack::new(Arc::clone(&gpu), &weights, 0..config.n_layer, sizes).unwrap();
         // Halved until there is room.

@@ -93,9 +93,11 @@ fn layers_take_what_is_said() {
                 eprintln!("SKIPPED: {} reports no allocations", gpu.name());
                 break;
             };
-            let mut stack = Stack::new(Arc::clone(&gpu), &weights, 0..n_layer, sizes).unwrap();
+            // With the output head and without.
+            let layers = 0..n_layer + case % 2;
+            let mut stack = Stack::new(Arc::clone(&gpu), &weights, layers.clone(), sizes).unwrap();
             stack.add(0, &mut vec![0.25; model.n_embd * tokens.min(n_ctx)]).unwrap();
-            let predicted = Stack::bytes(&gpu, weights.config(), n_layer, sizes).unwrap();
+            let predicted = Stack::bytes(&gpu, &weights.part(layers).unwrap().1, sizes).unwrap();
             assert_eq!(gpu.held(), predicted.total(), "case {case}");
             let (allocated, _) = gpu.allocated().unwrap();
             let over = (allocated.get() - idle.get()).checked_sub(predicted.total().get()).expect("less than was held");

@@ -169,7 +169,7 @@ impl DenseMatrix {
         self.data.len()
     }
 
-    fn row_bytes(&self, first: usize, count: usize) -> &[u8] {
+    pub(crate) fn row_bytes(&self, first: usize, count: usize) -> &[u8] {
         let bytes = self.data.len() / self.rows;
         &self.data[first * bytes..(first + count) * bytes]
     }

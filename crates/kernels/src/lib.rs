@@ -11,6 +11,7 @@
 
 mod activation;
 mod block16;
+mod chunks;
 mod dense;
 mod kernel;
 mod layout;
@@ -23,6 +24,7 @@ mod simd;
 mod vector;
 
 pub use activation::Activations;
+pub use chunks::CHUNK;
 pub use dense::{DenseError, DenseMatrix, DenseScratch, DenseType};
 pub use kernel::{AmxError, Kernel};
 pub use layout::Layout;

@@ -95,6 +95,7 @@ fn unsafe_stands_only_where_the_architecture_allows_it() {
         "crates/llama/",
         "crates/probe/src/ffi/",
         "crates/cuda/src/ffi/",
+        "crates/gpu/src/memory/vulkan.rs",
         "crates/kernels/src/simd/",
         "crates/kernels/src/pool.rs",
         "crates/kernels/src/map.rs",

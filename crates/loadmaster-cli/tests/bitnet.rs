@@ -319,9 +319,12 @@ fn a_batch_is_measured(run: &Value, device: &str) {
         let (planned, reported) = (part["planned"]["value"].as_u64().unwrap(), part["reported"].as_u64().unwrap());
         assert!(reported == planned || part["component"] == "compute" && tokens < 128 && reported < planned, "{part:#}");
     }
+    let said = format!("{device}: {tokens} tokens of a prompt at a time, of 128 that the plan leaves memory for, so that it computes in ");
+    let notes = receipt["notes"].as_array().unwrap();
+    assert_eq!(notes.iter().any(|note| note.as_str().unwrap().starts_with(&said)), tokens < 128, "{notes:#?}");
 }
 
-/// Software counts as a GPU when it is named: all layers on it, and the last one only.
+/// Software counts as a GPU when it is named: all layers on it, the output head with the last one, and the head alone.
 #[cfg(feature = "gpu")]
 #[test]
 fn layers_on_a_named_device_are_counted_there_to_the_byte() {
@@ -333,7 +336,7 @@ fn layers_on_a_named_device_are_counted_there_to_the_byte() {
         return;
     }
     let line = "run m.gguf -n 8 -c 128 -ctk f32 -ctv f32 --device wgpu0 --prompt baba";
-    for layers in [1, 99] {
+    for layers in [1, 2, 99] {
         let run = json(&folder, &format!("{line} -ub 128 -ngl {layers}"), "run");
         assert!(!run["text"].as_str().unwrap().is_empty());
         let places = run["receipt"]["places"].as_array().unwrap();
@@ -375,7 +378,7 @@ fn layers_through_cuda_are_counted_to_the_byte_and_come_back_to_the_cpu() {
     let here = value(&run("", Path::new("/nowhere"), &[]));
     let Some(driver) = pretended::driver() else { return };
     let driver = driver.path();
-    for layers in [1, 99] {
+    for layers in [1, 2, 99] {
         let run = value(&run(&format!("--device cuda0 -ngl {layers}"), driver, &[]));
         assert_eq!(run["text"], here["text"]);
         let places = run["receipt"]["places"].as_array().unwrap();
@@ -392,6 +395,12 @@ fn layers_through_cuda_are_counted_to_the_byte_and_come_back_to_the_cpu() {
     // Too old, and lost in the middle: the CPU computes, or goes on, with the same text.
     let old = run("--device cuda0 -ngl 99", driver, &[("PRETENDED_CAPABILITY", "52")]);
     assert_eq!(value(&old)["text"], here["text"]);
+    let on_cpu = value(&old);
+    let places = on_cpu["receipt"]["places"].as_array().unwrap();
+    assert!(places.len() == 1 && on_cpu["receipt"]["disagreements"].as_array().unwrap().is_empty(), "{places:#?}");
+    for part in places[0]["parts"].as_array().unwrap() {
+        assert_eq!(part["planned"]["value"], part["reported"], "{part:#}");
+    }
     let words = "cuda0: pretended CUDA device has compute capability 5.2; the kernels need 6.1 or newer (products of four bytes); the CPU computes all layers";
     assert!(said(&old).contains(words), "{}", folder.show(&old));
     let lost = run("--device cuda0 -ngl 99", driver, &[("PRETENDED_FAILS_AFTER", "200")]);

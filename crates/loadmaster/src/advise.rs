@@ -2,6 +2,7 @@
 
 use crate::engine::{self, EngineError};
 use crate::error::Error;
+use crate::launch::Outcome;
 use crate::machine::MachineSource;
 use crate::open::{Opened, Origin};
 use footprint::Target;
@@ -12,6 +13,7 @@ use planner::emit::{Invocation, Listen, Program};
 use planner::{EngineRules, GpuSupport, Tool, ValidPlan, Verdict};
 use spec::settings::Pins;
 use spec::{AttachmentKind, Machine, Model};
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -323,6 +325,40 @@ pub struct CommandOptions {
 }
 
 impl Advice {
+    /// What a run is held against: this, or where the device of the plan was not there, the same settings with all layers on the CPU; this
+    /// where they would not be allowed there, so that a receipt says by how much.
+    pub(crate) fn as_run(&self, outcome: &Outcome) -> Cow<'_, Self> {
+        let on_cpu = outcome.without_device.then(|| self.on_cpu()).and_then(Result::ok);
+        on_cpu.map_or(Cow::Borrowed(self), Cow::Owned)
+    }
+
+    /// The same settings without a device.
+    fn on_cpu(&self) -> Result<Self, Error> {
+        let plan = self.plan.plan();
+        let settings = &plan.settings;
+        let pins = Pins {
+            n_ctx: Some(plan.requirement.context.n_ctx),
+            n_ubatch: Some(settings.n_ubatch),
+            cache_type_k: Some(settings.cache_type_k),
+            cache_type_v: Some(settings.cache_type_v),
+            threads: Some(settings.threads),
+            n_gpu_layers: Some(0),
+            devices: None,
+            ..plan.request.pins.clone()
+        };
+        let survey = Survey {
+            path: self.path.clone(),
+            origin: self.origin,
+            beside: self.beside.clone(),
+            machine: self.machine.clone(),
+            model: self.model.clone(),
+            analysis: self.analysis.clone(),
+            target: Target { devices: Vec::new(), idle: Vec::new(), ..self.target.clone() },
+            engine: self.engine.clone(),
+        };
+        survey.advise(&planner::Request { pins, ..plan.request.clone() })
+    }
+
     /// True where something was given up so that the model fits.
     pub fn is_downgraded(&self) -> bool {
         matches!(self.plan.plan().verdict, Verdict::FitsAfterDowngrade(_))

@@ -2,12 +2,12 @@
 //!
 //! All of them stay idle unless they are named: what they do for a BitNet model is not measured on hardware yet, and software that computes as a
 //! GPU would is never faster than the CPU. How many layers a named one gets is the plan's to choose where it is a GPU of this machine, by its
-//! address on the bus; of any other device nobody knows the speed.
+//! address on the bus; of any other device nobody knows the speed. The output head is the last layer of all, as llama.cpp counts them.
 
 mod adapting;
 mod batch;
 
-use adapting::{Adapting, Resizable};
+use adapting::{Adapting, Now, Resizable};
 use batch::Question;
 use bitnet::{Options, Stack, Weights};
 use footprint::{Backend, Device};
@@ -31,8 +31,8 @@ pub(crate) struct Layers {
 pub(crate) struct Wanted<'a> {
     /// As [`devices`] named it.
     pub(crate) name: &'a str,
-    /// How many layers, the last of the model.
-    pub(crate) n_layer: usize,
+    /// Which layers, the last of the model; behind them all stands the output head.
+    pub(crate) layers: Range<usize>,
     /// The context, and tokens that are computed together at most.
     pub(crate) sizes: Options,
     /// What the plan allows itself on the device, where fewer tokens together may be measured to be as fast; `None` where the user has said
@@ -42,7 +42,7 @@ pub(crate) struct Wanted<'a> {
 
 impl Wanted<'_> {
     /// Tokens together at most.
-    fn tokens(&self) -> usize {
+    pub(crate) fn tokens(&self) -> usize {
         self.sizes.n_ubatch.min(self.sizes.n_ctx)
     }
 
@@ -91,41 +91,48 @@ struct OfItsKind<'a, S> {
     /// What these layers hold with so many tokens computed together, to the byte.
     bytes: Arc<dyn Fn(usize) -> Option<StackBytes> + Send + Sync>,
     make: Box<Make<'a, S>>,
-    /// Memory that is free now, where somebody knows.
-    free: Box<dyn FnMut() -> Option<Bytes> + Send>,
+    /// Memory that is free now, and what this program holds of it, where somebody knows.
+    memory: Box<dyn FnMut() -> (Option<Bytes>, Option<Bytes>) + Send>,
 }
 
 impl<S: Resizable + 'static> OfItsKind<'_, S> {
-    /// The last layers of a model of `all`, with the batch that is worth it where the user has not said which.
-    fn layers(mut self, all: usize, wanted: &Wanted<'_>) -> Result<Layers, String> {
-        let (most, first) = (wanted.tokens(), all - wanted.n_layer);
-        let measured = wanted.open.and_then(|budget| self.measured(budget, first, most, wanted));
+    /// The layers, with the batch that is worth it where the user has not said which.
+    fn layers(mut self, wanted: &Wanted<'_>) -> Result<Layers, String> {
+        let most = wanted.tokens();
+        // A head alone computes one token.
+        let open = wanted.open.filter(|_| self.shape.n_layer > 0);
+        let measured = open.and_then(|budget| self.measured(budget, most, wanted));
         let tokens = measured.map_or(most, |(tokens, _)| tokens);
-        let stack = (self.make)(first..all, wanted.sizes.n_ctx, tokens)?;
+        let stack = (self.make)(wanted.layers.clone(), wanted.sizes.n_ctx, tokens)?;
         // The batch may have become smaller for lack of memory.
         let (tokens, held) = (stack.tokens(), (self.bytes)(stack.tokens()).unwrap_or_default());
-        let stack: Box<dyn Stack> = match wanted.open.zip(measured) {
+        let stack: Box<dyn Stack> = match open.zip(measured) {
             None => Box::new(stack),
             Some((budget, (_, best))) => {
-                let (bytes, margin) = (self.bytes, budget.margin);
-                let room = move |now: u64| {
+                let (bytes, margin, limit) = (self.bytes, budget.margin, budget.limit);
+                let beside = held.weights + held.kv_cache;
+                let ask = move |now: u64| {
                     let compute = |tokens: u64| Some(bytes(usize::try_from(tokens).ok()?)?.compute);
-                    let usable = (self.free)()?.get().saturating_add(compute(now)?.get()).saturating_sub(margin.get());
-                    Some(most_tokens(compute, Bytes::new(usable), best))
+                    let (free, taken) = (self.memory)();
+                    let usable = |free: Bytes| Some((free + compute(now)?).saturating_sub(margin));
+                    let room = free.and_then(usable).map(|usable| most_tokens(compute, usable, best));
+                    let peak = limit.zip(taken).map(|(limit, taken)| (limit.saturating_sub(beside), taken.saturating_sub(beside)));
+                    Now { room, peak }
                 };
                 let n_embd = usize::try_from(self.shape.n_embd).unwrap_or(usize::MAX);
-                Box::new(Adapting::new(wanted.name, stack, best, Box::new(room), n_embd))
+                Box::new(Adapting::new(wanted.name, stack, best, Box::new(ask), n_embd))
             }
         };
         Ok(Layers { stack, weights: held.weights, kv_cache: held.kv_cache, compute: held.compute, tokens })
     }
 
     /// The batch that is worth it in the memory that the plan leaves, and the one that is with all memory free.
-    fn measured(&self, budget: &Budget, first: usize, most: usize, wanted: &Wanted<'_>) -> Option<(usize, u64)> {
+    fn measured(&self, budget: &Budget, most: usize, wanted: &Wanted<'_>) -> Option<(usize, u64)> {
+        let first = wanted.layers.start;
         let question = Question {
             name: wanted.name,
             projections: &self.shape.projections()?,
-            n_layer: wanted.n_layer,
+            n_layer: usize::try_from(self.shape.n_layer).ok()?,
             n_embd: usize::try_from(self.shape.n_embd).ok()?,
             tile: self.tile,
             most: most as u64,
@@ -141,6 +148,12 @@ impl<S: Resizable + 'static> OfItsKind<'_, S> {
         let (choice, best) = question.answer(&mut trial, |tokens| Some((self.bytes)(usize::try_from(tokens).ok()?)?.compute))?;
         Some((usize::try_from(choice.batch).ok()?, best))
     }
+}
+
+/// Layers that a model does not have.
+#[cfg(any(feature = "gpu", feature = "cuda"))]
+fn unknown(wanted: &Wanted<'_>) -> String {
+    format!("layers {} to {} are none of the model", wanted.layers.start, wanted.layers.end)
 }
 
 /// The place of a device in its list.
@@ -174,37 +187,49 @@ fn seen(
 #[cfg(feature = "gpu")]
 mod own_wgpu {
     use super::adapting::Resizable;
-    use super::{Backend, Bytes, Device, Known, Layers, Machine, OfItsKind, Wanted, Weights, seen};
+    use super::{Backend, Bytes, Device, Known, Layers, Machine, OfItsKind, Wanted, Weights, seen, unknown};
     use gpu::{Adapter, GpuError, Kind, Sizes, Stack, TILE};
     use std::sync::Arc;
 
     pub(super) fn devices(machine: &Machine) -> Vec<Device> {
-        let unknown = || Known::<Bytes>::unknown("no driver tells the memory of this GPU");
         let device = |(place, adapter): (usize, &Adapter)| {
             let backend = Backend::wgpu(adapter.alignment(), adapter.largest_piece());
             let integrated = !matches!(adapter.kind(), Kind::Discrete);
-            seen(machine, format!("{}{place}", Backend::WGPU), backend, adapter.pci(), integrated, || (unknown(), unknown()))
+            seen(machine, format!("{}{place}", Backend::WGPU), backend, adapter.pci(), integrated, || memory(adapter))
         };
         gpu::list().iter().enumerate().map(device).collect()
+    }
+
+    /// What a device has in all and free.
+    fn memory(adapter: &Adapter) -> (Known<Bytes>, Known<Bytes>) {
+        const SOURCE: &str = "VK_EXT_memory_budget";
+        let unknown = || Known::unknown("no driver tells the memory of this GPU");
+        adapter.memory().map_or_else(|| (unknown(), unknown()), |told| (Known::exact(told.total, SOURCE), Known::exact(told.free, SOURCE)))
     }
 
     pub(super) fn layers(place: usize, weights: &Weights, wanted: &Wanted<'_>) -> Result<Layers, String> {
         let adapter = gpu::list().into_iter().nth(place).ok_or("it is not there any more")?;
         let said = |error: GpuError| error.to_string();
         let gpu = Arc::new(adapter.open().map_err(said)?);
-        let (of, config, sizes) = (weights.config().clone(), weights.config(), wanted.sizes);
-        let (here, n_layer, cache) = (Arc::clone(&gpu), wanted.n_layer, sizes.cache);
+        let (_, shape) = weights.part(wanted.layers.clone()).ok_or_else(|| unknown(wanted))?;
+        let (here, held, sizes, cache) = (Arc::clone(&gpu), Arc::clone(&gpu), wanted.sizes, wanted.sizes.cache);
         let kind = OfItsKind {
-            shape: Stack::shape(config, n_layer),
+            shape,
             tile: TILE.into(),
-            bytes: Arc::new(move |tokens| Stack::bytes(&here, &of, n_layer, Sizes { n_ctx: sizes.n_ctx, tokens, cache })),
+            bytes: Arc::new(move |tokens| Stack::bytes(&here, &shape, Sizes { n_ctx: sizes.n_ctx, tokens, cache })),
             make: Box::new(|layers, n_ctx, tokens| {
                 Stack::new(Arc::clone(&gpu), weights, layers, Sizes { n_ctx, tokens, cache }).map_err(said)
             }),
-            // Through wgpu nobody tells what is free now.
-            free: Box::new(|| None),
+            memory: Box::new(move || {
+                let told = held.memory();
+                // Software tells what all programs have of the host's memory. Without a word on this one there is the allocator's on what it
+                // has reserved.
+                let used = told.as_ref().filter(|_| !held.is_software()).map(|told| told.used);
+                let reserved = || held.allocated().map(|(_, reserved)| reserved);
+                (told.map(|told| told.free), used.or_else(reserved))
+            }),
         };
-        kind.layers(config.n_layer, wanted)
+        kind.layers(wanted)
     }
 
     impl Resizable for Stack {
@@ -220,7 +245,7 @@ mod own_wgpu {
 #[cfg(feature = "cuda")]
 mod own_cuda {
     use super::adapting::Resizable;
-    use super::{Backend, Device, Known, Layers, Machine, OfItsKind, Wanted, Weights, seen};
+    use super::{Backend, Device, Known, Layers, Machine, OfItsKind, Wanted, Weights, seen, unknown};
     use cuda::{ALIGNMENT, Adapter, GpuError, Sizes, Stack, TILE};
     use std::sync::Arc;
 
@@ -241,18 +266,19 @@ mod own_cuda {
         let adapter = cuda::list().into_iter().nth(place).ok_or("it is not there any more")?;
         let said = |error: GpuError| error.to_string();
         let gpu = Arc::new(adapter.open().map_err(said)?);
-        let (of, config, sizes) = (weights.config().clone(), weights.config(), wanted.sizes);
-        let (here, n_layer, cache) = (Arc::clone(&gpu), wanted.n_layer, sizes.cache);
+        let (_, shape) = weights.part(wanted.layers.clone()).ok_or_else(|| unknown(wanted))?;
+        let (here, sizes, cache) = (Arc::clone(&gpu), wanted.sizes, wanted.sizes.cache);
         let kind = OfItsKind {
-            shape: Stack::shape(config, n_layer),
+            shape,
             tile: TILE.into(),
-            bytes: Arc::new(move |tokens| Stack::bytes(&of, n_layer, Sizes { n_ctx: sizes.n_ctx, tokens, cache })),
+            bytes: Arc::new(move |tokens| Stack::bytes(&shape, Sizes { n_ctx: sizes.n_ctx, tokens, cache })),
             make: Box::new(|layers, n_ctx, tokens| {
                 Stack::new(Arc::clone(&gpu), weights, layers, Sizes { n_ctx, tokens, cache }).map_err(said)
             }),
-            free: Box::new(move || here.memory().ok().map(|(free, _)| free)),
+            // What this program holds of it nobody tells; what is free says as much.
+            memory: Box::new(move || (here.memory().ok().map(|(free, _)| free), None)),
         };
-        kind.layers(config.n_layer, wanted)
+        kind.layers(wanted)
     }
 
     impl Resizable for Stack {

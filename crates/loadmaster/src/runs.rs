@@ -108,7 +108,11 @@ fn alone_of(advice: &Advice) -> Option<Alone> {
 }
 
 impl Run {
+    /// None where nothing tells a speed of this plan: too few tokens, or a device that went away.
     fn of(advice: &Advice, outcome: &Outcome) -> Option<Self> {
+        if outcome.without_device {
+            return None;
+        }
         let Alone { decode, prefill, shape, conditions, ubatch } = alone_of(advice)?;
         let length = |timing: &Timing| timing.length().unwrap_or(timing.tokens as f64);
         let timed = |timing: &Timing, fewest: u64| {

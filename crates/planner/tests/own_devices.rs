@@ -42,6 +42,7 @@ fn planned(machine: &Machine, target: &Target, n_gpu_layers: Option<u32>) -> Pla
     plan(machine, &model(), target, &request(n_gpu_layers)).unwrap()
 }
 
+/// Layers on the device, the output head counted.
 fn layers(plan: &Plan) -> usize {
     plan.requirement.layer_devices.iter().flatten().count()
 }
@@ -57,13 +58,15 @@ fn a_fast_gpu_gets_all_layers_or_as_many_as_it_has_room_for() {
     for (mib, all) in [(300, false), (1100, false), (1400, false), (3000, true), (20_000, true)] {
         let target = on(&machine, cuda(), Bytes::from_mib(mib), Some(ADDRESS));
         let plan = planned(&machine, &target, None);
-        assert_eq!(layers(&plan) == 30, all, "{mib} MiB: {} layers", layers(&plan));
+        assert_eq!(layers(&plan) == 31, all, "{mib} MiB: {} layers", layers(&plan));
         assert!(plan.budgets.iter().all(Budget::holds), "{mib} MiB: {:?}", plan.budgets);
-        // The head is the CPU's, whatever the device has room for.
-        assert_eq!(
-            (plan.requirement.layer_devices.last(), plan.strategy),
-            (Some(&None), if layers(&plan) > 0 { Strategy::Hybrid } else { Strategy::CpuOnly })
-        );
+        // The head is the last of all layers.
+        let strategy = match layers(&plan) {
+            0 => Strategy::CpuOnly,
+            31 => Strategy::GpuOnly,
+            _ => Strategy::Hybrid,
+        };
+        assert_eq!((plan.requirement.layer_devices.last(), plan.strategy), (Some(&(layers(&plan) > 0).then_some(0)), strategy));
         assert!(plan.worth.seconds <= before, "{mib} MiB");
         before = plan.worth.seconds;
         assert_eq!(plan.prediction.basis, Basis::Prior);
@@ -85,7 +88,7 @@ fn the_split_is_the_best_of_all() {
             let target = on(&machine, backend, Bytes::from_mib(mib), Some(ADDRESS));
             let chosen = planned(&machine, &target, None);
             seen.insert(layers(&chosen));
-            for n_gpu_layers in 0..=30 {
+            for n_gpu_layers in 0..=31 {
                 let Ok(other) = plan(&machine, &model(), &target, &request(Some(n_gpu_layers))) else { continue };
                 assert_eq!(layers(&other), n_gpu_layers as usize);
                 let (ours, theirs) = (&chosen.worth, &other.worth);
@@ -99,7 +102,7 @@ fn the_split_is_the_best_of_all() {
             }
         }
     }
-    assert!(seen.contains(&0) && seen.contains(&30) && seen.len() > 2, "{seen:?}");
+    assert!(seen.contains(&0) && seen.contains(&31) && seen.len() > 2, "{seen:?}");
 }
 
 #[test]

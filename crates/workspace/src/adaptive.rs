@@ -67,7 +67,7 @@ pub struct Adaptive {
     best: u64,
     calm: u32,
     patience: u32,
-    /// A batch that was refused: growth stops below it until a long calm.
+    /// A batch that was refused or took too much: growth stops below it until a long calm.
     refused: Option<u64>,
     /// The batch before it grew, until a pass went well: there was memory for that one.
     before: Option<u64>,
@@ -92,12 +92,12 @@ impl Adaptive {
         }
         match event {
             Event::Refused => {
-                self.refused = Some(self.batch);
-                self.patience = self.patience.saturating_mul(2).min(MOST_CALM);
+                self.avoid();
                 let to = self.before.unwrap_or(self.batch / 2);
                 self.change(to, Reason::Refused)
             }
             Event::Peak { planned, seen } if seen > planned => {
+                self.avoid();
                 let share = u128::from(self.batch) * u128::from(planned.get()) / u128::from(seen.get().max(1));
                 self.change(share as u64, Reason::Peak)
             }
@@ -108,6 +108,12 @@ impl Adaptive {
                 self.grown(room)
             }
         }
+    }
+
+    /// Notes that this batch is too large: it is tried again only after a long calm.
+    fn avoid(&mut self) {
+        self.refused = Some(self.batch);
+        self.patience = self.patience.saturating_mul(2).min(MOST_CALM);
     }
 
     /// A larger batch, if it has been calm for long enough and there is more than enough room for it.
@@ -201,6 +207,19 @@ mod tests {
         let mut one = Adaptive::new(1, 100);
         assert_eq!(one.observe(Event::Refused), None);
         assert_eq!(one.batch(), 1);
+    }
+
+    /// A device that takes a third more than its batches are planned to, whose memory seems to have room all the time.
+    #[test]
+    fn peaks_become_rare() {
+        let (mut adaptive, mut peaks) = (Adaptive::new(100, 100), 0);
+        for _ in 0..5000 {
+            let (planned, seen) = (Bytes::new(1000), Bytes::new(adaptive.batch() * 40 / 3));
+            let event = if seen > planned { Event::Peak { planned, seen } } else { Event::Ran { room: 1000 } };
+            peaks += u32::from(seen > planned);
+            adaptive.observe(event);
+        }
+        assert!(peaks < 12 && (50..=75).contains(&adaptive.batch()), "{peaks} peaks, {}", adaptive.batch());
     }
 
     #[test]

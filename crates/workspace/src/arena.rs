@@ -68,6 +68,11 @@ impl Workspace {
         &self.regions
     }
 
+    /// Bytes of its largest region.
+    pub fn largest(&self) -> u64 {
+        self.regions.iter().map(|region| region.bytes).max().unwrap_or(0)
+    }
+
     /// Bytes of the arena.
     pub fn total(&self) -> Bytes {
         Bytes::new(self.total)

@@ -1,13 +1,14 @@
-//! Bytes of whole layers on a device: BitNet's norms, projections, keys and values, and what a batch of tokens is computed in.
+//! Bytes of whole layers on a device: BitNet's norms, projections, keys and values, the output head, and what a batch of tokens is computed in.
 
 use crate::arena::{Workspace, place};
+use crate::head::Head;
 use crate::kernel::{BATCH, Layer, values};
 use spec::Bytes;
 
 /// Bytes of what a kernel is told of each piece of a matrix.
 pub const SHAPE: u64 = 32;
 
-/// Layers of a transformer that lie on a device, all alike.
+/// Layers of a transformer that lie on a device, all alike, and the output head behind them if it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stack {
     /// Layers.
@@ -22,6 +23,8 @@ pub struct Stack {
     pub kv_width: u64,
     /// Width of a head.
     pub head_dim: u64,
+    /// The output head, where logits are computed on the device as well.
+    pub head: Option<Head>,
 }
 
 /// What of a device decides bytes.
@@ -47,14 +50,25 @@ pub struct Context {
 /// Memory of a stack on a device by what it is for, exact to the byte; each buffer may be filled up by the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StackBytes {
-    /// Codes of the projections, what kernels are told of their pieces, and norms.
+    /// Codes of the projections, the output head, what kernels are told of their pieces, and norms.
     pub weights: Bytes,
     /// Keys and values of the whole context.
     pub kv_cache: Bytes,
-    /// The arena of a batch, the table of rotary angles, and where results are read from.
+    /// The arena of a batch, the table of rotary angles, logits with the token they come from, and where results are read from.
     pub compute: Bytes,
     /// Buffers that these are.
     pub buffers: u64,
+}
+
+/// Parts of one piece that everything is computed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// The arena of a batch, at the beginning.
+    pub arena: Workspace,
+    /// Where rotary angles begin.
+    pub angles: u64,
+    /// Where they end, and what logits are computed in begins.
+    pub logits: u64,
 }
 
 impl StackBytes {
@@ -105,7 +119,7 @@ impl Stack {
     /// gives lay before. `None` beyond 2⁶⁴ bytes.
     ///
     /// ```
-    /// let stack = workspace::Stack { n_layer: 30, n_embd: 2560, n_ff: 6912, q_width: 2560, kv_width: 640, head_dim: 128 };
+    /// let stack = workspace::Stack { n_layer: 30, n_embd: 2560, n_ff: 6912, q_width: 2560, kv_width: 640, head_dim: 128, head: None };
     /// let arena = stack.arena(1, 32).unwrap();
     /// assert_eq!(arena.region("queries").unwrap().offset, arena.region("gate").unwrap().offset);
     /// assert_eq!(arena.total().get(), 32 + 4 * 2560 + 6912 + 32 + 4 * 2 * 6912);
@@ -123,9 +137,15 @@ impl Stack {
         Some(Workspace::from_regions(regions, attention.max(feed_forward)))
     }
 
+    /// Tokens that are computed together of a batch of so many: logits are those of one token, so that a head alone computes one.
+    pub fn together(&self, tokens: u64) -> u64 {
+        if self.n_layer == 0 { tokens.min(1) } else { tokens }
+    }
+
     /// Everything that it takes with a context. `None` where a row of weights is beyond the device's largest piece, or where all is beyond
     /// 2⁶⁴.
     pub fn bytes(&self, device: Device, context: Context) -> Option<StackBytes> {
+        let tokens = self.together(context.tokens);
         let mut weights = self.norms(device.alignment)?.total().get();
         let mut buffers = 1_u64;
         for projection in self.projections()? {
@@ -134,14 +154,17 @@ impl Stack {
             buffers = buffers.checked_add(pieces.checked_mul(2)?)?;
         }
         let kept = context.n_ctx.checked_mul(self.kv_width)?.checked_mul(context.element)?.checked_mul(2)?;
-        let arena = self.arena(context.tokens, device.alignment)?.total().get();
-        let results = context.tokens.checked_mul(self.n_embd)?.checked_mul(4)?;
+        let arena = self.arena(tokens, device.alignment)?.total().get();
+        let results = tokens.checked_mul(self.n_embd)?.checked_mul(4)?;
+        let compute = arena.checked_add(self.angles(context.n_ctx)?)?.checked_add(results)?;
+        // Keys and values of each layer; arena, angles, results.
+        let buffers = buffers.checked_add(2)?.checked_mul(self.n_layer)?.checked_add(3)?;
+        let head = self.head.map_or(Some(StackBytes::default()), |head| head.bytes(device))?;
         Some(StackBytes {
-            weights: Bytes::new(weights.checked_mul(self.n_layer)?),
+            weights: Bytes::new(weights.checked_mul(self.n_layer)?.checked_add(head.weights.get())?),
             kv_cache: Bytes::new(kept.checked_mul(self.n_layer)?),
-            compute: Bytes::new(arena.checked_add(self.angles(context.n_ctx)?)?.checked_add(results)?),
-            // Keys and values of each layer; arena, angles, results.
-            buffers: buffers.checked_add(2)?.checked_mul(self.n_layer)?.checked_add(3)?,
+            compute: Bytes::new(compute.checked_add(head.compute.get())?),
+            buffers: buffers.checked_add(head.buffers)?,
         })
     }
 
@@ -179,28 +202,43 @@ impl Stack {
     ///
     /// ```
     /// use workspace::Context;
-    /// let stack = workspace::Stack { n_layer: 30, n_embd: 2560, n_ff: 6912, q_width: 2560, kv_width: 640, head_dim: 128 };
+    /// let stack = workspace::Stack { n_layer: 30, n_embd: 2560, n_ff: 6912, q_width: 2560, kv_width: 640, head_dim: 128, head: None };
     /// let bytes = stack.in_three(256, Context { n_ctx: 4096, tokens: 1, element: 2 }).unwrap();
     /// assert_eq!(bytes.weights.get(), 2_084_044_800 / 4 + 30 * 4 * (3 * 2560 + 6912));
     /// assert_eq!((bytes.kv_cache.get(), bytes.buffers), (76_800 * 4096, 3));
     /// ```
     pub fn in_three(&self, alignment: u64, context: Context) -> Option<StackBytes> {
-        let each = |layer: Workspace| layer.total().get().checked_mul(self.n_layer).map(Bytes::new);
-        let arena = self.arena(context.tokens, alignment)?.total().get();
+        let each = |layer: Workspace| layer.total().get().checked_mul(self.n_layer);
+        let of_head = |part: fn(&Head, u64) -> Option<Workspace>| match &self.head {
+            Some(head) => part(head, alignment).map(|part| part.total().get()),
+            None => Some(0),
+        };
+        let behind = self.behind(alignment, context)?;
         Some(StackBytes {
-            weights: each(self.layer(alignment)?)?,
-            kv_cache: each(self.kept(alignment, context)?)?,
-            compute: Bytes::new(arena.checked_add(self.angles(context.n_ctx)?)?),
-            buffers: 3,
+            weights: Bytes::new(each(self.layer(alignment)?)?.checked_add(of_head(Head::weights)?)?),
+            kv_cache: Bytes::new(each(self.kept(alignment, context)?)?),
+            compute: Bytes::new(behind.logits.checked_add(of_head(Head::compute)?)?),
+            buffers: if self.n_layer == 0 { 2 } else { 3 },
         })
     }
 
-    /// The largest part that a kernel is given of what a context takes, weights aside: keys of a layer, rotary angles, or a region of the
-    /// arena. `None` beyond 2⁶⁴.
+    /// Where what is computed in lies in one piece: the arena of a batch, and where the rotary angles begin behind it, and logits behind those.
+    /// `None` beyond 2⁶⁴.
+    pub fn behind(&self, alignment: u64, context: Context) -> Option<Behind> {
+        let arena = self.arena(self.together(context.tokens), alignment)?;
+        let angles = arena.total().get();
+        let logits = angles.checked_add(self.angles(context.n_ctx)?)?;
+        let logits = if self.head.is_some() { logits.checked_next_multiple_of(alignment)? } else { logits };
+        Some(Behind { arena, angles, logits })
+    }
+
+    /// The largest part that a kernel is given of what a context takes, weights aside: keys of a layer, rotary angles, logits, or a region of
+    /// the arena. `None` beyond 2⁶⁴.
     pub fn largest_piece(&self, context: Context) -> Option<Bytes> {
         let keys = context.n_ctx.checked_mul(self.kv_width)?.checked_mul(context.element)?;
-        let region = self.arena(context.tokens, 1)?.regions().iter().map(|region| region.bytes).max()?;
-        Some(Bytes::new(keys.max(self.angles(context.n_ctx)?).max(region)))
+        let arena = self.arena(self.together(context.tokens), 1)?;
+        let logits = self.head.map_or(Some(0), |head| head.compute(1).map(|compute| compute.largest()))?;
+        Some(Bytes::new(keys.max(self.angles(context.n_ctx)?).max(arena.largest()).max(logits)))
     }
 
     /// Bytes of the table of rotary angles: a cosine and a sine for each pair of a head, by position.
@@ -213,9 +251,10 @@ impl Stack {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use spec::QuantType;
 
     /// BitNet b1.58 2B-4T.
-    const MODEL: Stack = Stack { n_layer: 30, n_embd: 2560, n_ff: 6912, q_width: 2560, kv_width: 640, head_dim: 128 };
+    const MODEL: Stack = Stack { n_layer: 30, n_embd: 2560, n_ff: 6912, q_width: 2560, kv_width: 640, head_dim: 128, head: None };
     const DEVICE: Device = Device { alignment: 256, largest: Bytes::from_mib(128) };
 
     #[test]
@@ -226,6 +265,23 @@ mod tests {
         assert_eq!(bytes.kv_cache.get(), 76_800 * 4096);
         assert_eq!(bytes.compute.get(), (256 + 4 * 2560 + 6912 + 256 + 8 * 6912) + 4 * 128 * 4096 + 4 * 2560);
         assert_eq!(bytes.buffers, 30 * (14 + 1 + 2) + 3);
+    }
+
+    #[test]
+    fn a_head_comes_on_top_and_alone_computes_one_token() {
+        let head = Head { n_vocab: 128_256, n_embd: 2560, ty: QuantType::F16 };
+        let context = Context { n_ctx: 4096, tokens: 32, element: 2 };
+        let (without, with) = (MODEL.bytes(DEVICE, context).unwrap(), Stack { head: Some(head), ..MODEL }.bytes(DEVICE, context).unwrap());
+        // 5 pieces of 26,214 rows at most, the norm; a token, logits, and logits to be read.
+        assert_eq!(with.weights.get() - without.weights.get(), 128_256 * 5120 + 5 * 32 + 10_240);
+        assert_eq!(with.compute.get() - without.compute.get(), 10_240 + 2 * 4 * 128_256);
+        assert_eq!(with.buffers - without.buffers, 13);
+        let alone = Stack { n_layer: 0, head: Some(head), ..MODEL };
+        let one = Context { tokens: 1, ..context };
+        assert_eq!(alone.bytes(DEVICE, context), alone.bytes(DEVICE, one));
+        assert_eq!(alone.in_three(256, context).map(|bytes| (bytes.kv_cache.get(), bytes.buffers)), Some((0, 2)));
+        let small = Context { n_ctx: 1, ..one };
+        assert_eq!(alone.largest_piece(small), Some(Bytes::new(4 * 128_256)));
     }
 
     #[test]
@@ -250,7 +306,7 @@ mod tests {
             alignment in prop::sample::select(vec![16_u64, 64, 256]),
         ) {
             let [n_embd, n_ff, q_width, kv_width] = widths;
-            let stack = Stack { n_layer: 2, n_embd, n_ff, q_width, kv_width, head_dim: 2 };
+            let stack = Stack { n_layer: 2, n_embd, n_ff, q_width, kv_width, head_dim: 2, head: None };
             let arena = stack.arena(tokens, alignment).unwrap();
             for phase in [["queries", "keys", "values", "mixed"].as_slice(), &["gate", "up"]] {
                 let mut end = 0;
@@ -268,7 +324,7 @@ mod tests {
         #[test]
         fn three_buffers_hold_what_many_do(widths in prop::array::uniform4(1..5000_u64), n_ctx in 1..600_u64, tokens in 1..600_u64) {
             let [n_embd, n_ff, q_width, kv_width] = widths;
-            let stack = Stack { n_layer: 3, n_embd, n_ff, q_width, kv_width, head_dim: 2 };
+            let stack = Stack { n_layer: 3, n_embd, n_ff, q_width, kv_width, head_dim: 2, head: None };
             let context = Context { n_ctx, tokens, element: 2 };
             for parts in [stack.layer(256).unwrap(), stack.kept(256, context).unwrap()] {
                 let ends = parts.regions().iter().map(|region| region.offset + region.bytes);

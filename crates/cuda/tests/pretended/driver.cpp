@@ -13,6 +13,7 @@
 #include "../../src/kernels/turn.cu"
 #include "../../src/kernels/attend.cu"
 #include "../../src/kernels/gated.cu"
+#include "../../src/kernels/head.cu"
 #include "../../src/kernels/lose.cu"
 
 #include <map>
@@ -79,7 +80,8 @@ const Kernel KERNELS[] = {
     {"quantize", run<Quantize, quantize>},   {"quantize_norm", run<Quantize, quantize_norm>}, {"one", run<Product, one>},
     {"many", run<Product, many>},            {"turn_f32", run<Turn, turn_f32>},       {"turn_f16", run<Turn, turn_f16>},
     {"attend_f32", run<Attend, attend_f32>}, {"attend_f16", run<Attend, attend_f16>}, {"gated", run<Gated, gated>},
-    {"lose", run<Lose, lose>},
+    {"last", run<Last, last>},               {"logits_f32", run<Logits, logits_f32>}, {"logits_f16", run<Logits, logits_f16>},
+    {"logits_bf16", run<Logits, logits_bf16>}, {"logits_q8_0", run<Logits, logits_q8_0>}, {"lose", run<Lose, lose>},
 };
 
 // Whether a call is in order: what comes before the first failure is, nothing after it.

@@ -11,8 +11,9 @@ pub(crate) fn steps(model: &Model, settings: &Settings, requirement: &Requiremen
     let Some(figures) = Figures::of(model) else { return Vec::new() };
     let context = &requirement.context;
     let here = requirement.layer_devices.iter().take(model.layers.len()).filter(|device| device.is_none()).count() as u64;
+    let head_on_device = requirement.layer_devices.get(model.layers.len()).is_some_and(Option::is_some);
     match component {
-        Component::Weights => weights(model, &figures, engine, here),
+        Component::Weights => weights(model, &figures, engine, here, head_on_device),
         Component::KvCache => {
             let (ty, width) = (settings.cache_type_k, figures.kv_width());
             let row = ty.row_bytes(width).unwrap_or(Bytes::ZERO);
@@ -46,12 +47,12 @@ pub(crate) fn steps(model: &Model, settings: &Settings, requirement: &Requiremen
 }
 
 /// Tensors by what becomes of them on the host and by type, the largest sums first.
-fn weights(model: &Model, figures: &Figures, engine: BitNet, here: u64) -> Vec<String> {
+fn weights(model: &Model, figures: &Figures, engine: BitNet, here: u64, head_on_device: bool) -> Vec<String> {
     let mut sums: BTreeMap<(&str, QuantType), (usize, Bytes, Bytes)> = BTreeMap::new();
     for tensor in &model.tensors {
         let (what, copy) = match Use::of(tensor, engine) {
             Use::InPlace if tensor.ty == QuantType::I2_S && is_elsewhere(tensor, here) => continue,
-            Use::InPlace if is_unread(model, tensor, engine) => (UNREAD, Bytes::ZERO),
+            Use::InPlace if is_unread(model, tensor, engine, head_on_device) => (UNREAD, Bytes::ZERO),
             Use::InPlace => (IN_PLACE, Bytes::ZERO),
             Use::Copied(bytes) if tensor.name.ends_with("norm.weight") => (FLOATS, bytes),
             Use::Copied(bytes) => (REPACKED, bytes),

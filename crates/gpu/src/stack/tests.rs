@@ -19,7 +19,8 @@ impl Case {
     /// What the device gives.
     fn found(&self, gpu: &Gpu, queries: &[f32], keys: &[f32], values: &[f32]) -> Vec<f32> {
         let (q_width, kv_width) = ((self.heads * self.head) as u64, (self.key_heads * self.head) as u64);
-        let shape = workspace::Stack { n_layer: 1, n_embd: q_width, n_ff: q_width, q_width, kv_width, head_dim: self.head as u64 };
+        let shape =
+            workspace::Stack { n_layer: 1, n_embd: q_width, n_ff: q_width, q_width, kv_width, head_dim: self.head as u64, head: None };
         let arena = Arena::of(gpu, shape.arena(self.tokens as u64, gpu.alignment()).unwrap(), self.tokens).unwrap();
         let filled = |floats: &[f32]| {
             let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;

@@ -1,6 +1,8 @@
-//! Layers on a GPU whose batch follows the memory that is free: smaller when others need it, larger after it has been calm for long enough.
+//! Layers on a GPU whose batch follows the memory that is free: smaller when others need it or it takes more than planned, larger after it has
+//! been calm for long enough.
 
 use bitnet::{Stack, StackError};
+use spec::Bytes;
 use std::fmt;
 use workspace::{Adaptive, Event};
 
@@ -13,29 +15,53 @@ pub(super) trait Resizable: Stack {
     fn resize(&mut self, tokens: usize) -> Result<(), StackError>;
 }
 
-/// The largest batch that what is free now has memory for, with what the batch of so many tokens holds; `None` where nobody knows.
-pub(super) type RoomNow = Box<dyn FnMut(u64) -> Option<u64> + Send>;
+/// A device after a batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Now {
+    /// The largest batch that there is memory for, with what this one holds; `None` where nobody knows.
+    pub(super) room: Option<u64>,
+    /// What the plan allows for a batch, and what was seen to be taken for this one; `None` where nobody knows either.
+    pub(super) peak: Option<(Bytes, Bytes)>,
+}
+
+/// Asks a device behind a batch of so many tokens.
+pub(super) type Ask = Box<dyn FnMut(u64) -> Now + Send>;
 
 /// Layers with a batch that is looked after.
 pub(super) struct Adapting<S> {
     name: String,
     stack: S,
     batch: Adaptive,
-    room: RoomNow,
+    ask: Ask,
     n_embd: usize,
 }
 
 impl<S: Resizable> Adapting<S> {
     /// `best`: the batch that is worth it with all memory free.
-    pub(super) fn new(name: &str, stack: S, best: u64, room: RoomNow, n_embd: usize) -> Self {
+    pub(super) fn new(name: &str, stack: S, best: u64, ask: Ask, n_embd: usize) -> Self {
         let batch = Adaptive::new(stack.tokens() as u64, best.max(stack.tokens() as u64));
-        Self { name: name.to_owned(), stack, batch, room, n_embd }
+        Self { name: name.to_owned(), stack, batch, ask, n_embd }
+    }
+
+    /// Behind so many values that were computed. Decode needs one token at a time, and no time for this.
+    fn look_behind(&mut self, values: usize) {
+        if values > self.n_embd {
+            self.look();
+        }
     }
 
     /// After a prompt's batch that went well. Where no batch can be made any more, that is logged, and the next one says so.
     fn look(&mut self) {
-        let room = (self.room)(self.stack.tokens() as u64).unwrap_or(0);
-        let Some(change) = self.batch.observe(Event::Ran { room }) else { return };
+        let Now { room, peak } = (self.ask)(self.stack.tokens() as u64);
+        let room = room.unwrap_or(0);
+        let event = match peak {
+            Some((planned, seen)) if seen > planned => {
+                tracing::info!(device = self.name, %planned, %seen, "a batch took more of a device than planned");
+                Event::Peak { planned, seen }
+            }
+            _ => Event::Ran { room },
+        };
+        let Some(change) = self.batch.observe(event) else { return };
         tracing::info!(device = self.name, from = change.from, to = change.to, reason = ?change.reason, room, "another batch of a device");
         loop {
             if let Err(error) = self.stack.resize(self.batch.batch() as usize) {
@@ -57,12 +83,19 @@ impl<S: Resizable> Stack for Adapting<S> {
         self.stack.n_layer()
     }
 
+    fn has_head(&self) -> bool {
+        self.stack.has_head()
+    }
+
     fn add(&mut self, start: usize, x: &mut [f32]) -> Result<(), StackError> {
         self.stack.add(start, x)?;
-        // Decode needs one token at a time, and no time for this.
-        if x.len() > self.n_embd {
-            self.look();
-        }
+        self.look_behind(x.len());
+        Ok(())
+    }
+
+    fn add_and_tell(&mut self, start: usize, x: &mut [f32], logits: &mut [f32]) -> Result<(), StackError> {
+        self.stack.add_and_tell(start, x, logits)?;
+        self.look_behind(x.len());
         Ok(())
     }
 }
@@ -118,7 +151,7 @@ mod tests {
         let memory = Arc::new(AtomicU64::new(tokens as u64));
         let stack = Simulated { memory: Arc::clone(&memory), tokens, resized: Vec::new() };
         let now = Arc::clone(&memory);
-        (Adapting::new("test0", stack, best, Box::new(move |_| told(now.load(Ordering::Relaxed))), WIDTH), memory)
+        (Adapting::new("test0", stack, best, Box::new(move |_| Now { room: told(now.load(Ordering::Relaxed)), peak: None }), WIDTH), memory)
     }
 
     fn prompts(stack: &mut Adapting<Simulated>, count: usize) {
@@ -150,6 +183,18 @@ mod tests {
         prompts(&mut stack, 2000);
         assert_eq!(stack.stack.tokens, 8);
         assert!(stack.stack.resized.len() < 24, "{:?}", stack.stack.resized);
+    }
+
+    #[test]
+    fn a_batch_that_takes_more_than_the_plan_allows_becomes_smaller_and_stays_so() {
+        let stack = Simulated { memory: Arc::new(AtomicU64::new(1000)), tokens: 64, resized: Vec::new() };
+        // Twenty bytes a token, and a thousand that the plan allows.
+        let ask = |tokens: u64| Now { room: Some(200), peak: Some((Bytes::new(1000), Bytes::new(20 * tokens))) };
+        let mut stack = Adapting::new("test0", stack, 64, Box::new(ask), WIDTH);
+        prompts(&mut stack, 1);
+        assert_eq!(stack.stack.tokens, 50);
+        prompts(&mut stack, 2000);
+        assert!((25..=50).contains(&stack.stack.tokens) && stack.stack.resized.len() < 16, "{:?}", stack.stack.resized);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::bundled::{BundledOptions, ChatMessage, Generated, Generation, Prompt,
 use super::{BufferUse, Event, Interrupts, LaunchError, Outcome, ProcessMemory, ReportedBuffer, Stage, Timing, signal_name};
 use crate::advise::Advice;
 #[cfg(any(feature = "gpu", feature = "cuda"))]
-use crate::gpus::Wanted;
+use crate::gpus::{Layers, Wanted};
 use crate::open::{FolderText, is_hub_folder};
 use bitnet::{CacheType, ChatTemplate, Dialogue, Options, Sampler, Sampling, Session as Context, Step, Tokenizer, Weights};
 use bitnet::{DialogueError, LoadOptions, Message, SessionError, ShapeTiles, Stack};
@@ -34,6 +34,8 @@ pub struct Session {
     template: Option<ChatTemplate>,
     /// What this process had before.
     before: ProcessMemory,
+    /// What is allocated without a GPU.
+    on_cpu: Vec<ReportedBuffer>,
     outcome: Outcome,
 }
 
@@ -71,24 +73,27 @@ pub fn start(
         return Err(error);
     }
     on(Event::Stage(Stage::MakingContext));
+    let mut without_device = false;
     let device = on_device(advice, &weights, sizes).unwrap_or_else(|reason| {
         on(Event::Warning(&format!("{reason}; the CPU computes all layers")));
+        without_device = true;
         None
     });
     let here = |device: &Option<OnDevice>| {
-        let n_layer = device.as_ref().map_or(0, |device| device.stack.n_layer());
-        bitnet::memory::beside(&advice.model, &load, &sizes, n_layer).map_err(refused)
+        let there = device.as_ref().map_or((0, false), |device| (device.stack.n_layer(), device.stack.has_head()));
+        bitnet::memory::beside(&advice.model, &load, &sizes, there.0, there.1).map_err(refused)
     };
+    let on_cpu = reported(&here(&None)?);
     let mut buffers = reported(&here(&device)?);
     buffers.extend(device.iter().flat_map(|device| device.buffers.clone()));
-    let mut told = device.as_ref().map(|device| device.told.clone());
+    let mut told = device.as_ref().map(|device| (device.told.clone(), device.notes.clone()));
     let mut context = Context::with_device(Arc::clone(&weights), sizes, device.map(|device| device.stack)).map_err(refused)?;
     if options.warm_up {
         on(Event::Stage(Stage::WarmingUp));
         if let Err(error) = context.extend(&[0]) {
             let SessionError::Device(_) = error else { return Err(refused(error)) };
             on(Event::Warning(&format!("{error}; the CPU computes all layers")));
-            (buffers, told) = (reported(&here(&None)?), None);
+            (buffers, told, without_device) = (on_cpu.clone(), None, true);
             context = Context::new(Arc::clone(&weights), sizes).map_err(refused)?;
         }
     }
@@ -96,10 +101,10 @@ pub fn start(
         return Err(error);
     }
     on(Event::Stage(Stage::Ready));
-    let told = told.map_or_else(String::new, |told| format!("; {told}"));
+    let (told, notes) = told.map_or_else(Default::default, |(told, notes)| (format!("; {told}"), notes));
     let engine = format!("{} {} ({}{told})", advice.engine.rules.tool, env!("CARGO_PKG_VERSION"), load.kernel);
-    let outcome = Outcome { engine, load: Some(begun.elapsed()), buffers, ..Outcome::default() };
-    let mut session = Session { dialogue: Dialogue::new(context, tokenizer), weights, sizes, template, before, outcome };
+    let outcome = Outcome { engine, load: Some(begun.elapsed()), buffers, notes, without_device, ..Outcome::default() };
+    let mut session = Session { dialogue: Dialogue::new(context, tokenizer), weights, sizes, template, before, on_cpu, outcome };
     session.look();
     session.outcome.memory_at_load = session.outcome.memory;
     Ok(session)
@@ -111,6 +116,8 @@ struct OnDevice {
     buffers: Vec<ReportedBuffer>,
     /// Where they are, in words.
     told: String,
+    /// Where they take less than planned.
+    notes: Vec<String>,
 }
 
 /// The layers that the plan puts on a GPU; `None` where it puts none there.
@@ -121,13 +128,25 @@ fn on_device(advice: &Advice, weights: &Weights, sizes: Options) -> Result<Optio
     let plan = advice.plan.plan();
     let pinned = plan.choices.iter().any(|choice| choice.setting == "n_ubatch" && choice.origin == Origin::Pinned);
     let budget = plan.budgets.iter().find(|budget| matches!(budget.pool, Pool::Device { index: 0, .. }));
-    let n_layer = weights.config().n_layer.min(n_gpu_layers);
-    let wanted = Wanted { name: &device.name, n_layer, sizes, open: budget.filter(|_| !pinned) };
+    // The output head counts as the last of all.
+    let all = weights.config().n_layer + 1;
+    let wanted = Wanted { name: &device.name, layers: all.saturating_sub(n_gpu_layers)..all, sizes, open: budget.filter(|_| !pinned) };
     let layers = crate::gpus::layers(weights, &wanted)?;
     let parts = [(BufferUse::Weights, layers.weights), (BufferUse::Context, layers.kv_cache), (BufferUse::Compute, layers.compute)];
     let buffers = parts.map(|(usage, size)| buffer(&device.name, usage, size));
-    let told = format!("{n_layer} layers on {}, {} tokens at a time", device.name, layers.tokens);
-    Ok(Some(OnDevice { stack: layers.stack, buffers: buffers.into(), told }))
+    let told = match layers.stack.n_layer() {
+        0 => format!("the output head on {}", device.name),
+        n_layer => format!("{n_layer} layers and the output head on {}, {} tokens at a time", device.name, layers.tokens),
+    };
+    let most = wanted.tokens();
+    let fewer = (layers.stack.n_layer() > 0 && layers.tokens < most).then(|| {
+        let Layers { tokens, compute, .. } = layers;
+        format!(
+            "{}: {tokens} tokens of a prompt at a time, of {most} that the plan leaves memory for, so that it computes in {compute}",
+            device.name
+        )
+    });
+    Ok(Some(OnDevice { stack: layers.stack, buffers: buffers.into(), told, notes: fewer.into_iter().collect() }))
 }
 
 /// No layers on a GPU: this build has no kernels for them.
@@ -323,6 +342,7 @@ impl Session {
         on(Event::Warning(&format!("{error}; the CPU goes on with all layers")));
         let context = Context::new(Arc::clone(&self.weights), self.sizes).map_err(refused)?;
         self.dialogue.replace(context).map_err(refused)?;
+        (self.outcome.buffers, self.outcome.without_device) = (self.on_cpu.clone(), true);
         Ok(true)
     }
 

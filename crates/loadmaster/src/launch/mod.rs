@@ -166,6 +166,8 @@ pub struct Outcome {
     pub decode: Timing,
     /// Remarks: settings from outside the plan, things that could not be measured.
     pub notes: Vec<String>,
+    /// A device of the plan was missing or went away: from then on the CPU computed all layers, and `buffers` are those of the CPU.
+    pub without_device: bool,
 }
 
 /// Why a launch failed.

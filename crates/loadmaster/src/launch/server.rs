@@ -275,6 +275,7 @@ impl Server {
             prefill: self.prefill,
             decode: self.decode,
             notes: std::mem::take(&mut self.notes),
+            without_device: false,
         }
     }
 }

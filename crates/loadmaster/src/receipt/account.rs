@@ -16,8 +16,10 @@ use planner::workload::Workload;
 use roofline::Parameters;
 use spec::{Bytes, Known, TokensPerSec};
 
-/// The account of a launch.
+/// The account of a launch; where a device of the plan was missing or went away, against the same settings with all layers on the CPU.
 pub fn receipt(advice: &Advice, outcome: &Outcome) -> Receipt {
+    let as_run = advice.as_run(outcome);
+    let advice = &*as_run;
     let plan = advice.plan.plan();
     let places = places(advice, outcome);
     let process = process(&plan.requirement, outcome, advice.engine.rules.tool);

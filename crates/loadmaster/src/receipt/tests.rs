@@ -54,6 +54,7 @@ fn outcome(advice: &Advice, factor: f64) -> Outcome {
         prefill: Timing::somewhere(100, Duration::from_secs(1)),
         decode: Timing::default(),
         notes: vec!["a note".into()],
+        without_device: false,
     }
 }
 

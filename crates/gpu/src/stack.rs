@@ -163,7 +163,7 @@ impl Stack {
         self.passes(start, x, None)
     }
 
-    /// The same, and the logits behind the last of the tokens, as many as the vocabulary has; `x` stays as it is.
+    /// The same, and the logits behind the last of the tokens, as many as the vocabulary has; of the streams nothing is said then.
     ///
     /// # Errors
     /// As [`Stack::add`]; no head, or one of another vocabulary.

@@ -55,14 +55,11 @@ impl<S: Resizable> Adapting<S> {
         let Now { room, peak } = (self.ask)(self.stack.tokens() as u64);
         let room = room.unwrap_or(0);
         let event = match peak {
-            Some((planned, seen)) if seen > planned => {
-                tracing::info!(device = self.name, %planned, %seen, "a batch took more of a device than planned");
-                Event::Peak { planned, seen }
-            }
+            Some((planned, seen)) if seen > planned => Event::Peak { planned, seen },
             _ => Event::Ran { room },
         };
         let Some(change) = self.batch.observe(event) else { return };
-        tracing::info!(device = self.name, from = change.from, to = change.to, reason = ?change.reason, room, "another batch of a device");
+        tracing::info!(device = self.name, from = change.from, to = change.to, reason = ?change.reason, ?event, "another batch of a device");
         loop {
             if let Err(error) = self.stack.resize(self.batch.batch() as usize) {
                 tracing::warn!(device = self.name, %error, "no batch of a device");

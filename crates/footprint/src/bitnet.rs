@@ -352,7 +352,7 @@ pub(crate) fn require(
     Ok(Requirement {
         devices,
         host,
-        notes: notes(model),
+        notes: notes(model, target),
         graph: None,
         layer_devices,
         context,
@@ -499,9 +499,17 @@ fn unused(name: &str, shares_host: bool) -> DeviceRequirement {
     }
 }
 
-fn notes(model: &Model) -> Vec<String> {
+fn notes(model: &Model, target: &Target) -> Vec<String> {
     let copies = model.tensors.iter().any(|tensor| matches!(tensor.ty, QuantType::TQ1_0 | QuantType::TQ2_0 | QuantType::HF_U2));
-    copies.then(|| "ternary weights are copied to the layout of I2_S, which the kernels read".to_owned()).into_iter().collect()
+    let copied = copies.then(|| "ternary weights are copied to the layout of I2_S, which the kernels read".to_owned());
+    let idle = match target.devices.split_first() {
+        Some((first, others)) if !others.is_empty() => {
+            let names: Vec<&str> = others.iter().map(|device| device.name.as_str()).collect();
+            Some(format!("the BitNet engine uses one GPU: {}, and not {}", first.name, names.join(", ")))
+        }
+        _ => None,
+    };
+    copied.into_iter().chain(idle).collect()
 }
 
 #[cfg(test)]

@@ -106,6 +106,18 @@ fn the_split_is_the_best_of_all() {
 }
 
 #[test]
+fn a_second_gpu_is_left_alone_and_that_is_said() {
+    let machine = machine("gpu=24GiB@900GB/s,ram=64GiB,cores=8");
+    let one = on(&machine, cuda(), Bytes::from_gib(20), Some(ADDRESS));
+    let second = Device { name: "cuda1".to_owned(), pci_address: None, ..one.devices[0].clone() };
+    let two = Target { devices: [one.devices.clone(), vec![second]].concat(), ..one.clone() };
+    let plan = planned(&machine, &two, None);
+    assert_eq!((layers(&plan), plan.requirement.devices[1].total().get()), (31, Some(Bytes::ZERO)));
+    let said = "the BitNet engine uses one GPU: cuda0, and not cuda1";
+    assert!(plan.warnings.iter().any(|warning| warning == said), "{:?}", plan.warnings);
+}
+
+#[test]
 fn what_is_no_gpu_of_the_machine_gets_layers_only_by_hand() {
     let machine = machine("gpu=24GiB@900GB/s,ram=64GiB,cores=8");
     for backend in [cuda(), Backend::wgpu(256, Bytes::from_mib(128))] {

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p gpu --example batch -- [NAME [ROWS COLUMNS [ROUNDS]]]`: the first adapter whose name contains NAME, otherwise the best
 //! that is no software. Times are the least of ROUNDS passes (5), with tokens that are on the device already; the calibration is fitted to
-//! every other batch only, so that the rest are a check. The optimum is the smallest batch with 95 % of the best throughput measured.
+//! every other batch only, so that the rest are a check. A query is free memory and the choice. The optimum is the smallest batch with 95 % of the best throughput measured.
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example prints")]
 
 use gpu::{Arena, Gpu, KERNEL, QuantizedLinear, TILE};
@@ -10,6 +10,9 @@ use kernels::{Activations, TernaryMatrix};
 use spec::{Bytes, Known};
 use std::time::Instant;
 use workspace::{Calibration, Measured, Room, optimal_batch};
+
+/// Queries that are timed.
+const QUERIES: usize = 1000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -50,9 +53,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let throughput = |point: &Measured| point.tokens as f64 / point.seconds;
     let most_throughput = points.iter().map(throughput).fold(0.0, f64::max);
     let optimum = points.iter().find(|point| throughput(point) >= 0.95 * most_throughput).map_or(0, |point| point.tokens);
-    let free = Known::exact(Bytes::from_gib(1), "an example");
-    let room = Room { free: free.clone(), total: free, held: Bytes::ZERO, margin: Bytes::ZERO, largest: Some(gpu.largest_piece()) };
-    let choice = optimal_batch(KERNEL, &shapes, &calibration, gpu.alignment(), &room, most as u64)?;
+    // What the driver says is free, or as if it were a gibibyte.
+    let query = || {
+        let free = gpu.memory().map_or(Bytes::from_gib(1), |memory| memory.free);
+        let free = Known::exact(free, "an example");
+        let room = Room { free: free.clone(), total: free, held: Bytes::ZERO, margin: Bytes::ZERO, largest: Some(gpu.largest_piece()) };
+        optimal_batch(KERNEL, &shapes, &calibration, gpu.alignment(), &room, most as u64)
+    };
+    let choice = query()?;
+    let mut times = Vec::with_capacity(QUERIES);
+    for _ in 0..QUERIES {
+        let began = Instant::now();
+        std::hint::black_box(query()?);
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
     println!("chosen {} ({:?}), measured optimum {optimum}, room for {}", choice.batch, choice.limit, choice.room);
+    let told = if gpu.memory().is_some() { "told by the driver" } else { "not told by this driver" };
+    println!(
+        "a query of free memory ({told}) and the batch for it: median {:?}, longest {:?} of {QUERIES}",
+        times[QUERIES / 2],
+        times[QUERIES - 1]
+    );
     Ok(())
 }

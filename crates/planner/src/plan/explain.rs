@@ -158,6 +158,12 @@ impl Site<'_> {
         let use_case = self.request.use_case;
         match self.trained_context() {
             Some(trained) if trained <= settings.n_ctx => format!("{use_case}: the trained context"),
+            _ if settings.n_ctx > self.needs.want => {
+                format!(
+                    "{use_case}: {} tokens wanted; a block more, for the CPU is slow with caches whose size is a power of two",
+                    self.needs.want
+                )
+            }
             _ if settings.n_ctx >= self.needs.want => format!("{use_case}: {} tokens wanted", self.needs.want),
             _ if settings.n_ctx >= self.needs.enough => {
                 let gain = if self.wants_devices() { "leave memory for layers" } else { "fit" };

@@ -3,6 +3,7 @@
 //! A joint search: all that a tier of the ladder leaves open is chosen together, by the predicted time of the workload's request. Closed
 //! sums bound and propose, the exact requirement decides, and what the engine would do itself is kept unless a plan wins by a margin.
 
+mod apart;
 mod chain;
 mod cores;
 mod costs;

@@ -98,7 +98,7 @@ impl Site<'_> {
         let mut tiers: Vec<Vec<Rung>> = Vec::new();
         let mut add = |contexts: &[u32], cache, reach, disk| {
             let known = |rung: &Rung| tiers.iter().flatten().any(|other| other == rung);
-            let rungs = contexts.iter().map(|&n_ctx| Rung { n_ctx, cache, reach, disk });
+            let rungs = contexts.iter().map(|&n_ctx| Rung { n_ctx: self.apart(n_ctx, cache), cache, reach, disk });
             let new: Vec<Rung> = rungs.filter(|rung| !known(rung)).collect();
             if !new.is_empty() {
                 tiers.push(new);

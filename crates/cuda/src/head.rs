@@ -42,11 +42,9 @@ impl Head {
         let parts = shape.weights(ALIGNMENT).ok_or_else(size)?;
         let part = |name| parts.region(name).map(|region| place.region(region)).ok_or_else(size);
         let (table, norm, regions) = (part("head")?, part("output_norm")?, shape.compute(ALIGNMENT).ok_or_else(size)?);
-        let (row, (block, bytes)) = (head.chunked_row(), head.ty().block());
-        // Of blocks, only the integers: a byte for each weight.
-        let used = if block > 1 { head.columns() } else { head.columns() * bytes }.div_ceil(CHUNK);
+        let (row, (chunks, used)) = (head.chunked_row(), head.chunks());
         let count = |number: usize| u32::try_from(number).map_err(|_| size());
-        let (rows, columns, chunks, used) = (count(head.rows())?, count(head.columns())?, count(row / CHUNK)?, count(used)?);
+        let (rows, columns, chunks, used) = (count(head.rows())?, count(head.columns())?, count(chunks)?, count(used)?);
         let some = (STAGED / row).max(1);
         for first in (0..head.rows()).step_by(some) {
             table.behind((first * row) as u64).write(&head.chunked(first, some.min(head.rows() - first)))?;

@@ -120,10 +120,8 @@ fn piece(gpu: &Gpu, table: &DenseMatrix, first: usize, rows: usize) -> Result<Pi
         gpu.flush()?;
     }
     let told = gpu.buffer("a shape", SHAPE, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST)?;
-    let (columns, bytes) = table.ty().block();
-    // Of blocks, only the integers: a byte for each weight.
-    let used = if columns > 1 { table.columns() } else { table.columns() * bytes }.div_ceil(CHUNK);
-    let of = Told { rows: rows as u32, first: first as u32, chunks: (row / CHUNK) as u32, used: used as u32, unused: [0; 4] };
+    let (chunks, used) = table.chunks();
+    let of = Told { rows: rows as u32, first: first as u32, chunks: chunks as u32, used: used as u32, unused: [0; 4] };
     gpu.queue.write_buffer(&told, 0, bytemuck::bytes_of(&of));
     gpu.flush()?;
     Ok(Piece { weights, told, rows })

@@ -11,6 +11,14 @@ impl DenseMatrix {
         (self.bytes() / self.rows()).next_multiple_of(CHUNK)
     }
 
+    /// Chunks of a row, and how many of them are weights: the others of a row of blocks are scales.
+    pub fn chunks(&self) -> (usize, usize) {
+        let (block, bytes) = self.ty().block();
+        // Of blocks, only the integers: a byte for each weight.
+        let weights = if block > 1 { self.columns() } else { self.columns() * bytes };
+        (self.chunked_row() / CHUNK, weights.div_ceil(CHUNK))
+    }
+
     /// Rows in whole chunks, filled up with zeros: floats as they are; of `q8_0` the integers of all blocks first and their scales behind
     /// them, so that a chunk holds integers of one block.
     ///
@@ -52,7 +60,7 @@ mod tests {
     fn blocks_lie_as_integers_and_then_scales() {
         let row = |base: u8| [[base, 1].to_vec(), vec![base; 32], [base + 1, 2].to_vec(), vec![base + 1; 32]].concat();
         let matrix = DenseMatrix::new([row(10), row(20)].concat().into(), DenseType::Q8_0, 2, 64).unwrap();
-        assert_eq!(matrix.chunked_row(), 80);
+        assert_eq!((matrix.chunked_row(), matrix.chunks()), (80, (5, 4)));
         let expected = |base: u8| [vec![base; 32], vec![base + 1; 32], vec![base, 1, base + 1, 2], vec![0; 12]].concat();
         assert_eq!(matrix.chunked(0, 2), [expected(10), expected(20)].concat());
         assert_eq!(matrix.chunked(1, 1), expected(20));

@@ -54,27 +54,26 @@ struct F32 {
     }
 };
 
-struct F16 {
-    static constexpr unsigned VALUES = 8;
-    static __device__ float product(const Logits &, const Chunk *row, unsigned chunk, const float *x) {
-        const Chunk w = row[chunk];
-        float sum = 0.0f;
-        for (unsigned i = 0; i < 4; i++) {
-            sum += half_to_float(w.words[i] & 0xFFFFu) * x[2 * i];
-            sum += half_to_float(w.words[i] >> 16) * x[2 * i + 1];
-        }
-        return sum;
-    }
+// Two weights of 16 bits in a word, the first in its lower half.
+struct Half {
+    static __device__ float first(unsigned word) { return half_to_float(word & 0xFFFFu); }
+    static __device__ float second(unsigned word) { return half_to_float(word >> 16); }
 };
 
-struct Bf16 {
+// The upper halves of floats.
+struct Bfloat {
+    static __device__ float first(unsigned word) { return __int_as_float((int)(word << 16)); }
+    static __device__ float second(unsigned word) { return __int_as_float((int)(word & 0xFFFF0000u)); }
+};
+
+template <typename Two> struct Sixteen {
     static constexpr unsigned VALUES = 8;
     static __device__ float product(const Logits &, const Chunk *row, unsigned chunk, const float *x) {
         const Chunk w = row[chunk];
         float sum = 0.0f;
         for (unsigned i = 0; i < 4; i++) {
-            sum += __int_as_float((int)(w.words[i] << 16)) * x[2 * i];
-            sum += __int_as_float((int)(w.words[i] & 0xFFFF0000u)) * x[2 * i + 1];
+            sum += Two::first(w.words[i]) * x[2 * i];
+            sum += Two::second(w.words[i]) * x[2 * i + 1];
         }
         return sum;
     }
@@ -114,8 +113,8 @@ template <typename Kind> __device__ void logits(const Logits &of) {
 
 extern "C" __global__ void logits_f32(Logits of) { logits<F32>(of); }
 
-extern "C" __global__ void logits_f16(Logits of) { logits<F16>(of); }
+extern "C" __global__ void logits_f16(Logits of) { logits<Sixteen<Half>>(of); }
 
-extern "C" __global__ void logits_bf16(Logits of) { logits<Bf16>(of); }
+extern "C" __global__ void logits_bf16(Logits of) { logits<Sixteen<Bfloat>>(of); }
 
 extern "C" __global__ void logits_q8_0(Logits of) { logits<Q8>(of); }

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod attention;
+mod batches;
 mod cache;
 mod chat;
 mod config;
@@ -29,6 +30,7 @@ mod tiles;
 mod tokenizer;
 mod weights;
 
+pub use batches::{BatchError, Batches, Pass, Sizes};
 pub use cache::CacheType;
 pub use chat::{ChatError, ChatTemplate, Message};
 pub use config::{Activation, Config, ConfigError};

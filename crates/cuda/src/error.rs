@@ -52,4 +52,7 @@ pub enum GpuError {
     /// Sizes that do not belong together.
     #[error("{0}")]
     Size(String),
+    /// Streams or logits that a stack cannot be given.
+    #[error(transparent)]
+    Batch(bitnet::BatchError),
 }

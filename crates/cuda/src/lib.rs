@@ -24,9 +24,10 @@ mod pretended;
 mod stack;
 
 pub use arena::Arena;
+pub use bitnet::Sizes;
 pub use device::{Adapter, Gpu, list};
 pub use error::GpuError;
 pub use kernel::{SOURCE, compile};
 pub use linear::{KERNEL, QuantizedLinear, TILE};
 pub use memory::ALIGNMENT;
-pub use stack::{Sizes, Stack};
+pub use stack::Stack;

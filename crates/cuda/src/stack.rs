@@ -7,21 +7,10 @@ use crate::head::Head;
 use crate::kernel::{Attend, GATED_COLUMNS, Gated, Kernel, Turn, WIDEST_HEAD};
 use crate::linear::{MOST_TOKENS, Norm, Pass, QuantizedLinear};
 use crate::memory::{ALIGNMENT, Part};
-use bitnet::{Activation, CacheType, Config, Layer, Rope, Weights};
+use bitnet::{Activation, Batches, CacheType, Config, Layer, Rope, Sizes, Weights};
 use std::ops::Range;
 use std::sync::Arc;
 use workspace::{Behind, Context, StackBytes, Workspace};
-
-/// Sizes of a context on a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Tokens that it holds at most.
-    pub n_ctx: usize,
-    /// Tokens that are computed together, if there is memory for them.
-    pub tokens: usize,
-    /// How keys and values are stored: F32 or F16.
-    pub cache: CacheType,
-}
 
 /// Layers of a model on a device, with their keys and values and what a batch is computed in, and the output head if it is there as well.
 ///
@@ -94,8 +83,8 @@ impl Stack {
         check(config, sizes)?;
         let too_large = || GpuError::Size(format!("a context of {} tokens is beyond any memory", sizes.n_ctx));
         let layer = stack.layer(ALIGNMENT).ok_or_else(too_large)?;
-        let kept = stack.kept(ALIGNMENT, context(sizes)).ok_or_else(too_large)?;
-        let all = stack.in_three(ALIGNMENT, Context { tokens: 1, ..context(sizes) }).ok_or_else(too_large)?;
+        let kept = stack.kept(ALIGNMENT, sizes.context()).ok_or_else(too_large)?;
+        let all = stack.in_three(ALIGNMENT, Context { tokens: 1, ..sizes.context() }).ok_or_else(too_large)?;
         let codes = gpu.buffer("weights", all.weights.get())?;
         let mut layers = Vec::with_capacity(chosen.len());
         if !chosen.is_empty() {
@@ -132,7 +121,7 @@ impl Stack {
 
     /// What [`Stack::new`] holds of a part of a model ([`Weights::part`]), to the byte. `None` beyond 2⁶⁴.
     pub fn bytes(part: &workspace::Stack, sizes: Sizes) -> Option<StackBytes> {
-        part.in_three(ALIGNMENT, context(sizes))
+        part.in_three(ALIGNMENT, sizes.context())
     }
 
     /// Tokens that are computed together; 0 after there was no memory for any.
@@ -168,30 +157,21 @@ impl Stack {
     /// # Errors
     /// As [`Stack::add`]; no head, or one of another vocabulary.
     pub fn add_and_tell(&mut self, start: usize, x: &mut [f32], logits: &mut [f32]) -> Result<(), GpuError> {
-        let n_vocab = self.head.as_ref().map_or(0, Head::n_vocab);
-        if n_vocab != logits.len() || x.is_empty() {
-            return Err(GpuError::Size(format!("{} logits of a head of {n_vocab}, behind {} values", logits.len(), x.len())));
-        }
         self.passes(start, x, Some(logits))
     }
 
     fn passes(&self, start: usize, x: &mut [f32], mut logits: Option<&mut [f32]>) -> Result<(), GpuError> {
-        let (width, n_ctx) = (self.shape.n_embd, self.sizes.n_ctx);
-        let tokens = x.len() / width;
-        if tokens * width != x.len() || start.checked_add(tokens).is_none_or(|end| end > n_ctx) {
-            let values = x.len();
-            return Err(GpuError::Size(format!("{values} values from position {start} in a context of {n_ctx}")));
-        }
-        let batch = self.batch.as_ref().ok_or_else(|| GpuError::Size("there was no memory for any batch".into()))?;
-        let together = batch.arena.tokens();
-        if self.layers.is_empty() {
-            // Only the last token's logits are asked for.
-            let last = x.len().saturating_sub(width);
-            return logits.map_or(Ok(()), |logits| self.pass(batch, start, &mut x[last..], Some(logits)));
-        }
-        let count = x.len().div_ceil(together * width);
-        for (i, x) in x.chunks_mut(together * width).enumerate() {
-            self.pass(batch, start + i * together, x, logits.take_if(|_| i + 1 == count))?;
+        let batches = Batches {
+            n_embd: self.config.n_embd,
+            n_ctx: self.sizes.n_ctx,
+            n_layer: self.layers.len(),
+            n_vocab: self.head.as_ref().map_or(0, Head::n_vocab),
+            tokens: self.tokens(),
+        };
+        let told = logits.as_ref().map(|logits| logits.len());
+        for pass in batches.passes(start, x.len(), told).map_err(GpuError::Batch)? {
+            let (Some(batch), Some(x)) = (&self.batch, x.get_mut(pass.values)) else { continue };
+            self.pass(batch, pass.start, x, logits.take_if(|_| pass.tells))?;
         }
         Ok(())
     }
@@ -326,10 +306,6 @@ impl Shape {
     }
 }
 
-fn context(sizes: Sizes) -> Context {
-    Context { n_ctx: sizes.n_ctx as u64, tokens: sizes.tokens as u64, element: sizes.cache.bytes(1) as u64 }
-}
-
 /// Whether the kernels can compute contexts of these sizes.
 fn check(config: &Config, sizes: Sizes) -> Result<(), GpuError> {
     let Sizes { n_ctx, tokens, cache } = sizes;
@@ -349,7 +325,7 @@ fn check(config: &Config, sizes: Sizes) -> Result<(), GpuError> {
 /// What is computed in, for as many tokens as there is memory for.
 fn batch(gpu: &Gpu, stack: &workspace::Stack, sizes: Sizes) -> Result<Batch, GpuError> {
     let of = |tokens: usize| {
-        let context = context(Sizes { tokens, ..sizes });
+        let context = Sizes { tokens, ..sizes }.context();
         let parts = stack.behind(ALIGNMENT, context).zip(stack.in_three(ALIGNMENT, context));
         let Some((Behind { arena, angles, logits }, bytes)) = parts else { return Err(beyond(tokens)) };
         let buffer = gpu.buffer("a batch", bytes.compute.get())?;

@@ -54,6 +54,9 @@ pub enum GpuError {
     /// Sizes that do not belong together.
     #[error("{0}")]
     Size(String),
+    /// Streams or logits that a stack cannot be given.
+    #[error(transparent)]
+    Batch(bitnet::BatchError),
     /// A message that names a mistake of this crate, not of its caller.
     #[error("{name} refuses a command: {reason}")]
     Refused {

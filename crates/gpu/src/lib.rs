@@ -20,8 +20,9 @@ mod stack;
 mod step;
 
 pub use arena::Arena;
+pub use bitnet::Sizes;
 pub use device::{Adapter, Gpu, Kind, list};
 pub use error::GpuError;
 pub use linear::{KERNEL, QuantizedLinear, TILE};
 pub use memory::Memory;
-pub use stack::{Sizes, Stack};
+pub use stack::Stack;

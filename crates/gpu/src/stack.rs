@@ -7,11 +7,11 @@ use crate::head::Head;
 use crate::linear::{Output, QuantizedLinear};
 use crate::pipelines::{Constants, LayerPipelines};
 use crate::step::{Step, Tokens, Work, encode};
-use bitnet::{Activation, CacheType, Config, Layer, Rope, Weights};
+use bitnet::{Activation, Batches, CacheType, Config, Layer, Rope, Sizes, Weights};
 use spec::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
-use workspace::{Context, Device, StackBytes, Workspace};
+use workspace::{Device, StackBytes, Workspace};
 
 /// Rounds of all loops of a shader together after which Mesa's software driver ends them without a word (`lp_limits.h`,
 /// `LP_MAX_TGSI_LOOP_ITERATIONS`).
@@ -19,17 +19,6 @@ const SOFTWARE_ROUNDS: usize = 65_535;
 
 /// Keys that a workgroup of attention takes at a time.
 const KEYS: usize = 64;
-
-/// Sizes of a context on a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sizes {
-    /// Tokens that it holds at most.
-    pub n_ctx: usize,
-    /// Tokens that are computed together, if there is memory for them.
-    pub tokens: usize,
-    /// How keys and values are stored: F32 or F16.
-    pub cache: CacheType,
-}
 
 /// Layers of a model on a device, with their keys and values and what a batch is computed in, and the output head if it is there as well.
 ///
@@ -131,8 +120,7 @@ impl Stack {
     /// What [`Stack::new`] holds of a part of a model ([`Weights::part`]), to the byte. `None` where the device's limits do not allow it.
     pub fn bytes(gpu: &Gpu, part: &workspace::Stack, sizes: Sizes) -> Option<StackBytes> {
         let device = Device { alignment: gpu.alignment(), largest: gpu.largest_piece() };
-        let element = sizes.cache.bytes(1) as u64;
-        part.bytes(device, Context { n_ctx: sizes.n_ctx as u64, tokens: sizes.tokens as u64, element })
+        part.bytes(device, sizes.context())
     }
 
     /// Tokens that are computed together; 0 after there was no memory for any.
@@ -168,30 +156,21 @@ impl Stack {
     /// # Errors
     /// As [`Stack::add`]; no head, or one of another vocabulary.
     pub fn add_and_tell(&mut self, start: usize, x: &mut [f32], logits: &mut [f32]) -> Result<(), GpuError> {
-        let n_vocab = self.head.as_ref().map_or(0, Head::n_vocab);
-        if n_vocab != logits.len() || x.is_empty() {
-            return Err(GpuError::Size(format!("{} logits of a head of {n_vocab}, behind {} values", logits.len(), x.len())));
-        }
         self.passes(start, x, Some(logits))
     }
 
     fn passes(&self, start: usize, x: &mut [f32], mut logits: Option<&mut [f32]>) -> Result<(), GpuError> {
-        let (n_embd, n_ctx) = (self.config.n_embd, self.sizes.n_ctx);
-        let tokens = x.len() / n_embd;
-        if tokens * n_embd != x.len() || start.checked_add(tokens).is_none_or(|end| end > n_ctx) {
-            let values = x.len();
-            return Err(GpuError::Size(format!("{values} values from position {start} in a context of {n_ctx}")));
-        }
-        let batch = self.batch.as_ref().ok_or_else(|| GpuError::Size("there was no memory for any batch".into()))?;
-        let together = batch.arena.tokens();
-        if self.layers.is_empty() {
-            // Only the last token's logits are asked for.
-            let last = x.len().saturating_sub(n_embd);
-            return logits.map_or(Ok(()), |logits| self.pass(batch, start, &mut x[last..], Some(logits)));
-        }
-        let count = x.len().div_ceil(together * n_embd);
-        for (i, x) in x.chunks_mut(together * n_embd).enumerate() {
-            self.pass(batch, start + i * together, x, logits.take_if(|_| i + 1 == count))?;
+        let batches = Batches {
+            n_embd: self.config.n_embd,
+            n_ctx: self.sizes.n_ctx,
+            n_layer: self.layers.len(),
+            n_vocab: self.head.as_ref().map_or(0, Head::n_vocab),
+            tokens: self.tokens(),
+        };
+        let told = logits.as_ref().map(|logits| logits.len());
+        for pass in batches.passes(start, x.len(), told).map_err(GpuError::Batch)? {
+            let (Some(batch), Some(x)) = (&self.batch, x.get_mut(pass.values)) else { continue };
+            self.pass(batch, pass.start, x, logits.take_if(|_| pass.tells))?;
         }
         Ok(())
     }

@@ -1,158 +1,100 @@
-//! Whole layers on every adapter there is, on the cases that the CPU is held to: recorded logits and greedy continuations of transformers,
-//! and what the CPU computes.
+//! Whole layers on every adapter there is, on the cases that every device is held to (`bitnet/tests/models/stacks.rs`), and what is this
+//! backend's alone.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot be set up has failed, and says when it is left out")]
 
 #[path = "../../bitnet/tests/models/mod.rs"]
 mod models;
 
-use bitnet::{CacheType, HeadType, LoadOptions, Options, Sampler, Sampling, Session, SessionError, Weights};
+use bitnet::{CacheType, Session, SessionError, StackError, Weights};
 use gpu::{Gpu, GpuError, Sizes, Stack};
-use models::{Case, Written, cases};
-use spec::{Bytes, QuantType};
+use models::stacks::{self, BOUND, Device, load, options, session, worst};
+use models::{Case, cases};
+use spec::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Largest difference of a logit, as on the CPU: for logits of the size of one.
-const BOUND: f32 = 1e-5;
+struct Adapter(Arc<Gpu>);
 
-fn adapters() -> Vec<Arc<Gpu>> {
-    let all: Vec<Arc<Gpu>> = gpu::list().iter().map(|adapter| Arc::new(adapter.open().unwrap())).collect();
+impl Device for Adapter {
+    type Stack = Stack;
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+    fn stack(&self, weights: &Weights, layers: Range<usize>, sizes: Sizes) -> Result<Stack, StackError> {
+        Ok(Stack::new(Arc::clone(&self.0), weights, layers, sizes)?)
+    }
+    fn tokens(stack: &Stack) -> usize {
+        stack.tokens()
+    }
+    fn resize(stack: &mut Stack, tokens: usize) -> Result<(), StackError> {
+        Ok(stack.resize(tokens)?)
+    }
+    fn held(&self) -> Bytes {
+        self.0.held()
+    }
+    fn needed(&self, part: &workspace::Stack, sizes: Sizes) -> Bytes {
+        Stack::bytes(&self.0, part, sizes).unwrap().total()
+    }
+}
+
+fn adapters() -> Vec<Adapter> {
+    let all: Vec<Adapter> = gpu::list().iter().map(|adapter| Adapter(Arc::new(adapter.open().unwrap()))).collect();
     if all.is_empty() {
         eprintln!("SKIPPED: no adapter here; mesa-vulkan-drivers has one in software");
     }
     all
 }
 
-fn load(case: &Case) -> Arc<Weights> {
-    let built = case.build(Written::default());
-    Arc::new(Weights::load(&built.model, std::slice::from_ref(&built.data), &LoadOptions::default()).unwrap())
-}
-
-fn options() -> Options {
-    Options { n_ctx: 40, n_ubatch: 5, cache: CacheType::F32, threads: 2 }
-}
-
-/// A session whose last `n_layer` layers are on a device, `tokens` of them at a time.
-fn session(gpu: &Arc<Gpu>, weights: &Arc<Weights>, options: Options, n_layer: usize, tokens: usize) -> Session {
-    let all = weights.config().n_layer;
-    with(gpu, weights, options, all - n_layer..all, tokens)
-}
-
-/// The same with the layers of a range, in which the output head is the one behind the last.
-fn with(gpu: &Arc<Gpu>, weights: &Arc<Weights>, options: Options, layers: Range<usize>, tokens: usize) -> Session {
-    let sizes = Sizes { n_ctx: options.n_ctx, tokens, cache: options.cache };
-    let stack = Stack::new(Arc::clone(gpu), weights, layers, sizes).unwrap();
-    Session::with_device(Arc::clone(weights), options, Some(Box::new(stack))).unwrap()
-}
-
-fn argmax(logits: &[f32]) -> u32 {
-    Sampler::new(Sampling::default()).next(logits).unwrap()
-}
-
-fn worst(found: &[f32], expected: &[f32]) -> f32 {
-    assert_eq!(found.len(), expected.len());
-    found.iter().zip(expected).map(|(found, expected)| (found - expected).abs()).fold(0.0, f32::max)
-}
-
 #[test]
 fn logits_and_greedy_continuations_are_those_of_transformers() {
-    for gpu in adapters() {
-        for case in cases() {
-            let weights = load(&case);
-            // All layers, the last one only; with the output head, and that alone.
-            let all = case.n_layer;
-            for layers in [0..all, all - 1..all, 0..all + 1, all - 1..all + 1, all..all + 1] {
-                let mut session = with(&gpu, &weights, options(), layers.clone(), 5);
-                for (token, expected) in case.tokens.iter().zip(&case.logits) {
-                    let found = session.extend(&[*token]).unwrap();
-                    let off = worst(found, expected);
-                    assert!(off <= BOUND, "{}, seed {}, layers {layers:?}: {off}", gpu.name(), case.seed);
-                    assert_eq!(argmax(found), argmax(expected));
-                }
-                let mut next = argmax(session.logits());
-                let mut found = Vec::new();
-                for _ in &case.greedy {
-                    found.push(next);
-                    next = argmax(session.extend(&[next]).unwrap());
-                }
-                assert_eq!(found, case.greedy, "{}, seed {}, layers {layers:?}", gpu.name(), case.seed);
-            }
-        }
-    }
+    adapters().iter().for_each(|device| {
+        stacks::logits_and_greedy_continuations_are_those_of_transformers(device);
+    });
 }
 
 #[test]
 fn prompts_in_any_batches_give_what_single_tokens_give() {
-    for gpu in adapters() {
-        for case in cases() {
-            let weights = load(&case);
-            for (n_ubatch, tokens) in [(1, 1), (3, 3), (5, 2), (64, 4), (64, 64)] {
-                for length in [1, 5, 6, case.tokens.len()] {
-                    let mut session = session(&gpu, &weights, Options { n_ubatch, ..options() }, 2, tokens);
-                    let found = session.extend(&case.tokens[..length]).unwrap();
-                    let off = worst(found, &case.logits[length - 1]);
-                    assert!(off <= BOUND, "seed {}, {length} tokens by {n_ubatch} and {tokens}: {off}", case.seed);
-                }
-            }
-        }
-    }
+    adapters().iter().for_each(|device| {
+        stacks::prompts_in_any_batches_give_what_single_tokens_give(device, &[(1, 1), (3, 3), (5, 2), (64, 4), (64, 64)])
+    });
 }
 
-/// The output head in each type, behind prompts of any length: the CPU's logits, which takes tokens in 16 bits for one in `q8_0`.
 #[test]
 fn heads_of_every_type_are_the_cpus() {
-    for gpu in adapters() {
-        let kinds = [
-            (QuantType::F32, HeadType::File),
-            (QuantType::F16, HeadType::File),
-            (QuantType::BF16, HeadType::File),
-            (QuantType::F16, HeadType::Q8_0),
-        ];
-        for (embedding, head) in kinds {
-            let case = cases().remove(0);
-            let built = case.build(Written { embedding, ..Written::default() });
-            let load = LoadOptions { head, ..LoadOptions::default() };
-            let weights = Arc::new(Weights::load(&built.model, std::slice::from_ref(&built.data), &load).unwrap());
-            let bound = if head == HeadType::File { BOUND } else { 1e-4 };
-            for tokens in [1, 5, 6, 9] {
-                let mut here = Session::new(Arc::clone(&weights), options()).unwrap();
-                // The layers are the CPU's, so that nothing but the head is another.
-                let mut there = with(&gpu, &weights, options(), case.n_layer..case.n_layer + 1, 5);
-                let (expected, found) = (here.extend(&case.tokens[..tokens]).unwrap(), there.extend(&case.tokens[..tokens]).unwrap());
-                let off = worst(found, expected);
-                assert!(
-                    off <= bound && found.iter().any(|logit| *logit != 0.0),
-                    "{}, {embedding}, {head:?}, {tokens} tokens: {off}",
-                    gpu.name()
-                );
-            }
-        }
-    }
+    adapters().iter().for_each(stacks::heads_of_every_type_are_the_cpus);
 }
 
-/// What a stack has no head for, and logits of another vocabulary.
 #[test]
 fn logits_that_cannot_be_are_an_error() {
-    for gpu in adapters() {
-        let weights = load(&cases()[0]);
-        let config = weights.config();
-        let sizes = Sizes { n_ctx: 40, tokens: 5, cache: CacheType::F32 };
-        let mut x = vec![0.5; 2 * config.n_embd];
-        let mut refused = |layers, values: usize, logits: usize| {
-            let mut stack = Stack::new(Arc::clone(&gpu), &weights, layers, sizes).unwrap();
-            stack.add_and_tell(0, &mut x[..values], &mut vec![0.0; logits]).unwrap_err().to_string()
-        };
-        let (width, n_vocab, all) = (config.n_embd, config.n_vocab, config.n_layer);
-        assert_eq!(refused(0..all, width, n_vocab), format!("{n_vocab} logits of a head of 0, behind {width} values"));
-        assert_eq!(refused(0..all + 1, width, 3), format!("3 logits of a head of {n_vocab}, behind {width} values"));
-        assert_eq!(refused(all..all + 1, 0, n_vocab), format!("{n_vocab} logits of a head of {n_vocab}, behind 0 values"));
-    }
+    adapters().iter().for_each(stacks::logits_that_cannot_be_are_an_error);
+}
+
+#[test]
+fn a_rewound_context_forgets_and_halves_are_near() {
+    adapters().iter().for_each(stacks::a_rewound_context_forgets_and_halves_are_near);
+}
+
+#[test]
+fn long_contexts_are_the_cpus() {
+    adapters().iter().for_each(|device| stacks::long_contexts_are_the_cpus(device, 200));
+}
+
+#[test]
+fn what_cannot_be_is_an_error_that_names_it() {
+    adapters().iter().for_each(stacks::what_cannot_be_is_an_error_that_names_it);
+}
+
+#[test]
+fn a_batch_that_changes_forgets_nothing() {
+    adapters().iter().for_each(stacks::a_batch_that_changes_forgets_nothing);
 }
 
 /// A table beyond the largest piece of memory that a kernel can be given lies in several.
 #[test]
 fn a_large_vocabulary_lies_in_pieces() {
-    for gpu in adapters() {
+    for adapter in adapters() {
+        let gpu = &adapter.0;
         let case = cases().remove(0);
         let row = 4 * case.n_embd as u64;
         let n_vocab = 270_000_usize;
@@ -163,71 +105,19 @@ fn a_large_vocabulary_lies_in_pieces() {
         let case = Case { n_vocab, ..case };
         let weights = load(&case);
         let mut here = Session::new(Arc::clone(&weights), options()).unwrap();
-        let mut there = with(&gpu, &weights, options(), case.n_layer..case.n_layer + 1, 5);
+        let mut there = session(&adapter, &weights, options(), case.n_layer..case.n_layer + 1, 5);
         let off = worst(there.extend(&[1, n_vocab as u32 - 1]).unwrap(), here.extend(&[1, n_vocab as u32 - 1]).unwrap());
         assert!(off <= BOUND, "{}: {off}", gpu.name());
     }
 }
 
+/// Software whose loops end too early is not given a context that is too long for it.
 #[test]
-fn a_rewound_context_forgets_and_halves_are_near() {
-    for gpu in adapters() {
-        for case in cases() {
-            let weights = load(&case);
-            let mut rewound = session(&gpu, &weights, options(), 2, 5);
-            rewound.extend(&case.tokens).unwrap();
-            rewound.rewind(3);
-            assert!(worst(rewound.extend(&case.tokens[3..6]).unwrap(), &case.logits[5]) <= BOUND);
-            // Keys and values in 16 bits: as near as the CPU's.
-            let mut halves = session(&gpu, &weights, Options { cache: CacheType::F16, ..options() }, 2, 5);
-            for (token, expected) in case.tokens.iter().zip(&case.logits) {
-                assert!(worst(halves.extend(&[*token]).unwrap(), expected) <= 0.2);
-            }
-        }
-    }
-}
-
-/// Contexts beyond the keys that a workgroup takes at a time, and heads of which each invocation has several elements. Sums in another order
-/// now and then put a value that is next to a half on its other side, which is worth one of 127 (attention alone is tested without that in `src/stack`).
-#[test]
-fn long_contexts_are_the_cpus() {
-    for gpu in adapters() {
-        for (case, head_dim) in cases().into_iter().zip([32, 64, 192, 256]) {
-            let case = Case { head_dim, ..case };
-            let weights = load(&case);
-            let options = Options { n_ctx: 210, n_ubatch: 64, ..options() };
-            let tokens: Vec<u32> = (0..200).map(|i| (i * i + 7 * i) as u32 % case.n_vocab as u32).collect();
-            let mut here = Session::new(Arc::clone(&weights), options).unwrap();
-            let mut there = session(&gpu, &weights, options, 2, 33);
-            for prompt in [&tokens[..], &[1], &[2]] {
-                let off = worst(there.extend(prompt).unwrap(), here.extend(prompt).unwrap());
-                assert!(off <= 0.02, "{}, seed {}: {off}", gpu.name(), case.seed);
-            }
-        }
-    }
-}
-
-#[test]
-fn what_cannot_be_is_an_error_that_names_it() {
-    for gpu in adapters() {
-        let weights = load(&cases()[0]);
-        let sizes = Sizes { n_ctx: 40, tokens: 5, cache: CacheType::F32 };
-        let refused = |layers, sizes| Stack::new(Arc::clone(&gpu), &weights, layers, sizes).unwrap_err().to_string();
-        assert_eq!(refused(1..4, sizes), "layers 1 to 4 of a model of 2");
-        assert_eq!(refused(1..1, sizes), "layers 1 to 1 of a model of 2");
-        assert_eq!(refused(0..2, Sizes { n_ctx: 0, ..sizes }), "a context of 0 tokens, 5 at a time, cannot be");
-        let kept = "a GPU keeps keys and values in F32 or F16, not in Q8_0";
-        assert_eq!(refused(0..2, Sizes { cache: CacheType::Q8_0, ..sizes }), kept);
-        if gpu.is_software() {
-            let long = refused(0..2, Sizes { n_ctx: 1 << 24, ..sizes });
-            assert!(long.ends_with("tokens rightly"), "{long}");
-        }
-        let mut stack = Stack::new(Arc::clone(&gpu), &weights, 0..2, sizes).unwrap();
-        let width = weights.config().n_embd;
-        assert_eq!(stack.add(0, &mut vec![0.0; width + 1]).unwrap_err().to_string(), "129 values from position 0 in a context of 40");
-        assert!(stack.add(40, &mut vec![0.0; width]).is_err());
-        assert!(stack.add(usize::MAX, &mut vec![0.0; width]).is_err());
-        assert!(stack.add(39, &mut vec![0.0; width]).is_ok());
+fn contexts_that_software_would_compute_wrongly_are_refused() {
+    for Adapter(gpu) in adapters().into_iter().filter(|adapter| adapter.0.is_software()) {
+        let sizes = Sizes { n_ctx: 1 << 24, tokens: 5, cache: CacheType::F32 };
+        let long = Stack::new(gpu, &load(&cases()[0]), 0..2, sizes).unwrap_err().to_string();
+        assert!(long.ends_with("tokens rightly"), "{long}");
     }
 }
 
@@ -257,43 +147,10 @@ fn little_memory_and_lost_devices() {
     }
 }
 
-/// Between prompts a batch becomes smaller and larger: what is held is what is said, and keys and values of earlier prompts stay.
-#[test]
-fn a_batch_that_changes_forgets_nothing() {
-    for gpu in adapters() {
-        let case = cases().remove(0);
-        let weights = load(&case);
-        let config = weights.config();
-        let sizes = Sizes { n_ctx: 40, tokens: 5, cache: CacheType::F32 };
-        let new = |gpu: &Arc<Gpu>| Stack::new(Arc::clone(gpu), &weights, 0..config.n_layer, sizes).unwrap();
-        let streams: Vec<f32> = (0..20 * config.n_embd).map(|i| (i * 31 % 255) as f32 / 127.0 - 1.0).collect();
-        let add = |stack: &mut Stack, from: usize, to: usize| {
-            let mut x = streams[from * config.n_embd..to * config.n_embd].to_vec();
-            stack.add(from, &mut x).unwrap();
-            x
-        };
-        let expected = add(&mut new(&gpu), 0, 20);
-        let mut stack = new(&gpu);
-        let mut found = add(&mut stack, 0, 5);
-        for (from, tokens) in [(5, 2), (10, 7), (15, 1)] {
-            stack.resize(tokens).unwrap();
-            assert_eq!(stack.tokens(), tokens);
-            assert_eq!(
-                gpu.held(),
-                Stack::bytes(&gpu, &weights.part(0..config.n_layer).unwrap().1, Sizes { tokens, ..sizes }).unwrap().total()
-            );
-            found.extend(add(&mut stack, from, from + 5));
-        }
-        assert!(worst(&found, &expected) <= 0.02, "{}", worst(&found, &expected));
-        stack.resize(0).unwrap();
-        assert_eq!(stack.tokens(), 1);
-    }
-}
-
 /// Memory for no more than so many: the batch is what there is room for, and none where there is none.
 #[test]
 fn a_batch_grows_as_far_as_memory_goes() {
-    for gpu in adapters() {
+    for Adapter(gpu) in adapters() {
         let weights = load(&cases().remove(0));
         let config = weights.config();
         let sizes = Sizes { n_ctx: 40, tokens: 3, cache: CacheType::F32 };

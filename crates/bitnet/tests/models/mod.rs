@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub mod plain;
+pub mod stacks;
 
 use bytes::Bytes as Data;
 use kernels::{Layout, LookUp, Tiles};

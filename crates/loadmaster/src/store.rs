@@ -2,7 +2,7 @@
 
 use crate::error::WriteError;
 use etcetera::BaseStrategy;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// The folder for files that can be made again: `$XDG_CACHE_HOME/loadmaster` or what the system uses in its place.
@@ -23,12 +23,24 @@ pub(crate) fn config_home() -> Option<PathBuf> {
 }
 
 /// Writes a file so that its name shows the old content or the new one, never a part: a temporary file in the same
-/// folder, flushed to the disk, then renamed. An existing file is replaced.
+/// folder, flushed to the disk, then renamed. An existing file is replaced and its permissions are kept; a link stays, and what it points to is
+/// replaced. What is no regular file (a device, a pipe, `/dev/stdout`) is written to as it is.
 ///
 /// # Errors
-/// The folder does not exist, is not writable, or the disk is full. Nothing is left behind.
+/// The folder does not exist, is not writable, or the disk is full: nothing is left behind. A model file is not replaced.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), WriteError> {
+    if is_model(path) {
+        let reason = "it is a model file, which is not replaced; take another name";
+        return Err(WriteError { path: path.to_owned(), source: std::io::Error::new(std::io::ErrorKind::AlreadyExists, reason) });
+    }
     create_atomically(path, |file| file.write_all(content))
+}
+
+/// Whether a regular file begins as GGUF does.
+fn is_model(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    let regular = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    regular && std::fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok()) && magic == *b"GGUF"
 }
 
 /// As [`write_atomically`], for content that is produced piece by piece.
@@ -37,6 +49,13 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), WriteError> {
 /// As [`write_atomically`], and any error that `fill` returns.
 pub(crate) fn create_atomically(path: &Path, fill: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>) -> Result<(), WriteError> {
     let error = |source| WriteError { path: path.to_owned(), source };
+    if is_open(path) {
+        let mut file = std::fs::OpenOptions::new().write(true).open(path).map_err(error)?;
+        return fill(&mut file).map_err(error);
+    }
+    let replaced = behind_links(path).map_err(error)?;
+    let permissions = std::fs::metadata(&replaced).ok().map(|metadata| metadata.permissions());
+    let path = replaced.as_path();
     // A bare file name has the empty path as its parent.
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if path.is_dir() {
@@ -47,14 +66,87 @@ pub(crate) fn create_atomically(path: &Path, fill: impl FnOnce(&mut std::fs::Fil
     let open = |temporary: &Path| std::fs::OpenOptions::new().write(true).create_new(true).open(temporary);
     let mut file = tempfile::Builder::new().prefix(".loadmaster-").make_in(folder, open).map_err(error)?;
     fill(file.as_file_mut()).map_err(error)?;
+    if let Some(permissions) = permissions {
+        file.as_file().set_permissions(permissions).map_err(error)?;
+    }
     file.as_file().sync_all().map_err(error)?;
     file.persist(path).map_err(|failed| error(failed.error))?;
     Ok(())
 }
 
+/// Whether a path stands for something to write to rather than for a file to be replaced: a device, a pipe, or what this process has open.
+fn is_open(path: &Path) -> bool {
+    let special = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir());
+    special || (cfg!(unix) && path.exists() && ["/dev", "/proc"].iter().any(|folder| path.starts_with(folder)))
+}
+
+/// The file that a path leads to, which need not exist.
+fn behind_links(path: &Path) -> std::io::Result<PathBuf> {
+    /// As many as Linux follows.
+    const LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        match std::fs::read_link(&path) {
+            // An absolute one replaces all of it.
+            Ok(to) => path = path.parent().unwrap_or(Path::new("")).join(to),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(std::io::Error::other("its links lead in a circle"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn links_modes_pipes_and_models_stay_what_they_are() {
+        use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        // A link to a file, and one to a file that is not there yet.
+        std::fs::write(at("file"), "old").unwrap();
+        std::fs::set_permissions(at("file"), std::fs::Permissions::from_mode(0o640)).unwrap();
+        for (link, to) in [("link", "file"), ("second", "link"), ("dangling", "new")] {
+            symlink(to, at(link)).unwrap();
+            write_atomically(&at(link), link.as_bytes()).unwrap();
+            assert!(at(link).is_symlink());
+        }
+        assert_eq!(
+            (std::fs::read(at("file")).unwrap().as_slice(), std::fs::read(at("new")).unwrap().as_slice()),
+            (&b"second"[..], &b"dangling"[..])
+        );
+        assert_eq!(std::fs::metadata(at("file")).unwrap().permissions().mode() & 0o777, 0o640);
+        symlink("b", at("a")).unwrap();
+        symlink("a", at("b")).unwrap();
+        assert!(write_atomically(&at("a"), b"x").is_err() && at("a").is_symlink());
+        // A pipe is written to.
+        let pipe = at("pipe");
+        make_pipe(&pipe);
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read(pipe).unwrap()
+        });
+        write_atomically(&pipe, b"through").unwrap();
+        assert_eq!(reader.join().unwrap(), b"through");
+        assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());
+        write_atomically(Path::new("/dev/null"), b"x").unwrap();
+        assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        // A model is not replaced, by whatever name.
+        std::fs::write(at("m.gguf"), b"GGUF\x03\0\0\0").unwrap();
+        symlink("m.gguf", at("m.toml")).unwrap();
+        for name in ["m.gguf", "m.toml"] {
+            let said = write_atomically(&at(name), b"x").unwrap_err();
+            assert!(std::error::Error::source(&said).unwrap().to_string().contains("it is a model file"), "{said}");
+        }
+        assert_eq!(std::fs::read(at("m.gguf")).unwrap(), b"GGUF\x03\0\0\0");
+    }
+
+    #[cfg(unix)]
+    fn make_pipe(path: &Path) {
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    }
 
     #[test]
     fn a_failed_write_leaves_the_old_file_and_nothing_else() {

@@ -286,7 +286,7 @@ mod tests {
     fn told(advice: &Advice, parameters: &Parameters) -> Forecast {
         let plan = advice.plan.plan();
         let workload = Workload { prompt: 512, output: 64, shared_prefix: 0, users: 1 };
-        let question = Question { workload, depths: vec![512], draft: None, parameters };
+        let question = Question { workload, depths: vec![512], draft: None, margin: None, parameters };
         forecast(&advice.machine, &advice.model, &advice.target, &plan.settings, &plan.requirement, &question)
     }
 

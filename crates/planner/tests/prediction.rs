@@ -8,7 +8,11 @@
 mod common;
 
 use common::{machine, model, native};
+use planner::plan::{Margin, Preferences, pareto};
+use planner::predict::{Bottleneck, Question, forecast};
 use planner::{Prediction, Request, plan, predict};
+use roofline::Parameters;
+use spec::Bytes;
 use spec::settings::Pins;
 
 fn predicted(description: &str, name: &str, depth: u32, pins: Pins) -> Prediction {
@@ -38,6 +42,37 @@ fn measured_speeds_lie_inside_the_interval_and_near_its_middle() {
         // Why was not found out; later builds are one guess.
         assert!((middle / measured - 1.0).abs() < 0.35, "{description} {name}: {middle} for {measured}");
     }
+}
+
+/// A plan's times are those of its own settings: where weights come from disk as well, and whatever is left to others.
+#[test]
+fn a_plan_is_predicted_as_it_was_chosen() {
+    let margins = [None, Some(Margin::Fraction(0.2)), Some(Margin::Size(Bytes::from_mib(1)))];
+    let machines = [
+        ("cores=8,ram=64GiB", "llama-3.1-8b"),
+        ("cores=8,ram=32GiB", "llama-3.1-70b"),
+        ("cores=8,ram=16GiB,gpu=12GiB", "llama-3.1-70b"),
+        ("cores=8,ram=16GiB", "gpt-oss-20b"),
+        ("cores=6,ram=16GiB,gpu=6GiB", "qwen3-32b"),
+    ];
+    let mut from_disk = 0;
+    for ((description, name), margin) in machines.into_iter().flat_map(|case| margins.map(|margin| (case, margin))) {
+        let (machine, model) = (machine(description), model(name, "Q4_K_M"));
+        let target = native(&machine);
+        let preferences = Preferences { margin, ..Preferences::default() };
+        let request = Request { preferences, ..Request::default() };
+        let Ok(plan) = plan(&machine, &model, &target, &request) else { continue };
+        from_disk += usize::from(plan.prediction.decode_bottleneck == Bottleneck::Disk);
+        let workload = plan.request.demand().workload;
+        let question = Question { workload, depths: Vec::new(), draft: None, margin, parameters: Parameters::fitted() };
+        let found = forecast(&machine, &model, &target, &plan.settings, &plan.requirement, &question).request;
+        let merits = pareto(&machine, &model, &target, &plan).chosen;
+        for (known, planned) in [(&found.whole, merits.seconds), (&found.first_token, merits.first_token)] {
+            let seconds = known.get().unwrap().as_secs_f64();
+            assert!((seconds / planned - 1.0).abs() < 1e-6, "{description} {name} {margin:?}: {seconds}, planned {planned}");
+        }
+    }
+    assert!(from_disk > 3, "{from_disk}");
 }
 
 #[test]

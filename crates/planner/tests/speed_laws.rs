@@ -69,7 +69,7 @@ impl Case {
     fn forecast(&self, machine: &Machine, workload: Workload) -> Forecast {
         let (target, settings) = (native(machine), self.settings());
         let requirement = footprint::require(self.model(), &settings, &target, &footprint::EngineProfile::bundled()).unwrap();
-        let question = Question { workload, depths: vec![0, 8000], draft: None, parameters: Parameters::fitted() };
+        let question = Question { workload, depths: vec![0, 8000], draft: None, margin: None, parameters: Parameters::fitted() };
         forecast(machine, self.model(), &target, &settings, &requirement, &question)
     }
 }

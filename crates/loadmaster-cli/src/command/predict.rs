@@ -64,6 +64,7 @@ fn forecast_of(advice: &Advice, parameters: &Parameters) -> Forecast {
         workload: plan.request.demand().workload,
         depths: depths(plan.requirement.context.n_ctx_seq),
         draft: plan.request.companions.draft.as_ref(),
+        margin: plan.request.preferences.margin,
         parameters,
     };
     forecast(&advice.machine, &advice.model, &advice.target, &plan.settings, &plan.requirement, &question)

@@ -5,6 +5,7 @@ use crate::render::{Align, CAUTION, Cell, HEADING, Table, Text};
 use loadmaster::footprint::{DeviceRequirement, HostRequirement, Requirement, ResolvedContext};
 use schemars::JsonSchema;
 use serde::Serialize;
+use spec::{Bytes, Known};
 
 /// Memory of one configuration.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -53,7 +54,11 @@ pub struct DeviceView {
     pub compute_bytes: Quantity<Size>,
     /// The driver's own use.
     pub runtime_bytes: Quantity<Size>,
-    /// All of it.
+    /// What the backend takes for itself once it computes (pools, copies, workspaces).
+    pub scratch_bytes: Quantity<Size>,
+    /// What is loaded beside the model (a draft, a projector, adapters), at peak.
+    pub beside_bytes: Quantity<Size>,
+    /// All of it, at peak: the sum of these.
     pub total_bytes: Quantity<Size>,
 }
 
@@ -124,6 +129,7 @@ impl From<&Requirement> for RequirementView {
 }
 
 fn device(device: &DeviceRequirement) -> DeviceView {
+    let beside = device.beside.iter().fold(Known::exact(Bytes::ZERO, "nothing beside the model"), |sum, part| sum.plus(&part.peak));
     DeviceView {
         name: device.name.clone(),
         weights_bytes: Quantity::of(&device.weights),
@@ -131,6 +137,8 @@ fn device(device: &DeviceRequirement) -> DeviceView {
         state_bytes: Quantity::of(&device.state),
         compute_bytes: Quantity::of(&device.compute),
         runtime_bytes: Quantity::of(&device.runtime),
+        scratch_bytes: Quantity::of(&device.scratch),
+        beside_bytes: Quantity::of(&beside),
         total_bytes: Quantity::of(&device.total()),
     }
 }

@@ -240,7 +240,8 @@ fn decode(advice: &Advice, measured: &Timing) -> Known<TokensPerSec> {
 
 fn forecast_of(advice: &Advice, workload: Workload) -> Forecast {
     let plan = advice.plan.plan();
-    let question = Question { workload, depths: Vec::new(), draft: None, parameters: Parameters::fitted() };
+    let question =
+        Question { workload, depths: Vec::new(), draft: None, margin: plan.request.preferences.margin, parameters: Parameters::fitted() };
     forecast(&advice.machine, &advice.model, &advice.target, &plan.settings, &plan.requirement, &question)
 }
 

@@ -37,8 +37,7 @@ impl Pools {
         let host = allowance(Pool::Host, machine.effective_memory_total(), machine.effective_memory_available(), |total| {
             chosen(margin, total).unwrap_or(host_margin(total))
         });
-        let with_files = machine.effective_memory_with_files().low().map(|free| free.saturating_sub(host.margin));
-        let host = Allowance { with_files, ..host };
+        let host = Allowance { with_files: with_files(machine, host.margin), ..host };
         Self { devices: devices.collect(), host }
     }
 
@@ -97,6 +96,17 @@ impl Allowance {
 /// planning; a plan has its own in [`super::Plan::budgets`].
 pub fn budgets(machine: &Machine, target: &Target, requirement: &Requirement, margin: Option<Margin>) -> Vec<Budget> {
     Pools::of(machine, target, margin).budgets(requirement)
+}
+
+/// What the host leaves a program and the weights that it maps, for plans and for predictions of any settings: a plan is predicted as it was chosen.
+pub(crate) fn room_on_host(machine: &Machine, margin: Option<Margin>) -> Option<Bytes> {
+    let (total, free) = (machine.effective_memory_total(), machine.effective_memory_available());
+    let of = |total| chosen(margin, total).unwrap_or(host_margin(total));
+    with_files(machine, allowance(Pool::Host, total, free, of).margin)
+}
+
+fn with_files(machine: &Machine, margin: Bytes) -> Option<Bytes> {
+    machine.effective_memory_with_files().low().map(|free| free.saturating_sub(margin))
 }
 
 /// A share is of the total; not more than nine tenths, not less than nothing.

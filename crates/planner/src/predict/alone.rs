@@ -36,7 +36,7 @@ pub fn alone(machine: &Machine, model: &Model, target: &Target, settings: &Setti
     let moved = !settings.tensor_overrides.is_empty() || (first.is_some() && (settings.n_cpu_moe > 0 || !settings.kv_offload));
     // A prompt over host weights would be computed on the GPU.
     let offloaded = first.is_none() && settings.op_offload && !target.devices.is_empty();
-    let state = super::HostState::of(machine.effective_memory_with_files().get(), requirement);
+    let state = super::HostState::of(crate::plan::pools::room_on_host(machine, None), requirement);
     if shared || moved || offloaded || state.missing > 0.0 {
         return None;
     }

@@ -7,6 +7,8 @@ use super::speculation::{Drafted, Speculation};
 use super::times::duration;
 use super::{HostState, Prediction, moved_by_overrides};
 use crate::inventory::Inventory;
+use crate::plan::Margin;
+use crate::plan::pools::room_on_host;
 use crate::workload::Workload;
 use footprint::{Draft, Requirement, Target};
 use roofline::Parameters;
@@ -22,6 +24,9 @@ pub struct Question<'a> {
     pub depths: Vec<u32>,
     /// What drafts tokens, if anything does.
     pub draft: Option<&'a Draft>,
+    /// What of the host's memory is left to others, as in the plan ([`crate::plan::Preferences::margin`]): weights that find no place beside it come from
+    /// disk.
+    pub margin: Option<Margin>,
     /// The speed model: [`Parameters::fitted`], or what runs on this machine made of it.
     pub parameters: &'a Parameters,
 }
@@ -91,7 +96,7 @@ pub fn forecast(
 ) -> Forecast {
     let inventory = Inventory::required(model, requirement);
     let moved = moved_by_overrides(model, target, settings);
-    let state = HostState::of(machine.effective_memory_with_files().get(), requirement);
+    let state = HostState::of(room_on_host(machine, question.margin), requirement);
     let predictor = Predictor::with_parameters(machine, target, &inventory, question.parameters);
     let configuration = Configuration { settings, layer_devices: &requirement.layer_devices, moved: &moved, state: &state };
     let workload = &question.workload;

@@ -146,6 +146,6 @@ pub fn predict(
 ) -> Prediction {
     let inventory = Inventory::required(model, requirement);
     let moved = moved_by_overrides(model, target, settings);
-    let state = HostState::of(machine.effective_memory_with_files().get(), requirement);
+    let state = HostState::of(crate::plan::pools::room_on_host(machine, None), requirement);
     Predictor::new(machine, target, &inventory).speed(settings, &requirement.layer_devices, &moved, &state, depth)
 }

@@ -111,7 +111,12 @@ fn growth(requirement: &Requirement, settings: &Settings, (free, with_files): (B
     let left = with_files.saturating_sub(resident).min(free.saturating_sub(held));
     if resident <= with_files && held <= free && growth > left {
         let message = format!("prompt cache ({} MiB) and checkpoints may grow to {growth}, and {left} are left", settings.cache_ram_mib);
-        let fix = format!("take -cram {} or fewer checkpoints (-ctxcp)", left.scale(0.5).get() >> 20);
+        // Half of what is left, of which checkpoints take theirs.
+        let checkpoints = growth.saturating_sub(Bytes::from_mib(u64::from(settings.cache_ram_mib)));
+        let fix = match left.scale(0.5).saturating_sub(checkpoints).get() >> 20 {
+            0 => "take fewer checkpoints (-ctxcp), or -cram 0".to_owned(),
+            cache => format!("take -cram {cache} or fewer checkpoints (-ctxcp)"),
+        };
         found.push(PROMPT_CACHE_MAY_GROW.broken("cache_ram_mib", message, fix));
     }
 }

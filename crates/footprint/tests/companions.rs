@@ -232,6 +232,15 @@ fn a_draft_of_another_vocabulary_is_refused_as_the_engine_does() {
         |m| drop(m.metadata.insert("tokenizer.ggml.add_bos_token".into(), spec::model::MetaValue::Bool(false))),
         |m| drop(m.metadata.insert("tokenizer.ggml.bos_token_id".into(), spec::model::MetaValue::Uint(2))),
     ];
+    // One that is known by its shape alone has no tokens to compare, but a number of them.
+    let by_shape: fn(&mut Model) = |m| {
+        m.tokenizer = Some(spec::model::Tokenizer { model: "no_vocab".into(), n_tokens: 0, n_merges: 0, chat_template: false });
+    };
+    assert_eq!(with(draft(by_shape), &now), Ok(()));
+    let (mut large, beside) = draft(by_shape);
+    large.n_vocab += 129;
+    let said = with((large, beside), &now).unwrap_err();
+    assert_eq!(said, "the draft's vocabulary does not go with the model's: it has 151936 tokens, the model's 152065");
     wrong.iter().for_each(|&change| assert_eq!(with(draft(change), &old), Ok(())));
     insta::assert_snapshot!(wrong.map(|change| with(draft(change), &now).unwrap_err()).join("\n"), @r#"
     the draft's vocabulary does not go with the model's: it has 152065 tokens, the model's 151936

@@ -138,10 +138,16 @@ fn other_model(host: &Host<'_>, draft: &Draft, model: &Model, beside: &mut Besid
 const VOCABULARY_DIFFERENCE: u64 = 128;
 
 /// The engine refuses a draft whose vocabulary is another: kind, size, first and last token, and the texts of the others, which
-/// are not compared here (`common/speculative.cpp:106-170`).
+/// are not compared here (`common/speculative.cpp:106-170`). Where one of the two is known by its shape alone, sizes are compared.
 fn vocabulary(model: &Model, draft: &Model) -> Result<(), FootprintError> {
     let refused = |problem: String| Err(FootprintError::DraftVocabulary { problem });
     let (Some(own), Some(other)) = (&model.tokenizer, &draft.tokenizer) else { return Ok(()) };
+    if [own, other].iter().any(|tokenizer| tokenizer.model == "no_vocab") {
+        return match model.n_vocab.abs_diff(draft.n_vocab) {
+            0..=VOCABULARY_DIFFERENCE => Ok(()),
+            _ => refused(format!("it has {} tokens, the model's {}", draft.n_vocab, model.n_vocab)),
+        };
+    }
     if own.model != other.model {
         return refused(format!("it is of kind {:?}, the model's of {:?}", other.model, own.model));
     }

@@ -1,5 +1,6 @@
 //! Why a plan is as it is, and what would change it: computed, not guessed.
 
+use super::joint::SMALL_UBATCH;
 use super::objective::Goal;
 use super::request::{DevicePreference, Power};
 use super::search::Found;
@@ -89,7 +90,7 @@ impl Site<'_> {
             }
             "cache_type_k" | "cache_type_v" if settings.cache_type_k.is_quantized() => searched("f16 does not fit".to_owned()),
             "flash_attn" if settings.cache_type_v.is_quantized() => rule("a quantised V cache needs it".to_owned()),
-            "n_ubatch" if settings.n_ubatch > 512 && self.on_host(&found.candidate) => {
+            "n_ubatch" if settings.n_ubatch > 512 && settings.op_offload && self.on_host(&found.candidate) => {
                 searched("each micro-batch copies the host's weights to the GPU once".to_owned())
             }
             "n_ubatch" if settings.n_ubatch > 512 => searched("each micro-batch reads the experts that its tokens visit once".to_owned()),
@@ -100,6 +101,9 @@ impl Site<'_> {
                     }
                     false => "at most: what is worth it is measured on the device when its layers are loaded".to_owned(),
                 })
+            }
+            "n_ubatch" if settings.n_ubatch == SMALL_UBATCH && settings.n_ubatch < settings.n_batch.min(settings.n_ctx) => {
+                searched("its smaller buffers leave the GPU's memory to layers".to_owned())
             }
             "n_ubatch" if settings.n_ubatch < 512 => rule("never above context or batch".to_owned()),
             "threads" => rule(self.threads_reason(self.fastest_cores())),

@@ -24,6 +24,9 @@ const RESPLITS: usize = 4;
 /// (512 to 2048: prefill ×2.6 in public sweeps).
 const UBATCHES: [u32; 3] = [1024, 2048, 4096];
 
+/// The smaller one worth trying: what its compute buffers leave of devices may hold another layer, or the last.
+pub(crate) const SMALL_UBATCH: u32 = 256;
+
 /// Two ways whose worth differs by less are the same: the one with fewer changes is taken.
 pub(crate) const SAME: f64 = 1.0 + 1e-9;
 
@@ -254,17 +257,23 @@ impl Site<'_> {
         let read = self.needs.workload.computed().checked_next_power_of_two().unwrap_or(u32::MAX);
         let most = base.n_ctx.min(pins.n_batch.unwrap_or(u32::MAX)).min(read);
         let free = pins.n_ubatch.is_none() && !base.embeddings && self.request.profile.bitnet.is_none();
-        let larger =
-            UBATCHES.map(|ubatch| move |base: &Settings| Settings { n_ubatch: ubatch, n_batch: base.n_batch.max(ubatch), ..base.clone() });
+        let of_size = |ubatch: u32| move |base: &Settings| Settings { n_ubatch: ubatch, n_batch: base.n_batch.max(ubatch), ..base.clone() };
+        let larger = UBATCHES.map(of_size);
         let larger = larger.iter().zip(UBATCHES).filter(|&(_, ubatch)| free && base.n_ubatch < ubatch && ubatch <= most);
-        let larger: Vec<&dyn Fn(&Settings) -> Settings> = larger.map(|(change, _)| change as _).collect();
+        let mut others: Vec<&dyn Fn(&Settings) -> Settings> = larger.map(|(change, _)| change as _).collect();
+        let devices = self.wants_devices();
+        let smaller = of_size(SMALL_UBATCH);
+        if free && devices && base.n_ubatch > SMALL_UBATCH {
+            others.push(&smaller);
+        }
         let plain = bases.clone();
-        vary(&mut bases, &larger);
+        vary(&mut bases, &others);
         if self.request.profile.bitnet.is_some() {
             // It has nothing else to vary.
             return bases;
         }
-        let devices = self.wants_devices();
+        // What a larger micro-batch saves are copies of host weights, and reading experts again: without either it is not tried.
+        let uncopied = if self.inventory.has_experts() { bases.clone() } else { plain.clone() };
         // Rearranged copies are for the CPU alone: prompts are computed on a GPU over weights that are left as they are.
         let copies = self.target.devices.iter().all(|device| !device.backend.host_buffer) && base.repack && self.request.profile.repack;
         if devices && copies && base.op_offload && !rung.disk && pins.repack.is_none() {
@@ -277,9 +286,8 @@ impl Site<'_> {
             let off = |base: &Settings| Settings { flash_attn: FlashAttention::Off, ..base.clone() };
             bases.extend(plain.iter().map(|(base, changes)| (off(base), changes + 1)));
         }
-        // What a larger micro-batch saves are copies of host weights: without these it is not tried.
         if devices && base.op_offload && pins.op_offload.is_none() {
-            bases.extend(plain.into_iter().map(|(base, changes)| (Settings { op_offload: false, ..base }, changes + 1)));
+            bases.extend(uncopied.into_iter().map(|(base, changes)| (Settings { op_offload: false, ..base }, changes + 1)));
         }
         bases
     }

@@ -50,7 +50,8 @@ pub(crate) struct Sums {
 const HALVINGS: usize = 14;
 
 impl Sums {
-    /// Of a model under these settings, wherever its layers are.
+    /// Of a model under these settings, wherever its layers are. Trailing layers that only predict further tokens are not loaded unless
+    /// a draft context asks for them: sums are never more than what is needed.
     pub(crate) fn new(inventory: &Inventory, settings: &Settings) -> Self {
         let prefix = |of: &dyn Fn(&crate::inventory::LayerLoad) -> Bytes| {
             let mut sum = 0.0;
@@ -61,8 +62,8 @@ impl Sums {
             std::iter::once(0.0).chain(after.collect::<Vec<_>>()).collect::<Vec<f64>>()
         };
         Self {
-            dense: prefix(&|layer| layer.dense),
-            experts: prefix(&|layer| layer.experts),
+            dense: prefix(&|layer| if layer.computed { layer.dense } else { Bytes::ZERO }),
+            experts: prefix(&|layer| if layer.computed { layer.experts } else { Bytes::ZERO }),
             cache: prefix(&|layer| if settings.kv_offload { layer.cache(settings) } else { Bytes::ZERO }),
             output: inventory.output.as_f64(),
         }

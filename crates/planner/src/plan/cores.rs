@@ -17,7 +17,38 @@ pub(crate) fn numa_not_predicted() -> String {
     format!("not predicted: {low:.1} to {high:.0} times the speed in public runs, by the node on which the file's pages lie; measure it")
 }
 
+/// CPUs that threads are held to by the user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Of the fastest kind of core; all, where there is one kind or their numbers are not known.
+    pub(crate) fast: u32,
+    pub(crate) all: u32,
+}
+
 impl Site<'_> {
+    /// CPUs of the masks that the user has given, for decode and for prefill, as far as they may be used; `None` without a mask, and where
+    /// the engine drops it.
+    pub(crate) fn given_cpus(&self) -> [Option<Held>; 2] {
+        let pins = &self.request.pins;
+        [self.held_to(pins.cpu_mask.as_ref()), self.held_to(pins.cpu_mask_batch.as_ref().or(pins.cpu_mask.as_ref()))]
+    }
+
+    fn held_to(&self, mask: Option<&CpuMask>) -> Option<Held> {
+        let facts = &self.machine.facts;
+        // It takes a mask there and does nothing with it (`ggml/src/ggml-cpu/ggml-cpu.c:2597-2601`).
+        let mask = mask.filter(|_| facts.platform.os != "macos")?;
+        let allowed = self.machine.limits.allowed_cpus.value();
+        let within = |cpu: &&u32| allowed.is_none_or(|allowed| allowed.contains(cpu));
+        let fast = match facts.cpu.core_kinds.as_slice() {
+            [fastest, _, ..] if !fastest.cpus.is_empty() => Some(&fastest.cpus),
+            _ => None,
+        };
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let all = count(mask.cpus().iter().filter(within).count());
+        let fast = fast.map_or(all, |fast| count(mask.cpus().iter().filter(within).filter(|cpu| fast.contains(cpu)).count()));
+        (all > 0).then_some(Held { fast, all })
+    }
+
     /// A candidate that was searched with the threads of decode on the fast cores; without that where it wins too little. Memory does not
     /// change.
     pub(crate) fn held(&self, found: Candidate) -> Candidate {

@@ -1,5 +1,6 @@
 //! Why a plan is as it is, and what would change it: computed, not guessed.
 
+use super::cores::Held;
 use super::joint::SMALL_UBATCH;
 use super::objective::Goal;
 use super::request::{DevicePreference, Power};
@@ -106,8 +107,8 @@ impl Site<'_> {
                 searched("its smaller buffers leave the GPU's memory to layers".to_owned())
             }
             "n_ubatch" if settings.n_ubatch < 512 => rule("never above context or batch".to_owned()),
-            "threads" => rule(self.threads_reason(self.fastest_cores())),
-            "threads_batch" => rule(self.threads_reason(None)),
+            "threads" => rule(self.threads_reason(settings.threads, self.fastest_cores(), self.given_cpus()[0])),
+            "threads_batch" => rule(self.threads_reason(settings.threads_batch, None, self.given_cpus()[1])),
             "numa" => Some(self.numa_reason(&found.candidate)),
             "cpu_mask" => self.mask_reason(settings),
             "cpu_mask_batch" if settings.cpu_mask_batch.is_empty() => {
@@ -195,8 +196,11 @@ impl Site<'_> {
     }
 
     /// Why so many threads: all cores that may be used, or only the `fastest` of them.
-    fn threads_reason(&self, fastest: Option<u32>) -> String {
+    fn threads_reason(&self, threads: u32, fastest: Option<u32>, held: Option<Held>) -> String {
         let cores = match (fastest, self.cores()) {
+            _ if held.is_some_and(|held| [held.fast, held.all].contains(&threads)) => {
+                "as many as the CPUs that they are held to by hand".to_owned()
+            }
             (Some(fastest), Some(cores)) => {
                 format!("the {fastest} fastest of {cores} physical cores that may be used: a token waits for the slowest")
             }

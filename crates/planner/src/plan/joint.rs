@@ -294,7 +294,8 @@ impl Site<'_> {
 
     /// True where weights and cache are not more than devices have in all.
     fn may_hold_all(&self, base: &Settings) -> bool {
-        let layers: Bytes = self.inventory.layers.iter().map(|layer| layer.dense + layer.experts + layer.cache(base)).sum();
+        let computed = self.inventory.layers.iter().filter(|layer| layer.computed);
+        let layers: Bytes = computed.map(|layer| layer.dense + layer.experts + layer.cache(base)).sum();
         layers + self.inventory.output <= self.pools.device_limit()
     }
 
@@ -571,7 +572,8 @@ impl Site<'_> {
             return None;
         }
         let cache: Bytes = self.inventory.layers.iter().map(|layer| layer.cache(base)).sum();
-        let layers: Bytes = self.inventory.layers.iter().map(|layer| layer.dense + layer.experts).sum();
+        let computed = self.inventory.layers.iter().filter(|layer| layer.computed);
+        let layers: Bytes = computed.map(|layer| layer.dense + layer.experts).sum();
         let devices = self.pools.device_limit();
         if rung.reach == Reach::Devices && base.n_cpu_moe == 0 && self.request.pins.n_gpu_layers.is_none() {
             let needs = layers + self.inventory.output + if base.kv_offload { cache } else { Bytes::ZERO };

@@ -97,7 +97,7 @@ impl Site<'_> {
     /// True where the user has left open what lies where, and devices with memory of their own take whole layers.
     fn may_fill(&self, found: &Candidate) -> bool {
         let pins = &self.request.pins;
-        let free = pins.tensor_overrides.is_none() && pins.n_gpu_layers.is_none() && pins.n_cpu_moe.is_none();
+        let free = pins.tensor_overrides.is_none();
         let settings = &found.settings;
         let whole = settings.split_mode == SplitMode::Layer || settings.split_mode == SplitMode::None;
         let own = self.target.devices.iter().all(|device| !device.shares_host);
@@ -116,15 +116,18 @@ impl Site<'_> {
         self.pools.devices.iter().zip(&requirement.devices).map(left).collect()
     }
 
-    /// Matrices on the host, those first that are nearest to the layers on devices.
+    /// Matrices on the host, those first that are nearest to the layers on devices. Of layers that a pinned number leaves to the host
+    /// none, and no experts that another one does.
     fn parts(&self, found: &Candidate) -> Vec<Part> {
+        let pins = &self.request.pins;
         let part = |tensor: &spec::model::Tensor| {
             let layer = tensor.layer()?;
             let beside = *found.requirement.layer_devices.get(layer as usize)?;
             let on_host = beside.is_none() || tensor.is_expert() && layer < found.settings.n_cpu_moe;
+            let kept = beside.is_none() && pins.n_gpu_layers.is_some() || tensor.is_expert() && pins.n_cpu_moe.is_some_and(|first| layer < first);
             let (_, stem) = tensor.name.strip_suffix(".weight")?.split_once('.')?.1.split_once('.')?;
             let matrix = ["up", "gate", "down", "gate_up"].iter().any(|name| stem == format!("ffn_{name}"));
-            let fits = on_host && tensor.bytes >= SMALL && (matrix || tensor.is_expert()) && layer < self.model.n_layer();
+            let fits = on_host && !kept && tensor.bytes >= SMALL && (matrix || tensor.is_expert()) && layer < self.model.n_layer();
             fits.then(|| Part { layer, stem: stem.to_owned(), bytes: tensor.bytes.as_f64(), beside })
         };
         let mut parts: Vec<Part> = self.model.tensors.iter().filter_map(part).collect();

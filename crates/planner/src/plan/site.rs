@@ -1,5 +1,6 @@
 //! Everything a search looks at: one machine, model and request, with the sums and rates derived from them once.
 
+use super::cores::Held;
 use super::needs::Needs;
 use super::objective::{Goal, Timing, Worth};
 use super::pools::Pools;
@@ -303,11 +304,17 @@ impl<'a> Site<'a> {
         settings
     }
 
-    /// Threads for decode and for prefill: physical cores that may be used, the fastest kind only for decode, half of
-    /// each to save power.
+    /// Threads for decode and for prefill: physical cores that may be used, the fastest kind only for decode, no more than the CPUs of a
+    /// mask that the user has given, half of each to save power.
     fn threads(&self) -> (u32, u32) {
         let cores = self.cores().unwrap_or(UNKNOWN_CORES);
-        let fastest = self.fastest_cores().unwrap_or(cores);
+        let [decode, batch] = self.given_cpus();
+        let fastest = match decode {
+            Some(Held { fast: 0, all }) => cores.min(all),
+            Some(Held { fast, .. }) => self.fastest_cores().unwrap_or(cores).min(fast),
+            None => self.fastest_cores().unwrap_or(cores),
+        };
+        let cores = batch.map_or(cores, |held| cores.min(held.all));
         match self.request.preferences.power {
             Power::Saver => (fastest.div_ceil(2), cores.div_ceil(2)),
             Power::Balanced | Power::Performance => (fastest, cores),

@@ -99,6 +99,29 @@ fn what_is_pinned_is_kept_and_prefill_follows_it() {
 }
 
 #[test]
+fn no_more_threads_than_the_cpus_of_a_given_mask() {
+    let threads = |machine: &Machine, cpu_mask: Option<&str>, cpu_mask_batch: Option<&str>| {
+        let plan = planned(machine, Pins { cpu_mask: cpu_mask.map(mask), cpu_mask_batch: cpu_mask_batch.map(mask), ..Pins::default() });
+        (plan.settings.threads, plan.settings.threads_batch)
+    };
+    let desktop = machine("cpu=ryzen-9-7950x,ram=64GiB");
+    assert_eq!(threads(&desktop, None, None), (16, 16));
+    assert_eq!(threads(&desktop, Some("0-3"), None), (4, 4));
+    assert_eq!(threads(&desktop, Some("0-3"), Some("0-7")), (4, 8));
+    assert_eq!(threads(&desktop, None, Some("0-7")), (16, 8));
+    assert_eq!(threads(&desktop, Some("0-31"), None), (16, 16), "no more than there are cores");
+    let pinned = planned(&desktop, Pins { cpu_mask: Some(mask("0-3")), ..Pins::default() });
+    assert!(because(&pinned, "threads").1.contains("held to by hand"));
+    assert!(!pinned.warnings.iter().any(|warning| warning.contains("wait for each other")), "{:?}", pinned.warnings);
+    let own = planned(&desktop, Pins { cpu_mask: Some(mask("0-3")), threads: Some(6), ..Pins::default() });
+    assert_eq!((own.settings.threads, own.settings.threads_batch), (6, 4));
+    // Of two kinds: the fast ones of the mask, and all of it for prompts.
+    let hybrid = hybrid("");
+    assert_eq!(threads(&hybrid, Some("12-19"), None), (4, 8));
+    assert_eq!(threads(&hybrid, Some("16-23"), None), (8, 8));
+}
+
+#[test]
 fn power_is_saved_on_fast_cores_too() {
     let machine = hybrid("");
     let preferences = Preferences { device: DevicePreference::Cpu, power: planner::plan::Power::Saver, ..Preferences::default() };

@@ -272,21 +272,22 @@ impl Site<'_> {
             // It has nothing else to vary.
             return bases;
         }
-        // What a larger micro-batch saves are copies of host weights, and reading experts again: without either it is not tried.
-        let uncopied = if self.inventory.has_experts() { bases.clone() } else { plain.clone() };
+        let sizes = bases.clone();
         // Rearranged copies are for the CPU alone: prompts are computed on a GPU over weights that are left as they are.
         let copies = self.target.devices.iter().all(|device| !device.backend.host_buffer) && base.repack && self.request.profile.repack;
         if devices && copies && base.op_offload && !rung.disk && pins.repack.is_none() {
             vary(&mut bases, &[&|base| Settings { repack: false, ..base.clone() }]);
         }
         if devices && rung.reach == Reach::Anywhere && base.kv_offload && pins.kv_offload.is_none() && !self.may_hold_all(base) {
-            bases.extend(plain.iter().map(|(base, changes)| (Settings { kv_offload: false, ..base.clone() }, changes + 1)));
+            bases.extend(sizes.iter().map(|(base, changes)| (Settings { kv_offload: false, ..base.clone() }, changes + 1)));
         }
         if base.flash_attn == FlashAttention::Auto && pins.flash_attn.is_none() && !base.cache_type_v.is_quantized() {
             let off = |base: &Settings| Settings { flash_attn: FlashAttention::Off, ..base.clone() };
             bases.extend(plain.iter().map(|(base, changes)| (off(base), changes + 1)));
         }
         if devices && base.op_offload && pins.op_offload.is_none() {
+            // What a larger micro-batch saves are copies of host weights, and reading experts again: without either it is not tried.
+            let uncopied = if self.inventory.has_experts() { sizes } else { plain };
             bases.extend(uncopied.into_iter().map(|(base, changes)| (Settings { op_offload: false, ..base }, changes + 1)));
         }
         bases

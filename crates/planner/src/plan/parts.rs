@@ -124,7 +124,8 @@ impl Site<'_> {
             let layer = tensor.layer()?;
             let beside = *found.requirement.layer_devices.get(layer as usize)?;
             let on_host = beside.is_none() || tensor.is_expert() && layer < found.settings.n_cpu_moe;
-            let kept = beside.is_none() && pins.n_gpu_layers.is_some() || tensor.is_expert() && pins.n_cpu_moe.is_some_and(|first| layer < first);
+            let kept =
+                beside.is_none() && pins.n_gpu_layers.is_some() || tensor.is_expert() && pins.n_cpu_moe.is_some_and(|first| layer < first);
             let (_, stem) = tensor.name.strip_suffix(".weight")?.split_once('.')?.1.split_once('.')?;
             let matrix = ["up", "gate", "down", "gate_up"].iter().any(|name| stem == format!("ffn_{name}"));
             let fits = on_host && !kept && tensor.bytes >= SMALL && (matrix || tensor.is_expert()) && layer < self.model.n_layer();

@@ -341,3 +341,24 @@ const ODD: &[(&str, &str)] = &[
     ("plan m.gguf", "-sm tensor"),
     ("verify m.gguf", "--engine nowhere"),
 ];
+
+/// What the engine refuses has one exit code in every command, and is told once.
+#[test]
+fn settings_that_the_engine_refuses_are_no_lack_of_memory() {
+    let folder = model();
+    let said = |line: &str| folder.run(line);
+    for line in
+        ["-ctv q8_0 -fa off", "-b 0", "-b 128 -ub 512", "-ub 0", "-np 0", "-t 0", "-mg 5", "-ts 1,1,1", "-ot (=CPU", "--engine bitnet"]
+    {
+        for command in ["plan", "predict", "validate", "memory"] {
+            // `memory` looks at what is asked for, and at none of the rules for it.
+            let text = said(&format!("{command} m.gguf {line} {DUAL}"));
+            let refused = text.starts_with("exit 2\n");
+            assert!(refused || command == "memory" && !text.starts_with("exit 3\n"), "{command} {line}: {text}");
+        }
+    }
+    let text = said(&format!("plan m.gguf -ot (=CPU {DUAL}"));
+    assert_eq!(text.matches("cannot be searched").count() + text.matches("unclosed").count(), 1, "{text}");
+    let text = said("plan m.gguf -ngl all -c 40960 -b 512 --machine cores=8,ram=32GiB,gpu=1GiB");
+    assert!(text.starts_with("exit 3\n"), "{text}");
+}

@@ -14,7 +14,7 @@ pub use crate::open::OpenError;
 pub mod exit {
     /// Done, also after a reported downgrade.
     pub const DONE: u8 = 0;
-    /// The command line or the configuration is wrong.
+    /// The command line or the configuration is wrong, or the engine refuses the settings.
     pub const USAGE: u8 = 2;
     /// It does not fit.
     pub const REFUSED: u8 = 3;
@@ -121,6 +121,8 @@ impl Error {
             Self::Open(error) => error.exit_code(),
             Self::Machine(error) => error.exit_code(),
             Self::Config(error) => error.exit_code(),
+            Self::Refused(refusal) if refusal.is_of_settings() => exit::USAGE,
+            Self::Invalid(report) if !report.lacks_memory() => exit::USAGE,
             Self::Refused(_) | Self::Invalid(_) => exit::REFUSED,
             Self::Settings(_) | Self::NoRemoteDevices { .. } | Self::Shape(_) => exit::USAGE,
             Self::Engine(_) | Self::BitNetFork { .. } | Self::IkFork { .. } => exit::NO_ENGINE,

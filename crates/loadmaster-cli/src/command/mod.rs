@@ -162,10 +162,11 @@ impl Shared {
 
     /// A command that was asked for a plan and has none: the refusal is its result.
     pub fn refusal(&self, error: Error, model: &ModelName, machine: &Machine) -> Outcome {
+        let exit = Exit::from_code(error.exit_code());
         match error {
             Error::Refused(refusal) => {
                 self.output.show(&RefusalView::new(model.clone(), machine_name(machine), &refusal))?;
-                Ok(Exit::Refused)
+                Ok(exit)
             }
             error => Err(failure(&error)),
         }
@@ -173,10 +174,11 @@ impl Shared {
 
     /// A command that was asked for more than a plan and has none: the refusal is told, unless results are JSON.
     pub fn refuse(&self, error: Error, model: &ModelName, machine: &Machine) -> Outcome {
+        let exit = Exit::from_code(error.exit_code());
         match error {
             Error::Refused(refusal) if !self.output.json() => {
                 self.output.insist(&RefusalView::new(model.clone(), machine_name(machine), &refusal));
-                Ok(Exit::Refused)
+                Ok(exit)
             }
             error => self.refusal(error, model, machine),
         }

@@ -109,7 +109,7 @@ fn report(survey: &Survey, request: &planner::Request) -> (Report, Option<Error>
 fn verdict(report: &Report) -> Exit {
     if report.is_valid() {
         Exit::Done
-    } else if report.errors().any(|error| error.rule == "memory-over-limit") {
+    } else if report.lacks_memory() {
         Exit::Refused
     } else {
         Exit::Usage

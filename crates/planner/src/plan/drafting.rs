@@ -5,7 +5,6 @@
 
 use super::costs::{Cost, Other, on_site};
 use super::objective::{Timing, Worth};
-use super::refusal::Rejection;
 use super::request::{Drafting, Request};
 use super::site::Site;
 use super::verdict::{Change, Choice, Origin, Verdict};
@@ -85,7 +84,7 @@ pub(super) fn choose(machine: &Machine, model: &Model, target: &Target, request:
     match (best, refused) {
         (Some(best), _) => Ok(better_of(machine, model, target, without, best)),
         // What cannot draft at all is a mistake; what does not fit is left out.
-        (None, Some(refusal)) if refusal.tried.iter().all(|tried| matches!(tried.rejection, Rejection::NotPossible(_))) => Err(refusal),
+        (None, Some(refusal)) if refusal.is_of_settings() => Err(refusal),
         (None, refused) => {
             let nearest = refused.and_then(|refusal| refusal.tried.into_iter().next());
             let why =

@@ -15,6 +15,13 @@ pub struct NoPlan {
     pub pins: Vec<&'static str>,
 }
 
+impl NoPlan {
+    /// True where the engine refuses the settings whatever memory there is: nothing was too large or too slow.
+    pub fn is_of_settings(&self) -> bool {
+        !self.tried.is_empty() && self.tried.iter().all(|tried| matches!(tried.rejection, Rejection::NotPossible(_)))
+    }
+}
+
 /// A candidate that is no plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rejected {

@@ -61,8 +61,11 @@ impl Site<'_> {
     pub(crate) fn refuse(&self, mut tried: Vec<Rejected>) -> NoPlan {
         let mut seen = Vec::new();
         tried.retain(|rejected| {
-            let known = seen.contains(&(rejected.what.clone(), rejected.rejection.clone()));
-            seen.push((rejected.what.clone(), rejected.rejection.clone()));
+            // What the engine refuses it refuses of every candidate: the first stands for all.
+            let of_all = matches!(rejected.rejection, Rejection::NotPossible(_));
+            let told = (if of_all { String::new() } else { rejected.what.clone() }, rejected.rejection.clone());
+            let known = seen.contains(&told);
+            seen.push(told);
             !known
         });
         let mut nearest = self.unpinned();

@@ -112,6 +112,11 @@ impl Report {
     pub fn errors(&self) -> impl Iterator<Item = &Violation> {
         self.violations.iter().filter(|violation| violation.severity == Severity::Error)
     }
+    /// True where an error is one of memory: there is too little for the settings.
+    pub fn lacks_memory(&self) -> bool {
+        let of_memory = [table::MEMORY_OVER_LIMIT.id, table::LOCK_OVER_MEMORY.id];
+        self.errors().any(|error| of_memory.contains(&error.rule))
+    }
     /// The warnings.
     pub fn warnings(&self) -> impl Iterator<Item = &Violation> {
         self.violations.iter().filter(|violation| violation.severity == Severity::Warning)

@@ -112,6 +112,12 @@ impl UseCase {
 }
 
 impl Asked {
+    /// Tokens of one request that was described, in part or in full; 0 where nothing of it was.
+    pub(crate) fn described(&self, workload: &Workload) -> u32 {
+        let described = self.prompt_tokens.is_some() || self.output_tokens.is_some();
+        if described { workload.tokens() } else { 0 }
+    }
+
     /// `demand` with these instead. A context never falls below what one request takes that was described.
     pub fn over(&self, demand: Demand) -> Demand {
         let mut demand = demand;
@@ -121,8 +127,7 @@ impl Asked {
         }
         workload.output = self.output_tokens.unwrap_or(workload.output);
         workload.users = self.users.unwrap_or(workload.users).max(1);
-        let described = self.prompt_tokens.is_some() || self.output_tokens.is_some();
-        let least = self.min_context.unwrap_or(0).max(if described { workload.tokens() } else { 0 });
+        let least = self.min_context.unwrap_or(0).max(self.described(workload));
         demand.floor = demand.floor.max(least);
         demand.enough = demand.enough.max(least);
         demand.want = demand.want.max(least);

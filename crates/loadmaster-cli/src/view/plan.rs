@@ -579,6 +579,9 @@ fn nearest(change: &NearestChange) -> String {
         NearestChange::Unpin { setting, pinned, instead } => {
             format!("{} {instead} instead of the pinned {pinned}", super::flag_of(setting))
         }
+        NearestChange::LowerFloor { at_most, .. } => format!("{change}: --min-context {at_most}"),
+        NearestChange::ShorterPrompt { at_most, .. } => format!("{change}: --prompt-tokens {at_most}"),
+        NearestChange::BeyondTrained { n_ctx } => format!("{change}: {} {n_ctx}", super::flag_of("n_ctx")),
         _ => change.to_string(),
     }
 }

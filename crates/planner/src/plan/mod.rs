@@ -28,6 +28,7 @@ mod refuse;
 mod request;
 mod search;
 mod shared;
+mod short;
 pub(crate) mod site;
 mod splits;
 mod verdict;
@@ -167,6 +168,9 @@ fn plan_over(
 ) -> Result<Plan, Box<NoPlan>> {
     let inventory = Inventory::as_run(model, &request.profile);
     let whole = Site::new(machine, model, target, request, &inventory, require);
+    if let Some(refusal) = whole.refused_context() {
+        return Err(Box::new(refusal));
+    }
     let found = whole.search().map_err(|tried| Box::new(whole.refuse(tried)))?;
     let chosen = whole.of(&found.candidate.settings.devices);
     let site = chosen.as_ref().unwrap_or(&whole);

@@ -86,7 +86,11 @@ impl Site<'_> {
 
     /// The plan of another request on the same machine.
     pub(crate) fn found_with(&self, request: &Request) -> Option<Found> {
-        Site::new(self.machine, self.model, &self.target, request, self.inventory, self.require()).find().ok()
+        let site = Site::new(self.machine, self.model, &self.target, request, self.inventory, self.require());
+        if !site.too_short().is_empty() {
+            return None;
+        }
+        site.find().ok()
     }
 }
 

@@ -31,12 +31,14 @@ const UNSTATED_CONTEXT: u32 = 4096;
 impl Needs {
     pub(crate) fn of(request: &Request, model: &Model) -> Self {
         let Demand { workload, want, enough, floor, cache_floor, gpu_first, first_token, min_decode } = request.demand();
-        let trained = Self::trained(model);
+        let trained = Self::trained(request, model);
         let slots = Self::slots(request, model);
         let sharing = if Self::unified(request, model) { Self::sequences(request) } else { 1 };
         let context = |n_ctx: u32| {
             let together = if sharing > 1 { workload.tokens().saturating_mul(sharing).min(trained) } else { 0 };
-            Self::whole_blocks(trained.min(n_ctx)).max(Self::whole_blocks(together)).saturating_mul(slots)
+            let most = Self::whole_blocks(trained);
+            // No block less than is asked for, and no token more than was trained.
+            Self::next_block(trained.min(n_ctx)).max(Self::next_block(together)).min(most).saturating_mul(slots)
         };
         Self {
             want: context(want),
@@ -61,7 +63,7 @@ impl Needs {
         let demand = request.demand();
         let several = request.pins.n_parallel.is_none() && demand.workload.users > 1;
         let together = demand.workload.tokens().saturating_mul(Self::sequences(request));
-        let shared = (several || request.preferences.priority == Priority::Throughput) && together <= Self::trained(model);
+        let shared = (several || request.preferences.priority == Priority::Throughput) && together <= Self::trained(request, model);
         request.pins.kv_unified.unwrap_or(shared)
     }
 
@@ -70,8 +72,14 @@ impl Needs {
         if Self::unified(request, model) { 1 } else { Self::sequences(request) }
     }
 
-    fn trained(model: &Model) -> u32 {
-        model.n_ctx_train.filter(|&n| n > 0).unwrap_or(UNSTATED_CONTEXT)
+    /// The trained context; of a model that states none, a usual one, or what is asked for at least.
+    fn trained(request: &Request, model: &Model) -> u32 {
+        model.n_ctx_train.filter(|&n| n > 0).unwrap_or_else(|| UNSTATED_CONTEXT.max(request.asked.min_context.unwrap_or(0)).max(request.described()))
+    }
+
+    /// Rounded up to whole blocks, as the engine does.
+    pub(crate) fn next_block(n_ctx: u32) -> u32 {
+        if n_ctx < 256 { n_ctx } else { n_ctx.div_ceil(256).saturating_mul(256) }
     }
 
     /// Rounded down to whole blocks of 256 tokens, to which the engine would round up (`src/llama-context.cpp:292`).

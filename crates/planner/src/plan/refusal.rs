@@ -54,6 +54,13 @@ pub enum Rejection {
     },
     /// The engine would not accept it, or its memory is not known.
     NotPossible(String),
+    /// More tokens of one sequence are asked for than its context may hold.
+    ContextTooShort {
+        /// Tokens that it may hold.
+        holds: u32,
+        /// True where that is pinned; else it is what the model was trained for.
+        pinned: bool,
+    },
 }
 
 impl Rejection {
@@ -77,6 +84,8 @@ impl fmt::Display for Rejection {
             }
             Self::TooSlow { at_most } => write!(f, "would read its weights from disk for every token: {at_most} at best"),
             Self::NotPossible(why) => f.write_str(why),
+            Self::ContextTooShort { holds, pinned: true } => write!(f, "more than the {holds} that the pinned context has for each sequence"),
+            Self::ContextTooShort { holds, pinned: false } => write!(f, "more than the {holds} that the model was trained for"),
         }
     }
 }
@@ -118,6 +127,25 @@ pub enum NearestChange {
         /// Their size now.
         have: Bytes,
     },
+    /// A lower floor under the context.
+    LowerFloor {
+        /// Tokens of a sequence.
+        at_most: u32,
+        /// What was asked for.
+        asked: u32,
+    },
+    /// Requests with a shorter prompt.
+    ShorterPrompt {
+        /// Its tokens.
+        at_most: u32,
+        /// What was asked for.
+        asked: u32,
+    },
+    /// A pinned context beyond the trained one.
+    BeyondTrained {
+        /// The context over all slots.
+        n_ctx: u32,
+    },
 }
 
 impl fmt::Display for NearestChange {
@@ -136,6 +164,9 @@ impl fmt::Display for NearestChange {
                     at_most.as_f64() / have.as_f64() * 100.0
                 )
             }
+            Self::LowerFloor { at_most, asked } => write!(f, "a floor of {at_most} tokens under the context instead of {asked}"),
+            Self::ShorterPrompt { at_most, asked } => write!(f, "prompts of {at_most} tokens instead of {asked}"),
+            Self::BeyondTrained { n_ctx } => write!(f, "a pinned context of {n_ctx}, past the trained one, where text degrades"),
         }
     }
 }

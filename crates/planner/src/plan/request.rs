@@ -42,6 +42,11 @@ impl Default for Request {
 }
 
 impl Request {
+    /// Tokens of one request that the user has described; 0 where its shape is the use case's.
+    pub(crate) fn described(&self) -> u32 {
+        self.asked.described(&self.demand().workload)
+    }
+
     /// What is asked for: the use case's demand, the user's own words over it. Throughput asks for four requests at once at least.
     pub fn demand(&self) -> Demand {
         let mut demand = self.asked.over(self.use_case.demand());

@@ -84,13 +84,16 @@ impl Site<'_> {
         near
     }
 
-    /// The plan of another request on the same machine.
+    /// The plan of another request on the same machine; `None` where the engine would refuse what is pinned in it.
     pub(crate) fn found_with(&self, request: &Request) -> Option<Found> {
         let site = Site::new(self.machine, self.model, &self.target, request, self.inventory, self.require());
         if !site.too_short().is_empty() {
             return None;
         }
-        site.find().ok()
+        let found = site.find().ok()?;
+        let settings = &found.candidate.settings;
+        let chosen = site.of(&settings.devices);
+        chosen.as_ref().unwrap_or(&site).broken_pins(settings).is_empty().then_some(found)
     }
 }
 

@@ -8,7 +8,7 @@ use super::site::{Reach, Rung, Site};
 use super::verdict::Pool;
 use crate::validate::{Context, EngineRules, Violation};
 use footprint::Requirement;
-use spec::{Bytes, Settings};
+use spec::{Bytes, Known, Settings};
 
 /// Pins that cost memory or forbid what would save it, in the order in which they are tried.
 const COSTLY: &[&str] = &[
@@ -39,10 +39,7 @@ const FEWEST_BITS: f64 = 1.7;
 impl Site<'_> {
     /// The refusal of pins that the engine would refuse in any plan; `None` where it takes them all.
     pub(crate) fn refused_pins(&self, settings: &Settings) -> Option<NoPlan> {
-        let pinned = self.request.pins.names();
-        let engine = EngineRules { profile: self.request.profile.clone(), ..EngineRules::bundled() };
-        let context = Context { machine: self.machine, model: self.model, target: &self.target, engine: &engine };
-        let refused = crate::validate::refused_pins(&context, settings, &pinned);
+        let refused = self.broken_pins(settings);
         let mut pins: Vec<&'static str> = refused.iter().map(|violation| violation.setting).collect();
         pins.dedup();
         let rejected = |violation: &Violation| {
@@ -55,6 +52,13 @@ impl Site<'_> {
             nearest: nearest.into_iter().flatten().collect(),
             pins,
         })
+    }
+
+    /// The rules that pinned settings break, whatever memory there is.
+    pub(crate) fn broken_pins(&self, settings: &Settings) -> Vec<Violation> {
+        let engine = EngineRules { profile: self.request.profile.clone(), ..EngineRules::bundled() };
+        let context = Context { machine: self.machine, model: self.model, target: &self.target, engine: &engine };
+        crate::validate::refused_pins(&context, settings, &self.request.pins.names())
     }
 
     /// The refusal after `tried`.
@@ -110,8 +114,8 @@ impl Site<'_> {
             return None;
         }
         request.preferences.disk = DiskPolicy::Allow;
+        let found = self.found_with(&request)?;
         let site = Site::new(self.machine, self.model, &self.target, &request, self.inventory, self.require());
-        let found = site.find().ok()?;
         Some(NearestChange::FromDisk { decode: site.prediction(&found.candidate).decode })
     }
 
@@ -165,16 +169,38 @@ impl Site<'_> {
         Some(short)
     }
 
-    /// The size of tensors that would leave room for the rest.
+    /// The size of tensors that would leave room for the rest, where it is tensors that leave too little.
     fn smaller_file(&self, tried: &[Rejected]) -> Option<NearestChange> {
         let have = self.model.tensor_bytes();
         let over = tried.iter().filter_map(|rejected| match &rejected.rejection {
-            Rejection::DoesNotFit { pool: Pool::Host, needs, limit, .. } => Some(needs.saturating_sub(*limit)),
+            Rejection::DoesNotFit { pool: Pool::Host, needs, limit, .. } => {
+                let over = needs.saturating_sub(*limit);
+                (over <= self.weights_within(&rejected.settings, *needs)).then_some(over)
+            }
             _ => None,
         });
         let at_most = have.saturating_sub(over.min()?);
         let bits = at_most.as_f64() * 8.0 / self.model.parameters() as f64;
         (at_most < have && bits >= FEWEST_BITS).then_some(NearestChange::SmallerFile { at_most, have })
+    }
+
+    /// What a smaller file would take off the host's needs under settings: nothing where all layers lie in other memory, for the little that is
+    /// left on the host is not what it is short of.
+    fn weights_within(&self, settings: &Settings, needs: Bytes) -> Bytes {
+        let Ok(requirement) = (self.require())(settings) else { return Bytes::ZERO };
+        let own = requirement.devices.iter().any(|device| !device.shares_host);
+        let layers = self.inventory.offloadable().saturating_sub(1) as usize;
+        let all_there = requirement.layer_devices.iter().take(layers).all(Option::is_some) && settings.n_cpu_moe == 0;
+        if own && all_there && settings.tensor_overrides.is_empty() {
+            return Bytes::ZERO;
+        }
+        let high = |known: &Known<Bytes>| known.high().copied().unwrap_or(Bytes::ZERO);
+        let host = &requirement.host;
+        let shared: Bytes =
+            requirement.devices.iter().filter(|device| device.shares_host).map(|device| high(&device.weights)).sum();
+        let held = high(&host.weights_anonymous) + high(&host.weights_repacked) + shared;
+        // What is mapped counts against another limit than what is held.
+        if requirement.held().high() == Some(&needs) { held } else { held + high(&host.weights_mapped) }
     }
 }
 

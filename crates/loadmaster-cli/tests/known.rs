@@ -138,3 +138,26 @@ fn a_plan_is_drawn_among_its_alternatives_and_every_setting_explained() {
     assert!(costs.len() > 20 && costs.iter().filter(predicted).count() > 10, "{costs:?}");
     assert!(folder.run(&format!("plan qwen3-8b --svg none/plan.svg --quiet {WORKSTATION}")).starts_with("exit 7"));
 }
+
+#[test]
+fn a_refusal_is_of_the_type_that_its_figures_are_of() {
+    let folder = Folder::new();
+    let refusal = |line: &str, code: i32| -> Value {
+        let output = folder.output(&format!("{line} --json"));
+        assert_eq!(output.status.code(), Some(code), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let little = "--machine ram=64GiB,free=100MiB,cores=8,gpu=24GiB";
+    for command in ["plan", "predict"] {
+        let view = refusal(&format!("{command} qwen3-8b {little}"), 3);
+        assert_eq!((&view["model"]["file_type"], &view["precision"]["file_type"]), (&Value::from("Q2_K"), &Value::from("Q2_K")), "{view}");
+        assert_eq!(view["precision"]["passed_over"].as_array().map(Vec::len), Some(5));
+        let nearest = view["nearest"].to_string();
+        assert!(nearest.contains("free on host") && !nearest.contains("smaller quantisation"), "all weights lie on the GPU: {nearest}");
+        let named = refusal(&format!("{command} qwen3-8b --quant Q6_K {little}"), 3);
+        assert_eq!((&named["model"]["file_type"], &named["precision"]["named"]), (&Value::from("Q6_K"), &Value::from(true)));
+        // The engine refuses these of any type: the first stands for all.
+        let settings = refusal(&format!("{command} qwen3-8b -b 0 {WORKSTATION}"), 2);
+        assert_eq!(settings["model"]["file_type"], "Q4_K_M");
+    }
+}

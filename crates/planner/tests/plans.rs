@@ -5,7 +5,7 @@ mod common;
 
 use common::{machine, model, native, planned, text};
 use planner::plan::{DevicePreference, DiskPolicy, NearestChange, Origin, Preferences, Priority, Strategy};
-use planner::{Request, UseCase, Verdict, plan};
+use planner::{Asked, NoPlan, Plan, Request, UseCase, Verdict, plan};
 use spec::machine::MemoryLimit;
 use spec::settings::Pins;
 use spec::{Bytes, Known, QuantType};
@@ -235,4 +235,54 @@ fn where_nothing_fits_on_any_gpu_the_engines_own_choice_has_no_shares_of_nothing
             assert!(split.is_empty() || split.iter().any(|&share| share > 0.0), "{gpus}: {split:?}");
         }
     }
+}
+
+#[test]
+fn what_would_fit_has_a_plan_that_breaks_no_rule() {
+    let model = model("qwen3-8b", "Q4_K_M");
+    let machine = "cores=8,ram=64GiB,gpu=24GiB";
+    let pins = Pins { n_batch: Some(128), n_ubatch: Some(512), ..Pins::default() };
+    let refusal = planned(machine, &model, &Request { pins: pins.clone(), ..Request::default() }).unwrap_err();
+    assert!(refusal.is_of_settings(), "{refusal}");
+    let [NearestChange::Unpin { setting: "n_ubatch", instead, .. }] = refusal.nearest.as_slice() else { panic!("{refusal}") };
+    let moved = Pins { n_ubatch: instead.parse().ok(), ..pins };
+    assert_eq!(moved.n_ubatch, Some(128));
+    planned(machine, &model, &Request { pins: moved, ..Request::default() }).unwrap();
+}
+
+#[test]
+fn a_smaller_file_helps_only_where_weights_are_in_the_way() {
+    let model = model("qwen3-8b", "Q4_K_M");
+    let never = Preferences { disk: DiskPolicy::Never, ..Preferences::default() };
+    let smaller = |machine: &str| {
+        let refusal = planned(machine, &model, &Request { preferences: never, ..Request::default() }).unwrap_err();
+        refusal.nearest.iter().any(|change| matches!(change, NearestChange::SmallerFile { .. }))
+    };
+    assert!(smaller("cores=8,ram=5GiB"));
+    assert!(!smaller("cores=8,ram=64GiB,free=100MiB,gpu=24GiB"));
+}
+
+#[test]
+fn a_floor_above_the_trained_context_is_refused_with_the_ways_out() {
+    let model = model("qwen3-8b", "Q4_K_M");
+    let asked = |asked: Asked, n_ctx: Option<u32>| {
+        let pins = Pins { n_ctx, ..Pins::default() };
+        planned("cores=8,ram=64GiB,free=60GiB,gpu=24GiB", &model, &Request { asked, pins, ..Request::default() })
+    };
+    let floor = |min_context| Asked { min_context: Some(min_context), ..Asked::default() };
+    let told = |result: Result<Plan, Box<NoPlan>>| {
+        let refusal = result.unwrap_err();
+        assert!(!refusal.is_of_settings());
+        text(&Err(refusal))
+    };
+    insta::assert_snapshot!(told(asked(floor(100_000), None)), @"");
+    insta::assert_snapshot!(told(asked(floor(u32::MAX), None)), @"");
+    insta::assert_snapshot!(told(asked(floor(8192), Some(4096))), @"");
+    assert_eq!(asked(floor(40_960), None).unwrap().settings.n_ctx, 40_960);
+    assert_eq!(asked(floor(100_000), Some(100_096)).unwrap().settings.n_ctx, 100_096);
+    assert!(asked(floor(10_000), None).unwrap().settings.n_ctx >= 10_000);
+    let prompt = |tokens| Asked { prompt_tokens: Some(tokens), ..Asked::default() };
+    insta::assert_snapshot!(told(asked(prompt(4_000_000_000), None)), @"");
+    insta::assert_snapshot!(told(asked(prompt(60_000), None)), @"");
+    assert!(asked(prompt(3000), None).unwrap().settings.n_ctx >= 3256);
 }

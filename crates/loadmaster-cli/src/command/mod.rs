@@ -19,12 +19,13 @@ use crate::args::{Cli, Command, CompanionArgs, SubjectArgs, Wishes};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::Output;
 use crate::pins::PinArgs;
-use crate::view::{ModelName, Quantity, Rate, RefusalView};
+use crate::view::{ModelName, PrecisionView, Quantity, Rate, RefusalView};
 use loadmaster::advise::{Advice, EngineChoice, Request as Facts, Survey, newest_server, survey};
 use loadmaster::beside::Beside;
 use loadmaster::config::{ConfigFile, Metadata};
 use loadmaster::footprint::bitnet::BitNet;
 use loadmaster::footprint::{Companions, Device, Target};
+use loadmaster::known::precision::Choice;
 use loadmaster::launch::Interrupts;
 use loadmaster::launch::bundled::BundledOptions;
 use loadmaster::machine::MachineSource;
@@ -162,10 +163,16 @@ impl Shared {
 
     /// A command that was asked for a plan and has none: the refusal is its result.
     pub fn refusal(&self, error: Error, model: &ModelName, machine: &Machine) -> Outcome {
+        self.refusal_in(error, model, machine, None)
+    }
+
+    /// The same of a model whose type was chosen.
+    pub fn refusal_in(&self, error: Error, model: &ModelName, machine: &Machine, choice: Option<&Choice>) -> Outcome {
         let exit = Exit::from_code(error.exit_code());
         match error {
             Error::Refused(refusal) => {
-                self.output.show(&RefusalView::new(model.clone(), machine_name(machine), &refusal))?;
+                let view = RefusalView::new(model.clone(), machine_name(machine), &refusal);
+                self.output.show(&RefusalView { precision: choice.map(PrecisionView::new), ..view })?;
                 Ok(exit)
             }
             error => Err(failure(&error)),

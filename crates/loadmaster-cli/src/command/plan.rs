@@ -29,13 +29,17 @@ pub fn plan(shared: &Shared, args: PlanArgs) -> Outcome {
         }
     }
     let (model, machine) = (ModelName::new(&survey.model, &survey.path).from(survey.origin), survey.machine.clone());
+    let origin = survey.origin;
     let files = args.beside.beside();
     let request =
         planner::Request { companions: companions(&files)?.into(), drafting: files.drafting(), ..request(&args.wishes, args.pins.pins) };
     let (advice, choice) = precision::advise(survey, &request, args.subject.quant.is_some());
     let advice = match advice {
         Ok(advice) => advice,
-        Err(error) => return shared.refusal(error, &model, &machine),
+        Err(error) => {
+            let model = model.in_type(origin, choice.as_ref());
+            return shared.refusal_in(error, &model, &machine, choice.as_ref());
+        }
     };
     let files = files.as_planned(advice.plan.plan());
     // The bundled engine is planned for as if it could load them: its command is in a server's words, for people.

@@ -33,12 +33,16 @@ fn of_model(shared: &Shared, args: PredictArgs) -> Outcome {
     let survey = shared.survey(&args.subject, &args.pins, args.engine.as_deref())?;
     mention(&shared.output, &survey.beside);
     let (model, machine) = (ModelName::new(&survey.model, &survey.path).from(survey.origin), survey.machine.clone());
+    let origin = survey.origin;
     let beside = companions(&args.beside.beside())?;
     let request = planner::Request { companions: beside.into(), ..request(&args.wishes, args.pins.pins) };
-    let (advice, _) = precision::advise(survey, &request, args.subject.quant.is_some());
+    let (advice, choice) = precision::advise(survey, &request, args.subject.quant.is_some());
     let advice = match advice {
         Ok(advice) => advice,
-        Err(error) => return shared.refusal(error, &model, &machine),
+        Err(error) => {
+            let model = model.in_type(origin, choice.as_ref());
+            return shared.refusal_in(error, &model, &machine, choice.as_ref());
+        }
     };
     let of = Forecasted {
         model: ModelName::new(&advice.model, &advice.path).from(advice.origin),

@@ -41,6 +41,7 @@ pub use validate::ValidateView;
 pub use verify::VerifyView;
 
 use crate::render::Text;
+use loadmaster::known::precision::Choice;
 use loadmaster::open::Origin;
 use loadmaster::planner::emit::flags;
 use schemars::{JsonSchema, schema_for};
@@ -114,6 +115,16 @@ impl ModelName {
         match origin {
             Origin::Assumed(known) => Self { assumed: Some(known.source.clone()), ..self },
             Origin::Local | Origin::Planned | Origin::Remote => self,
+        }
+    }
+
+    /// The same in the type that was chosen for it, where no file was read.
+    pub fn in_type(self, origin: Origin, choice: Option<&Choice>) -> Self {
+        match (origin, choice) {
+            (Origin::Assumed(known), Some(Choice { file_type, .. })) => {
+                Self { file_type: Some(file_type.to_string()), path: known.file_name(*file_type), ..self }
+            }
+            _ => self,
         }
     }
 }

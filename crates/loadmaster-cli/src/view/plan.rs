@@ -519,6 +519,9 @@ pub struct RefusalView {
     pub model: ModelName,
     /// The machine planned for.
     pub machine: String,
+    /// How the model's type was chosen; absent for a file, which has the type that it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<PrecisionView>,
     /// What was tried, and what ruled it out.
     pub tried: Vec<RejectedView>,
     /// Changes that would make a plan possible, nearest first.
@@ -544,6 +547,7 @@ impl RefusalView {
             verdict: VerdictView::Refused,
             model,
             machine,
+            precision: None,
             tried: tried(&refusal.tried),
             nearest: refusal.nearest.iter().map(nearest).collect(),
             blame: refusal.pins.iter().map(|setting| super::flag_of(setting)).collect(),
@@ -589,6 +593,9 @@ fn nearest(change: &NearestChange) -> String {
 impl View for RefusalView {
     fn text(&self, text: &mut Text) {
         text.line(format_args!("{}  no plan for {} on {}", styled(BAD, "refused"), self.model, self.machine));
+        if let (Some(source), Some(precision)) = (&self.model.assumed, &self.precision) {
+            precision.refusal_text(source, text);
+        }
         if !self.tried.is_empty() {
             text.section("Tried");
             text.notes(self.tried.iter().map(|tried| format!("{}: {}", tried.what, tried.because)));

@@ -47,6 +47,21 @@ impl PrecisionView {
             }
         };
         text.line(styled(DIM, format_args!("no file was read: shape of {source}; {why}")));
+        self.passed_over_text(text);
+    }
+
+    /// Where the shape is from, and of which type the refusal is.
+    pub fn refusal_text(&self, source: &str, text: &mut Text) {
+        let passed: Vec<&str> = self.passed_over.iter().map(|passed| passed.file_type.as_str()).collect();
+        let why = match passed.as_slice() {
+            [] => format!("in {}", self.file_type),
+            passed => format!("in {}, after {}, which have no plan either", self.file_type, passed.join(", ")),
+        };
+        text.line(styled(DIM, format_args!("no file was read: shape of {source}, {why}")));
+        self.passed_over_text(text);
+    }
+
+    fn passed_over_text(&self, text: &mut Text) {
         if text.verbose() {
             for passed in &self.passed_over {
                 text.note(DIM, "-", format_args!("{}: {}", passed.file_type, passed.because));

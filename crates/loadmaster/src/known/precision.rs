@@ -10,11 +10,12 @@
 //!
 //! Taken is the first type whose plan gives nothing up. Where each gives something up: weights that stay in memory come before such
 //! as are read from the disk, and then the better type. A model that was published in few bits has that one type only
-//! ([`KnownModel::native`]). Where even the last type has no plan, that one's refusal is the answer.
+//! ([`KnownModel::native`]). Where even the last type has no plan, that one's refusal is the answer, and where the engine refuses the settings
+//! of any type, the first one's.
 
 use super::{KnownModel, ShapeError};
 use crate::advise::{Advice, Survey};
-use crate::error::Error;
+use crate::error::{Error, exit};
 use crate::open::Origin;
 use formats::FileType;
 use planner::UseCase;
@@ -76,8 +77,13 @@ pub fn advise(survey: Survey, request: &planner::Request, named: bool) -> (Resul
         best = Some((rank(&advice), at)).into_iter().chain(best).min();
         tried[at] = Some(advice);
     }
-    // Without any plan, the refusal of the smallest says what is missing in the end.
+    // Without any plan, the refusal of the smallest says what is missing in the end; settings are refused in any.
+    let of_settings = |at: usize| {
+        let error = tried.get(at).and_then(|tried| tried.as_ref()?.as_ref().err());
+        error.is_some_and(|error| matches!(error, Error::Refused(_) | Error::Invalid(_)) && error.exit_code() == exit::USAGE)
+    };
     let taken = match best {
+        Some((REFUSED, first)) if of_settings(first) => Some(first),
         Some((REFUSED, _)) => types.len().checked_sub(1),
         best => best.map(|(_, at)| at),
     };

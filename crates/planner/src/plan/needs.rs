@@ -74,7 +74,10 @@ impl Needs {
 
     /// The trained context; of a model that states none, a usual one, or what is asked for at least.
     fn trained(request: &Request, model: &Model) -> u32 {
-        model.n_ctx_train.filter(|&n| n > 0).unwrap_or_else(|| UNSTATED_CONTEXT.max(request.asked.min_context.unwrap_or(0)).max(request.described()))
+        model
+            .n_ctx_train
+            .filter(|&n| n > 0)
+            .unwrap_or_else(|| UNSTATED_CONTEXT.max(request.asked.min_context.unwrap_or(0)).max(request.described()))
     }
 
     /// Rounded up to whole blocks, as the engine does.

@@ -84,7 +84,9 @@ impl fmt::Display for Rejection {
             }
             Self::TooSlow { at_most } => write!(f, "would read its weights from disk for every token: {at_most} at best"),
             Self::NotPossible(why) => f.write_str(why),
-            Self::ContextTooShort { holds, pinned: true } => write!(f, "more than the {holds} that the pinned context has for each sequence"),
+            Self::ContextTooShort { holds, pinned: true } => {
+                write!(f, "more than the {holds} that the pinned context has for each sequence")
+            }
             Self::ContextTooShort { holds, pinned: false } => write!(f, "more than the {holds} that the model was trained for"),
         }
     }

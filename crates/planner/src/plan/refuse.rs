@@ -196,8 +196,7 @@ impl Site<'_> {
         }
         let high = |known: &Known<Bytes>| known.high().copied().unwrap_or(Bytes::ZERO);
         let host = &requirement.host;
-        let shared: Bytes =
-            requirement.devices.iter().filter(|device| device.shares_host).map(|device| high(&device.weights)).sum();
+        let shared: Bytes = requirement.devices.iter().filter(|device| device.shares_host).map(|device| high(&device.weights)).sum();
         let held = high(&host.weights_anonymous) + high(&host.weights_repacked) + shared;
         // What is mapped counts against another limit than what is held.
         if requirement.held().high() == Some(&needs) { held } else { held + high(&host.weights_mapped) }

@@ -18,7 +18,8 @@ impl Site<'_> {
         // What a pinned context does not hold is a warning.
         let requests = Some(self.request.described()).filter(|&tokens| tokens > holds && !pinned);
         let requests = requests.map(|tokens| format!("requests of {tokens} tokens"));
-        let rejected = |what| Rejected { what, settings: self.pinned(Settings::default()), rejection: Rejection::ContextTooShort { holds, pinned } };
+        let rejected =
+            |what| Rejected { what, settings: self.pinned(Settings::default()), rejection: Rejection::ContextTooShort { holds, pinned } };
         floor.into_iter().chain(requests).map(rejected).collect()
     }
 

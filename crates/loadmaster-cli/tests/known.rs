@@ -161,3 +161,20 @@ fn a_refusal_is_of_the_type_that_its_figures_are_of() {
         assert_eq!(settings["model"]["file_type"], "Q4_K_M");
     }
 }
+
+#[test]
+fn what_no_context_holds_is_said() {
+    let folder = Folder::new();
+    let refused = folder.run(&format!("plan qwen3-8b --min-context 100000 {WORKSTATION}"));
+    assert!(refused.starts_with("exit 3\n"), "{refused}");
+    for part in ["more than the 40960 that the model was trained for", "--min-context 40960", "--ctx-size 100096"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    let refused = folder.run(&format!("predict qwen3-8b --prompt-tokens 4000000000 {WORKSTATION}"));
+    assert!(refused.starts_with("exit 3\n") && refused.contains("--prompt-tokens 40704"), "{refused}");
+    for command in ["plan", "predict"] {
+        let told = folder.run(&format!("{command} qwen3-8b -c 1024 {WORKSTATION}"));
+        let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.starts_with("exit 0 ") && told.contains("do not fit into the 1024 of a slot"), "{told}");
+    }
+}

@@ -27,5 +27,5 @@ pub use emit::{Invocation, Listen, Program, Tool, emit};
 pub use plan::{NoPlan, Plan, Preferences, Request, Verdict, plan, plan_with};
 pub use predict::{Prediction, predict};
 pub use target::{GpuSupport, ListedDevice, gpu_of, target};
-pub use validate::{Context, EngineRules, Report, Severity, ValidPlan, Violation, check, check_with, ignored, validate};
+pub use validate::{Context, EngineRules, Report, Severity, ValidPlan, Violation, check, check_for, ignored, validate};
 pub use workload::{Asked, UseCase, Workload};

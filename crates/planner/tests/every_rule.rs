@@ -6,7 +6,7 @@ mod common;
 use common::{machine, model, native};
 use footprint::{EngineProfile, Target};
 use planner::validate::RULES;
-use planner::{Context, EngineRules, Tool, check};
+use planner::{Context, EngineRules, Request, Tool, check, check_for};
 use spec::machine::{CoreKind, GpuCondition, MemoryLimit, NumaNode, PcieLink, PowerSource};
 use spec::model::Mixer;
 use spec::settings::{CpuMask, Devices, FlashAttention, LoadMode, Numa, Pooling, SplitMode, TensorOverride};
@@ -21,6 +21,8 @@ struct World {
     engine: EngineRules,
     /// The first device is an rpc-server's.
     remote: bool,
+    /// What the settings are for, where that is known.
+    request: Option<Request>,
 }
 
 impl World {
@@ -31,6 +33,7 @@ impl World {
             settings: Settings { threads: 4, threads_batch: 4, ..Settings::default() },
             engine: EngineRules::bundled(),
             remote: false,
+            request: None,
         }
     }
 
@@ -40,7 +43,11 @@ impl World {
             device.backend.name = "RPC".to_owned();
         }
         let context = Context { machine: &self.machine, model: &self.model, target: &target, engine: &self.engine };
-        check(&context, &self.settings).violations.iter().map(|violation| violation.rule).collect()
+        let report = match &self.request {
+            Some(request) => check_for(&context, &self.settings, request),
+            None => check(&context, &self.settings),
+        };
+        report.violations.iter().map(|violation| violation.rule).collect()
     }
 }
 
@@ -143,6 +150,13 @@ fn numbers() -> Vec<Case> {
         case("context-unknown", CPU, SMALL, |w| (w.model.n_ctx_train, w.settings.n_ctx) = (None, 0), |w| w.model.n_ctx_train = None),
         case("context-rounded", CPU, SMALL, |w| w.settings.n_ctx = 1000, |w| w.settings.n_ctx = 1024),
         case("slot-context-small", CPU, SMALL, |w| w.settings.n_parallel = 8, |w| w.settings.n_parallel = 4),
+        case(
+            "request-longer-than-context",
+            CPU,
+            SMALL,
+            |w| (w.request, w.settings.n_ctx) = (Some(Request::default()), 2048),
+            |w| (w.request, w.settings.n_ctx) = (Some(Request::default()), 2304),
+        ),
         case(
             "quantised-v-without-flash-attention",
             CPU,

@@ -5,7 +5,7 @@ mod common;
 
 use common::{machine, model, native, planned, text};
 use planner::plan::{DevicePreference, DiskPolicy, NearestChange, Origin, Preferences, Priority, Strategy};
-use planner::{Asked, NoPlan, Plan, Request, UseCase, Verdict, plan};
+use planner::{Asked, Context, EngineRules, NoPlan, Plan, Request, UseCase, Verdict, plan, validate};
 use spec::machine::MemoryLimit;
 use spec::settings::Pins;
 use spec::{Bytes, Known, QuantType};
@@ -275,14 +275,63 @@ fn a_floor_above_the_trained_context_is_refused_with_the_ways_out() {
         assert!(!refusal.is_of_settings());
         text(&Err(refusal))
     };
-    insta::assert_snapshot!(told(asked(floor(100_000), None)), @"");
-    insta::assert_snapshot!(told(asked(floor(u32::MAX), None)), @"");
-    insta::assert_snapshot!(told(asked(floor(8192), Some(4096))), @"");
+    insta::assert_snapshot!(told(asked(floor(100_000), None)), @r#"
+    refused
+      tried a context of 100000 tokens: more than the 40960 that the model was trained for
+      nearest: a floor of 40960 tokens under the context instead of 100000
+      nearest: a pinned context of 100096, past the trained one, where text degrades
+      pins: []
+    "#);
+    insta::assert_snapshot!(told(asked(floor(u32::MAX), None)), @r#"
+    refused
+      tried a context of 4294967295 tokens: more than the 40960 that the model was trained for
+      nearest: a floor of 40960 tokens under the context instead of 4294967295
+      pins: []
+    "#);
+    insta::assert_snapshot!(told(asked(floor(8192), Some(4096))), @r#"
+    refused
+      tried a context of 8192 tokens: more than the 4096 that the pinned context has for each sequence
+      nearest: n_ctx 8192 instead of the pinned 4096
+      nearest: a floor of 4096 tokens under the context instead of 8192
+      pins: ["n_ctx"]
+    "#);
     assert_eq!(asked(floor(40_960), None).unwrap().settings.n_ctx, 40_960);
     assert_eq!(asked(floor(100_000), Some(100_096)).unwrap().settings.n_ctx, 100_096);
     assert!(asked(floor(10_000), None).unwrap().settings.n_ctx >= 10_000);
     let prompt = |tokens| Asked { prompt_tokens: Some(tokens), ..Asked::default() };
-    insta::assert_snapshot!(told(asked(prompt(4_000_000_000), None)), @"");
-    insta::assert_snapshot!(told(asked(prompt(60_000), None)), @"");
+    insta::assert_snapshot!(told(asked(prompt(4_000_000_000), None)), @r#"
+    refused
+      tried requests of 4000000256 tokens: more than the 40960 that the model was trained for
+      nearest: prompts of 40704 tokens instead of 4000000000
+      pins: []
+    "#);
+    insta::assert_snapshot!(told(asked(prompt(60_000), None)), @r#"
+    refused
+      tried requests of 60256 tokens: more than the 40960 that the model was trained for
+      nearest: prompts of 40704 tokens instead of 60000
+      nearest: a pinned context of 60416, past the trained one, where text degrades
+      pins: []
+    "#);
     assert!(asked(prompt(3000), None).unwrap().settings.n_ctx >= 3256);
+}
+
+#[test]
+fn requests_longer_than_the_context_are_told_and_no_alternative_is_for_shorter_ones() {
+    let (model, machine) = (model("qwen3-8b", "Q4_K_M"), machine("cores=8,ram=64GiB,free=60GiB,gpu=24GiB"));
+    let (target, engine) = (native(&machine), EngineRules::bundled());
+    let context = Context { machine: &machine, model: &model, target: &target, engine: &engine };
+    let told = |n_ctx, asked| {
+        let request = Request { pins: Pins { n_ctx, ..Pins::default() }, asked, ..Request::default() };
+        let valid = validate(plan(&machine, &model, &target, &request).unwrap(), &context).unwrap();
+        let long = valid.warnings().iter().find(|violation| violation.rule == "request-longer-than-context");
+        long.map(|violation| format!("{}; {}", violation.message, violation.fix))
+    };
+    let long = Asked { prompt_tokens: Some(60_000), ..Asked::default() };
+    insta::assert_snapshot!(told(Some(1024), Asked::default()).unwrap(), @"requests of 2048 tokens in and 256 out do not fit into the 1024 of a slot: the engine refuses or cuts them; take -c 2304, or plan for shorter ones (--prompt-tokens, --output-tokens)");
+    insta::assert_snapshot!(told(Some(8192), long).unwrap(), @"requests of 60000 tokens in and 256 out do not fit into the 8192 of a slot: the engine refuses or cuts them; plan for shorter ones (--prompt-tokens, --output-tokens): the model was trained for 40960");
+    assert_eq!(told(Some(2304), Asked::default()), None);
+    assert_eq!(told(None, Asked::default()), None);
+    let chosen = plan(&machine, &model, &target, &Request::default()).unwrap();
+    let others = planner::plan::pareto(&machine, &model, &target, &chosen).others;
+    assert!(!others.is_empty() && others.iter().all(|other| other.settings.n_ctx >= 2304), "{others:?}");
 }

@@ -44,6 +44,10 @@ fn of_model(shared: &Shared, args: PredictArgs) -> Outcome {
             return shared.refusal_in(error, &model, &machine, choice.as_ref());
         }
     };
+    // Times of requests that the engine would refuse or cut are not those of a run.
+    for violation in advice.plan.warnings().iter().filter(|violation| violation.rule == "request-longer-than-context") {
+        shared.output.warn(format_args!("{}; {}", violation.message, violation.fix));
+    }
     let of = Forecasted {
         model: ModelName::new(&advice.model, &advice.path).from(advice.origin),
         machine: machine_name(&advice.machine),

@@ -100,7 +100,7 @@ fn report(survey: &Survey, request: &planner::Request) -> (Report, Option<Error>
         Err(Error::Invalid(report)) => (*report, None),
         Err(error) => {
             let settings = settings(&request.pins, survey);
-            (planner::check_with(&survey.context(), &settings, &request.companions), Some(error))
+            (planner::check_for(&survey.context(), &settings, request), Some(error))
         }
     }
 }

@@ -33,6 +33,8 @@ pub(crate) mod site;
 mod splits;
 mod verdict;
 
+pub(crate) use needs::Needs;
+
 pub use costs::{Cost, Knob, Other, explain, pareto};
 pub use drafting::Ahead;
 pub use exhaustive::{Grain, Optimum, exhaustive, searched};

@@ -132,9 +132,11 @@ impl Site<'_> {
         others.into_iter().map(|other| self.held(other)).collect()
     }
 
-    /// The shortest context of the use case; a pinned one.
+    /// The shortest context of the use case that holds its request; a pinned one.
     fn floor(&self) -> u32 {
-        self.request.pins.n_ctx.unwrap_or(self.needs.floor)
+        let slots = Needs::slots(self.request, self.model);
+        let request = Needs::next_block(self.needs.workload.tokens()).saturating_mul(slots);
+        self.request.pins.n_ctx.unwrap_or(self.needs.floor.max(request))
     }
 
     /// The longest context that fits at all, by halving the trained one.

@@ -11,7 +11,7 @@ mod table;
 pub use table::{RULES, Rule};
 
 use crate::emit::Tool;
-use crate::plan::{Margin, Plan};
+use crate::plan::{Margin, Plan, Request};
 use footprint::bitnet::BitNet;
 use footprint::{Companions, EngineProfile, Target};
 use spec::{Machine, Model, Settings};
@@ -177,12 +177,14 @@ pub fn rule(id: &str) -> Option<&'static Rule> {
 
 /// Checks settings, a user's own included, against machine, model and engine.
 pub fn check(context: &Context<'_>, settings: &Settings) -> Report {
-    check_with(context, settings, &Companions::default())
+    check_as(context, settings, &Companions::default(), Author::User, None)
 }
 
-/// As [`check`], with what is loaded beside the model.
-pub fn check_with(context: &Context<'_>, settings: &Settings, companions: &Companions) -> Report {
-    check_as(context, settings, companions, Author::User, None)
+/// As [`check`], with the requests that the settings are for, and what is loaded beside the model.
+pub fn check_for(context: &Context<'_>, settings: &Settings, request: &Request) -> Report {
+    let mut report = check_as(context, settings, &request.companions, Author::User, None);
+    rules::requests(context, settings, &request.demand().workload, &mut report.violations);
+    report
 }
 
 /// Settings that the engine ignores without a word, or makes something else of: for results that are no verdict on them.
@@ -246,7 +248,8 @@ fn check_as(context: &Context<'_>, settings: &Settings, companions: &Companions,
 /// Every rule the plan breaks, not only the first; warnings come along.
 pub fn validate(plan: Plan, context: &Context<'_>) -> Result<ValidPlan, Report> {
     let pinned = plan.request.pins.names();
-    let report =
+    let mut report =
         check_as(context, &plan.settings, &plan.request.companions, Author::Planner { pinned: &pinned }, plan.request.preferences.margin);
+    rules::requests(context, &plan.settings, &plan.request.demand().workload, &mut report.violations);
     if report.is_valid() { Ok(ValidPlan { plan, engine: context.engine.clone(), warnings: report.violations }) } else { Err(report) }
 }

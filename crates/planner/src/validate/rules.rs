@@ -3,12 +3,15 @@
 use super::table::{
     CACHE_BLOCK_AND_HEAD, COARSE_CACHE, CONTEXT_ABOVE_TRAINED, CONTEXT_ROUNDED, CONTEXT_UNKNOWN, ENGINE_CANNOT_EXPRESS, GPU_LAYERS_CLAMPED,
     LATENT_CACHE_TYPES_DIFFER, MAIN_GPU_RANGE, NO_DEVICE, NO_EXPERTS, OVERRIDE_BUFFER, OVERRIDE_MATCHES_NOTHING, OVERRIDE_PATTERN,
-    OVERRIDE_SEPARATOR, POOLING_OF_NOTHING, QUANTISED_V_WITHOUT_FLASH_ATTENTION, RPC_SERVER_UNNAMED, SLOT_CONTEXT_SMALL, SPLIT_MODE_ROW,
-    SPLIT_MODE_TENSOR, TENSOR_SPLIT_EMPTY, TENSOR_SPLIT_LENGTH, TENSOR_SPLIT_UNUSED, TOO_MANY_SLOTS, UBATCH_ABOVE_BATCH, ZERO,
+    OVERRIDE_SEPARATOR, POOLING_OF_NOTHING, QUANTISED_V_WITHOUT_FLASH_ATTENTION, REQUEST_LONGER_THAN_CONTEXT, RPC_SERVER_UNNAMED,
+    SLOT_CONTEXT_SMALL, SPLIT_MODE_ROW, SPLIT_MODE_TENSOR, TENSOR_SPLIT_EMPTY, TENSOR_SPLIT_LENGTH, TENSOR_SPLIT_UNUSED, TOO_MANY_SLOTS,
+    UBATCH_ABOVE_BATCH, ZERO,
 };
 use super::{Author, Context, Severity, Violation};
 use crate::emit::flags::value_text;
 use crate::emit::{ALL, Expression, Tool, expressions};
+use crate::plan::Needs;
+use crate::workload::Workload;
 use footprint::Pattern;
 use spec::model::Mixer;
 use spec::settings::{FlashAttention, Pooling, SplitMode};
@@ -84,6 +87,27 @@ pub(super) fn context_size(context: &Context<'_>, settings: &Settings, author: A
         let fix = format!("take -c {} or --kv-unified", SMALL_SLOT.saturating_mul(slots));
         found.push(SLOT_CONTEXT_SMALL.broken("n_ctx", message, fix));
     }
+}
+
+/// The requests that are planned for against the context of a slot.
+pub(super) fn requests(context: &Context<'_>, settings: &Settings, workload: &Workload, found: &mut Vec<Violation>) {
+    let Ok(resolved) = footprint::context::resolve(context.model, settings, &context.engine.profile) else { return };
+    let (tokens, holds) = (workload.tokens(), resolved.n_ctx_seq);
+    // Of a model that only reads, the shape of requests is another.
+    if tokens <= holds || context.model.encoder {
+        return;
+    }
+    let Workload { prompt, output, .. } = workload;
+    let message =
+        format!("requests of {prompt} tokens in and {output} out do not fit into the {holds} of a slot: the engine refuses or cuts them");
+    let slots = if settings.kv_unified { 1 } else { settings.n_parallel.max(1) };
+    let longer = Needs::next_block(tokens).saturating_mul(slots);
+    let shorter = "plan for shorter ones (--prompt-tokens, --output-tokens)";
+    let fix = match context.model.n_ctx_train {
+        Some(trained) if tokens > trained => format!("{shorter}: the model was trained for {trained}"),
+        _ => format!("take -c {longer}, or {shorter}"),
+    };
+    found.push(REQUEST_LONGER_THAN_CONTEXT.broken("n_ctx", message, fix));
 }
 
 /// Types of the cache against flash attention and head widths (`src/llama-context.cpp:3838-3880`).

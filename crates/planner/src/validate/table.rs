@@ -71,6 +71,9 @@ rules! {
         "a context that is no multiple of 256", "llama.cpp rounds up (src/llama-context.cpp)", "take the multiple";
     SLOT_CONTEXT_SMALL = "slot-context-small", Warning, false,
         "less than 1024 tokens for each slot", "context over slots", "a larger context, or --kv-unified";
+    REQUEST_LONGER_THAN_CONTEXT = "request-longer-than-context", Warning, false,
+        "a request that is planned for takes more tokens than a slot has", "the use case or what was said of requests; llama-server refuses such prompts and ends such answers",
+        "a larger context, or shorter requests";
     QUANTISED_V_WITHOUT_FLASH_ATTENTION = "quantised-v-without-flash-attention", Error, false,
         "a quantised V cache with flash attention off", "llama.cpp refuses it (src/llama-context.cpp)", "take -fa auto, or -ctv f16";
     LATENT_CACHE_TYPES_DIFFER = "latent-cache-types-differ", Error, false,

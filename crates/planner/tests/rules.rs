@@ -66,7 +66,8 @@ fn a_context_that_the_engine_rounds_is_told_with_what_it_becomes() {
         told,
         [
             "warning [context-rounded] n_ctx: 2 tokens become 1024: the engine rounds up to a multiple of 256 for each of 4 slots; take -c 1024",
-            "warning [slot-context-small] n_ctx: 1024 tokens over 4 slots leave 256 for each; take -c 4096 or --kv-unified"
+            "warning [slot-context-small] n_ctx: 1024 tokens over 4 slots leave 256 for each; take -c 4096 or --kv-unified",
+            "warning [request-longer-than-context] n_ctx: requests of 2048 tokens in and 256 out do not fit into the 256 of a slot: the engine refuses or cuts them; take -c 9216, or plan for shorter ones (--prompt-tokens, --output-tokens)"
         ]
     );
 }

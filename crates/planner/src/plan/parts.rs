@@ -18,7 +18,7 @@ const ROUNDS: usize = 3;
 
 /// By how much more time without parts what another way led to is looked at, and how many of them are.
 const NEAR: f64 = 1.5;
-const OTHERS: usize = 8;
+const OTHERS: usize = 16;
 
 /// Layers of which a device takes parts.
 const LAYERS: usize = 4;

@@ -103,7 +103,7 @@ impl Site<'_> {
         };
         let unlimited = vec![f64::INFINITY; self.target.devices.len()];
         let mut all = Vec::new();
-        for route in self.routes(reach) {
+        for route in self.routes(reach, &frame.base) {
             for step in steps(route) {
                 match route {
                     Route::FastestFirst => {

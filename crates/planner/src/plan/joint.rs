@@ -306,7 +306,7 @@ impl Site<'_> {
         let (mut ways, mut hopeless) = (Vec::new(), Vec::new());
         for (number, frame) in frames.iter().enumerate() {
             let before = ways.len();
-            for route in self.routes(frame.rung.reach) {
+            for route in self.routes(frame.rung.reach, &frame.base) {
                 for &leaving in self.leavings(frame.rung.reach) {
                     let steps = match route {
                         Route::Host => vec![Step { n_gpu_layers: 0, n_cpu_moe: frame.base.n_cpu_moe }],

@@ -1,6 +1,7 @@
 //! What a placement may choose: which devices, in which order, and what leaves them first.
 
 use super::chain::{Leaving, Route, Step};
+use super::joint::SMALL_UBATCH;
 use super::site::{Reach, Site};
 use super::verdict::Pool;
 use spec::Settings;
@@ -38,8 +39,9 @@ impl Site<'_> {
         }
     }
 
-    /// Ways to give layers to devices that the user's pins leave open.
-    pub(crate) fn routes(&self, reach: Reach) -> Vec<Route> {
+    /// Ways to give layers to devices that the user's pins leave open. The smaller micro-batch is there for what devices hold: with none of them
+    /// it would only put off what makes more of a difference, such as a coarser cache beside all layers on a GPU.
+    pub(crate) fn routes(&self, reach: Reach, base: &Settings) -> Vec<Route> {
         let pins = &self.request.pins;
         if !self.wants_devices() {
             return vec![Route::Host];
@@ -55,7 +57,8 @@ impl Site<'_> {
         } else if routes.is_empty() {
             routes.push(Route::AsSet);
         }
-        if reach == Reach::Anywhere && pins.n_gpu_layers.is_none() {
+        let smaller = pins.n_ubatch.is_none() && base.n_ubatch == SMALL_UBATCH && base.n_ubatch < base.n_batch.min(base.n_ctx);
+        if reach == Reach::Anywhere && pins.n_gpu_layers.is_none() && !smaller {
             routes.push(Route::Host);
         }
         routes

@@ -167,7 +167,9 @@ fn what_no_context_holds_is_said() {
     let folder = Folder::new();
     let refused = folder.run(&format!("plan qwen3-8b --min-context 100000 {WORKSTATION}"));
     assert!(refused.starts_with("exit 3\n"), "{refused}");
-    for part in ["more than the 40960 that the model was trained for", "--min-context 40960", "--ctx-size 100096"] {
+    for part in
+        ["no plan for qwen3-8b Q4_K_M", "more than the 40960 that the model was trained for", "--min-context 40960", "--ctx-size 100096"]
+    {
         assert!(refused.contains(part), "{part}: {refused}");
     }
     let refused = folder.run(&format!("predict qwen3-8b --prompt-tokens 4000000000 {WORKSTATION}"));

@@ -77,10 +77,14 @@ pub fn advise(survey: Survey, request: &planner::Request, named: bool) -> (Resul
         best = Some((rank(&advice), at)).into_iter().chain(best).min();
         tried[at] = Some(advice);
     }
-    // Without any plan, the refusal of the smallest says what is missing in the end; settings are refused in any.
+    // Without any plan, the refusal of the smallest says what is missing in the end; settings and contexts are refused in any.
     let of_settings = |at: usize| {
         let error = tried.get(at).and_then(|tried| tried.as_ref()?.as_ref().err());
-        error.is_some_and(|error| matches!(error, Error::Refused(_) | Error::Invalid(_)) && error.exit_code() == exit::USAGE)
+        match error {
+            Some(Error::Refused(refusal)) => refusal.is_of_any_weights(),
+            Some(error @ Error::Invalid(_)) => error.exit_code() == exit::USAGE,
+            _ => false,
+        }
     };
     let taken = match best {
         Some((REFUSED, first)) if of_settings(first) => Some(first),

@@ -20,6 +20,12 @@ impl NoPlan {
     pub fn is_of_settings(&self) -> bool {
         !self.tried.is_empty() && self.tried.iter().all(|tried| matches!(tried.rejection, Rejection::NotPossible(_)))
     }
+
+    /// True where smaller weights would be refused for the same: settings, or a context that the model was not trained for.
+    pub fn is_of_any_weights(&self) -> bool {
+        let same = |tried: &Rejected| matches!(tried.rejection, Rejection::NotPossible(_) | Rejection::ContextTooShort { .. });
+        !self.tried.is_empty() && self.tried.iter().all(same)
+    }
 }
 
 /// A candidate that is no plan.

@@ -54,8 +54,6 @@ fn pins(plan: &Plan) -> Vec<Pins> {
     let settings = &plan.settings;
     let parts = !settings.tensor_overrides.is_empty();
     let open = |setting: &str| match setting {
-        // Rules by hand: sums do not see what they move.
-        "tensor_overrides" => false,
         // What a number leaves to the host stays there: no parts of it are on devices.
         "n_cpu_moe" => !parts,
         "n_gpu_layers" => !parts || plan.requirement.layer_devices.iter().all(Option::is_some),
@@ -116,4 +114,24 @@ fn a_plan_is_as_good_with_what_it_chose_pinned() {
     let of_case = |(number, ((name, ty), words)): (usize, (&(&str, &str), &&str))| broken(name, ty, words, use_cases[number % 3]);
     let all: Vec<String> = cases.enumerate().flat_map(of_case).collect();
     assert!(all.is_empty(), "{}:\n{}", all.len(), all.join("\n"));
+}
+
+/// Sums do not see what a rule by hand moves: what is left is placed by what is exact.
+#[test]
+fn a_rule_by_hand_leaves_the_rest_to_the_plan() {
+    let cases = [
+        ("qwen3-30b-a3b", "gpu=12GiB,ram=64GiB,cores=8", r"blk\.2\.ffn_.*_exps\.=CUDA0"),
+        ("qwen3-30b-a3b", "gpu=12GiB,ram=64GiB,cores=8", r"blk\.40\.ffn_.*_exps\.=CPU"),
+        ("llama-3.1-70b", "gpu=24GiB,ram=64GiB,cores=8", r"blk\.2\.(ffn_down|ffn_gate|ffn_up)=CUDA0"),
+        ("llama-3.1-70b", "gpu=24GiB,gpu=12GiB,ram=64GiB,cores=8", r"blk\.2\.(ffn_down|ffn_gate|ffn_up)=CUDA1"),
+    ];
+    for (name, words, rule) in cases {
+        let (machine, model) = (machine(words), described(name, "Q4_K_M"));
+        let free = planned(&machine, &model, UseCase::General, Pins::default());
+        let mut pins = Pins::default();
+        flags().iter().find(|flag| flag.setting == "tensor_overrides").unwrap().read(rule, &mut pins).unwrap();
+        let ruled = planned(&machine, &model, UseCase::General, pins);
+        let longer = ruled.worth.seconds / free.worth.seconds;
+        assert!(longer < 1.25, "{name} on {words} with {rule}: {longer} times as long, {:?}", ruled.settings);
+    }
 }

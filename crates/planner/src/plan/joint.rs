@@ -332,14 +332,14 @@ impl Site<'_> {
         (ways, hopeless)
     }
 
-    /// What of each device sums may fill: its limit, less what a driver takes of a device in use; everything where user's rules move tensors
-    /// that sums do not see.
+    /// What of each device sums may fill: its limit, less what a driver takes of a device in use, and more by all that a user's rules
+    /// move: sums count it where its layers are.
     fn limits(&self, runtime: bool) -> Vec<f64> {
+        let moved: f64 = self.moved.iter().map(|moved| moved.bytes).sum();
         let devices = self.pools.devices.iter().zip(&self.target.devices);
         let limit = devices.map(|(pool, device)| {
             let taken = if runtime { device.backend.runtime.high().copied().unwrap_or(Bytes::ZERO) } else { Bytes::ZERO };
-            let limit = pool.limit.unwrap_or(Bytes::ZERO).as_f64() - taken.as_f64();
-            if self.moved.is_empty() { limit } else { f64::INFINITY }
+            pool.limit.unwrap_or(Bytes::ZERO).as_f64() - taken.as_f64() + moved
         });
         limit.collect()
     }
@@ -452,14 +452,17 @@ impl Site<'_> {
         border: &mut Border,
         (mut next, mut fails): (usize, usize),
     ) -> (usize, Option<usize>) {
-        let mut fits = None;
+        let (mut fits, last) = (None, fails);
+        // What rules of the user's move is counted elsewhere by sums, so that these would go back by few steps at a time.
+        let blind = !self.moved.is_empty();
         for _ in 0..STEPS {
             if next >= fails {
                 break;
             }
             let furthest = self.furthest(frame, way.route, &way.steps[..fails], &border.capacities(limits));
             // Where the sums see no step that fits: half way, to see for oneself.
-            let step = furthest.as_ref().map_or((next + fails - 1) / 2, |(step, _)| (*step).max(next));
+            let proposed = furthest.as_ref().map(|(step, _)| (*step).max(next)).filter(|_| !blind || fails == last);
+            let step = proposed.unwrap_or((next + fails - 1) / 2);
             let settings = furthest.filter(|(furthest, _)| *furthest == step).map(|(_, settings)| settings);
             match self.try_at(way, step, frame, limits, border, settings) {
                 Tried::Fits => (next, fits) = (step + 1, Some(step)),

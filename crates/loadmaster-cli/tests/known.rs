@@ -180,3 +180,27 @@ fn what_no_context_holds_is_said() {
         assert!(told.starts_with("exit 0 ") && told.contains("do not fit into the 1024 of a slot"), "{told}");
     }
 }
+
+/// A device's parts are its total, whatever computes in it and whatever is loaded beside the model.
+#[test]
+fn parts_of_a_device_add_up_and_a_prompt_cache_is_never_told_to_grow() {
+    let folder = Folder::new();
+    let view = |line: &str| -> Value { serde_json::from_slice(&folder.output(&format!("{line} --json")).stdout).unwrap() };
+    let bytes = |part: &Value| part.get("value").unwrap_or(part).as_u64().unwrap();
+    for line in ["plan qwen3-8b --machine rtx-4090-24gb", "plan qwen3-8b --model-draft qwen3-0.6b --machine rtx-4090-24gb"] {
+        let view = view(line);
+        for device in view["requirement"]["devices"].as_array().unwrap() {
+            let parts = device.as_object().unwrap().iter().filter(|(name, _)| name.ends_with("_bytes") && *name != "total_bytes");
+            let sum: u64 = parts.map(|(_, part)| bytes(part)).sum();
+            assert_eq!(sum, bytes(&device["total_bytes"]), "{line}: {device}");
+        }
+    }
+    let tight = "plan gpt-oss-120b --quant Q8_0 --machine rtx3090,gpu=8GiB,ram=128GiB,cores=12 --use-case batch";
+    let told = folder.run(tight).split_whitespace().collect::<Vec<_>>().join(" ");
+    let (_, told) = told.split_once("prompt cache (").unwrap_or_else(|| panic!("{told}"));
+    let number = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u64>().unwrap();
+    let now = number(told);
+    let advised = told.split_once("take -cram ").map(|(_, value)| number(value));
+    assert!(advised.is_none_or(|advised| advised < now), "{told}");
+    assert!(advised.is_some() || told.contains("take fewer checkpoints (-ctxcp), or -cram 0"), "{told}");
+}

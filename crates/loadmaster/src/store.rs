@@ -50,7 +50,8 @@ fn is_model(path: &Path) -> bool {
 pub(crate) fn create_atomically(path: &Path, fill: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>) -> Result<(), WriteError> {
     let error = |source| WriteError { path: path.to_owned(), source };
     if is_open(path) {
-        let mut file = std::fs::OpenOptions::new().write(true).open(path).map_err(error)?;
+        // Behind what went there before, where it is a file that the shell opened.
+        let mut file = std::fs::OpenOptions::new().append(true).open(path).map_err(error)?;
         return fill(&mut file).map_err(error);
     }
     let replaced = behind_links(path).map_err(error)?;
@@ -77,7 +78,8 @@ pub(crate) fn create_atomically(path: &Path, fill: impl FnOnce(&mut std::fs::Fil
 /// Whether a path stands for something to write to rather than for a file to be replaced: a device, a pipe, or what this process has open.
 fn is_open(path: &Path) -> bool {
     let special = std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir());
-    special || (cfg!(unix) && path.exists() && ["/dev", "/proc"].iter().any(|folder| path.starts_with(folder)))
+    let opened = ["/dev/stdout", "/dev/stderr", "/dev/fd", "/proc"].iter().any(|place| path.starts_with(place));
+    special || (cfg!(unix) && opened && path.exists())
 }
 
 /// The file that a path leads to, which need not exist.
@@ -133,6 +135,20 @@ mod tests {
         assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());
         write_atomically(Path::new("/dev/null"), b"x").unwrap();
         assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        // A file in memory is one like any other; one that is open is added to.
+        if let Ok(memory) = tempfile::tempdir_in("/dev/shm") {
+            let file = memory.path().join("a");
+            ["longer", "short"].iter().for_each(|text| write_atomically(&file, text.as_bytes()).unwrap());
+            assert_eq!(std::fs::read(&file).unwrap(), b"short");
+        }
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            let mut held = std::fs::File::create(at("held")).unwrap();
+            held.write_all(b"before ").unwrap();
+            write_atomically(&PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd())), b"behind").unwrap();
+            assert_eq!(std::fs::read(at("held")).unwrap(), b"before behind");
+        }
         // A model is not replaced, by whatever name.
         std::fs::write(at("m.gguf"), b"GGUF\x03\0\0\0").unwrap();
         symlink("m.gguf", at("m.toml")).unwrap();
